@@ -1,0 +1,189 @@
+//! Records the builder writes into a patch module and the runtime reads inside the kernel.
+//!
+//! Everything here is plain old data with a fixed layout; the builder serialises it by hand (little endian, ELF64) and
+//! the runtime reads it in place. Pointers are filled in by the kernel's module loader through ordinary RELA relocations.
+//!
+//! ```text
+//! .lpbuild.patch   one PatchRecord, symbol `lpbuild_patch`
+//! .lpbuild.funcs   FuncRecord[n_funcs]
+//! .lpbuild.ranges  RangeRecord[n_ranges]     old code: the pieces (parent, .cold, .part) no task may be inside
+//! .lpbuild.strings NUL-terminated names the records point to
+//! .lpbuild.import  PatchImport thunks `lpk_NAME: jmp NAME` and pointers `lpk_ptr_NAME: .quad NAME`
+//! .text.lpbuild    every function carried by the patch, between `lpbuild_text_start` and `lpbuild_text_end`
+//! ```
+#![no_std]
+
+/// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
+/// Raised whenever the layout of any record changes.
+pub const ABI_VERSION: u32 = 1;
+
+/// Section of the one [`PatchRecord`].
+pub const SEC_PATCH: &str = ".lpbuild.patch";
+/// Section of the [`FuncRecord`] array.
+pub const SEC_FUNCS: &str = ".lpbuild.funcs";
+/// Section of the [`RangeRecord`] array.
+pub const SEC_RANGES: &str = ".lpbuild.ranges";
+/// Section of the names.
+pub const SEC_STRINGS: &str = ".lpbuild.strings";
+/// Section (code) of the import thunks.
+pub const SEC_IMPORT: &str = ".text.lpbuild.import";
+/// Section (data) of the import pointers.
+pub const SEC_IMPORT_PTR: &str = ".lpbuild.import.ptr";
+/// Section of all carried functions.
+pub const SEC_TEXT: &str = ".text.lpbuild";
+/// Section (not loaded) that holds the text of `manifest.toml` in the finished module.
+pub const SEC_MANIFEST: &str = ".lpbuild.manifest";
+
+/// Symbol of the [`PatchRecord`].
+pub const SYM_PATCH: &str = "lpbuild_patch";
+/// First byte of [`SEC_TEXT`].
+pub const SYM_TEXT_START: &str = "lpbuild_text_start";
+/// One past the last byte of [`SEC_TEXT`].
+pub const SYM_TEXT_END: &str = "lpbuild_text_end";
+/// Prefix of an import thunk: code, reached by a direct call.
+pub const IMPORT_CALL_PREFIX: &str = "lpk_";
+/// Prefix of an import pointer: a `u64` that holds the address of a kernel object.
+pub const IMPORT_PTR_PREFIX: &str = "lpk_ptr_";
+
+/// The most bytes a jump site may cover: an `abs64` jump (12) plus the rest of the longest instruction (15 - 1).
+pub const MAX_SITE: usize = 26;
+/// Bytes of an `e9 rel32` jump.
+pub const JUMP_REL32_LEN: usize = 5;
+/// Bytes of a `movabs $target,%rax; jmp *%rax` jump.
+pub const JUMP_ABS64_LEN: usize = 12;
+/// The longest build id accepted, in bytes (GNU build ids are 20).
+pub const MAX_BUILD_ID: usize = 32;
+
+/// How the site transfers control.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JumpKind {
+    /// `e9 rel32`, 5 bytes; the target must be within 2 GiB.
+    Rel32 = 1,
+    /// `48 b8 imm64 ff e0`, 12 bytes; clobbers `%rax`, so only for functions where `%rax` holds no argument (not variadic).
+    Abs64 = 2,
+}
+
+/// How the switch is made.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// All functions at one instant inside `stop_machine`, if no task's stack holds a replaced function.
+    StopMachine = 1,
+}
+
+/// The patch as a whole.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PatchRecord {
+    /// [`MAGIC`]
+    pub magic: u64,
+    /// [`ABI_VERSION`]
+    pub abi_version: u32,
+    /// [`Mode`] as written by the builder; a module parameter may override it.
+    pub mode: u8,
+    /// Bytes used of `build_id`.
+    pub build_id_len: u8,
+    /// Reserved, zero.
+    pub reserved: u16,
+    /// GNU build id of the kernel this patch fits.
+    pub build_id: [u8; MAX_BUILD_ID],
+    /// Milliseconds after which an apply or revert that finds the functions busy gives up.
+    pub deadline_ms: u32,
+    /// Number of [`FuncRecord`]s.
+    pub n_funcs: u32,
+    /// Number of [`RangeRecord`]s.
+    pub n_ranges: u32,
+    /// Reserved, zero.
+    pub reserved2: u32,
+    /// Address of the first [`FuncRecord`].
+    pub funcs: u64,
+    /// Address of the first [`RangeRecord`].
+    pub ranges: u64,
+    /// Address of the NUL-terminated patch name.
+    pub name: u64,
+    /// Address of the NUL-terminated patch version.
+    pub version: u64,
+    /// Run-time address of the kernel's notes (`__start_notes`), searched for the GNU build id.
+    pub notes_start: u64,
+    /// One past the kernel's notes (`__stop_notes`).
+    pub notes_end: u64,
+    /// First byte of the carried functions.
+    pub text_start: u64,
+    /// One past the carried functions.
+    pub text_end: u64,
+}
+
+/// One replaced function.
+#[repr(C)]
+#[derive(Debug)]
+pub struct FuncRecord {
+    /// Run-time address of the first byte of the old function (anchored relocation).
+    pub old: u64,
+    /// Run-time address of the new function.
+    pub new: u64,
+    /// Address of the NUL-terminated name of the function.
+    pub name: u64,
+    /// Size of the old function in bytes, without trailing padding.
+    pub old_size: u32,
+    /// Size of the new function in bytes.
+    pub new_size: u32,
+    /// Distance of the jump site from `old`, in bytes.
+    pub site_offset: u16,
+    /// Bytes covered by the site: whole instructions, at least as long as the jump.
+    pub site_size: u8,
+    /// [`JumpKind`]
+    pub jump_kind: u8,
+    /// 1 when the site covers the fentry nop, so that ftrace cannot be used on the function.
+    pub covers_fentry: u8,
+    /// The bytes expected at the site before the patch; the first `site_size` count.
+    pub original: [u8; MAX_SITE],
+    /// Reserved, zero.
+    pub reserved: u8,
+}
+
+/// One piece of old code that no task may be inside when the patch is applied.
+#[repr(C)]
+#[derive(Debug)]
+pub struct RangeRecord {
+    /// Run-time address of the first byte (anchored relocation).
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u32,
+    /// Index of the [`FuncRecord`] it belongs to.
+    pub func: u32,
+}
+
+/// A kernel symbol the runtime needs and the kernel does not export; bound by `pack` from the kernel image's kallsyms.
+#[derive(Clone, Copy, Debug)]
+pub struct Import {
+    /// Name in kallsyms.
+    pub name: &'static str,
+    /// Code (thunk `lpk_NAME`) or data (pointer `lpk_ptr_NAME`).
+    pub kind: ImportKind,
+    /// Kernels without it: a missing optional function becomes a thunk that returns 0, a missing object the pointer 0.
+    pub optional: bool,
+}
+
+/// Code or data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportKind {
+    /// Reached by `call lpk_NAME`.
+    Call,
+    /// `lpk_ptr_NAME` holds its address.
+    Pointer,
+}
+
+/// Everything the runtime imports that way.
+pub const IMPORTS: &[Import] = &[
+    Import { name: "stack_trace_save_tsk_reliable", kind: ImportKind::Call, optional: false },
+    Import { name: "stop_machine_cpuslocked", kind: ImportKind::Call, optional: false },
+    Import { name: "idle_task", kind: ImportKind::Call, optional: false },
+    Import { name: "get_kprobe", kind: ImportKind::Call, optional: true },
+    Import { name: "text_mutex", kind: ImportKind::Pointer, optional: false },
+];
+
+const _: () = assert!(size_of::<PatchRecord>() == 128);
+const _: () = assert!(size_of::<FuncRecord>() == 64);
+const _: () = assert!(size_of::<RangeRecord>() == 16);

@@ -1,0 +1,69 @@
+//! The table of stable codes. `lpbuild explain LPnnnn` prints an entry; docs/refusals.md lists them all.
+//!
+//! ```text
+//! LP10xx broken input: objects          LP20xx refused: what changed cannot be live-patched
+//! LP11xx broken input: manifest, files  LP21xx refused: jump site
+//! LP12xx broken input: kernel image     LP30xx refused: does not bind to the kernel image
+//! LP40xx pack                           LP50xx refused by the runtime in the kernel
+//!                                       LP51xx refused by load, unload, status, inspect
+//! ```
+
+mod input;
+mod kernel;
+mod pack;
+mod refused;
+mod runtime;
+mod target;
+
+/// Which exit code an entry leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Malformed input, I/O, a bug: exit 1.
+    Broken,
+    /// Understood, but not live-patchable, or not now: exit 4.
+    Refused,
+}
+
+/// One entry.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Code {
+    /// `LPnnnn`, never reused.
+    pub id: &'static str,
+    /// Broken or refused.
+    pub class: Class,
+    /// What it is, in a few words.
+    pub title: &'static str,
+    /// Why lpbuild stops there, with the kernel or manual source of the rule.
+    pub why: &'static str,
+    /// What to do instead; one sentence that fits behind the error.
+    pub advice: &'static str,
+}
+
+/// Every entry, in the order of the codes.
+pub fn all() -> impl Iterator<Item = &'static Code> {
+    [input::CODES, kernel::CODES, refused::CODES, pack::CODES, runtime::CODES, target::CODES].into_iter().flatten()
+}
+
+/// The entry `id`, if there is one.
+pub fn find(id: &str) -> Option<&'static Code> {
+    all().find(|c| c.id.eq_ignore_ascii_case(id))
+}
+
+/// The entry `id`. A code that is not in the table is a bug in lpbuild and is reported as such, not as a panic.
+pub fn get(id: &str) -> &'static Code {
+    debug_assert!(find(id).is_some(), "{id} is not in the table of codes");
+    find(id).unwrap_or(&input::BUG)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn codes_are_unique_and_complete() {
+        let mut seen = std::collections::BTreeSet::new();
+        for c in super::all() {
+            assert!(seen.insert(c.id), "{} twice", c.id);
+            assert!(c.id.len() == 6 && c.id.starts_with("LP"), "{}", c.id);
+            assert!(!c.title.is_empty() && !c.why.is_empty() && !c.advice.is_empty(), "{}", c.id);
+        }
+    }
+}

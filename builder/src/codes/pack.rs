@@ -1,0 +1,5 @@
+//! LP40xx: making the module.
+
+use super::Code;
+
+pub(super) static CODES: &[Code] = &[];

@@ -1,0 +1,151 @@
+//! The one error type of the library: *broken* (exit 1) or *refused* (exit 4), always with a code, a place and a way out.
+//!
+//! Broken: malformed input, I/O, a bug. Refused: the input is understood, but it cannot be live-patched safely.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::codes::{self, Code};
+
+/// Where a problem is. Every part that is known is filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// Object file, module or kernel image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Section name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section: Option<String>,
+    /// Symbol name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symbol: Option<String>,
+    /// Offset in bytes from the symbol, or from the section when no symbol is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+impl Place {
+    /// Only the object is known.
+    pub fn object(object: impl Into<String>) -> Self {
+        Self { object: Some(object.into()), ..Self::default() }
+    }
+    /// A symbol of an object.
+    pub fn symbol(object: impl Into<String>, symbol: impl Into<String>) -> Self {
+        Self { object: Some(object.into()), symbol: Some(symbol.into()), ..Self::default() }
+    }
+    /// The same place with a section.
+    pub fn in_section(mut self, section: impl Into<String>) -> Self {
+        self.section = Some(section.into());
+        self
+    }
+    /// The same place with an offset in bytes.
+    pub fn at(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
+        self
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sep = "";
+        for part in [&self.object, &self.section, &self.symbol].into_iter().flatten() {
+            write!(f, "{sep}{part}")?;
+            sep = ": ";
+        }
+        if let Some(offset) = self.offset {
+            write!(f, "+{offset:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One problem: a code of the table in [`codes`], a place and what was found there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Entry of the code table: its class decides the exit code.
+    pub code: &'static Code,
+    /// Where.
+    pub place: Place,
+    /// What was found, in one sentence without a full stop.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem with the code `id`, which must be in the table.
+    pub fn new(id: &str, place: Place, detail: impl Into<String>) -> Self {
+        Self { code: codes::get(id), place, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.code.id)?;
+        let place = self.place.to_string();
+        if !place.is_empty() {
+            write!(f, "{place}: ")?;
+        }
+        write!(f, "{} [{}]; {}", self.detail, self.code.title, self.code.advice)
+    }
+}
+
+impl Serialize for Problem {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Flat<'a> {
+            code: &'a str,
+            #[serde(flatten)]
+            place: &'a Place,
+            reason: &'a str,
+            detail: &'a str,
+            advice: &'a str,
+        }
+        Flat {
+            code: self.code.id,
+            place: &self.place,
+            reason: self.code.title,
+            detail: &self.detail,
+            advice: self.code.advice,
+        }
+        .serialize(s)
+    }
+}
+
+/// One or more problems that ended an operation.
+#[derive(Debug, Clone, thiserror::Error)]
+pub struct Error {
+    /// Never empty; in the order they were found.
+    pub problems: Vec<Problem>,
+}
+
+impl Error {
+    /// One problem.
+    pub fn new(id: &str, place: Place, detail: impl Into<String>) -> Self {
+        Self { problems: vec![Problem::new(id, place, detail)] }
+    }
+    /// The process exit code: 1 when anything is broken, else 4.
+    pub fn exit_code(&self) -> u8 {
+        if self.problems.iter().any(|p| p.code.class == codes::Class::Broken) { 1 } else { 4 }
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(p: Problem) -> Self {
+        Self { problems: vec![p] }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, p) in self.problems.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{p}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Result of the library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,1 @@
+//! The kernel image: container formats, notes, kallsyms, code.

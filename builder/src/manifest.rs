@@ -1,0 +1,303 @@
+//! `manifest.toml`: what a patch does to one kernel, in a stable order. Schema and meaning: docs/manifest.md.
+
+use lpbuild_abi as abi;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Place, Result};
+
+/// Value of [`Manifest::schema`].
+pub const SCHEMA: u32 = 1;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Manifest {
+    /// Version of this schema.
+    pub schema: u32,
+    /// Name, version and mode of the patch.
+    pub patch: Patch,
+    /// The kernel it is bound to; absent while the patch is symbolic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Kernel>,
+    /// Replaced functions, by object and symbol.
+    #[serde(default, rename = "function")]
+    pub functions: Vec<Function>,
+    /// Functions and data the patch adds, by object and symbol.
+    #[serde(default, rename = "carried", skip_serializing_if = "Vec::is_empty")]
+    pub carried: Vec<Carried>,
+    /// Symbols outside the patch that it refers to, and how each was resolved.
+    #[serde(default, rename = "symbol", skip_serializing_if = "Vec::is_empty")]
+    pub symbols: Vec<BoundSymbol>,
+    /// Kernel-internal symbols the runtime is bound to.
+    #[serde(default, rename = "import", skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<BoundImport>,
+    /// The compared objects.
+    #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
+}
+
+/// Name, version and mode of the patch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Patch {
+    /// Also the name of the module: `[a-z0-9_]`, at most 48 bytes, begins with a letter.
+    pub name: String,
+    /// Free text, at most 32 bytes.
+    pub version: String,
+    /// When the switch is made.
+    pub mode: Mode,
+    /// Milliseconds after which an apply or revert that finds the functions busy gives up.
+    pub deadline_ms: u32,
+}
+
+/// Quiesce mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// All functions at one instant inside `stop_machine`.
+    StopMachine,
+}
+
+impl Mode {
+    /// The same in the module's records.
+    pub fn to_abi(self) -> abi::Mode {
+        match self {
+            Mode::StopMachine => abi::Mode::StopMachine,
+        }
+    }
+}
+
+/// The kernel a patch is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Kernel {
+    /// As `uname -r` prints it.
+    pub release: String,
+    /// GNU build id, lower-case hex.
+    pub build_id: String,
+    /// Exported symbol all addresses are relative to.
+    pub anchor: String,
+    /// Link-time address of the anchor, hex.
+    #[serde(with = "hex_u64")]
+    pub anchor_address: u64,
+}
+
+/// One replaced function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Function {
+    /// `vmlinux`; the object file it was compiled into is `source`.
+    pub object: String,
+    /// Path of the compared object file, relative to the tree.
+    pub source: String,
+    /// Symbol in the old build.
+    pub symbol: String,
+    /// Position among the symbols of this name in address order, from 1; 0: the name is unique. Absent while symbolic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sympos: Option<u32>,
+    /// Address minus the anchor's address, in bytes. Absent while symbolic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor_offset: Option<i64>,
+    /// Size of the old function in bytes.
+    pub old_size: u32,
+    /// Size of the new function in bytes.
+    pub new_size: u32,
+    /// Why it is in the patch.
+    pub why: String,
+    /// The jump site.
+    pub site: Site,
+    /// Other pieces of the old function (`.cold`, `.part`) no task may be inside.
+    #[serde(default, rename = "piece", skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<Piece>,
+}
+
+/// A piece of old code outside the function's own range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Piece {
+    /// Symbol in the old build.
+    pub symbol: String,
+    /// Address minus the anchor's address, in bytes. Absent while symbolic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor_offset: Option<i64>,
+    /// Length in bytes.
+    pub size: u32,
+}
+
+/// Where and how the jump is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Site {
+    /// Distance from the start of the old function, in bytes.
+    pub offset: u16,
+    /// Bytes covered: whole instructions.
+    pub size: u8,
+    /// Form of the jump.
+    pub jump: Jump,
+    /// The covered bytes before the patch, lower-case hex; relocated fields are filled in once the patch is bound.
+    pub original: String,
+    /// The covered instructions, AT&T syntax.
+    pub instructions: Vec<String>,
+    /// The rule that chose the site: `after-fentry`, `entry` (no fentry nop) or `over-fentry` (ftrace unusable).
+    pub rule: String,
+}
+
+/// Form of the jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Jump {
+    /// `e9 rel32`, 5 bytes.
+    Rel32,
+    /// `48 b8 imm64 ff e0`, 12 bytes.
+    Abs64,
+}
+
+impl Jump {
+    /// Length of the jump in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "the length of an instruction, not of a collection")]
+    pub fn len(self) -> usize {
+        match self {
+            Jump::Rel32 => abi::JUMP_REL32_LEN,
+            Jump::Abs64 => abi::JUMP_ABS64_LEN,
+        }
+    }
+    /// The same in the module's records.
+    pub fn to_abi(self) -> abi::JumpKind {
+        match self {
+            Jump::Rel32 => abi::JumpKind::Rel32,
+            Jump::Abs64 => abi::JumpKind::Abs64,
+        }
+    }
+}
+
+/// Something the patch brings along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Carried {
+    /// Path of the compared object file.
+    pub source: String,
+    /// Symbol, or section+offset for data without one.
+    pub symbol: String,
+    /// `function`, `cold`, `string`, `rodata`, `data`, `bss` or the name of a special section.
+    pub kind: String,
+    /// Size in bytes.
+    pub size: u32,
+    /// The edge that pulled it in.
+    pub why: String,
+}
+
+/// A symbol outside the patch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BoundSymbol {
+    /// Name, or section+offset for data without one.
+    pub symbol: String,
+    /// Path of the compared object that refers to it.
+    pub source: String,
+    /// `run-pre`, `section` (the object's section was placed by run-pre matching), `kallsyms`, `percpu`; `symbolic` while unbound.
+    pub resolved: String,
+    /// Address minus the anchor's address, in bytes; for `percpu` the absolute offset. Absent while symbolic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor_offset: Option<i64>,
+}
+
+/// A kernel-internal symbol of the runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BoundImport {
+    /// Name in kallsyms.
+    pub symbol: String,
+    /// Address minus the anchor's address, in bytes; absent: this kernel has no such symbol and the import is optional.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor_offset: Option<i64>,
+}
+
+/// One compared object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Input {
+    /// Path relative to the tree, or the file name.
+    pub source: String,
+    /// SHA-256 of the old object, lower-case hex.
+    pub old_sha256: String,
+    /// SHA-256 of the new object, lower-case hex.
+    pub new_sha256: String,
+}
+
+impl Manifest {
+    /// Parses and checks a manifest.
+    pub fn parse(text: &str, from: &str) -> Result<Self> {
+        let m: Self = toml::from_str(text).map_err(|e| Error::new("LP1101", Place::object(from), e.to_string()))?;
+        if m.schema != SCHEMA {
+            return Err(Error::new("LP1101", Place::object(from), format!("schema {} is not {SCHEMA}", m.schema)));
+        }
+        check_name(&m.patch.name, from)?;
+        for f in &m.functions {
+            let bytes = f.site.original_bytes();
+            let ok = bytes.as_ref().is_some_and(|b| b.len() == usize::from(f.site.size))
+                && usize::from(f.site.size) >= f.site.jump.len()
+                && usize::from(f.site.size) <= abi::MAX_SITE;
+            if !ok {
+                let place = Place::symbol(from, &f.symbol);
+                return Err(Error::new("LP1101", place, "site size, jump and original bytes do not fit together"));
+            }
+        }
+        Ok(m)
+    }
+
+    /// The text of the file; the same manifest always gives the same bytes.
+    pub fn to_toml(&self) -> Result<String> {
+        let head = "# Written by lpbuild; describes patch.o beside it. Schema: docs/manifest.md.\n\n";
+        toml::to_string(self)
+            .map(|t| format!("{head}{t}"))
+            .map_err(|e| Error::new("LP1101", Place::default(), e.to_string()))
+    }
+}
+
+impl Site {
+    /// `original` as bytes, if it is hex.
+    pub fn original_bytes(&self) -> Option<Vec<u8>> {
+        from_hex(&self.original)
+    }
+}
+
+/// Lower-case hex.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The bytes of a hex string.
+pub fn from_hex(s: &str) -> Option<Vec<u8>> {
+    if !s.is_ascii() || !s.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).ok()).collect()
+}
+
+/// A patch name is also a module name and a sysfs folder.
+pub fn check_name(name: &str, from: &str) -> Result<()> {
+    let ok = !name.is_empty()
+        && name.len() <= 48
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
+    if ok {
+        return Ok(());
+    }
+    let detail = format!("the patch name {name:?} is not [a-z][a-z0-9_]* of at most 48 bytes");
+    Err(Error::new("LP1101", Place::object(from), detail))
+}
+
+mod hex_u64 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+    pub fn serialize<S: Serializer>(v: &u64, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&format!("{v:#018x}"))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+        let s = String::deserialize(d)?;
+        let digits = s.strip_prefix("0x").ok_or_else(|| D::Error::custom("expected a hex string that begins with 0x"))?;
+        u64::from_str_radix(digits, 16).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,1 @@
+//! From a bound patch directory to a signed-able kernel module.

@@ -1,0 +1,1 @@
+//! Commands that run on the target host: load, unload, status, inspect.

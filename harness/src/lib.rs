@@ -1,0 +1,1 @@
+//! Stock kernels from the archive, prepared trees, initramfs and QEMU runs.

@@ -1,0 +1,1 @@
+//! Corpus cases, command line cases and VM runs.
