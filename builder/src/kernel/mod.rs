@@ -1,1 +1,118 @@
-//! The kernel image: container formats, notes, kallsyms, code.
+//! The kernel image: what the patch is bound to.
+//!
+//! Input: a `vmlinux` (with or without symbols) or a `vmlinuz` (bzImage) in any compression kernels use.
+//! Output: [`KernelImage`]: identity (build id, release), loaded sections by link-time address, and the names of
+//! kallsyms, which is in every distribution kernel and needs no debug package.
+//! Refused: other architectures, images without a build id or without kallsyms, anything truncated or contradictory.
+//!
+//! ```no_run
+//! # fn main() -> lpbuild::error::Result<()> {
+//! let kernel = lpbuild::kernel::KernelImage::open("/boot/vmlinuz".as_ref())?;
+//! for symbol in kernel.kallsyms().named("cmdline_proc_show") {
+//!     println!("{:#x} {:?}", symbol.addr, kernel.read(symbol.addr, 16));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod bzimage;
+mod elf;
+mod kallsyms;
+mod kallsyms_tables;
+mod payload;
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::error::{Error, Place, Result};
+
+pub use elf::KernelSection;
+pub use kallsyms::{Kallsyms, KernelSymbol};
+
+/// Largest file read, and largest kernel unpacked: debug images with DWARF are about 600 MB.
+const MAX_FILE: u64 = 4 << 30;
+
+/// A kernel image, unpacked and indexed.
+#[derive(Debug)]
+pub struct KernelImage {
+    name: String,
+    build_id: Vec<u8>,
+    release: String,
+    sections: Vec<KernelSection>,
+    kallsyms: Kallsyms,
+}
+
+impl KernelImage {
+    /// Reads the file at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let io = |e: std::io::Error| Error::new("LP1001", Place::object(&name), e.to_string());
+        let size = std::fs::metadata(path).map_err(io)?.len();
+        if size > MAX_FILE {
+            let detail = format!("{size} bytes are more than any kernel image has");
+            return Err(Error::new("LP1201", Place::object(&name), detail));
+        }
+        let data = std::fs::read(path).map_err(io)?;
+        Self::from_bytes(&name, data)
+    }
+
+    /// Reads an image from memory; `name` is for messages only.
+    pub fn from_bytes(name: &str, data: Vec<u8>) -> Result<Self> {
+        let (vmlinux, boot_release) = if elf::is_elf(&data) {
+            (Cow::Borrowed(data.as_slice()), None)
+        } else if let Some(boot) = bzimage::parse(name, &data)? {
+            (payload::unpack(name, boot.payload)?, boot.release)
+        } else {
+            let detail = "neither an ELF file nor a bzImage";
+            return Err(Error::new("LP1201", Place::object(name), detail));
+        };
+        let sections = elf::sections(name, &vmlinux)?;
+        let build_id = elf::build_id(name, &sections)?;
+        let release = elf::release(name, &sections)?;
+        if let Some(boot) = boot_release
+            && boot != release
+        {
+            let detail = format!("linux_banner says {release}, the boot header {boot}");
+            return Err(Error::new("LP1207", Place::object(name), detail));
+        }
+        let kallsyms = kallsyms_tables::read(name, &sections)?;
+        Ok(Self { name: name.to_owned(), build_id, release, sections, kallsyms })
+    }
+
+    /// The name given to [`KernelImage::open`] or [`KernelImage::from_bytes`], for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The GNU build id; `/sys/kernel/notes` of the running kernel holds the same.
+    pub fn build_id(&self) -> &[u8] {
+        &self.build_id
+    }
+
+    /// As `uname -r` prints it.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// `len` bytes at the link-time address `addr`, when one section of the file holds them all.
+    pub fn read(&self, addr: u64, len: usize) -> Option<&[u8]> {
+        let section = self.section_at(addr)?;
+        let start = usize::try_from(addr.checked_sub(section.addr)?).ok()?;
+        section.data.get(start..start.checked_add(len)?)
+    }
+
+    /// Every section that occupies memory, in the order of the file. Segments stand in when there is no section table.
+    pub fn sections(&self) -> &[KernelSection] {
+        &self.sections
+    }
+
+    /// The section that holds the link-time address `addr`.
+    pub fn section_at(&self, addr: u64) -> Option<&KernelSection> {
+        self.sections.iter().find(|s| s.contains(addr))
+    }
+
+    /// Every symbol kallsyms knows.
+    pub fn kallsyms(&self) -> &Kallsyms {
+        &self.kallsyms
+    }
+}
