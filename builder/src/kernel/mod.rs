@@ -26,7 +26,7 @@ use std::path::Path;
 
 use crate::error::{Error, Place, Result};
 
-pub use elf::KernelSection;
+pub use elf::{KernelSection, find_build_id};
 pub use kallsyms::{Kallsyms, KernelSymbol};
 
 /// Largest file read, and largest kernel unpacked: debug images with DWARF are about 600 MB.
