@@ -1,1 +1,49 @@
 //! Stock kernels from the archive, prepared trees, initramfs and QEMU runs.
+//!
+//! ```text
+//! versions.toml -> kernels::Kernel   image, headers and sources of one stock kernel, cached outside the checkout
+//! Kernel        -> tree::Tree        a configured build folder whose objects equal the shipped code
+//! Tree + Change -> tree::Pair        the touched objects, as shipped and with the change, in two parallel folders
+//! Kernel + case -> vm::Run           one boot of the stock image: verdict, results, console log
+//! ```
+//!
+//! Nothing here writes into the checkout except the guest program's own target folder; everything that is slow is kept
+//! under `$XDG_CACHE_HOME/lpbuild` (`~/.cache/lpbuild`), and every entry there is either complete or absent.
+
+pub mod archive;
+pub mod cache;
+pub mod change;
+pub mod cmd;
+pub mod console;
+pub mod guest;
+pub mod initramfs;
+pub mod kernels;
+pub mod packages;
+pub mod shadow;
+pub mod tree;
+pub mod vm;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the checkout.
+pub fn workspace_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// Begins a line on stderr for every test that was left out; `cargo xtask test` counts them.
+pub const SKIP: &str = "LPBUILD-SKIP:";
+
+/// Says that the test `name` is left out, past the capture of the test runner.
+pub fn skip(name: &str, why: &str) {
+    use std::io::Write;
+    // Nothing can be done about a closed stderr.
+    let _ = writeln!(std::io::stderr(), "{SKIP} {name}: {why}");
+}
+
+/// A progress line on stderr; bypasses the capture of the test runner so that long steps are seen.
+pub fn progress(text: impl AsRef<str>) {
+    use std::io::Write;
+    // Progress is a courtesy: a closed stderr must not fail the work.
+    let _ = writeln!(std::io::stderr(), "lpbuild-harness: {}", text.as_ref());
+}

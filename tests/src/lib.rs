@@ -1,1 +1,73 @@
-//! Corpus cases, command line cases and VM runs.
+//! Corpus cases, command line cases and VM runs: what the files under `tests/` share.
+//!
+//! Tests that need a kernel, a prepared tree or the finished `lpbuild` ask [`Env::find`]; it gives nothing, and prints
+//! why, where `cargo xtask setup` has not run. `cargo xtask test` sets up first, so that there nothing is left out, and
+//! counts what was left out all the same.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use harness::kernels::Kernel;
+use harness::skip;
+use harness::tree::Tree;
+
+/// Series of the kernel the tests run on.
+pub const SERIES: &str = "6.1";
+
+/// What setup has made.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// The stock kernel.
+    pub kernel: Kernel,
+    /// Its prepared build folder.
+    pub tree: Tree,
+}
+
+impl Env {
+    /// The environment, or a printed reason why the test `name` is skipped.
+    pub fn find(name: &str) -> Option<Self> {
+        match Self::look() {
+            Ok(env) => Some(env),
+            Err(why) => {
+                skip(name, &format!("{why:#}"));
+                None
+            }
+        }
+    }
+
+    fn look() -> Result<Self> {
+        let hint = "run `cargo xtask setup`";
+        let kernel = Kernel::locate(SERIES)?.with_context(|| format!("no stock kernel in the cache: {hint}"))?;
+        let tree = Tree::locate(&kernel)?.with_context(|| format!("no prepared build folder in the cache: {hint}"))?;
+        for program in ["qemu-system-x86_64", "busybox", "gcc-12", "make"] {
+            if !harness::cmd::found(program) {
+                bail!("{program} is not installed: {hint}");
+            }
+        }
+        Ok(Self { kernel, tree })
+    }
+
+    /// As [`Env::find`], with the static `lpbuild` binary that `cargo xtask build` makes (`LPBUILD_BIN` names another).
+    pub fn with_lpbuild(name: &str) -> Option<(Self, PathBuf)> {
+        let env = Self::find(name)?;
+        let binary = lpbuild_bin();
+        if !binary.exists() {
+            skip(name, &format!("no {}: run `cargo xtask build`", binary.display()));
+            return None;
+        }
+        Some((env, binary))
+    }
+}
+
+/// The static binary, whether it has been built or not.
+pub fn lpbuild_bin() -> PathBuf {
+    match std::env::var_os("LPBUILD_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => harness::workspace_root().join("target/static/x86_64-unknown-linux-gnu/release/lpbuild"),
+    }
+}
+
+/// A file of the checkout.
+pub fn in_checkout(path: impl AsRef<Path>) -> PathBuf {
+    harness::workspace_root().join(path)
+}

@@ -1,1 +1,53 @@
-fn main() {}
+//! Development tasks: one table. `cargo xtask` lists it, `cargo xtask NAME ARGS` runs an entry.
+
+mod bench;
+mod build;
+mod check;
+mod demo;
+mod setup;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+type Task = fn(&[String]) -> Result<()>;
+
+/// Name, function, help.
+const TASKS: &[(&str, Task, &str)] = &[
+    ("setup", setup::task, "install packages, fetch the stock kernel, prepare its build folder (all cached)"),
+    ("runtime", build::runtime_task, "compile the in-kernel runtime and print its path"),
+    ("build", build::task, "build the static lpbuild binary and print its path"),
+    ("demo", demo::task, "[EXAMPLE] patch a stock kernel in a VM with a fix and take it out again"),
+    ("test", test::task, "[FILTER] all tests: on the host, then in VMs; ends with one line of totals"),
+    ("vm", vm::task, "--case FILE [--add GUEST=HOST].. boot a stock kernel and run a shell script in it"),
+    ("bench", bench::task, "measure what the README promises"),
+    ("fmt", check::fmt, "format all code"),
+    ("lint", check::lint, "formatting and clippy, warnings are errors"),
+    ("ci", check::ci, "lint, then test"),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let Some((name, rest)) = args.split_first() else {
+        for (name, _, help) in TASKS {
+            println!("cargo xtask {name:8} {help}");
+        }
+        return Ok(());
+    };
+    match TASKS.iter().find(|(n, ..)| n == name) {
+        Some((_, task, _)) => task(rest),
+        None => bail!("no task {name:?}; `cargo xtask` lists them"),
+    }
+}

@@ -1,1 +1,66 @@
-fn main() {}
+//! PID 1 of a test VM, and the helpers a case calls, in one static binary.
+//!
+//! Started as PID 1 it runs `/case.sh` and prints one verdict line; under any other name it is the helper of that name
+//! (the first argument counts when the binary is called `guest` or `init`). A helper exits 0 when it did what it says,
+//! 1 when not, and prints `RESULT key=value` lines.
+
+mod busy;
+mod init;
+mod memory;
+mod probe;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+type Helper = fn(&[String]) -> Result<()>;
+
+/// Name, function, arguments and what it does.
+const HELPERS: &[(&str, Helper, &str)] = &[
+    ("cycle", busy::cycle, "N LPBUILD KO NAME: `LPBUILD load KO` and `LPBUILD unload NAME`, N times"),
+    ("faulting-usercopy", probe::faulting_usercopy, "FILE read|write: with a bad user pointer; the errno as a result"),
+    ("hammer", busy::hammer, "FILE SECONDS|forever [TEXT..]: open, read, close on every CPU; each read holds one TEXT"),
+    ("kmem", memory::kmem, "SYMBOL[+OFFSET]|0xADDRESS LENGTH: kernel memory as hex"),
+    ("ktext", memory::ktext, "save|diff FILE: the kernel's text, and where it differs from the saved one"),
+    ("pipe-sleeper", busy::pipe_sleeper, "FIFO: sleeps in read(2) of the FIFO until it is fed"),
+    ("read-cost", probe::read_cost, "FILE N: nanoseconds per pread(2), over N calls"),
+    ("slabsum", probe::slabsum, "[PREFIX]: slab and free memory in KiB"),
+    ("wait-for", probe::wait_for, "FILE TEXT SECONDS: until the file contains the text"),
+];
+
+fn main() -> ExitCode {
+    if rustix::process::getpid().is_init() {
+        init::main();
+    }
+    let mut args: Vec<String> = std::env::args().collect();
+    let name = |a: &String| Path::new(a).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if args.first().is_none_or(|a| ["guest", "init"].contains(&name(a).as_str())) && !args.is_empty() {
+        args.remove(0);
+    }
+    let called = args.first().map(name).unwrap_or_default();
+    match run(&called, args.get(1..).unwrap_or_default()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{called}: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(name: &str, args: &[String]) -> Result<()> {
+    if let Some((_, helper, _)) = HELPERS.iter().find(|(n, ..)| *n == name) {
+        return helper(args);
+    }
+    let table: String = HELPERS.iter().map(|(n, _, help)| format!("\n  {n} {help}")).collect();
+    bail!("no such helper; there are:{table}")
+}
+
+/// The arguments as exactly `N` strings, or the usage.
+fn exactly<'a, const N: usize>(args: &'a [String], usage: &str) -> Result<[&'a str; N]> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.try_into() {
+        Ok(array) => Ok(array),
+        Err(_) => bail!("usage: {usage}"),
+    }
+}

@@ -1,0 +1,94 @@
+//! Debian packages the tools of this workspace need on the host: which are missing, and installing them as root.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::cmd;
+
+/// Building kernel objects and modules, and booting them.
+pub const NEEDED: &[&str] = &[
+    "bc",
+    "binutils",
+    "bison",
+    "busybox-static",
+    "dwarves",
+    "flex",
+    "gcc-12",
+    "kmod",
+    "libc6-dev",
+    "libelf-dev",
+    "libssl-dev",
+    "linux-kbuild-6.1",
+    "make",
+    "patch",
+    "qemu-system-x86",
+    "xz-utils",
+];
+
+/// A compiler with the library source, for the in-kernel runtime; only when no other toolchain has both.
+pub const RUST: &[&str] = &["rustc-web", "rust-web-src"];
+
+/// Those of `names` that are not installed.
+pub fn missing(names: &[&str]) -> Vec<String> {
+    let installed = |name: &str| {
+        let mut c = cmd::command("dpkg-query");
+        c.args(["-W", "-f", "${db:Status-Status}", name]);
+        cmd::output(&mut c).is_ok_and(|s| s == "installed")
+    };
+    names.iter().filter(|n| !installed(n)).map(ToString::to_string).collect()
+}
+
+/// Installs what is missing when run as root, saying so; otherwise fails and names the command.
+pub fn ensure_packages(names: &[&str]) -> Result<()> {
+    let missing = missing(names);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_root() {
+        bail!("Debian packages are missing; run:\n  sudo apt-get install --no-install-recommends {list}");
+    }
+    crate::progress(format!("installing Debian packages: {list}"));
+    ensure_lists()?;
+    let mut c = cmd::command("apt-get");
+    c.args(["install", "-y", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
+    cmd::output(&mut c)?;
+    Ok(())
+}
+
+/// Makes sure apt knows the archive: the source package of the first series stands for the lists as a whole.
+pub fn ensure_lists() -> Result<()> {
+    let mut probe = cmd::command("apt-cache");
+    probe.args(["pkgnames", "linux-source-"]);
+    if cmd::output(&mut probe).is_ok_and(|s| !s.trim().is_empty()) {
+        return Ok(());
+    }
+    update_lists()
+}
+
+/// `apt-get update`, or the request to run it.
+pub fn update_lists() -> Result<()> {
+    if !is_root() {
+        bail!("apt has no (or outdated) package lists; run:\n  sudo apt-get update");
+    }
+    crate::progress("apt-get update");
+    cmd::output(cmd::command("apt-get").args(["update", "-q"])).map(drop)
+}
+
+/// Whether a rustc with rust-src is around, in a rustup toolchain or beside the rustc in PATH.
+pub fn has_rust_src() -> bool {
+    let mut c = cmd::command("rustc");
+    c.args(["--print", "sysroot"]);
+    let beside = cmd::output(&mut c).ok().map(|s| s.trim().to_string());
+    let debian = Some("/usr".to_string());
+    [beside, debian]
+        .into_iter()
+        .flatten()
+        .any(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file())
+}
+
+/// Whether this process may install packages.
+pub fn is_root() -> bool {
+    cmd::output(cmd::command("id").arg("-u")).is_ok_and(|s| s.trim() == "0")
+}

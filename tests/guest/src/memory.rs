@@ -1,0 +1,138 @@
+//! Kernel memory by symbol, through /proc/kallsyms and /proc/kcore.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, bail};
+
+use crate::exactly;
+
+/// Prints bytes as hex on one line.
+pub fn kmem(args: &[String]) -> Result<()> {
+    let [place, length] = exactly(args, "kmem SYMBOL[+OFFSET]|0xADDRESS LENGTH")?;
+    let bytes = Kcore::open()?.read(resolve(place)?, number(length)? as usize)?;
+    println!("{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    Ok(())
+}
+
+/// Everything from `_stext` to `_etext`: nothing a patch leaves behind goes unseen.
+pub fn ktext(args: &[String]) -> Result<()> {
+    let [action, file] = exactly(args, "ktext save|diff FILE")?;
+    let start = resolve("_stext")?;
+    let now = Kcore::open()?.read(start, (resolve("_etext")? - start) as usize)?;
+    match action {
+        "save" => fs::write(file, now).with_context(|| file.to_string()),
+        "diff" => {
+            let saved = fs::read(file).with_context(|| file.to_string())?;
+            if saved.len() != now.len() {
+                bail!("{file} has {} bytes, the kernel's text {}", saved.len(), now.len());
+            }
+            let changed: Vec<usize> = (0..now.len()).filter(|i| now[*i] != saved[*i]).collect();
+            println!("RESULT text_bytes_changed={}", changed.len());
+            if changed.is_empty() {
+                return Ok(());
+            }
+            let symbols = Symbols::read()?;
+            let mut places: Vec<String> = changed.iter().map(|i| symbols.name(start + *i as u64)).collect();
+            places.dedup();
+            places.truncate(40);
+            bail!("the kernel's text differs in {}", places.join(" "))
+        }
+        other => bail!("{other:?} is neither save nor diff"),
+    }
+}
+
+struct Kcore {
+    file: File,
+    /// Address, size and file offset of every PT_LOAD.
+    segments: Vec<(u64, u64, u64)>,
+}
+
+impl Kcore {
+    fn open() -> Result<Self> {
+        let file = File::open("/proc/kcore").context("/proc/kcore")?;
+        let mut header = [0; 64];
+        file.read_exact_at(&mut header, 0).context("ELF header of /proc/kcore")?;
+        let (offset, size, count) = (le(&header, 32, 8), le(&header, 54, 2), le(&header, 56, 2));
+        let mut segments = Vec::new();
+        for i in 0..count {
+            let mut entry = [0; 56];
+            file.read_exact_at(&mut entry, offset + i * size).context("program header of /proc/kcore")?;
+            if le(&entry, 0, 4) == 1 {
+                segments.push((le(&entry, 16, 8), le(&entry, 40, 8), le(&entry, 8, 8)));
+            }
+        }
+        Ok(Self { file, segments })
+    }
+
+    fn read(&self, address: u64, length: usize) -> Result<Vec<u8>> {
+        let inside =
+            |&&(start, size, _): &&(u64, u64, u64)| address >= start && address - start + length as u64 <= size;
+        let (start, _, offset) = self
+            .segments
+            .iter()
+            .find(inside)
+            .with_context(|| format!("{address:#x}+{length:#x} is not in /proc/kcore"))?;
+        let mut bytes = vec![0; length];
+        self.file
+            .read_exact_at(&mut bytes, offset + (address - start))
+            .with_context(|| format!("read {length:#x} bytes at {address:#x}"))?;
+        Ok(bytes)
+    }
+}
+
+fn le(bytes: &[u8], at: usize, length: usize) -> u64 {
+    bytes[at..at + length].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+fn number(text: &str) -> Result<u64> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed.with_context(|| format!("{text:?} is not a number"))
+}
+
+fn resolve(place: &str) -> Result<u64> {
+    if place.starts_with("0x") {
+        return number(place);
+    }
+    let (name, offset) = place.split_once('+').unwrap_or((place, "0"));
+    let symbols = Symbols::read()?;
+    let found: Vec<u64> = symbols.sorted.iter().filter(|(_, n)| n == name).map(|(a, _)| *a).collect();
+    match found.as_slice() {
+        [0] => bail!("/proc/kallsyms hides the addresses"),
+        [address] => Ok(address + number(offset)?),
+        [] => bail!("/proc/kallsyms has no {name}"),
+        several => bail!("{} symbols are called {name}: {several:x?}", several.len()),
+    }
+}
+
+struct Symbols {
+    sorted: Vec<(u64, String)>,
+}
+
+impl Symbols {
+    fn read() -> Result<Self> {
+        let text = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+        let mut sorted = Vec::new();
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            if let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) {
+                sorted.push((
+                    u64::from_str_radix(address, 16).context("an address in /proc/kallsyms")?,
+                    name.to_string(),
+                ));
+            }
+        }
+        sorted.sort();
+        Ok(Self { sorted })
+    }
+
+    fn name(&self, address: u64) -> String {
+        match self.sorted[..self.sorted.partition_point(|(a, _)| *a <= address)].last() {
+            Some((start, name)) => format!("{name}+{:#x}", address - start),
+            None => format!("{address:#x}"),
+        }
+    }
+}

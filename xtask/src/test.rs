@@ -1,0 +1,117 @@
+//! All tests, and one line of totals at the end.
+//!
+//! First the packages that need no kernel, then `tests/`, whose VM runs share the CPUs: two at a time.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, bail};
+use harness::{SKIP, workspace_root};
+
+/// Summed over all runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+pub fn task(args: &[String]) -> Result<()> {
+    crate::setup::task(&[])?;
+    let lpbuild = crate::build::lpbuild()?;
+    let mut totals = Totals::default();
+    let vm_package = "lpbuild-tests";
+    for selection in [&["--workspace", "--exclude", vm_package][..], &["--package", vm_package]] {
+        let mut all: Vec<&str> = selection.to_vec();
+        all.push("--no-fail-fast");
+        all.push("--");
+        all.extend(args.iter().map(String::as_str));
+        all.push("--test-threads=2");
+        run(&all, &lpbuild, &mut totals)?;
+    }
+    println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
+    if totals.failed > 0 {
+        bail!("{} tests failed", totals.failed);
+    }
+    Ok(())
+}
+
+fn run(args: &[&str], lpbuild: &Path, totals: &mut Totals) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut c = Command::new(cargo);
+    c.arg("test").args(args).current_dir(workspace_root()).env("LPBUILD_BIN", lpbuild);
+    let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start cargo test")?;
+    let (out, err) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
+    let (send, lines) = mpsc::channel();
+    let of_this_run = std::thread::scope(|scope| {
+        let also = send.clone();
+        scope.spawn(move || forward(out, false, &send));
+        scope.spawn(move || forward(err, true, &also));
+        let mut sum = Totals::default();
+        for (line, stderr) in lines {
+            if stderr {
+                eprintln!("{line}");
+            } else {
+                println!("{line}");
+            }
+            count(&line, &mut sum);
+        }
+        sum
+    });
+    let status = child.wait().context("wait for cargo test")?;
+    totals.passed += of_this_run.passed;
+    totals.skipped += of_this_run.skipped;
+    // A run that failed without a failed test did not compile or crashed: that counts as one.
+    totals.failed += of_this_run.failed.max(u64::from(!status.success()));
+    Ok(())
+}
+
+fn forward(stream: impl Read, stderr: bool, to: &mpsc::Sender<(String, bool)>) {
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        if to.send((String::from_utf8_lossy(&line).into_owned(), stderr)).is_err() {
+            return;
+        }
+    }
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`; a test that says it skips itself was counted as passed.
+fn count(line: &str, totals: &mut Totals) {
+    if line.contains(SKIP) {
+        totals.skipped += 1;
+        // The result line comes later; the sum is right at the end of the run.
+        totals.passed = totals.passed.wrapping_sub(1);
+        return;
+    }
+    let Some(result) = line.trim().strip_prefix("test result: ") else { return };
+    let words: Vec<&str> = result.split([' ', ';']).filter(|w| !w.is_empty()).collect();
+    for pair in words.windows(2) {
+        let Ok(n) = pair[0].parse::<u64>() else { continue };
+        match pair[1] {
+            "passed" => totals.passed = totals.passed.wrapping_add(n),
+            "failed" => totals.failed += n,
+            "ignored" => totals.skipped += n,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_summed_and_skips_are_not_passes() {
+        let mut t = Totals::default();
+        for line in [
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "LPBUILD-SKIP: boots: no kernel",
+            "test boots ... ok",
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            count(line, &mut t);
+        }
+        assert_eq!(t, Totals { passed: 4, failed: 1, skipped: 2 });
+    }
+}
