@@ -2,9 +2,15 @@
 //!
 //! `pipeline.rs` is the architecture; one folder per phase.
 
+pub mod closure;
 pub mod codes;
+pub mod compare;
+pub mod correlate;
 pub mod error;
+pub mod ingest;
 pub mod kernel;
 pub mod manifest;
 pub mod pack;
+pub mod sites;
+pub mod symbolize;
 pub mod target;

@@ -1,5 +1,107 @@
 //! LP20xx, LP21xx: changes and sites that cannot be live-patched.
 
-use super::Code;
+use super::{Class::Refused, Code};
 
-pub(super) static CODES: &[Code] = &[];
+pub(super) static CODES: &[Code] = &[
+    Code {
+        id: "LP2001",
+        class: Refused,
+        title: "existing data changed",
+        why: "A variable of the running kernel holds state; a new initial value in the object never reaches it, and code \
+              that expects it would read the old one.",
+        advice: "set the value from code, or leave the data as it was",
+    },
+    Code {
+        id: "LP2002",
+        class: Refused,
+        title: "existing data changed its size or kind",
+        why: "The object lives in the running kernel with its old size; new code would read or write past it.",
+        advice: "add a new object beside the old one instead of reshaping it",
+    },
+    Code {
+        id: "LP2003",
+        class: Refused,
+        title: "init code or data changed",
+        why: "__init code ran at boot and its memory is freed (init/main.c, free_initmem); a new version would never run.",
+        advice: "repeat the effect from code that runs later, or reboot into the new kernel",
+    },
+    Code {
+        id: "LP2004",
+        class: Refused,
+        title: "object files do not pair up",
+        why: "An object exists only in one build, so it cannot be compared with its counterpart.",
+        advice: "give both builds the same set of objects; leave out the ones that were added or removed",
+    },
+    Code {
+        id: "LP2005",
+        class: Refused,
+        title: "registration changed",
+        why: "Initcalls, parameters, exports, trace events and the like are walked once at boot or when a module is loaded \
+              (include/asm-generic/vmlinux.lds.h); an entry added by a patch has no effect.",
+        advice: "register from code, or leave the registration out of the patch",
+    },
+    Code {
+        id: "LP2006",
+        class: Refused,
+        title: "static variable cannot be told apart",
+        why: "Several static variables of this name exist and the old and new ones cannot be paired with certainty; the \
+              wrong pair would mix up their state.",
+        advice: "give the new variable a name of its own",
+    },
+    Code {
+        id: "LP2007",
+        class: Refused,
+        title: "code that must not be replaced",
+        why: "noinstr, entry and kprobe-blacklisted code runs in the path of the int3 handler that guards the poke, or where \
+              no handler can run at all (include/linux/compiler_types.h, kernel/kprobes.c); stop_machine and the stopper \
+              threads carry out the switch itself.",
+        advice: "fix the problem in a caller of this function",
+    },
+    Code {
+        id: "LP2008",
+        class: Refused,
+        title: "ambiguous reference",
+        why: "A section-relative reference can mean more than one object, and these lead to different places once the patch \
+              is loaded.",
+        advice: "build both objects with -fdata-sections, which names every object",
+    },
+    Code {
+        id: "LP2009",
+        class: Refused,
+        title: "code or relocation not understood",
+        why: "The bytes do not decode as x86-64 instructions, or a relocation is of a type the module loader does not know \
+              (arch/x86/kernel/module.c).",
+        advice: "leave the function out of the patch",
+    },
+    Code {
+        id: "LP2010",
+        class: Refused,
+        title: "pointer into the middle of a replaced function",
+        why: "Data that stays in the kernel holds the address of an instruction of this function; after the switch it would \
+              still lead into the old code.",
+        advice: "leave the function out of the patch",
+    },
+    Code {
+        id: "LP2011",
+        class: Refused,
+        title: "special section not understood",
+        why: "A table of instruction addresses has an unknown shape, so its entries for the carried code cannot be carried.",
+        advice: "report the kernel version and the section; lpbuild needs to learn it",
+    },
+    Code {
+        id: "LP2012",
+        class: Refused,
+        title: "short jump cannot reach",
+        why: "A two-byte jump leads to a function that is not carried beside this one, and no trampoline fits within its \
+              reach of 127 bytes.",
+        advice: "build both objects with -ffunction-sections",
+    },
+    Code {
+        id: "LP2101",
+        class: Refused,
+        title: "no room for a jump",
+        why: "The function is shorter than a jump, or branches lead between the instructions a jump would cover, or they \
+              are rewritten by the kernel itself (alternatives, jump labels, static calls, paravirt).",
+        advice: "fix the problem in a caller of this function",
+    },
+];

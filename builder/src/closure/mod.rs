@@ -1,0 +1,269 @@
+//! Verdicts -> [`PatchSet`]: what the patch carries, what stays in the kernel, and the edge that pulled each item in.
+//!
+//! Starts from the changed functions and follows their references: new functions, new data, changed constants and pieces
+//! come along; everything else is referred to where it is. The address *taken* of a replaced function stays that of the
+//! old one (it leads to the new one by the jump and survives unloading); calls go to the new one directly.
+//!
+//! Refused here: references that can mean two things (LP2008), code that cannot be decoded (LP2009), pointers into the
+//! middle of a replaced function (LP2010), static locals that cannot be told apart (LP2006), tables that are not understood
+//! (LP2011), new registrations (LP2005).
+
+mod resolve;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use crate::compare::{Comparer, Verdicts, parent_of};
+use crate::correlate::{NewAtom, OldAtom, Pairs};
+use crate::error::{Place, Problem};
+use crate::symbolize::{Class, EntryId, Object, Ref, Table, TextKind};
+
+/// Index of an object pair in the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PairId(pub u32);
+
+/// One object in both builds, compared.
+#[derive(Debug)]
+pub struct ObjectPair {
+    /// Path relative to the tree.
+    pub name: String,
+    /// The old build.
+    pub old: Object,
+    /// The new build.
+    pub new: Object,
+    /// Which is which.
+    pub pairs: Pairs,
+    /// What became of each atom.
+    pub verdicts: Verdicts,
+}
+
+impl ObjectPair {
+    /// For asking whether two references agree.
+    pub fn comparer(&self) -> Comparer<'_> {
+        Comparer { old: &self.old, new: &self.new, pairs: &self.pairs }
+    }
+}
+
+/// Where a reference of carried code leads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dest {
+    /// To something the patch carries.
+    Carried(PairId, NewAtom, i64),
+    /// To something of the old object that stays in the kernel.
+    Old(PairId, OldAtom, i64),
+    /// To a symbol of another object.
+    Kernel(String, i64),
+    /// To a string or constant, by content.
+    Constant(Vec<u8>),
+}
+
+/// A reference and where it leads.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// The field.
+    pub field: Ref,
+    /// Its destination.
+    pub dest: Dest,
+}
+
+/// What an item is in the patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Replaces this old function.
+    Replaces(OldAtom),
+    /// Belongs to a replaced or new function (`.cold` and the like).
+    Piece,
+    /// A function the old build does not have.
+    NewFunction,
+    /// Data.
+    Data,
+}
+
+/// One carried function or data object.
+#[derive(Debug)]
+pub struct Item {
+    /// Which object.
+    pub pair: PairId,
+    /// Which atom of its new build.
+    pub atom: NewAtom,
+    /// What it is for.
+    pub role: Role,
+    /// Why it is in the patch.
+    pub why: String,
+    /// Its references.
+    pub edges: Vec<Edge>,
+    /// Its table entries.
+    pub entries: Vec<ItemEntry>,
+}
+
+/// A carried table entry.
+#[derive(Debug)]
+pub struct ItemEntry {
+    /// The entry in the new object.
+    pub entry: EntryId,
+    /// Its references; the one to the owner included.
+    pub edges: Vec<Edge>,
+    /// References of the replacement instructions of an alternative.
+    pub replacement: Vec<Edge>,
+}
+
+/// Everything the patch carries.
+#[derive(Debug, Default)]
+pub struct PatchSet {
+    /// In the order of objects and atoms.
+    pub items: Vec<Item>,
+    /// What cannot be carried.
+    pub refused: Vec<Problem>,
+}
+
+/// Work in progress.
+struct Closure<'a> {
+    pairs: &'a [ObjectPair],
+    /// Changed functions and their pieces, known from the start.
+    replaced: BTreeSet<(PairId, NewAtom)>,
+    /// Global names defined in the new objects.
+    globals: HashMap<&'a str, (PairId, NewAtom)>,
+    queue: VecDeque<(PairId, NewAtom)>,
+    why: BTreeMap<(PairId, NewAtom), String>,
+    refused: Vec<Problem>,
+}
+
+/// Computes the patch set.
+pub fn close(pairs: &[ObjectPair]) -> PatchSet {
+    let mut c = Closure {
+        pairs,
+        replaced: BTreeSet::new(),
+        globals: HashMap::new(),
+        queue: VecDeque::new(),
+        why: BTreeMap::new(),
+        refused: Vec::new(),
+    };
+    for (i, pair) in pairs.iter().enumerate() {
+        let id = PairId(i as u32);
+        for atom in pair.new.atoms.iter().filter(|a| a.global && !a.weak) {
+            c.globals.entry(atom.name.as_str()).or_insert((id, NewAtom(atom.id)));
+        }
+        for (n, why) in &pair.verdicts.changed {
+            c.add_function(id, *n, why.clone());
+        }
+    }
+    let mut items = Vec::new();
+    while let Some((pair, atom)) = c.queue.pop_front() {
+        items.push(c.item(pair, atom));
+    }
+    for item in &items {
+        c.check_interior_pointers(item);
+    }
+    items.sort_by_key(|i| (i.pair, i.atom));
+    c.refused.sort();
+    c.refused.dedup();
+    PatchSet { items, refused: c.refused }
+}
+
+impl Closure<'_> {
+    fn pair(&self, id: PairId) -> &ObjectPair {
+        &self.pairs[id.0 as usize]
+    }
+
+    /// A function and all its pieces.
+    fn add_function(&mut self, id: PairId, n: NewAtom, why: String) {
+        let pair = &self.pairs[id.0 as usize];
+        let pieces = pair.new.atoms.iter().filter(|a| a.is_code() && a.id != n.0 && parent_of(&pair.new, a.id) == n.0);
+        let name = &pair.new.atom(n.0).name;
+        for piece in pieces {
+            self.replaced.insert((id, NewAtom(piece.id)));
+            self.add((id, NewAtom(piece.id)), format!("piece of {name}"));
+        }
+        self.replaced.insert((id, n));
+        self.add((id, n), why);
+    }
+
+    fn add(&mut self, key: (PairId, NewAtom), why: String) {
+        if !self.why.contains_key(&key) {
+            self.why.insert(key, why);
+            self.queue.push_back(key);
+        }
+    }
+
+    fn refuse(&mut self, id: PairId, n: NewAtom, code: &str, at: Option<u64>, what: impl Into<String>) {
+        let pair = self.pair(id);
+        let mut place = Place::symbol(&pair.name, &pair.new.atom(n.0).name);
+        place.offset = at;
+        self.refused.push(Problem::new(code, place, what));
+    }
+
+    fn item(&mut self, id: PairId, n: NewAtom) -> Item {
+        let pair = &self.pairs[id.0 as usize];
+        let atom = pair.new.atom(n.0);
+        let why = self.why.get(&(id, n)).cloned().unwrap_or_default();
+        if let Some(trouble) = atom.code.as_ref().and_then(|c| c.trouble.clone()) {
+            self.refuse(id, n, "LP2009", None, trouble);
+        }
+        let role = match (atom.is_code(), pair.pairs.old_of(n)) {
+            (true, _) if parent_of(&pair.new, atom.id) != atom.id => Role::Piece,
+            (true, Some(old)) => Role::Replaces(old),
+            (true, None) => Role::NewFunction,
+            (false, _) => Role::Data,
+        };
+        self.check_section(id, n, role);
+        let edges = self.edges(id, n, &atom.refs);
+        let mut entries = Vec::new();
+        for e in &atom.entries {
+            let entry = &pair.new.entries[e.0 as usize];
+            let mut own = self.edges(id, n, &entry.refs);
+            if entry.table == Table::Alternatives {
+                // The field that points to the replacement is written when the replacement has its place.
+                own.retain(|edge| edge.field.at != 4);
+            }
+            let replacement = match &entry.replacement {
+                Some(r) => {
+                    if let Some(trouble) = &r.trouble {
+                        let at = entry.owner.map(|m| m.delta as u64);
+                        self.refuse(id, n, "LP2009", at, format!("replacement of an alternative: {trouble}"));
+                    }
+                    self.edges(id, n, &r.refs)
+                }
+                None if entry.table == Table::Alternatives => {
+                    let at = entry.owner.map(|m| m.delta as u64);
+                    self.refuse(id, n, "LP2011", at, "an alternative without replacement instructions");
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
+            entries.push(ItemEntry { entry: *e, edges: own, replacement });
+        }
+        Item { pair: id, atom: n, role, why, edges, entries }
+    }
+
+    fn check_section(&mut self, id: PairId, n: NewAtom, role: Role) {
+        let pair = &self.pairs[id.0 as usize];
+        let section = pair.new.section(pair.new.atom(n.0).section).name.clone();
+        match pair.new.class_of(n.0) {
+            Class::Text(TextKind::Normal | TextKind::AltAux) | Class::Rodata | Class::Data | Class::Bss | Class::Percpu => {}
+            Class::Registered => self.refuse(id, n, "LP2005", None, format!("it is in {section}")),
+            Class::Text(TextKind::Init | TextKind::Exit) | Class::InitData => {
+                self.refuse(id, n, "LP2003", None, format!("carried code refers to it and it is in {section}"));
+            }
+            _ => self.refuse(id, n, "LP2007", None, format!("it is in {section}")),
+        }
+        if matches!(role, Role::Replaces(_) | Role::Piece | Role::NewFunction) {
+            for (odd, what) in &pair.new.odd_tables {
+                let name = pair.new.section(*odd).name.clone();
+                self.refuse(id, n, "LP2011", None, format!("{name}: {what}"));
+            }
+        }
+    }
+
+    /// Data that stays in the kernel must not point into the middle of a function that is replaced.
+    fn check_interior_pointers(&mut self, item: &Item) {
+        let Role::Replaces(old) = item.role else { return };
+        let pair = &self.pairs[item.pair.0 as usize];
+        let atom = pair.old.atom(old.0);
+        for (section, at) in &atom.interior_pointers {
+            let private = pair.old.class(*section) == Class::Rodata;
+            if !private {
+                let name = pair.old.section(*section).name.clone();
+                self.refuse(item.pair, item.atom, "LP2010", Some(*at), format!("{name} points there"));
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Where a reference of carried code leads: the rules for ambiguous section offsets, and what gets pulled in.
+
+use super::{Closure, Dest, Edge, ObjectPair, PairId};
+use crate::compare::parent_of;
+use crate::correlate::{NewAtom, OldAtom};
+use crate::ingest::SectionId;
+use crate::symbolize::{AtomId, Class, Meaning, Object, Ref, RefKind, Target, TextKind, Usage};
+
+/// How far below an object a biased base (`table-8*k(,%rax,8)`) is looked for, in bytes.
+const BIAS_WINDOW: i64 = 256;
+
+impl Closure<'_> {
+    /// Resolves references of the atom `n` (its own, or those of one of its table entries).
+    pub(super) fn edges(&mut self, id: PairId, n: NewAtom, refs: &[Ref]) -> Vec<Edge> {
+        let mut out = Vec::with_capacity(refs.len());
+        for r in refs {
+            match self.resolve(id, n, r) {
+                Some(dest) => out.push(Edge { field: r.clone(), dest }),
+                None => continue,
+            }
+        }
+        out
+    }
+
+    fn resolve(&mut self, id: PairId, from: NewAtom, r: &Ref) -> Option<Dest> {
+        match r.target {
+            Target::Extern(symbol, addend) => {
+                let name = self.pair(id).new.symbol_name(symbol).to_owned();
+                Some(self.resolve_extern(id, from, r, name, addend))
+            }
+            Target::Section(section, offset) => self.resolve_section(id, from, r, section, offset),
+        }
+    }
+
+    /// A symbol of another object: the new version when that object is part of the patch and changes or adds it.
+    fn resolve_extern(&mut self, id: PairId, from: NewAtom, r: &Ref, name: String, addend: i64) -> Dest {
+        let Some((other, atom)) = self.globals.get(name.as_str()).copied() else { return Dest::Kernel(name, addend) };
+        let target = self.pair(other);
+        let is_new = target.pairs.old_of(atom).is_none();
+        let address_taken = r.usage != Usage::Branch && addend == 0;
+        if is_new {
+            let why = format!("{} of {} refers to it", self.pair(id).new.atom(from.0).name, self.pair(id).name);
+            if target.new.atom(atom.0).is_code() {
+                self.add_function(other, atom, why);
+            } else {
+                self.add((other, atom), why);
+            }
+            return Dest::Carried(other, atom, addend);
+        }
+        if self.replaced.contains(&(other, atom)) && !address_taken {
+            return Dest::Carried(other, atom, addend);
+        }
+        Dest::Kernel(name, addend)
+    }
+
+    fn resolve_section(&mut self, id: PairId, from: NewAtom, r: &Ref, section: SectionId, offset: i64) -> Option<Dest> {
+        let pair = &self.pairs[id.0 as usize];
+        let new = &pair.new;
+        match new.class(section) {
+            Class::Strings | Class::Constants => {
+                let Some(bytes) = new.constant_at(section, offset) else {
+                    let what = format!("no constant begins at {}+{offset:#x}", new.section(section).name);
+                    self.refuse(id, from, "LP2008", Some(r.at), what);
+                    return None;
+                };
+                return Some(Dest::Constant(bytes.to_vec()));
+            }
+            Class::Text(TextKind::AltReplacement) => {
+                // Only the alternatives' own second field leads there; it is dropped and written anew.
+                return Some(Dest::Constant(Vec::new()));
+            }
+            _ => {}
+        }
+        let candidates = candidates(new, from.0, r, section, offset);
+        let Some(first) = candidates.first().copied() else {
+            let what = format!("nothing is known at {}+{offset:#x}", new.section(section).name);
+            self.refuse(id, from, "LP2008", Some(r.at), what);
+            return None;
+        };
+        let place = place_of(pair, self, id, &first);
+        if let Some(other) = candidates[1..].iter().find(|m| place_of(pair, self, id, m) != place) {
+            let what = format!(
+                "{}+{offset:#x} can mean {}{:+#x} or {}{:+#x}, and these lead to different places",
+                new.section(section).name,
+                new.atom(first.atom).name,
+                first.delta,
+                new.atom(other.atom).name,
+                other.delta,
+            );
+            self.refuse(id, from, "LP2008", Some(r.at), what);
+            return None;
+        }
+        self.destination(id, from, r, first)
+    }
+
+    fn destination(&mut self, id: PairId, from: NewAtom, r: &Ref, m: Meaning) -> Option<Dest> {
+        let pair = &self.pairs[id.0 as usize];
+        let target = NewAtom(m.atom);
+        let atom = pair.new.atom(m.atom);
+        let why = || format!("{} refers to it", pair.new.atom(from.0).name);
+        let Some(old) = pair.pairs.old_of(target) else {
+            if pair.pairs.ambiguous.contains(&target) && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
+            {
+                self.refuse(id, from, "LP2006", Some(r.at), format!("it refers to {}", atom.name));
+                return None;
+            }
+            if atom.is_code() && parent_of(&pair.new, m.atom) == m.atom {
+                self.add_function(id, target, why());
+            } else {
+                self.add((id, target), why());
+            }
+            return Some(Dest::Carried(id, target, m.delta));
+        };
+        if atom.is_code() {
+            let replaced = self.replaced.contains(&(id, target));
+            let own = target == from || parent_of(&pair.new, from.0) == m.atom || parent_of(&pair.new, m.atom) == from.0;
+            // The address taken of a replaced function stays the old one; calls, places inside it and the table entries
+            // of this very copy mean the new one.
+            let entry_of_own = own && r.usage == Usage::Pointer;
+            let address_taken = r.usage != Usage::Branch && m.delta == 0 && !entry_of_own;
+            if replaced && !address_taken {
+                return Some(Dest::Carried(id, target, m.delta));
+            }
+            return Some(Dest::Old(id, old, old_delta(pair, &m, old)));
+        }
+        if pair.verdicts.changed_constants.contains(&target) || self.points_into_replaced(id, m.atom) {
+            self.add((id, target), why());
+            return Some(Dest::Carried(id, target, m.delta));
+        }
+        Some(Dest::Old(id, old, m.delta))
+    }
+
+    /// A constant with pointers into the middle of replaced functions (a table of labels) goes along with them.
+    fn points_into_replaced(&self, id: PairId, data: AtomId) -> bool {
+        let new = &self.pair(id).new;
+        if new.class_of(data) != Class::Rodata {
+            return false;
+        }
+        new.atom(data).refs.iter().any(|r| match r.target {
+            Target::Section(s, o) if matches!(new.class(s), Class::Text(_)) => new
+                .containing(s, o)
+                .is_some_and(|m| m.delta != 0 && self.replaced.contains(&(id, NewAtom(m.atom)))),
+            _ => false,
+        })
+    }
+}
+
+/// Everything the reference can mean, the most likely first.
+///
+/// The atom that holds the offset; the atom that ends there, if the same function refers to that one elsewhere (a loop's
+/// end pointer comes with its start); for bases of indexed accesses that do not begin an object, the objects behind it.
+fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i64) -> Vec<Meaning> {
+    let mut all = new.meanings(section, offset);
+    if r.kind == RefKind::Resolved || r.usage == Usage::Pointer || matches!(new.class(section), Class::Text(_)) {
+        all.truncate(1);
+        return all;
+    }
+    if all.len() > 1 {
+        let first = all[0];
+        let refers_elsewhere = |m: &Meaning| {
+            let parent = parent_of(new, from);
+            let family = new.atoms.iter().filter(|a| a.is_code() && (a.id == parent || parent_of(new, a.id) == parent));
+            family.flat_map(|a| &a.refs).any(|other| match other.target {
+                Target::Section(s, o) => s == section && o != offset && new.containing(s, o).is_some_and(|x| x.atom == m.atom),
+                Target::Extern(..) => false,
+            })
+        };
+        all.retain(|m| *m == first || refers_elsewhere(m));
+    }
+    let at_start = all.first().is_some_and(|m| m.delta == 0);
+    if r.usage == Usage::Indexed && !at_start {
+        for id in new.atoms_of(section) {
+            let start = new.atom(*id).start as i64;
+            if start > offset && start - offset <= BIAS_WINDOW {
+                all.push(Meaning { atom: *id, delta: offset - start });
+            }
+        }
+    }
+    all
+}
+
+/// A key that is equal when two meanings lead to the same place in the running kernel or the patch.
+fn place_of(pair: &ObjectPair, c: &Closure<'_>, id: PairId, m: &Meaning) -> (bool, SectionId, i64) {
+    let target = NewAtom(m.atom);
+    match pair.pairs.old_of(target) {
+        Some(OldAtom(old)) if !pair.verdicts.changed_constants.contains(&target) && !c.points_into_replaced(id, m.atom) => {
+            let atom = pair.old.atom(old);
+            (false, atom.section, atom.start as i64 + m.delta)
+        }
+        _ => {
+            let atom = pair.new.atom(m.atom);
+            // Carried atoms are laid out anew, each on its own: the atom itself is the place.
+            (true, SectionId(m.atom.0), atom.start as i64 + m.delta)
+        }
+    }
+}
+
+/// The same instruction in the old build.
+fn old_delta(pair: &ObjectPair, m: &Meaning, old: OldAtom) -> i64 {
+    if m.delta == 0 {
+        return 0;
+    }
+    let index = pair.new.atom(m.atom).code.as_ref().and_then(|c| c.index_at(u64::try_from(m.delta).ok()?));
+    let there = index.and_then(|i| pair.old.atom(old.0).code.as_ref()?.insns.get(i).map(|x| i64::from(x.at)));
+    there.unwrap_or(m.delta)
+}

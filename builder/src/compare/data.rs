@@ -1,0 +1,122 @@
+//! Compares data. Existing data is live: a live patch cannot give it another content, size or meaning.
+
+use std::collections::BTreeSet;
+
+use super::targets::{Comparer, meanings};
+use super::{Ignored, Verdicts};
+use crate::correlate::{NewAtom, OldAtom};
+use crate::error::{Place, Problem};
+use crate::symbolize::{AtomId, Class, Object, Ref, Target};
+
+/// Fills the data part of the verdicts.
+pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
+    let pointed = pointed_to_by_data(c.new);
+    let mut changed: BTreeSet<NewAtom> = BTreeSet::new();
+    for (o, n) in c.pairs.iter() {
+        if c.new.atom(n.0).is_code() {
+            continue;
+        }
+        let Some(what) = difference(c, o, n) else { continue };
+        changed.insert(n);
+        judge(c, o, n, &what, &pointed, v);
+    }
+    // A constant that refers to a changed constant is another constant.
+    loop {
+        let more: Vec<NewAtom> = c
+            .new
+            .atoms
+            .iter()
+            .filter(|a| !a.is_code() && c.new.class(a.section) == Class::Rodata)
+            .map(|a| NewAtom(a.id))
+            .filter(|n| !v.changed_constants.contains(n) && c.pairs.old_of(*n).is_some())
+            .filter(|n| c.new.atom(n.0).refs.iter().any(|r| refers_to(c.new, r, &v.changed_constants)))
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        v.changed_constants.extend(more);
+    }
+    for atom in c.new.atoms.iter().filter(|a| !a.is_code() && c.pairs.old_of(NewAtom(a.id)).is_none()) {
+        let place = Place::symbol(&c.new.image.name, &atom.name).in_section(&c.new.section(atom.section).name);
+        match c.new.class(atom.section) {
+            Class::Registered if !c.pairs.ambiguous.contains(&NewAtom(atom.id)) => {
+                v.refused.push(Problem::new("LP2005", place, "a new entry"));
+            }
+            Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry that differs")),
+            _ => {}
+        }
+    }
+}
+
+fn refers_to(object: &Object, r: &Ref, set: &BTreeSet<NewAtom>) -> bool {
+    let Target::Section(s, o) = r.target else { return false };
+    meanings(object, (s, o)).iter().any(|m| set.contains(&NewAtom(m.atom)))
+}
+
+/// Atoms that data (not code) refers to.
+fn pointed_to_by_data(object: &Object) -> BTreeSet<AtomId> {
+    let mut set = BTreeSet::new();
+    for atom in object.atoms.iter().filter(|a| !a.is_code()) {
+        for r in &atom.refs {
+            let Target::Section(s, o) = r.target else { continue };
+            set.extend(meanings(object, (s, o)).iter().map(|m| m.atom));
+        }
+    }
+    set
+}
+
+fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, pointed: &BTreeSet<AtomId>, v: &mut Verdicts) {
+    let atom = c.new.atom(n.0);
+    let section = &c.new.section(atom.section).name;
+    let place = Place::symbol(&c.new.image.name, &atom.name).in_section(section);
+    let reshaped = c.old.atom(o.0).size() != atom.size();
+    match c.new.class(atom.section) {
+        Class::Registered => v.refused.push(Problem::new("LP2005", place, what)),
+        Class::InitData => v.refused.push(Problem::new("LP2003", place, format!("init data: {what}"))),
+        // A constant of one file, reached only through code: the functions that use it bring the new one.
+        Class::Rodata if !atom.global && !pointed.contains(&n.0) => {
+            v.changed_constants.insert(n);
+        }
+        Class::Rodata if only_printk_index(c.new, n.0) => v.ignored.push(Ignored {
+            object: c.new.image.name.clone(),
+            symbol: atom.name.clone(),
+            reason: "read only through the printk index in debugfs".into(),
+        }),
+        _ if reshaped => v.refused.push(Problem::new("LP2002", place, what)),
+        _ => v.refused.push(Problem::new("LP2001", place, what)),
+    }
+}
+
+/// `_entry.N` of printk_index (include/linux/printk.h): nothing but the index points to it.
+fn only_printk_index(object: &Object, id: AtomId) -> bool {
+    let name = &object.atom(id).name;
+    name.starts_with("_entry.") || name.starts_with("_entry_ptr.")
+}
+
+/// What differs between two data objects.
+fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
+    let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
+    if old.size() != new.size() {
+        return Some(format!("{} bytes became {}", old.size(), new.size()));
+    }
+    let masked = |object: &Object, id: AtomId| {
+        let mut bytes = object.bytes(id).to_vec();
+        crate::correlate::blank_line_number(&object.section(object.atom(id).section).name, &mut bytes);
+        for r in &object.atom(id).refs {
+            if let Some(field) = bytes.get_mut(r.at as usize..(r.at + u64::from(r.width)) as usize) {
+                field.fill(0);
+            }
+        }
+        bytes
+    };
+    let (a, b) = (masked(c.old, o.0), masked(c.new, n.0));
+    // .bss against .data: one side has no bytes and stands for zeroes.
+    if let Some(at) = (0..a.len().max(b.len())).find(|i| a.get(*i).unwrap_or(&0) != b.get(*i).unwrap_or(&0)) {
+        return Some(format!("its content differs at +{at:#x}"));
+    }
+    if old.refs.len() != new.refs.len() {
+        return Some("it refers to other things".into());
+    }
+    let differing = old.refs.iter().zip(&new.refs).find(|(x, y)| x.at != y.at || !c.same_ref(x, y));
+    differing.map(|(_, y)| format!("the pointer at +{:#x} refers to something else", y.at))
+}

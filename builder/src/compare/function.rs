@@ -1,0 +1,163 @@
+//! Is a function still the same? Instruction by instruction, then table entry by table entry.
+
+use std::collections::BTreeSet;
+
+use super::targets::{Comparer, insn_index, meanings};
+use crate::correlate::{NewAtom, OldAtom};
+use crate::symbolize::{AtomId, Entry, Insn, Object, Ref, RefKind, Table, Target, Usage};
+
+/// What differs first, in words; nothing when the functions are the same.
+pub fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom, changed_constants: &BTreeSet<NewAtom>) -> Option<String> {
+    let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
+    let (Some(oc), Some(nc)) = (&old.code, &new.code) else { return None };
+    if oc.insns.len() != nc.insns.len() {
+        return Some(format!("{} instructions became {}", oc.insns.len(), nc.insns.len()));
+    }
+    let (ob, nb) = (c.old.bytes(o.0), c.new.bytes(n.0));
+    if oc.trouble.is_some() || nc.trouble.is_some() {
+        // Not all of it could be decoded: only the same bytes are the same.
+        if ob != nb {
+            return Some("its bytes differ".into());
+        }
+    }
+    let (mut orefs, mut nrefs) = (old.refs.iter().peekable(), new.refs.iter().peekable());
+    for (io, ino) in oc.insns.iter().zip(&nc.insns) {
+        let ro = take(&mut orefs, io);
+        let rn = take(&mut nrefs, ino);
+        if !same_opcode(ob, io, &ro, nb, ino, &rn) {
+            return Some(format!("the instruction at +{:#x} differs", ino.at));
+        }
+        for (a, b) in ro.iter().zip(&rn) {
+            if !c.same_ref(a, b) {
+                return Some(format!("the instruction at +{:#x} refers to something else", ino.at));
+            }
+            if let Some(name) = changed_constant(c.new, b, changed_constants) {
+                return Some(format!("it refers to {name}, whose content changed"));
+            }
+        }
+    }
+    entries_differ(c, o.0, n.0, changed_constants)
+}
+
+fn take<'r>(refs: &mut std::iter::Peekable<std::slice::Iter<'r, Ref>>, insn: &Insn) -> Vec<&'r Ref> {
+    let end = u64::from(insn.at) + u64::from(insn.len);
+    let mut out = Vec::new();
+    while let Some(r) = refs.next_if(|r| r.at < end) {
+        out.push(r);
+    }
+    out
+}
+
+/// Same instruction once the fields of references are blanked; a resolved branch may be short or near.
+fn same_opcode(ob: &[u8], io: &Insn, ro: &[&Ref], nb: &[u8], ino: &Insn, rn: &[&Ref]) -> bool {
+    if ro.len() != rn.len() {
+        return false;
+    }
+    let slice = |bytes: &[u8], i: &Insn| bytes.get(i.at as usize..i.at as usize + usize::from(i.len)).map(<[u8]>::to_vec);
+    let (Some(mut a), Some(mut b)) = (slice(ob, io), slice(nb, ino)) else { return false };
+    let branch = |refs: &[&Ref]| refs.iter().any(|r| r.usage == Usage::Branch);
+    if branch(ro) && branch(rn) {
+        return branch_opcode(&a, ro) == branch_opcode(&b, rn);
+    }
+    for (bytes, insn, refs) in [(&mut a, io, ro), (&mut b, ino, rn)] {
+        for r in refs {
+            let at = (r.at - u64::from(insn.at)) as usize;
+            if let Some(field) = bytes.get_mut(at..at + usize::from(r.width)) {
+                field.fill(0);
+            }
+        }
+    }
+    a == b
+}
+
+/// Everything before the displacement, in the near form.
+fn branch_opcode(bytes: &[u8], refs: &[&Ref]) -> Vec<u8> {
+    let width = refs.iter().find(|r| r.usage == Usage::Branch).map_or(0, |r| usize::from(r.width));
+    let opcode = &bytes[..bytes.len().saturating_sub(width)];
+    match opcode {
+        [prefix @ .., 0xeb] => [prefix, &[0xe9]].concat(),
+        [prefix @ .., cc @ 0x70..=0x7f] => [prefix, &[0x0f, cc + 0x10]].concat(),
+        _ => opcode.to_vec(),
+    }
+}
+
+fn changed_constant<'o>(new: &'o Object, r: &Ref, changed: &BTreeSet<NewAtom>) -> Option<&'o str> {
+    let Target::Section(s, o) = r.target else { return None };
+    if changed.is_empty() || r.kind == RefKind::Resolved {
+        return None;
+    }
+    let hit = meanings(new, (s, o)).into_iter().find(|m| changed.contains(&NewAtom(m.atom)))?;
+    Some(&new.atom(hit.atom).name)
+}
+
+/// ORC follows from the code, so it is not compared.
+fn compared(object: &Object, id: AtomId) -> Vec<&Entry> {
+    let all = object.atom(id).entries.iter().map(|e| &object.entries[e.0 as usize]);
+    all.filter(|e| e.table != Table::OrcIp).collect()
+}
+
+fn entries_differ(c: &Comparer<'_>, o: AtomId, n: AtomId, changed: &BTreeSet<NewAtom>) -> Option<String> {
+    let (eo, en) = (compared(c.old, o), compared(c.new, n));
+    let name = |e: &Entry| c.new.section(e.section).name.clone();
+    if eo.len() != en.len() {
+        let list = en.first().or(eo.first()).map(|e| name(e)).unwrap_or_default();
+        return Some(format!("{} table entries became {} ({list} ...)", eo.len(), en.len()));
+    }
+    for (a, b) in eo.iter().zip(&en) {
+        let at = b.owner.map_or(0, |m| m.delta);
+        let same_owner = match (a.owner, b.owner) {
+            (Some(x), Some(y)) => match (insn_index(c.old, &x), insn_index(c.new, &y)) {
+                (Some(i), Some(j)) => i == j,
+                _ => x.delta == y.delta,
+            },
+            _ => false,
+        };
+        if a.table != b.table || !same_owner || !same_entry(c, a, b) {
+            return Some(format!("its {} entry at +{at:#x} differs", name(b)));
+        }
+        if let Some(constant) = b.refs.iter().find_map(|r| changed_constant(c.new, r, changed)) {
+            return Some(format!("its {} entry refers to {constant}, whose content changed", name(b)));
+        }
+    }
+    None
+}
+
+fn same_entry(c: &Comparer<'_>, a: &Entry, b: &Entry) -> bool {
+    let masked = |e: &Entry| {
+        let mut bytes = e.bytes.clone();
+        for r in &e.refs {
+            if let Some(field) = bytes.get_mut(r.at as usize..(r.at + u64::from(r.width)) as usize) {
+                field.fill(0);
+            }
+        }
+        if e.table == Table::Bugs && bytes.len() == 12 {
+            // u16 line (include/asm-generic/bug.h): only printed.
+            bytes[8..10].fill(0);
+        }
+        bytes
+    };
+    let is_replacement = |e: &Entry, r: &Ref| e.table == Table::Alternatives && r.at == 4;
+    let fields = a.refs.len() == b.refs.len()
+        && a.refs.iter().zip(&b.refs).all(|(x, y)| x.at == y.at && (is_replacement(a, x) || c.same_ref(x, y)));
+    if masked(a) != masked(b) || !fields {
+        return false;
+    }
+    match (&a.replacement, &b.replacement) {
+        (Some(x), Some(y)) => {
+            let blank = |bytes: &[u8], refs: &[Ref]| {
+                let mut bytes = bytes.to_vec();
+                for r in refs {
+                    if let Some(f) = bytes.get_mut(r.at as usize..(r.at + u64::from(r.width)) as usize) {
+                        f.fill(0);
+                    }
+                }
+                bytes
+            };
+            blank(&x.bytes, &x.refs) == blank(&y.bytes, &y.refs)
+                && x.refs.len() == y.refs.len()
+                && x.refs.iter().zip(&y.refs).all(|(p, q)| p.at == q.at && c.same_ref(p, q))
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}

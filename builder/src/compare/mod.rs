@@ -1,0 +1,148 @@
+//! Pairs -> [`Verdicts`]: what is the same, changed, new or gone, and which of it can never be live-patched.
+//!
+//! Functions are compared instruction by instruction, references by what they mean. A function also counts as changed
+//! when a table entry of it changed (a WARN's flags, an alternative) or a constant only it and its like refer to.
+//!
+//! Refused here: changed live data (LP2001), changed init code or data (LP2003), changed registrations (LP2005), code in
+//! sections that cannot be patched (LP2007), data that changed its size or kind (LP2002).
+
+mod data;
+mod function;
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::correlate::{NewAtom, OldAtom, Pairs, is_cold};
+use crate::error::{Place, Problem};
+use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
+
+pub use targets::Comparer;
+
+/// Something that differs and does not matter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Ignored {
+    /// Object file.
+    pub object: String,
+    /// Symbol.
+    pub symbol: String,
+    /// Why it does not matter.
+    pub reason: String,
+}
+
+/// What became of each atom.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// Functions to replace (parents, not their cold pieces), with what changed.
+    pub changed: BTreeMap<NewAtom, String>,
+    /// Read-only data whose content changed and that only code refers to: carried anew by the functions that use it.
+    pub changed_constants: BTreeSet<NewAtom>,
+    /// What cannot be live-patched.
+    pub refused: Vec<Problem>,
+    /// What differs without effect.
+    pub ignored: Vec<Ignored>,
+}
+
+/// The function a cold piece or unnamed chunk belongs to; itself for everything else.
+pub fn parent_of(object: &Object, id: AtomId) -> AtomId {
+    let atom = object.atom(id);
+    if is_cold(&atom.name) {
+        let stem: Vec<&str> = atom.name.split('.').take_while(|p| *p != "cold").collect();
+        if let Some(parent) = object.named(&stem.join(".")) {
+            return parent;
+        }
+    }
+    if atom.kind == AtomKind::Chunk && object.class(atom.section) == Class::Text(TextKind::AltAux) {
+        // The chunk jumps back into its function.
+        let back = atom.refs.iter().find_map(|r| match r.target {
+            crate::symbolize::Target::Section(s, o) if s != atom.section => object.containing(s, o),
+            _ => None,
+        });
+        if let Some(m) = back.filter(|m| m.atom != id) {
+            return parent_of(object, m.atom);
+        }
+    }
+    id
+}
+
+/// Compares two correlated objects.
+pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
+    let mut v = Verdicts::default();
+    let comparer = Comparer { old, new, pairs };
+    data::compare_data(&comparer, &mut v);
+    let mut differing: BTreeMap<NewAtom, String> = BTreeMap::new();
+    for (o, n) in pairs.iter() {
+        if !new.atom(n.0).is_code() {
+            continue;
+        }
+        if let Some(why) = function::difference(&comparer, o, n, &v.changed_constants) {
+            differing.insert(n, why);
+        }
+    }
+    for (n, why) in differing {
+        let parent = NewAtom(parent_of(new, n.0));
+        let why = if parent == n { why } else { format!("{}: {why}", new.atom(n.0).name) };
+        v.changed.entry(parent).or_insert(why);
+    }
+    // A piece that appeared or vanished changes its parent as well; the parent's own code shows it, but for certain.
+    for atom in new.atoms.iter().filter(|a| a.is_code() && pairs.old_of(NewAtom(a.id)).is_none()) {
+        let parent = NewAtom(parent_of(new, atom.id));
+        if parent.0 != atom.id && pairs.old_of(parent).is_some() {
+            v.changed.entry(parent).or_insert_with(|| format!("{} is new", atom.name));
+        }
+    }
+    refuse_unpatchable(&comparer, &mut v);
+    report_gone(&comparer, &mut v);
+    v.refused.sort();
+    v.ignored.sort();
+    v
+}
+
+/// Changed code in sections that cannot be patched.
+fn refuse_unpatchable(c: &Comparer<'_>, v: &mut Verdicts) {
+    let mut drop = Vec::new();
+    for (n, why) in &v.changed {
+        let atom = c.new.atom(n.0);
+        let place = Place::symbol(&c.new.image.name, &atom.name);
+        let old_class = c.pairs.old_of(*n).map(|o| c.old.class_of(o.0));
+        for class in [Some(c.new.class(atom.section)), old_class].into_iter().flatten() {
+            let problem = match class {
+                Class::Text(TextKind::Normal | TextKind::AltAux) => continue,
+                Class::Text(TextKind::Init) => Problem::new("LP2003", place.clone(), format!("init function: {why}")),
+                Class::Text(TextKind::Exit) => {
+                    v.ignored.push(Ignored {
+                        object: c.new.image.name.clone(),
+                        symbol: atom.name.clone(),
+                        reason: "exit code of a built-in object never runs".into(),
+                    });
+                    drop.push(*n);
+                    break;
+                }
+                _ => {
+                    let section = &c.new.section(atom.section).name;
+                    Problem::new("LP2007", place.clone(), format!("it is in {section}: {why}"))
+                }
+            };
+            v.refused.push(problem);
+            drop.push(*n);
+            break;
+        }
+    }
+    for n in drop {
+        v.changed.remove(&n);
+    }
+}
+
+fn report_gone(c: &Comparer<'_>, v: &mut Verdicts) {
+    for atom in c.old.atoms.iter().filter(|a| a.kind == AtomKind::Function) {
+        let gone = c.pairs.new_of(OldAtom(atom.id)).is_none() && parent_of(c.old, atom.id) == atom.id;
+        if gone && c.old.class(atom.section) == Class::Text(TextKind::Normal) {
+            v.ignored.push(Ignored {
+                object: c.new.image.name.clone(),
+                symbol: atom.name.clone(),
+                reason: "gone from the new build; it stays in the kernel for whoever still refers to it".into(),
+            });
+        }
+    }
+}

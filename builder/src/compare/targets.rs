@@ -1,0 +1,86 @@
+//! Do two references mean the same thing?
+
+use crate::correlate::{NewAtom, OldAtom, Pairs};
+use crate::ingest::{SectionId, reloc};
+use crate::symbolize::{AtomId, Class, Meaning, Object, Ref, RefKind, Target, Usage};
+
+/// Both objects and which atom is which.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparer<'a> {
+    /// The old object.
+    pub old: &'a Object,
+    /// The new object.
+    pub new: &'a Object,
+    /// Which is which.
+    pub pairs: &'a Pairs,
+}
+
+impl Comparer<'_> {
+    /// Same kind of field, same meaning.
+    pub fn same_ref(&self, o: &Ref, n: &Ref) -> bool {
+        same_kind(o, n) && self.same_target(o.target, n.target)
+    }
+
+    /// Same meaning. A section offset can mean several atoms; one meaning that agrees on both sides is enough, since the
+    /// instruction and the layout around it are then the same.
+    pub fn same_target(&self, o: Target, n: Target) -> bool {
+        match (o, n) {
+            (Target::Extern(so, ao), Target::Extern(sn, an)) => {
+                ao == an && self.old.symbol_name(so) == self.new.symbol_name(sn)
+            }
+            (Target::Section(so, oo), Target::Section(sn, on)) => self.same_place((so, oo), (sn, on)),
+            _ => false,
+        }
+    }
+
+    fn same_place(&self, o: (SectionId, i64), n: (SectionId, i64)) -> bool {
+        let classes = (self.old.class(o.0), self.new.class(n.0));
+        if let (Class::Strings | Class::Constants, Class::Strings | Class::Constants) = classes {
+            let (a, b) = (self.old.constant_at(o.0, o.1), self.new.constant_at(n.0, n.1));
+            return a.is_some() && a == b;
+        }
+        let (mo, mn) = (meanings(self.old, o), meanings(self.new, n));
+        if mo.is_empty() && mn.is_empty() {
+            return o.1 == n.1 && self.old.section(o.0).name == self.new.section(n.0).name;
+        }
+        mo.iter().any(|a| mn.iter().any(|b| self.same_meaning(a, b)))
+    }
+
+    fn same_meaning(&self, o: &Meaning, n: &Meaning) -> bool {
+        if self.pairs.new_of(OldAtom(o.atom)) != Some(NewAtom(n.atom)) {
+            return false;
+        }
+        match (insn_index(self.old, o), insn_index(self.new, n)) {
+            (Some(a), Some(b)) => a == b,
+            _ => o.delta == n.delta,
+        }
+    }
+}
+
+/// Offsets in code are compared as instruction numbers, so that a jump that became longer shifts nothing.
+pub fn insn_index(object: &Object, m: &Meaning) -> Option<usize> {
+    let code = object.atom(m.atom).code.as_ref()?;
+    code.index_at(u64::try_from(m.delta).ok()?)
+}
+
+/// What the offset can mean; for biased bases outside any atom, the neighbours.
+pub fn meanings(object: &Object, (section, offset): (SectionId, i64)) -> Vec<Meaning> {
+    let found = object.meanings(section, offset);
+    if !found.is_empty() {
+        return found;
+    }
+    let list = object.atoms_of(section);
+    let start = |id: &AtomId| object.atom(*id).start as i64;
+    let after = list.partition_point(|id| start(id) <= offset);
+    let around = [after.checked_sub(1).and_then(|i| list.get(i)), list.get(after)];
+    around.into_iter().flatten().map(|id| Meaning { atom: *id, delta: offset - start(id) }).collect()
+}
+
+fn same_kind(o: &Ref, n: &Ref) -> bool {
+    let plain = |r: &Ref| match r.kind {
+        RefKind::Resolved => reloc::PC32,
+        RefKind::Reloc(reloc::PLT32) => reloc::PC32,
+        RefKind::Reloc(k) => k,
+    };
+    o.usage == n.usage && plain(o) == plain(n) && (o.usage == Usage::Branch || o.width == n.width)
+}

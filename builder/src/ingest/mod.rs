@@ -1,0 +1,145 @@
+//! Bytes -> [`Image`]: the sections, symbols and relocations of one relocatable object, checked and in plain vectors.
+//!
+//! Refused (broken): anything but ELF64 little-endian `ET_REL` for x86-64; tables that point outside the file.
+
+mod elf;
+
+pub use elf::read;
+use object::elf as sys;
+
+/// Index of a section in [`Image::sections`]; the same as in the file, so that diagnostics match `readelf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SectionId(pub u32);
+
+/// Index of a symbol in [`Image::symbols`]; the same as in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SymbolId(pub u32);
+
+/// One relocatable object.
+#[derive(Debug)]
+pub struct Image {
+    /// Path relative to the tree, for diagnostics and the manifest.
+    pub name: String,
+    /// Section 0 is the null section.
+    pub sections: Vec<Section>,
+    /// Symbol 0 is the null symbol.
+    pub symbols: Vec<Symbol>,
+}
+
+/// One section.
+#[derive(Debug)]
+pub struct Section {
+    /// Name.
+    pub name: String,
+    /// `SHT_*`
+    pub kind: u32,
+    /// `SHF_*`
+    pub flags: u64,
+    /// Alignment in bytes, at least 1.
+    pub align: u64,
+    /// Entry size in bytes, 0 when there is none.
+    pub entsize: u64,
+    /// Size in bytes, also for `SHT_NOBITS`.
+    pub size: u64,
+    /// Contents; empty for `SHT_NOBITS`.
+    pub data: Vec<u8>,
+    /// Relocations that apply to this section, by offset.
+    pub relocs: Vec<Reloc>,
+}
+
+/// One RELA entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloc {
+    /// Offset of the field in the section, in bytes.
+    pub offset: u64,
+    /// `R_X86_64_*`
+    pub kind: u32,
+    /// The symbol.
+    pub symbol: SymbolId,
+    /// The addend.
+    pub addend: i64,
+}
+
+/// Where a symbol is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SymbolPlace {
+    /// Defined elsewhere.
+    Undefined,
+    /// A number.
+    Absolute,
+    /// A tentative definition (`-fcommon`), which the kernel does not use.
+    Common,
+    /// In a section of this object.
+    Section(SectionId),
+}
+
+/// One symbol.
+#[derive(Debug)]
+pub struct Symbol {
+    /// Name; empty for section symbols.
+    pub name: String,
+    /// Where it is defined.
+    pub place: SymbolPlace,
+    /// Offset in its section.
+    pub value: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// `STT_*`
+    pub kind: u8,
+    /// `STB_*`
+    pub bind: u8,
+}
+
+impl Section {
+    /// Is it part of the running image?
+    pub fn is_alloc(&self) -> bool {
+        self.flags & sys::SHF_ALLOC.0 != 0
+    }
+    /// Is it code?
+    pub fn is_exec(&self) -> bool {
+        self.flags & sys::SHF_EXECINSTR.0 != 0
+    }
+    /// Is it writable?
+    pub fn is_write(&self) -> bool {
+        self.flags & sys::SHF_WRITE.0 != 0
+    }
+    /// May the linker merge its entries with equal ones?
+    pub fn is_merge(&self) -> bool {
+        self.flags & sys::SHF_MERGE.0 != 0
+    }
+}
+
+/// Relocation types the x86 module loader knows (arch/x86/kernel/module.c, `__write_relocate_add`).
+pub mod reloc {
+    use object::elf as sys;
+
+    /// Nothing.
+    pub const NONE: u32 = sys::R_X86_64_NONE.0;
+    /// `S + A`, 64 bits.
+    pub const ABS64: u32 = sys::R_X86_64_64.0;
+    /// `S + A - P`, 32 bits.
+    pub const PC32: u32 = sys::R_X86_64_PC32.0;
+    /// As `PC32`, for branches.
+    pub const PLT32: u32 = sys::R_X86_64_PLT32.0;
+    /// `S + A`, 32 bits, zero-extended.
+    pub const ABS32: u32 = sys::R_X86_64_32.0;
+    /// `S + A`, 32 bits, sign-extended.
+    pub const ABS32S: u32 = sys::R_X86_64_32S.0;
+    /// `S + A - P`, 64 bits.
+    pub const PC64: u32 = sys::R_X86_64_PC64.0;
+
+    /// Width of the field in bytes, for the types above.
+    pub fn width(kind: u32) -> Option<u64> {
+        match kind {
+            NONE => Some(0),
+            ABS64 | PC64 => Some(8),
+            PC32 | PLT32 | ABS32 | ABS32S => Some(4),
+            _ => None,
+        }
+    }
+
+    /// Is the value relative to the place?
+    pub fn is_pc_relative(kind: u32) -> bool {
+        matches!(kind, PC32 | PLT32 | PC64)
+    }
+}

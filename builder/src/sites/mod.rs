@@ -1,0 +1,214 @@
+//! Patch set -> jump sites: where each jump goes in the old function, how many bytes, which instructions it covers.
+//!
+//! Default: the first whole instructions behind the fentry nop (and ENDBR), so that ftrace, BPF trampolines and fentry
+//! kprobes keep working. Else the entry of functions without fentry. Else, reported, the fentry nop itself.
+//!
+//! Refused (LP2101): no such place. A site must not be branched into, must not hold a return address in its middle, and
+//! no byte of it may be rewritten by the kernel itself.
+
+use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use lpbuild_abi as abi;
+
+use crate::error::{Place, Problem};
+use crate::manifest::Jump;
+use crate::symbolize::{AtomId, Insn, Meaning, Object, Ref, Table, Target, Usage};
+
+/// A place for a jump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Offset from the start of the function, in bytes.
+    pub offset: u16,
+    /// Bytes covered.
+    pub size: u8,
+    /// Form of the jump.
+    pub jump: Jump,
+    /// The rule that chose it.
+    pub rule: Rule,
+    /// The covered bytes in the object; relocated fields hold what the object holds.
+    pub original: Vec<u8>,
+}
+
+/// The rule that chose a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Behind the fentry nop.
+    AfterFentry,
+    /// At the entry (behind ENDBR) of a function without fentry.
+    Entry,
+    /// The fentry nop: ftrace cannot be used on the function while patched.
+    OverFentry,
+}
+
+impl Rule {
+    /// As in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::AfterFentry => "after-fentry",
+            Rule::Entry => "entry",
+            Rule::OverFentry => "over-fentry",
+        }
+    }
+}
+
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// `nopl 0(%rax,%rax,1)`: arch/x86/include/asm/nops.h, ASM_NOP5; what objtool leaves of `call __fentry__`.
+const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+
+/// Chooses the site of the function `id` of the old object.
+pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<Site, Problem> {
+    let atom = object.atom(id);
+    let refuse = |why: String| Problem::new("LP2101", Place::symbol(&object.image.name, &atom.name), why);
+    let Some(code) = &atom.code else { return Err(refuse("it is not code".into())) };
+    if code.insns.is_empty() {
+        return Err(refuse("it is empty".into()));
+    }
+    let bytes = object.bytes(id);
+    let entry = if bytes.starts_with(&ENDBR64) { ENDBR64.len() } else { 0 };
+    let has_fentry = atom.entries.iter().any(|e| {
+        let e = &object.entries[e.0 as usize];
+        e.table == Table::Fentry && e.owner.is_some_and(|m| m.delta == entry as i64)
+    });
+    if has_fentry && !is_fentry(object, id, entry) {
+        return Err(refuse("its fentry site is neither the 5-byte nop nor a call of __fentry__".into()));
+    }
+    let places: &[(usize, Rule)] = if has_fentry {
+        &[(entry + NOP5.len(), Rule::AfterFentry), (entry, Rule::OverFentry)]
+    } else {
+        &[(entry, Rule::Entry)]
+    };
+    let mut reasons = Vec::new();
+    for (offset, rule) in places {
+        match attempt(object, id, *offset, *rule, jump) {
+            Ok(site) => return Ok(site),
+            Err(why) => reasons.push(format!("{}: {why}", rule.name())),
+        }
+    }
+    Err(refuse(reasons.join("; ")))
+}
+
+fn is_fentry(object: &Object, id: AtomId, at: usize) -> bool {
+    let bytes = object.bytes(id);
+    let calls = |r: &Ref| {
+        r.at == at as u64 + 1
+            && matches!(r.target, Target::Extern(s, 0) if object.symbol_name(s) == "__fentry__")
+    };
+    bytes.get(at..at + 5) == Some(&NOP5[..]) || bytes.get(at) == Some(&0xe8) && object.atom(id).refs.iter().any(calls)
+}
+
+fn attempt(object: &Object, id: AtomId, offset: usize, rule: Rule, jump: Jump) -> Result<Site, String> {
+    let atom = object.atom(id);
+    let insns = atom.code.as_ref().map_or(&[][..], |c| &c.insns[..]);
+    let from = insns.partition_point(|i| (i.at as usize) < offset);
+    if insns.get(from).is_none_or(|i| i.at as usize != offset) {
+        return Err(format!("no instruction begins at +{offset:#x}"));
+    }
+    let mut end = offset;
+    let mut ended: Option<&Insn> = None;
+    for insn in &insns[from..] {
+        if end - offset >= jump.len() {
+            break;
+        }
+        if ended.is_some_and(|i| i.is_call) {
+            return Err(format!("a call at +{:#x} returns into the site", ended.map_or(0, |i| i.at)));
+        }
+        ended = Some(insn);
+        end = insn.at as usize + usize::from(insn.len);
+    }
+    let padding = padding_behind(object, id);
+    if end - offset < jump.len() {
+        if !insns.last().is_some_and(|i| i.ends_flow) || end - offset + padding < jump.len() {
+            return Err(format!("only {} bytes before the end of the function", end - offset));
+        }
+        end = offset + jump.len();
+    }
+    if rule == Rule::OverFentry && end - offset != NOP5.len() {
+        return Err(format!("a jump of {} bytes is longer than the fentry nop", jump.len()));
+    }
+    if end - offset > abi::MAX_SITE {
+        return Err(format!("the instructions there take {} bytes, more than {}", end - offset, abi::MAX_SITE));
+    }
+    conflicts(object, id, offset as u64, end as u64, rule)?;
+    let section = object.section(atom.section);
+    let original = section.data.get(atom.start as usize + offset..atom.start as usize + end);
+    let original = original.ok_or("it reaches past the end of its section")?.to_vec();
+    Ok(Site { offset: offset as u16, size: (end - offset) as u8, jump, rule, original })
+}
+
+/// Bytes of padding (int3 or nop) behind the function that belong to nobody.
+fn padding_behind(object: &Object, id: AtomId) -> usize {
+    let atom = object.atom(id);
+    let list = object.atoms_of(atom.section);
+    let next = list.iter().map(|a| object.atom(*a).start).find(|s| *s >= atom.end);
+    let until = next.unwrap_or(object.section(atom.section).size);
+    let bytes = object.section(atom.section).data.get(atom.end as usize..until as usize).unwrap_or(&[]);
+    if bytes.iter().all(|b| *b == 0xcc) {
+        return bytes.len();
+    }
+    let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
+    let nops = decoder.iter().take_while(|i| i.mnemonic() == iced_x86::Mnemonic::Nop).map(|i| i.len()).sum();
+    nops
+}
+
+/// Does anything lead into the site, or rewrite it?
+fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Result<(), String> {
+    let atom = object.atom(id);
+    let inside = |r: &Ref| match r.target {
+        Target::Section(s, o) if s == atom.section => {
+            let o = o.wrapping_sub(atom.start as i64);
+            (o >= from as i64 && o < to as i64).then_some(o)
+        }
+        _ => None,
+    };
+    for other in &object.atoms {
+        for r in &other.refs {
+            let Some(at) = inside(r) else { continue };
+            // The start of the function may be called by anyone; the start of the site only from outside the function.
+            let entry = at == 0 && (r.usage != Usage::Branch || other.id != id);
+            if !entry {
+                return Err(format!("{} leads to +{at:#x}", other.name));
+            }
+        }
+    }
+    for entry in &object.entries {
+        let name = &object.section(entry.section).name;
+        if matches!(entry.table, Table::OrcIp | Table::EndbrSeal) {
+            continue;
+        }
+        if entry.table == Table::Fentry {
+            let here = entry.owner.is_some_and(|m| m.atom == id && (m.delta as u64) >= from && (m.delta as u64) < to);
+            if here && rule != Rule::OverFentry {
+                return Err("the fentry nop lies in it".into());
+            }
+            continue;
+        }
+        for r in &entry.refs {
+            if let Some(at) = inside(r) {
+                return Err(format!("{name} names the instruction at +{at:#x}"));
+            }
+        }
+        if let Some(Meaning { atom: owner, delta }) = entry.owner.filter(|m| m.atom == id) {
+            let start = delta as u64;
+            let insn_len = object.atom(owner).code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
+            let len = entry.patched_len().unwrap_or(insn_len);
+            if start < to && start + len > from {
+                return Err(format!("{name} rewrites the instruction at +{start:#x}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The covered instructions as text, AT&T syntax, addresses relative to the function.
+pub fn disassemble(bytes: &[u8], offset: u64) -> Vec<String> {
+    let mut formatter = GasFormatter::new();
+    formatter.options_mut().set_rip_relative_addresses(true);
+    let mut decoder = Decoder::with_ip(64, bytes, offset, DecoderOptions::NONE);
+    let mut out = Vec::new();
+    while decoder.can_decode() {
+        let insn = decoder.decode();
+        let mut text = String::new();
+        formatter.format(&insn, &mut text);
+        out.push(text);
+    }
+    out
+}

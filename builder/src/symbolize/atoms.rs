@@ -1,0 +1,168 @@
+//! Splits the sections of an object into atoms along its symbols.
+//!
+//! What no symbol covers becomes a gap atom when something refers to it, so that a reference never falls through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use object::elf;
+
+use super::{Atom, AtomId, AtomKind, Class, Object, TextKind};
+use crate::error::Result;
+use crate::ingest::{SectionId, SymbolPlace};
+
+/// Symbols of one place.
+#[derive(Default)]
+struct Names {
+    end: u64,
+    /// Bind, size, name.
+    all: Vec<(u8, u64, String)>,
+    is_function: bool,
+}
+
+/// Fills `object.atoms` with everything but references.
+pub fn split(object: &mut Object) -> Result<()> {
+    let mut places: Vec<BTreeMap<u64, Names>> = Vec::new();
+    places.resize_with(object.image.sections.len(), BTreeMap::new);
+    for symbol in &object.image.symbols {
+        let SymbolPlace::Section(id) = symbol.place else { continue };
+        let section = &object.image.sections[id.0 as usize];
+        let wanted = section.is_alloc() && !section.is_merge() && !symbol.name.is_empty();
+        if !wanted || symbol.kind == elf::STT_SECTION.0 || symbol.kind == elf::STT_FILE.0 {
+            continue;
+        }
+        if symbol.name.starts_with(".L") {
+            continue;
+        }
+        let names = places[id.0 as usize].entry(symbol.value).or_default();
+        names.end = names.end.max(symbol.value + symbol.size);
+        names.is_function |= symbol.kind == elf::STT_FUNC.0;
+        names.all.push((symbol.bind, symbol.size, symbol.name.clone()));
+    }
+    let cuts = gap_cuts(object);
+    for index in 0..object.image.sections.len() {
+        let id = SectionId(index as u32);
+        let class = object.class(id);
+        if matches!(class, Class::Ignored(_) | Class::Strings | Class::Constants | Class::Table(_)) {
+            continue;
+        }
+        split_section(object, id, std::mem::take(&mut places[index]), &cuts[index]);
+    }
+    for atom in &object.atoms {
+        for name in std::iter::once(&atom.name).chain(&atom.aliases) {
+            object.by_name.entry(name.clone()).or_insert(atom.id);
+        }
+    }
+    Ok(())
+}
+
+/// Offsets relocations refer to through section symbols, per section: where gaps are cut.
+fn gap_cuts(object: &Object) -> Vec<BTreeSet<u64>> {
+    let mut cuts = vec![BTreeSet::new(); object.image.sections.len()];
+    for section in &object.image.sections {
+        for reloc in &section.relocs {
+            let symbol = &object.image.symbols[reloc.symbol.0 as usize];
+            let SymbolPlace::Section(target) = symbol.place else { continue };
+            // The bias of a PC-relative field in code is 4 plus an immediate; cutting early is harmless only for code
+            // chunks, which are reached by jumps without immediates.
+            let bias = if crate::ingest::reloc::is_pc_relative(reloc.kind) && section.is_exec() { 4 } else { 0 };
+            if let Ok(offset) = u64::try_from((symbol.value as i64).saturating_add(reloc.addend).saturating_add(bias)) {
+                cuts[target.0 as usize].insert(offset);
+            }
+        }
+    }
+    cuts
+}
+
+fn split_section(object: &mut Object, id: SectionId, places: BTreeMap<u64, Names>, cuts: &BTreeSet<u64>) {
+    let size = object.section(id).size;
+    let exec = object.section(id).is_exec();
+    let starts: Vec<u64> = places.keys().copied().collect();
+    let mut covered = 0;
+    for (i, (start, mut names)) in places.into_iter().enumerate() {
+        let next = starts.get(i + 1).copied().unwrap_or(size);
+        if start > covered {
+            add_gap(object, id, covered, start, cuts);
+        }
+        // A symbol inside a function (a label) does not end it.
+        let inside = start < covered;
+        let end = if names.end > start { names.end } else if exec && !inside { next } else { start };
+        // The name that stands for the atom: an object rather than an empty lock class key, global, short.
+        names.all.sort_by_key(|(bind, size, name)| (*size == 0, *bind != elf::STB_GLOBAL.0, name.len(), name.clone()));
+        if inside && exec && !names.is_function {
+            if let Some(owner) = object.containing(id, start as i64) {
+                let extra = names.all.into_iter().map(|(_, _, n)| n);
+                object.atoms[owner.atom.0 as usize].aliases.extend(extra);
+            }
+            continue;
+        }
+        let global = names.all.iter().any(|(b, _, _)| *b != elf::STB_LOCAL.0);
+        let weak = names.all.iter().all(|(b, _, _)| *b == elf::STB_WEAK.0);
+        let mut all = names.all.into_iter().map(|(_, _, n)| n);
+        let name = all.next().unwrap_or_default();
+        let kind = match (exec, names.is_function) {
+            (true, true) => AtomKind::Function,
+            (true, false) => AtomKind::Chunk,
+            _ => AtomKind::Data,
+        };
+        push(object, id, start, end.min(size), kind, name, all.collect(), (global, weak));
+        covered = covered.max(end);
+    }
+    if covered < size {
+        add_gap(object, id, covered, size, cuts);
+    }
+}
+
+/// A stretch without symbols: cut where it is referred to; padding nobody refers to gets no atom.
+fn add_gap(object: &mut Object, id: SectionId, start: u64, end: u64, cuts: &BTreeSet<u64>) {
+    let exec = object.section(id).is_exec();
+    if object.class(id) == Class::Text(TextKind::AltReplacement) {
+        return;
+    }
+    let mut points: Vec<u64> = cuts.range(start..end).copied().collect();
+    if points.is_empty() {
+        return;
+    }
+    if !exec && points[0] != start && object.section(id).data.get(start as usize..points[0] as usize).is_some_and(any_set) {
+        points.insert(0, start);
+    }
+    for (i, from) in points.iter().enumerate() {
+        let to = points.get(i + 1).copied().unwrap_or(end);
+        let name = format!("{}+{from:#x}", object.section(id).name);
+        let kind = if exec { AtomKind::Chunk } else { AtomKind::Gap };
+        push(object, id, *from, to, kind, name, Vec::new(), (false, false));
+    }
+}
+
+fn any_set(bytes: &[u8]) -> bool {
+    bytes.iter().any(|b| *b != 0)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place atoms are made")]
+fn push(
+    object: &mut Object,
+    section: SectionId,
+    start: u64,
+    end: u64,
+    kind: AtomKind,
+    name: String,
+    aliases: Vec<String>,
+    (global, weak): (bool, bool),
+) {
+    let id = AtomId(object.atoms.len() as u32);
+    object.by_section[section.0 as usize].push(id);
+    object.atoms.push(Atom {
+        id,
+        section,
+        start,
+        end,
+        kind,
+        name,
+        aliases,
+        global,
+        weak,
+        refs: Vec::new(),
+        code: None,
+        entries: Vec::new(),
+        interior_pointers: Vec::new(),
+    });
+}

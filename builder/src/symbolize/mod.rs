@@ -1,0 +1,253 @@
+//! [`Image`] -> [`Object`]: functions and data objects (*atoms*), their references, and the table entries that belong to them.
+//!
+//! A reference is kept as (place, kind, target section + offset) or (place, kind, undefined symbol + addend). Which atom
+//! a section offset means is asked of the object when it is needed, because it can be ambiguous (`Object::atoms_at`).
+//! Nothing is refused here: what cannot be decoded is noted in the atom and refused by whoever needs it.
+
+mod atoms;
+mod code;
+mod sections;
+mod tables;
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::ingest::{Image, SectionId, SymbolId};
+
+pub use code::{Code, Insn};
+pub use sections::{Class, Table, TextKind};
+pub use tables::{Entry, EntryId};
+
+/// Index of an atom in [`Object::atoms`]; meaningful only together with the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AtomId(pub u32);
+
+/// One relocatable object, taken apart.
+#[derive(Debug)]
+pub struct Object {
+    /// Sections and symbols as in the file.
+    pub image: Image,
+    /// Class of each section, by [`SectionId`].
+    pub classes: Vec<Class>,
+    /// Every function and data object, by section and offset.
+    pub atoms: Vec<Atom>,
+    /// Table entries, in file order.
+    pub entries: Vec<Entry>,
+    /// Tables that do not have the shape their name promises: section and what is odd.
+    pub odd_tables: Vec<(SectionId, String)>,
+    by_section: Vec<Vec<AtomId>>,
+    by_name: HashMap<String, AtomId>,
+}
+
+/// What an atom is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtomKind {
+    /// A function, or a piece of one (`.cold`).
+    Function,
+    /// Code without a function symbol.
+    Chunk,
+    /// Data with a symbol.
+    Data,
+    /// Data no symbol names, between two that have one.
+    Gap,
+}
+
+/// A function or data object.
+#[derive(Debug)]
+pub struct Atom {
+    /// Its index.
+    pub id: AtomId,
+    /// Where it is.
+    pub section: SectionId,
+    /// First byte, offset in the section.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// What it is.
+    pub kind: AtomKind,
+    /// Name: the symbol's, or `section+0xoffset` when there is none.
+    pub name: String,
+    /// Other names of the same place.
+    pub aliases: Vec<String>,
+    /// Is a name of it visible to other objects?
+    pub global: bool,
+    /// Are all its names weak?
+    pub weak: bool,
+    /// References out of it, by offset.
+    pub refs: Vec<Ref>,
+    /// Decoded instructions, for code.
+    pub code: Option<Code>,
+    /// Table entries whose first field points into it, by table and offset.
+    pub entries: Vec<EntryId>,
+    /// Offsets other sections' data point to, inside the atom (not at its start).
+    pub interior_pointers: Vec<(SectionId, u64)>,
+}
+
+/// How a reference is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RefKind {
+    /// A relocation of this type.
+    Reloc(u32),
+    /// A PC-relative field of `width` bytes that the assembler has already resolved (same section).
+    Resolved,
+}
+
+/// A reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ref {
+    /// Offset of the field from the start of the atom or entry, in bytes.
+    pub at: u64,
+    /// Width of the field in bytes.
+    pub width: u8,
+    /// How it is encoded.
+    pub kind: RefKind,
+    /// What it refers to: the address the instruction means, PC bias taken out.
+    pub target: Target,
+    /// Bytes between the field and the address the CPU counts from (PC-relative fields in code), else 0.
+    pub bias: u8,
+    /// What the instruction does with it.
+    pub usage: Usage,
+}
+
+/// What is done with the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Called or jumped to.
+    Branch,
+    /// Read or written at that address, or its address taken.
+    Address,
+    /// As `Address`, with a register added: the base may lie outside the object that is meant.
+    Indexed,
+    /// A field of data.
+    Pointer,
+}
+
+/// What a reference means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// An offset in a section of this object; may lie outside it (biased bases).
+    Section(SectionId, i64),
+    /// An undefined (or absolute) symbol and an addend.
+    Extern(SymbolId, i64),
+}
+
+impl Atom {
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.end - self.start
+    }
+    /// Is it code?
+    pub fn is_code(&self) -> bool {
+        matches!(self.kind, AtomKind::Function | AtomKind::Chunk)
+    }
+}
+
+/// What a section offset can mean, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The atom.
+    pub atom: AtomId,
+    /// Offset from its start; its size for a one-past-the-end pointer.
+    pub delta: i64,
+}
+
+impl Object {
+    /// Takes an object apart.
+    pub fn new(image: Image) -> Result<Self> {
+        let classes: Vec<Class> = image.sections.iter().map(sections::classify).collect();
+        let mut object = Self {
+            by_section: vec![Vec::new(); image.sections.len()],
+            image,
+            classes,
+            atoms: Vec::new(),
+            entries: Vec::new(),
+            odd_tables: Vec::new(),
+            by_name: HashMap::new(),
+        };
+        atoms::split(&mut object)?;
+        code::decode(&mut object);
+        tables::attach(&mut object);
+        Ok(object)
+    }
+
+    /// The atom.
+    pub fn atom(&self, id: AtomId) -> &Atom {
+        &self.atoms[id.0 as usize]
+    }
+    /// The class of an atom's section.
+    pub fn class_of(&self, id: AtomId) -> Class {
+        self.class(self.atom(id).section)
+    }
+    /// The class of a section.
+    pub fn class(&self, id: SectionId) -> Class {
+        self.classes.get(id.0 as usize).copied().unwrap_or(Class::Ignored("no such section"))
+    }
+    /// The section.
+    pub fn section(&self, id: SectionId) -> &crate::ingest::Section {
+        &self.image.sections[id.0 as usize]
+    }
+    /// The name of an undefined symbol.
+    pub fn symbol_name(&self, id: SymbolId) -> &str {
+        self.image.symbols.get(id.0 as usize).map_or("", |s| s.name.as_str())
+    }
+    /// Bytes of an atom; empty for zeroed data.
+    pub fn bytes(&self, id: AtomId) -> &[u8] {
+        let a = self.atom(id);
+        self.section(a.section).data.get(a.start as usize..a.end as usize).unwrap_or(&[])
+    }
+    /// The atom with this name (symbol or alias).
+    pub fn named(&self, name: &str) -> Option<AtomId> {
+        self.by_name.get(name).copied()
+    }
+    /// Atoms of a section by offset.
+    pub fn atoms_of(&self, section: SectionId) -> &[AtomId] {
+        self.by_section.get(section.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The atom that holds `offset`, the first of those that begin there when they are empty.
+    pub fn containing(&self, section: SectionId, offset: i64) -> Option<Meaning> {
+        let offset = u64::try_from(offset).ok()?;
+        let list = self.atoms_of(section);
+        let after = list.partition_point(|id| self.atom(*id).start <= offset);
+        list[..after].iter().rev().find_map(|id| {
+            let a = self.atom(*id);
+            let inside = offset < a.end || (a.start == a.end && offset == a.start);
+            inside.then(|| Meaning { atom: *id, delta: (offset - a.start) as i64 })
+        })
+    }
+
+    /// Everything `offset` can mean: the atom that holds it first, then the one that ends there.
+    pub fn meanings(&self, section: SectionId, offset: i64) -> Vec<Meaning> {
+        let mut found: Vec<Meaning> = self.containing(section, offset).into_iter().collect();
+        if let Ok(offset) = u64::try_from(offset) {
+            let list = self.atoms_of(section);
+            let after = list.partition_point(|id| self.atom(*id).start < offset);
+            for id in list[..after].iter().rev().take(8) {
+                let a = self.atom(*id);
+                if a.end == offset && a.size() > 0 {
+                    found.push(Meaning { atom: *id, delta: a.size() as i64 });
+                }
+            }
+        }
+        found
+    }
+
+    /// The string or constant at `offset` of a mergeable section.
+    pub fn constant_at(&self, section: SectionId, offset: i64) -> Option<&[u8]> {
+        let s = self.section(section);
+        let at = usize::try_from(offset).ok()?;
+        match self.class(section) {
+            Class::Strings => {
+                let rest = s.data.get(at..)?;
+                let len = rest.iter().position(|b| *b == 0)?;
+                Some(&rest[..=len])
+            }
+            Class::Constants => {
+                let unit = usize::try_from(s.entsize.max(1)).ok()?;
+                let start = at / unit * unit;
+                (at == start).then(|| s.data.get(start..start + unit)).flatten()
+            }
+            _ => None,
+        }
+    }
+}

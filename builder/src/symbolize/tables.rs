@@ -1,0 +1,190 @@
+//! Takes the per-instruction tables apart and hangs every entry on the atom its first field points into.
+//!
+//! All tables have the same plan: fixed-size entries whose first field refers to the instruction. `.orc_unwind` has no
+//! references of its own and is read together with `.orc_unwind_ip`.
+
+use super::code::{data_refs, replacement_refs};
+use super::{AtomId, Class, Meaning, Object, Ref, Table, Target, TextKind};
+use crate::ingest::{SectionId, reloc};
+
+/// Index of an entry in [`Object::entries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(pub u32);
+
+/// One table entry.
+#[derive(Debug)]
+pub struct Entry {
+    /// Which table.
+    pub table: Table,
+    /// The section it is in.
+    pub section: SectionId,
+    /// Offset in the section.
+    pub start: u64,
+    /// The entry's bytes as in the file; for `OrcIp` the 6 (or more) bytes of the `.orc_unwind` entry follow.
+    pub bytes: Vec<u8>,
+    /// References, by offset in the entry.
+    pub refs: Vec<Ref>,
+    /// The atom the entry belongs to and the offset in it.
+    pub owner: Option<Meaning>,
+    /// For alternatives: the replacement instructions.
+    pub replacement: Option<Replacement>,
+}
+
+/// The replacement instructions of an alternative.
+#[derive(Debug)]
+pub struct Replacement {
+    /// The code.
+    pub bytes: Vec<u8>,
+    /// Its references.
+    pub refs: Vec<Ref>,
+    /// What could not be understood in it.
+    pub trouble: Option<String>,
+}
+
+impl Entry {
+    /// Bytes of code at the owner the kernel rewrites or reads for this entry, if the entry says so.
+    pub fn patched_len(&self) -> Option<u64> {
+        let at = match (self.table, self.bytes.len()) {
+            (Table::Alternatives, 12) => 10, // s32 instr, s32 repl, u16 cpuid, u8 instrlen, u8 replacementlen
+            (Table::Alternatives, 14) => 12, // s32 instr, s32 repl, u32 cpuid + flags, u8 instrlen, u8 replacementlen
+            (Table::Paravirt, 16) => 9,      // u64 instr, u8 type, u8 len
+            _ => return None,
+        };
+        self.bytes.get(at).map(|b| u64::from(*b))
+    }
+}
+
+/// Parses all tables.
+pub fn attach(object: &mut Object) {
+    let sections: Vec<(SectionId, Table)> = (0..object.image.sections.len() as u32)
+        .map(SectionId)
+        .filter_map(|id| match object.class(id) {
+            Class::Table(t) if t != Table::Orc => Some((id, t)),
+            _ => None,
+        })
+        .collect();
+    for (id, table) in sections {
+        match parse(object, id, table) {
+            Ok(entries) => object.entries.extend(entries),
+            Err(what) => object.odd_tables.push((id, what)),
+        }
+    }
+    for index in 0..object.entries.len() {
+        let Some(owner) = object.entries[index].owner else { continue };
+        object.atoms[owner.atom.0 as usize].entries.push(EntryId(index as u32));
+    }
+    for index in 0..object.atoms.len() {
+        let mut list = std::mem::take(&mut object.atoms[index].entries);
+        list.sort_by_key(|e| {
+            let entry = &object.entries[e.0 as usize];
+            (entry.table, entry.owner.map(|o| o.delta), entry.start)
+        });
+        object.atoms[index].entries = list;
+    }
+    note_interior_pointers(object);
+}
+
+fn parse(object: &Object, id: SectionId, table: Table) -> Result<Vec<Entry>, String> {
+    let section = object.section(id);
+    if section.size == 0 {
+        return Ok(Vec::new());
+    }
+    let stride = stride(object, id, table)?;
+    let orc = if table == Table::OrcIp { Some(orc_entries(object, section.size / 4)?) } else { None };
+    let mut entries = Vec::with_capacity((section.size / stride) as usize);
+    for start in (0..section.size).step_by(stride as usize) {
+        let mut bytes = section.data.get(start as usize..(start + stride) as usize).unwrap_or(&[]).to_vec();
+        let refs = data_refs(object, id, start, start + stride);
+        if refs.iter().any(|r| r.width == 0) {
+            return Err(format!("the entry at {start:#x} has a relocation of a type that is not understood"));
+        }
+        if let Some((orc, size)) = orc {
+            let at = (start / 4) as usize * size;
+            bytes.extend_from_slice(orc.get(at..at + size).unwrap_or(&[]));
+        }
+        let owner = refs.first().filter(|r| r.at == 0).and_then(|r| owner(object, r, table));
+        let mut entry = Entry { table, section: id, start, bytes, refs, owner, replacement: None };
+        entry.replacement = replacement(object, &entry);
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// The entry size that fits: every entry begins with a reference, and no reference straddles two entries.
+fn stride(object: &Object, id: SectionId, table: Table) -> Result<u64, String> {
+    let section = object.section(id);
+    let fits = |stride: u64| {
+        section.size.is_multiple_of(stride)
+            && section.relocs.iter().all(|r| r.offset % stride + reloc::width(r.kind).unwrap_or(0) <= stride)
+            && (0..section.size / stride)
+                .all(|i| section.relocs.binary_search_by_key(&(i * stride), |r| r.offset).is_ok())
+    };
+    let mut matching = table.strides().iter().copied().filter(|s| fits(*s));
+    match (matching.next(), matching.next()) {
+        (Some(stride), None) => Ok(stride),
+        (Some(stride), Some(_)) if table == Table::Bugs || table == Table::Alternatives => Ok(stride),
+        _ => Err(format!("{:#x} bytes with {} relocations are no table of this kind", section.size, section.relocs.len())),
+    }
+}
+
+fn orc_entries(object: &Object, count: u64) -> Result<(&[u8], usize), String> {
+    let mut found = object.image.sections.iter().filter(|s| s.name == ".orc_unwind");
+    let (Some(section), None) = (found.next(), found.next()) else {
+        return Err("there is not exactly one .orc_unwind beside it".into());
+    };
+    let size = section.size.checked_div(count).unwrap_or(0);
+    if size != 6 || section.size != size * count {
+        return Err(format!("{count} addresses do not fit {:#x} bytes of .orc_unwind", section.size));
+    }
+    if !section.relocs.is_empty() {
+        return Err(".orc_unwind has relocations".into());
+    }
+    Ok((&section.data, 6))
+}
+
+/// The atom a table entry belongs to. ORC entries may sit on the padding behind a function: they belong to nobody then.
+fn owner(object: &Object, r: &Ref, table: Table) -> Option<Meaning> {
+    let Target::Section(section, offset) = r.target else { return None };
+    if !matches!(object.class(section), Class::Text(_)) {
+        return None;
+    }
+    let _ = table;
+    object.containing(section, offset)
+}
+
+fn replacement(object: &Object, entry: &Entry) -> Option<Replacement> {
+    if entry.table != Table::Alternatives {
+        return None;
+    }
+    let len = u64::from(*entry.bytes.last()?);
+    let Target::Section(section, offset) = entry.refs.iter().find(|r| r.at == 4)?.target else { return None };
+    let start = u64::try_from(offset).ok()?;
+    if object.class(section) != Class::Text(TextKind::AltReplacement) {
+        return None;
+    }
+    let bytes = object.section(section).data.get(start as usize..(start + len) as usize)?.to_vec();
+    let (refs, trouble) = replacement_refs(object, section, start, start + len);
+    Some(Replacement { bytes, refs, trouble })
+}
+
+/// Remembers data that points into the middle of a function: such a function cannot be moved away from under it.
+fn note_interior_pointers(object: &mut Object) {
+    let mut found: Vec<(AtomId, SectionId, u64)> = Vec::new();
+    for atom in &object.atoms {
+        if atom.is_code() {
+            continue;
+        }
+        for r in &atom.refs {
+            let Target::Section(section, offset) = r.target else { continue };
+            if !matches!(object.class(section), Class::Text(_)) {
+                continue;
+            }
+            if let Some(m) = object.containing(section, offset).filter(|m| m.delta != 0) {
+                found.push((m.atom, atom.section, m.delta as u64));
+            }
+        }
+    }
+    for (atom, section, at) in found {
+        object.atoms[atom.0 as usize].interior_pointers.push((section, at));
+    }
+}
