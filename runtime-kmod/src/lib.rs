@@ -1,1 +1,32 @@
-//! Kernel side of lpbuild.
+//! The kernel side of lpbuild: checks a patch against the running kernel, applies it, takes it out again.
+//!
+//! Input: the records of `lpbuild-abi`, filled in by the module loader. Output: jumps at the sites of the replaced
+//! functions, a status, log lines. Refused, with nothing written: everything in [`refusal::Refusal`].
+//!
+//! The modules follow one operation from top to bottom:
+//!
+//! ```text
+//! record      the records, validated once                      refusal    why it was not done: code, errno, text
+//! identity    is this the kernel the patch was bound to?        text       lines built without core::fmt
+//! site        do the bytes fit? which bytes will be written?    status     what /sys/kernel/lpbuild/NAME shows
+//! stack       which task is inside old (or new) code?           kernel     the trait everything above is generic over
+//! rendezvous  all CPUs in one place, in lockstep                binding    that trait, in a real kernel
+//! machine     the steps of apply and revert
+//! ```
+//!
+//! Everything but `binding` is also built for the host, where `tests/` drives it against a simulated kernel.
+#![no_std]
+
+pub mod identity;
+pub mod kernel;
+pub mod machine;
+pub mod record;
+pub mod refusal;
+pub mod rendezvous;
+pub mod site;
+pub mod stack;
+pub mod status;
+pub mod text;
+
+#[cfg(lpbuild_kernel)]
+mod binding;

@@ -1,0 +1,346 @@
+//! What `c/helpers.c` calls. One patch per module, so the state is static.
+//!
+//! Who may call what, and when (helpers.c keeps to it):
+//! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
+//! - `lpbuild_apply`, `lpbuild_revert` from the one kernel thread, under cpus_read_lock and text_mutex.
+//! - `lpbuild_publish`, `lpbuild_show`, `lpbuild_released`, `lpbuild_set_deadline` under the status mutex;
+//!   `lpbuild_publish` and `lpbuild_released` from the kernel thread only.
+//! - `lpbuild_divert` from the die notifier, in any context, between setup and cleanup.
+//! - `lpbuild_cleanup` when no thread and no notifier is left.
+
+use core::{
+    cell::UnsafeCell,
+    ffi::c_int,
+    mem::{MaybeUninit, size_of},
+    ptr, slice,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst},
+};
+
+use lpbuild_abi::PatchRecord;
+
+use super::{
+    ffi,
+    linux::{Alias, Linux},
+};
+use crate::{
+    identity,
+    kernel::Kernel,
+    machine::{Machine, Step},
+    record::{MAX_SYMBOL, Patch, site_addr},
+    refusal::Refusal,
+    site::{self, Diverted, Expect, Site},
+    stack::{Blockers, MAX_BLOCKERS},
+    status::{self, State, Status},
+    text::{LINE, Text},
+};
+
+/// Frames of the deepest stack that is walked; a 16 KiB stack seldom holds more than 100.
+const FRAMES: usize = 512;
+
+// Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in helpers.c.
+const DONE: c_int = 0;
+const RCU_TASKS: c_int = c_int::MAX;
+
+// Operations shown by lpbuild_show. As in helpers.c.
+const SHOW_STATE: c_int = 0;
+const SHOW_MODE: c_int = 1;
+const SHOW_FUNCTIONS: c_int = 2;
+const SHOW_BLOCKERS: c_int = 3;
+const SHOW_PAUSE: c_int = 4;
+const SHOW_ATTEMPTS: c_int = 5;
+const SHOW_LAST_ERROR: c_int = 6;
+const SHOW_VERSION: c_int = 7;
+const SHOW_DEADLINE: c_int = 8;
+const SHOW_ENABLED: c_int = 9;
+
+unsafe extern "C" {
+    #[link_name = "lpbuild_patch"]
+    static RECORD: PatchRecord;
+}
+
+/// A static whose users are kept apart by the rules in the head of this file.
+struct Global<T>(UnsafeCell<T>);
+// SAFETY: the rules in the head of this file: one thread at a time has access to each of them.
+unsafe impl<T> Sync for Global<T> {}
+
+static LINUX: Linux = Linux;
+static ARMED: AtomicBool = AtomicBool::new(false);
+static DEADLINE_MS: AtomicU32 = AtomicU32::new(0);
+static SITES: AtomicPtr<Site<Alias>> = AtomicPtr::new(ptr::null_mut());
+static N_SITES: AtomicUsize = AtomicUsize::new(0);
+static SEATS: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
+static FRAME_BUFFER: Global<[u64; FRAMES]> = Global(UnsafeCell::new([0; FRAMES]));
+static MACHINE: Global<MaybeUninit<Machine<'static, Linux>>> = Global(UnsafeCell::new(MaybeUninit::uninit()));
+static PATCH: Global<MaybeUninit<Patch<'static>>> = Global(UnsafeCell::new(MaybeUninit::uninit()));
+/// Copy of the machine's status for readers, under the status mutex.
+static SHOWN: Global<Status> = Global(UnsafeCell::new(Status::new()));
+
+/// Checks everything that can be checked without stopping anything, and prepares the sites. 0 or a negative errno.
+///
+/// # Safety
+/// See the head of this file; `name` is the module's name, `len` bytes long.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_setup(name: *const u8, len: usize) -> c_int {
+    // SAFETY: called once, before anything else.
+    match unsafe { setup() } {
+        Ok(()) => DONE,
+        Err(why) => {
+            // SAFETY: the module loader has relocated the record; names are only read when it is valid.
+            let patch = unsafe { Patch::new(&RECORD) }.ok();
+            // SAFETY: the caller vouches for both.
+            let name = unsafe { slice::from_raw_parts(name, len) };
+            let func = why.func().and_then(|i| Some(patch?.func_name(i))).unwrap_or(&[]);
+            status::log_refusal(&LINUX, name, func, why, &Blockers::new());
+            -why.errno()
+        }
+    }
+}
+
+/// # Safety
+/// See the head of this file.
+unsafe fn setup() -> Result<(), Refusal> {
+    // SAFETY: the module loader has relocated the record that the builder emitted.
+    let patch = unsafe { Patch::new(&RECORD) }?;
+    identity::check(&LINUX, &patch)?;
+    // From here on the kernel is the right one, so every bound address is what it is meant to be.
+    let n = patch.funcs.len();
+    // SAFETY: zeroed memory; both are given back by `lpbuild_cleanup`.
+    let (sites, seats) = unsafe {
+        let seats = ffi::lpb_alloc(ffi::lpb_possible_cpus() * size_of::<AtomicUsize>()).cast::<AtomicUsize>();
+        SEATS.store(seats, SeqCst);
+        let sites = ffi::lpb_alloc(n * size_of::<Site<Alias>>()).cast::<Site<Alias>>();
+        SITES.store(sites, SeqCst);
+        if seats.is_null() || sites.is_null() {
+            return Err(Refusal::NoMemory);
+        }
+        (sites, slice::from_raw_parts(seats, ffi::lpb_possible_cpus()))
+    };
+    for (i, f) in patch.funcs.iter().enumerate() {
+        let alias = LINUX.map(site_addr(f), usize::from(f.site_size)).ok_or(Refusal::NoMemory)?;
+        // The alias must be recorded before anything can fail, so that cleanup finds it.
+        let made = site::site(&patch, i, alias);
+        match made {
+            // SAFETY: `sites` has room for `n` of them.
+            Ok(s) => unsafe { sites.add(i).write(s) },
+            Err(why) => {
+                LINUX.unmap(alias);
+                return Err(why);
+            }
+        }
+        N_SITES.store(i + 1, SeqCst);
+    }
+    // SAFETY: all `n` were written above and stay until cleanup.
+    let sites = unsafe { slice::from_raw_parts(sites, n) };
+    site::check(&LINUX, sites, Expect::Original)?;
+    // SAFETY: nobody else uses the statics before setup has succeeded.
+    unsafe {
+        let frames = &mut *FRAME_BUFFER.0.get();
+        (*PATCH.0.get()).write(patch);
+        (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, sites, &ARMED, seats, frames));
+    }
+    Ok(())
+}
+
+/// One step of applying: 0 done, `INT_MAX` wait for RCU tasks, positive milliseconds, negative errno.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_apply() -> c_int {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    let m = unsafe { machine() };
+    result(m.apply())
+}
+
+/// One step of reverting; the same results.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_revert() -> c_int {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    let m = unsafe { machine() };
+    result(m.revert())
+}
+
+fn result(step: Step) -> c_int {
+    match step {
+        Step::Done => DONE,
+        Step::RcuTasks => RCU_TASKS,
+        Step::Again(ms) => c_int::try_from(ms).unwrap_or(1000).max(1),
+        Step::Refused(why) => -why.errno(),
+    }
+}
+
+/// Makes the machine's status visible; takes over a new deadline.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_publish() {
+    // SAFETY: the kernel thread, under the status mutex.
+    let (m, shown) = unsafe { (machine(), &mut *SHOWN.0.get()) };
+    shown.clone_from(m.status());
+}
+
+/// Deadline of operations that begin from now on, milliseconds; called before the kernel thread is started.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_set_deadline(ms: u32) {
+    DEADLINE_MS.store(ms, SeqCst);
+    // SAFETY: no kernel thread is working.
+    unsafe { machine() }.set_deadline(u64::from(ms));
+}
+
+/// Deadline the patch asks for, milliseconds.
+///
+/// # Safety
+/// Setup has succeeded.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_default_deadline() -> u32 {
+    // SAFETY: setup has succeeded.
+    unsafe { patch() }.record.deadline_ms
+}
+
+/// Writes the lines about the end of an operation to the log; `result` as returned by the last step.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_log_end(result: c_int) {
+    // SAFETY: the kernel thread.
+    let m = unsafe { machine() };
+    let (patch, s) = (m.patch(), m.status());
+    match s.refusal {
+        Some(why) if result < 0 => {
+            let func = why.func().map_or(b"".as_slice(), |i| patch.func_name(i));
+            status::log_refusal(&LINUX, patch.name, func, why, &s.blockers);
+        }
+        _ => status::log_success(&LINUX, patch, s, if s.state == State::Applied { "applied" } else { "reverted" }),
+    }
+}
+
+/// Nothing can be inside the new code any more, and the module's reference on itself is gone.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_released() {
+    // SAFETY: the kernel thread.
+    unsafe { machine() }.released();
+}
+
+/// Where an int3 at `ip - 1` continues; 0: it is none of ours.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_divert(ip: u64) -> u64 {
+    // SAFETY: the sites are complete before the notifier is registered and stay until it is gone.
+    let sites = unsafe { slice::from_raw_parts(SITES.load(SeqCst), N_SITES.load(SeqCst)) };
+    match site::divert(&LINUX, sites, ARMED.load(SeqCst), ip) {
+        Diverted::NotOurs => 0,
+        Diverted::To(addr) | Diverted::Again(addr) => addr,
+    }
+}
+
+/// Bytes that `lpbuild_show` needs at most.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_show_size(what: c_int) -> usize {
+    match what {
+        SHOW_FUNCTIONS => N_SITES.load(SeqCst) * (MAX_SYMBOL + 64),
+        SHOW_BLOCKERS => (MAX_BLOCKERS + 1) * (MAX_SYMBOL + 64),
+        _ => LINE + 1,
+    }
+}
+
+/// Writes the text of one sysfs file and returns its length.
+///
+/// # Safety
+/// See the head of this file; `out` is writable for `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usize {
+    // SAFETY: under the status mutex; the machine's patch never changes.
+    let (shown, patch, buf) = unsafe { (&*SHOWN.0.get(), &patch(), slice::from_raw_parts_mut(out, len)) };
+    let mut t = Text::new(buf);
+    match what {
+        SHOW_STATE => t.str(shown.state.name()).str("\n"),
+        SHOW_MODE => t.str("stop-machine\n"),
+        SHOW_PAUSE => t.dec(shown.pause_ns).str("\n"),
+        SHOW_ATTEMPTS => t.dec(shown.attempts).str("\n"),
+        SHOW_VERSION => t.bytes(patch.version).str("\n"),
+        SHOW_DEADLINE => t.dec(u64::from(DEADLINE_MS.load(SeqCst))).str("\n"),
+        SHOW_ENABLED => t.str(if matches!(shown.state, State::Reverted | State::Refused) { "0\n" } else { "1\n" }),
+        SHOW_FUNCTIONS => {
+            status::functions(patch, shown, &mut t);
+            &mut t
+        }
+        SHOW_BLOCKERS => {
+            status::blockers(&LINUX, shown, &mut t);
+            &mut t
+        }
+        SHOW_LAST_ERROR => {
+            status::last_error(&LINUX, patch, shown, &mut t);
+            &mut t
+        }
+        _ => &mut t,
+    };
+    t.len()
+}
+
+/// The state as shown, as a number: 0 applying, 1 applied, 2 reverting, 3 reverted, 4 refused.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_state() -> c_int {
+    // SAFETY: under the status mutex.
+    unsafe { (*SHOWN.0.get()).state as c_int }
+}
+
+/// The store to `enabled` returns before the thread has begun; readers must not see `applied` in between.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_show_reverting() {
+    // SAFETY: under the status mutex, and no kernel thread is working.
+    unsafe { (*SHOWN.0.get()).state = State::Reverting };
+}
+
+/// Gives the aliases and the memory back. Safe after a failed setup.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_cleanup() {
+    let sites = SITES.swap(ptr::null_mut(), SeqCst);
+    for i in 0..N_SITES.swap(0, SeqCst) {
+        // SAFETY: that many sites were written by setup.
+        LINUX.unmap(unsafe { (*sites.add(i)).alias });
+    }
+    // SAFETY: from `lpb_alloc`, or null, and no longer referred to.
+    unsafe {
+        ffi::lpb_free(sites.cast());
+        ffi::lpb_free(SEATS.swap(ptr::null_mut(), SeqCst).cast());
+    }
+}
+
+/// # Safety
+/// Setup has succeeded, and the rules of the head of this file keep others away while the reference is used.
+unsafe fn machine() -> &'static mut Machine<'static, Linux> {
+    // SAFETY: the caller's contract.
+    unsafe { (*MACHINE.0.get()).assume_init_mut() }
+}
+
+/// # Safety
+/// Setup has succeeded.
+unsafe fn patch() -> Patch<'static> {
+    // SAFETY: written by setup and never changed.
+    unsafe { *(*PATCH.0.get()).assume_init_ref() }
+}

@@ -1,0 +1,36 @@
+//! Functions of `c/helpers.c`. Signatures there and here must agree; a change is made in both.
+
+use core::ffi::{c_int, c_void};
+
+use crate::kernel::Who;
+
+/// `struct task_struct`, opaque.
+#[repr(C)]
+pub(super) struct Task {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    pub(super) fn lpb_read(addr: u64, buf: *mut u8, len: usize) -> c_int;
+    pub(super) fn lpb_probe_at(addr: u64) -> c_int;
+    pub(super) fn lpb_now_ns() -> u64;
+    pub(super) fn lpb_symbol(addr: u64, out: *mut u8, len: usize) -> usize;
+    pub(super) fn lpb_log(level: c_int, line: *const u8, len: usize);
+    pub(super) fn lpb_map(addr: u64, len: usize) -> u64;
+    pub(super) fn lpb_unmap(alias: u64);
+    pub(super) fn lpb_sync_core();
+    pub(super) fn lpb_sync_core_all();
+    pub(super) fn lpb_online_cpus() -> usize;
+    pub(super) fn lpb_possible_cpus() -> usize;
+    pub(super) fn lpb_this_cpu() -> usize;
+    pub(super) fn lpb_current() -> usize;
+    pub(super) fn lpb_stop(f: extern "C" fn(*mut c_void) -> c_int, data: *mut c_void) -> c_int;
+    pub(super) fn lpb_relax();
+    pub(super) fn lpb_for_each_task(f: extern "C" fn(*mut c_void, *mut Task), data: *mut c_void);
+    pub(super) fn lpb_task_cpu(task: *mut Task) -> usize;
+    pub(super) fn lpb_is_operator(task: *mut Task) -> c_int;
+    pub(super) fn lpb_stack(task: *mut Task, frames: *mut u64, len: usize) -> c_int;
+    pub(super) fn lpb_who(task: *mut Task, who: *mut Who);
+    pub(super) fn lpb_alloc(size: usize) -> *mut c_void;
+    pub(super) fn lpb_free(memory: *mut c_void);
+}

@@ -1,0 +1,131 @@
+//! [`Kernel`] for a running Linux.
+
+use core::{
+    ffi::{c_int, c_void},
+    ptr,
+};
+
+use super::ffi;
+use crate::kernel::{Kernel, Level, Unreliable, Who};
+
+/// The kernel this module is loaded into.
+pub(super) struct Linux;
+
+/// A task. The pointer stays valid while the machine is stopped: nothing can free it.
+#[derive(Clone, Copy)]
+pub(super) struct TaskRef(*mut ffi::Task);
+
+/// Address of the first byte of a site in a writable mapping made by `lpb_map`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alias(u64);
+
+extern "C" fn on_cpu<F: Fn() + Sync>(data: *mut c_void) -> c_int {
+    // SAFETY: `stop` passes a pointer to an `F` that outlives the stop, and `F: Sync`.
+    unsafe { (*data.cast::<F>().cast_const())() };
+    0
+}
+
+extern "C" fn on_task<F: FnMut(TaskRef)>(data: *mut c_void, task: *mut ffi::Task) {
+    // SAFETY: `for_each_task` passes a pointer to an `F` that it owns and does not touch meanwhile.
+    unsafe { (*data.cast::<F>())(TaskRef(task)) };
+}
+
+impl Kernel for Linux {
+    type Task = TaskRef;
+    type Alias = Alias;
+
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+        // SAFETY: `buf` is writable for its length; copy_from_kernel_nofault accepts any source address.
+        unsafe { ffi::lpb_read(addr, buf.as_mut_ptr(), buf.len()) != 0 }
+    }
+    fn probe_at(&self, addr: u64) -> bool {
+        // SAFETY: the address is only compared.
+        unsafe { ffi::lpb_probe_at(addr) != 0 }
+    }
+    fn now_ns(&self) -> u64 {
+        // SAFETY: ktime_get_mono_fast_ns can be called in any context.
+        unsafe { ffi::lpb_now_ns() }
+    }
+    fn symbol(&self, addr: u64, out: &mut [u8]) -> usize {
+        // SAFETY: at most `out.len()` bytes are written.
+        unsafe { ffi::lpb_symbol(addr, out.as_mut_ptr(), out.len()) }
+    }
+    fn log(&self, level: Level, line: &[u8]) {
+        // SAFETY: `line` is readable for its length.
+        unsafe { ffi::lpb_log(level as c_int, line.as_ptr(), line.len()) };
+    }
+    fn map(&self, addr: u64, len: usize) -> Option<Alias> {
+        // SAFETY: any address: what is not backed by a page is refused with 0.
+        let alias = unsafe { ffi::lpb_map(addr, len) };
+        (alias != 0).then_some(Alias(alias))
+    }
+    fn unmap(&self, alias: Alias) {
+        // SAFETY: an `Alias` is only made by `map`, and only the owner of the sites gives it back.
+        unsafe { ffi::lpb_unmap(alias.0) };
+    }
+    fn write(&self, alias: Alias, offset: usize, bytes: &[u8]) {
+        let to = (alias.0 as *mut u8).wrapping_add(offset);
+        for (i, &b) in bytes.iter().enumerate() {
+            // SAFETY: the alias spans the site and sites write only inside it. Volatile single bytes: each store
+            // is seen whole, in this order (x86 keeps stores in order).
+            unsafe { ptr::write_volatile(to.wrapping_add(i), b) };
+        }
+    }
+    fn serialize(&self) {
+        // SAFETY: sync_core can be called in any context.
+        unsafe { ffi::lpb_sync_core() };
+    }
+    fn serialize_all(&self) {
+        // SAFETY: called by the kernel thread only, with interrupts on.
+        unsafe { ffi::lpb_sync_core_all() };
+    }
+    fn online_cpus(&self) -> usize {
+        // SAFETY: reads a counter; the hotplug lock is held.
+        unsafe { ffi::lpb_online_cpus() }
+    }
+    fn this_cpu(&self) -> usize {
+        // SAFETY: called with interrupts off.
+        unsafe { ffi::lpb_this_cpu() }
+    }
+    fn current(&self) -> usize {
+        // SAFETY: reads a per-CPU variable.
+        unsafe { ffi::lpb_current() }
+    }
+    fn stop<F: Fn() + Sync>(&self, f: &F) -> bool {
+        // SAFETY: `on_cpu::<F>` matches the type behind the pointer; `f` outlives the call, which returns when every
+        // CPU has left the callback. The kernel thread holds the hotplug lock.
+        unsafe { ffi::lpb_stop(on_cpu::<F>, ptr::from_ref(f).cast_mut().cast()) == 0 }
+    }
+    fn relax(&self) {
+        // SAFETY: pause, and stores to per-CPU watchdog state.
+        unsafe { ffi::lpb_relax() };
+    }
+    fn for_each_task<F: FnMut(TaskRef)>(&self, mut f: F) {
+        // SAFETY: `on_task::<F>` matches the type behind the pointer, which lives until the call returns. Only used
+        // while the machine is stopped, so the task list does not change.
+        unsafe { ffi::lpb_for_each_task(on_task::<F>, ptr::from_mut(&mut f).cast()) };
+    }
+    fn task_id(&self, task: TaskRef) -> usize {
+        task.0 as usize
+    }
+    fn task_cpu(&self, task: TaskRef) -> usize {
+        // SAFETY: a `TaskRef` points to a task while the machine is stopped.
+        unsafe { ffi::lpb_task_cpu(task.0) }
+    }
+    fn is_operator(&self, task: TaskRef) -> bool {
+        // SAFETY: only compares the pointer.
+        unsafe { ffi::lpb_is_operator(task.0) != 0 }
+    }
+    fn stack(&self, task: TaskRef, frames: &mut [u64]) -> Result<usize, Unreliable> {
+        // SAFETY: the task exists and is not running (running tasks are left out by their seat); at most
+        // `frames.len()` entries are written.
+        let n = unsafe { ffi::lpb_stack(task.0, frames.as_mut_ptr(), frames.len()) };
+        usize::try_from(n).map_err(|_| Unreliable::Unwind)
+    }
+    fn who(&self, task: TaskRef) -> Who {
+        let mut who = Who::default();
+        // SAFETY: the task exists; `who` is writable and has the layout of `struct lpb_who`.
+        unsafe { ffi::lpb_who(task.0, &mut who) };
+        who
+    }
+}

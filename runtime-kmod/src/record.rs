@@ -1,0 +1,185 @@
+//! The records of the patch, validated once. Everything behind this module can rely on them.
+
+use core::slice;
+
+use lpbuild_abi::{
+    ABI_VERSION, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord,
+    RangeRecord,
+};
+
+use crate::refusal::Refusal;
+
+/// The most functions or ranges accepted: a bound for damaged records, not a limit of the design.
+pub const MAX_RECORDS: u32 = 4_096;
+/// A site lies less than this behind the start of its function: 16 bits of offset, 8 of size.
+const SITE_REACH: u64 = 0x1_0000 + 0x100;
+/// The longest patch name in bytes.
+pub const MAX_NAME: usize = 48;
+/// The longest function name in bytes (`KSYM_NAME_LEN` - 1 of 6.1, include/linux/kallsyms.h).
+pub const MAX_SYMBOL: usize = 511;
+
+/// A valid patch.
+#[derive(Clone, Copy, Debug)]
+pub struct Patch<'a> {
+    /// The record itself.
+    pub record: &'a PatchRecord,
+    /// Replaced functions, at least one.
+    pub funcs: &'a [FuncRecord],
+    /// Old code no task may be inside; every one belongs to a function.
+    pub ranges: &'a [RangeRecord],
+    /// Name without the NUL.
+    pub name: &'a [u8],
+    /// Version without the NUL.
+    pub version: &'a [u8],
+}
+
+impl<'a> Patch<'a> {
+    /// Validates a record.
+    ///
+    /// # Safety
+    /// When `record.magic` and `record.abi_version` are right, the addresses in it must be those of the arrays and
+    /// strings it describes, valid for `'a`.
+    pub unsafe fn new(record: &'a PatchRecord) -> Result<Self, Refusal> {
+        let bad = |rule| Err(Refusal::BadRecord(rule));
+        if record.magic != MAGIC {
+            return bad("no lpbuild patch");
+        }
+        if record.abi_version != ABI_VERSION {
+            return bad("another version of the records");
+        }
+        if record.mode != Mode::StopMachine as u8 {
+            return bad("unknown mode");
+        }
+        if record.build_id_len == 0 || usize::from(record.build_id_len) > MAX_BUILD_ID {
+            return bad("length of the build id");
+        }
+        if record.n_funcs == 0 || record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS {
+            return bad("number of functions or ranges");
+        }
+        if record.funcs == 0 || record.name == 0 || record.version == 0 || (record.ranges == 0 && record.n_ranges != 0) {
+            return bad("a missing address");
+        }
+        if !record.funcs.is_multiple_of(8) || !record.ranges.is_multiple_of(8) {
+            return bad("a misaligned array");
+        }
+        if record.text_start > record.text_end || record.notes_start > record.notes_end {
+            return bad("an inverted range");
+        }
+        // SAFETY: the caller vouches for the addresses; counts were bounded, null and alignment checked above.
+        let (funcs, ranges) = unsafe { (array(record.funcs, record.n_funcs), array(record.ranges, record.n_ranges)) };
+        // SAFETY: the caller vouches for the addresses; both are not null and read only up to the NUL or the bound.
+        let (name, version) = unsafe { (string(record.name, MAX_NAME), string(record.version, 32)) };
+        let (Some(name), Some(version)) = (name, version) else {
+            return bad("a string without end");
+        };
+        let patch = Self { record, funcs, ranges, name, version };
+        for f in funcs {
+            patch.check_func(f)?;
+        }
+        for r in ranges {
+            if r.func >= record.n_funcs || r.len == 0 || r.start.checked_add(u64::from(r.len)).is_none() {
+                return bad("a range outside its function's code");
+            }
+        }
+        // A function whose old code is not guarded could be switched under a task that is inside it.
+        for i in 0..record.n_funcs {
+            if !ranges.iter().any(|r| r.func == i && covers(r, &funcs[i as usize])) {
+                return bad("a function without a range");
+            }
+        }
+        // Two jumps into the same bytes would each restore the other's.
+        for (i, a) in funcs.iter().enumerate() {
+            if funcs.iter().skip(i + 1).any(|b| overlap(a, b)) {
+                return bad("overlapping jump sites");
+            }
+        }
+        Ok(patch)
+    }
+
+    fn check_func(&self, f: &FuncRecord) -> Result<(), Refusal> {
+        let bad = |rule| Err(Refusal::BadRecord(rule));
+        let Some(kind) = jump_kind(f) else { return bad("unknown jump") };
+        let size = usize::from(f.site_size);
+        if size < jump_len(kind) || size > MAX_SITE {
+            return bad("size of a jump site");
+        }
+        if f.name == 0 || f.old == 0 || f.old.checked_add(SITE_REACH).is_none() {
+            return bad("address of a function");
+        }
+        let inside = f.new >= self.record.text_start
+            && f.new.checked_add(u64::from(f.new_size)).is_some_and(|end| end <= self.record.text_end);
+        if !inside || f.new_size == 0 {
+            return bad("a new function outside the patch's code");
+        }
+        Ok(())
+    }
+
+    /// Name of the function `i`; empty when there is none.
+    pub fn func_name(&self, i: usize) -> &'a [u8] {
+        let Some(f) = self.funcs.get(i) else { return &[] };
+        // SAFETY: `new` has checked that the name is not null; the caller of `new` vouched for it.
+        unsafe { string(f.name, MAX_SYMBOL) }.unwrap_or(&[])
+    }
+
+    /// The build id expected.
+    pub fn build_id(&self) -> &'a [u8] {
+        self.record.build_id.get(..usize::from(self.record.build_id_len)).unwrap_or(&[])
+    }
+}
+
+/// First byte of a function's jump site.
+pub fn site_addr(f: &FuncRecord) -> u64 {
+    f.old.wrapping_add(u64::from(f.site_offset))
+}
+
+/// Form of the jump, if it is a known one.
+pub fn jump_kind(f: &FuncRecord) -> Option<JumpKind> {
+    match f.jump_kind {
+        x if x == JumpKind::Rel32 as u8 => Some(JumpKind::Rel32),
+        x if x == JumpKind::Abs64 as u8 => Some(JumpKind::Abs64),
+        _ => None,
+    }
+}
+
+/// Bytes of a jump.
+pub fn jump_len(kind: JumpKind) -> usize {
+    match kind {
+        JumpKind::Rel32 => JUMP_REL32_LEN,
+        JumpKind::Abs64 => JUMP_ABS64_LEN,
+    }
+}
+
+/// Whether the range holds the function's whole jump site.
+fn covers(r: &RangeRecord, f: &FuncRecord) -> bool {
+    let site = site_addr(f);
+    r.start <= site && site + u64::from(f.site_size) <= r.start + u64::from(r.len)
+}
+
+fn overlap(a: &FuncRecord, b: &FuncRecord) -> bool {
+    let (start_a, start_b) = (site_addr(a), site_addr(b));
+    start_a < start_b + u64::from(b.site_size) && start_b < start_a + u64::from(a.site_size)
+}
+
+/// # Safety
+/// `addr` is the aligned, not null address of `n` values of `T`, valid for `'a`; or `n` is 0.
+unsafe fn array<'a, T>(addr: u64, n: u32) -> &'a [T] {
+    if n == 0 {
+        return &[];
+    }
+    // SAFETY: the caller vouches for address and length.
+    unsafe { slice::from_raw_parts(addr as *const T, n as usize) }
+}
+
+/// # Safety
+/// `addr` is the address of a NUL-terminated string, valid for `'a`.
+unsafe fn string<'a>(addr: u64, max: usize) -> Option<&'a [u8]> {
+    let start = addr as *const u8;
+    for len in 0..=max {
+        // SAFETY: no NUL was met before, so this byte still belongs to the string.
+        if unsafe { *start.add(len) } == 0 {
+            // SAFETY: `len` bytes were just read.
+            return Some(unsafe { slice::from_raw_parts(start, len) });
+        }
+    }
+    None
+}

@@ -1,0 +1,153 @@
+//! Why an operation was not done. Every entry has a code of the table `LP50nn`, an errno for `insmod`, and a text.
+
+use crate::{kernel::Kernel, text::Text};
+
+/// A refusal. Nothing has been changed, or everything has been put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// LP5001: a record contradicts the ABI; which rule.
+    BadRecord(&'static str),
+    /// LP5002: the running kernel has another build id.
+    WrongKernel,
+    /// LP5003: the kernel's notes cannot be read or hold no GNU build id.
+    NoBuildId,
+    /// LP5004: the site holds a jump to the given address already.
+    AlreadyPatched {
+        /// Index of the function.
+        func: usize,
+        /// Where the jump leads.
+        target: u64,
+    },
+    /// LP5005: a kprobe sits on the site.
+    Probed {
+        /// Index of the function.
+        func: usize,
+        /// Where the kprobe is.
+        addr: u64,
+    },
+    /// LP5006: the site's bytes are not the expected ones.
+    Altered {
+        /// Index of the function.
+        func: usize,
+    },
+    /// LP5007: tasks were inside the replaced functions until the deadline.
+    Busy,
+    /// LP5008: the new function is out of reach of a `rel32` jump.
+    OutOfReach {
+        /// Index of the function.
+        func: usize,
+    },
+    /// LP5009: not every CPU took part in the stop.
+    CpusMissing,
+    /// LP5010: no memory, or no writable alias of the text.
+    NoMemory,
+    /// LP5012: on revert, the site no longer holds the jump of this patch.
+    JumpGone {
+        /// Index of the function.
+        func: usize,
+    },
+    /// LP5013: tasks were inside the new functions until the deadline.
+    StillInside,
+}
+
+// Values of include/uapi/asm-generic/errno{-base,}.h.
+const ENOEXEC: i32 = 8;
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+const EINVAL: i32 = 22;
+const ERANGE: i32 = 34;
+const EILSEQ: i32 = 84;
+const EADDRINUSE: i32 = 98;
+
+impl Refusal {
+    /// Code in the table of lpbuild, printed with `LP` before it.
+    pub fn code(self) -> u64 {
+        match self {
+            Refusal::BadRecord(_) => 5001,
+            Refusal::WrongKernel => 5002,
+            Refusal::NoBuildId => 5003,
+            Refusal::AlreadyPatched { .. } => 5004,
+            Refusal::Probed { .. } => 5005,
+            Refusal::Altered { .. } => 5006,
+            Refusal::Busy => 5007,
+            Refusal::OutOfReach { .. } => 5008,
+            Refusal::CpusMissing => 5009,
+            Refusal::NoMemory => 5010,
+            Refusal::JumpGone { .. } => 5012,
+            Refusal::StillInside => 5013,
+        }
+    }
+
+    /// Positive errno that module init returns negated.
+    pub fn errno(self) -> i32 {
+        match self {
+            Refusal::BadRecord(_) => EINVAL,
+            Refusal::WrongKernel | Refusal::NoBuildId => ENOEXEC,
+            Refusal::AlreadyPatched { .. } | Refusal::Probed { .. } => EADDRINUSE,
+            Refusal::Altered { .. } | Refusal::JumpGone { .. } => EILSEQ,
+            Refusal::Busy | Refusal::StillInside => EBUSY,
+            Refusal::OutOfReach { .. } => ERANGE,
+            Refusal::CpusMissing => EAGAIN,
+            Refusal::NoMemory => ENOMEM,
+        }
+    }
+
+    /// Whether waiting can help: tasks move on, CPUs come back.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Refusal::Busy | Refusal::StillInside | Refusal::CpusMissing)
+    }
+
+    /// Index of the function it is about.
+    pub fn func(self) -> Option<usize> {
+        match self {
+            Refusal::AlreadyPatched { func, .. }
+            | Refusal::Probed { func, .. }
+            | Refusal::Altered { func }
+            | Refusal::OutOfReach { func }
+            | Refusal::JumpGone { func } => Some(func),
+            _ => None,
+        }
+    }
+
+    /// `LP50nn: text`; `name` is that of the function it is about.
+    pub fn describe<K: Kernel>(self, k: &K, name: &[u8], out: &mut Text<'_>) {
+        out.str("LP").dec(self.code()).str(": ");
+        if self.func().is_some() {
+            out.bytes(name).str(": ");
+        }
+        match self {
+            Refusal::BadRecord(rule) => out.str("the records of the module are not valid: ").str(rule),
+            Refusal::WrongKernel => out.str("this is not the kernel the patch was made for, its build id differs"),
+            Refusal::NoBuildId => out.str("no GNU build id where the patch expects the kernel's notes"),
+            Refusal::AlreadyPatched { target, .. } => {
+                symbol(k, target, true, out.str("is live-patched already, its code jumps to "))
+            }
+            Refusal::Probed { addr, .. } => symbol(k, addr, true, out.str("a kprobe is set on the jump site, at ")),
+            Refusal::Altered { .. } => out.str("the bytes at the jump site are not those the patch was made for"),
+            Refusal::Busy => out.str("tasks were inside the replaced functions until the deadline"),
+            Refusal::OutOfReach { .. } => out.str("the new function is more than 2 GiB away from the jump site"),
+            Refusal::CpusMissing => out.str("not every CPU took part in stopping the machine"),
+            Refusal::NoMemory => out.str("no memory, or no writable mapping of the kernel's code"),
+            Refusal::JumpGone { .. } => out.str("the jump site no longer holds this patch's jump"),
+            Refusal::StillInside => out.str("tasks were inside the new functions until the deadline"),
+        };
+    }
+}
+
+/// Appends `function+0xOFF [module]`, or the address when it has no symbol; `with_module` keeps the module's name.
+pub fn symbol<'a, 'b, K: Kernel>(k: &K, addr: u64, with_module: bool, out: &'a mut Text<'b>) -> &'a mut Text<'b> {
+    // KSYM_SYMBOL_LEN of 6.1 is 593 (include/linux/kallsyms.h); 640 leaves room for growth.
+    let mut buf = [0u8; 640];
+    let len = k.symbol(addr, &mut buf).min(buf.len());
+    let full = buf.get(..len).unwrap_or(&[]);
+    if full.is_empty() {
+        return out.hex(addr);
+    }
+    let mut parts = full.splitn(2, |&b| b == b'/');
+    out.bytes(parts.next().unwrap_or(&[]));
+    if with_module && let Some(at) = parts.next().and_then(|rest| rest.iter().position(|&b| b == b' ').map(|i| (rest, i))) {
+        out.bytes(at.0.get(at.1..).unwrap_or(&[]));
+    }
+    out
+}

@@ -1,0 +1,172 @@
+//! Jump sites: which bytes are expected, which are written, and where an int3 hit on one is sent.
+
+use lpbuild_abi::{FuncRecord, JumpKind, MAX_SITE};
+
+use crate::{
+    kernel::Kernel,
+    record::{Patch, jump_kind, jump_len, site_addr},
+    refusal::Refusal,
+};
+
+/// `int3`.
+pub const INT3: u8 = 0xcc;
+
+/// One site, ready to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<A> {
+    /// Run-time address of the first byte.
+    pub addr: u64,
+    /// Run-time address of the new function.
+    pub target: u64,
+    /// Bytes covered; the first `len` of the arrays count.
+    pub len: usize,
+    /// The bytes before the patch.
+    pub original: [u8; MAX_SITE],
+    /// The jump and one NOP that fills the rest.
+    pub jump: [u8; MAX_SITE],
+    /// Writable view of the site.
+    pub alias: A,
+}
+
+impl<A> Site<A> {
+    /// The bytes before the patch.
+    pub fn original(&self) -> &[u8] {
+        self.original.get(..self.len).unwrap_or(&[])
+    }
+    /// The bytes while the patch is applied.
+    pub fn jump(&self) -> &[u8] {
+        self.jump.get(..self.len).unwrap_or(&[])
+    }
+    /// Whether `addr` is behind the first byte of the site: a task that continues there runs half an instruction
+    /// once the bytes have changed.
+    pub fn interior(&self, addr: u64) -> bool {
+        addr > self.addr && addr < self.addr + self.len as u64
+    }
+}
+
+/// The site of function `i`; `alias` is made by the caller.
+pub fn site<A>(patch: &Patch<'_>, i: usize, alias: A) -> Result<Site<A>, Refusal> {
+    let f = patch.funcs.get(i).ok_or(Refusal::BadRecord("number of functions or ranges"))?;
+    let jump = encode(f).ok_or(Refusal::OutOfReach { func: i })?;
+    Ok(Site { addr: site_addr(f), target: f.new, len: usize::from(f.site_size), original: f.original, jump, alias })
+}
+
+/// The jump, filled up to the size of the site; `None` when the target is out of reach.
+fn encode(f: &FuncRecord) -> Option<[u8; MAX_SITE]> {
+    let mut out = [0u8; MAX_SITE];
+    let kind = jump_kind(f)?;
+    let len = jump_len(kind);
+    match kind {
+        JumpKind::Rel32 => {
+            let next = site_addr(f).wrapping_add(len as u64);
+            let rel = i32::try_from(f.new.wrapping_sub(next) as i64).ok()?;
+            *out.first_mut()? = 0xe9;
+            out.get_mut(1..5)?.copy_from_slice(&rel.to_le_bytes());
+        }
+        JumpKind::Abs64 => {
+            out.get_mut(..2)?.copy_from_slice(&[0x48, 0xb8]);
+            out.get_mut(2..10)?.copy_from_slice(&f.new.to_le_bytes());
+            out.get_mut(10..12)?.copy_from_slice(&[0xff, 0xe0]);
+        }
+    }
+    fill(out.get_mut(len..usize::from(f.site_size))?);
+    Some(out)
+}
+
+/// One NOP of the length of `buf`, so that whoever decodes the function from its start (kprobes do) stays in step.
+/// Forms of up to 9 bytes: Intel SDM, NOP, "Recommended Multi-Byte Sequence"; longer ones get more 66h prefixes.
+/// It is never executed: the jump lies before it and nothing branches into a site.
+fn fill(buf: &mut [u8]) {
+    const NOPS: [&[u8]; 10] = [
+        &[],
+        &[0x90],
+        &[0x66, 0x90],
+        &[0x0f, 0x1f, 0x00],
+        &[0x0f, 0x1f, 0x40, 0],
+        &[0x0f, 0x1f, 0x44, 0, 0],
+        &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
+        &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
+        &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+    ];
+    // An instruction has at most 15 bytes; a site has at most 14 left, so the loop runs once.
+    for part in buf.chunks_mut(15) {
+        let prefixes = part.len().saturating_sub(9);
+        part.fill(0x66);
+        if let (Some(nop), Some(tail)) = (NOPS.get(part.len() - prefixes), part.get_mut(prefixes..)) {
+            tail.copy_from_slice(nop);
+        }
+    }
+}
+
+/// What a site must hold before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The original bytes: the patch is about to be applied.
+    Original,
+    /// The jump: the patch is about to be reverted.
+    Jump,
+}
+
+/// Compares the bytes of every site, and refuses sites that a kprobe uses.
+///
+/// `code(i)` yields function `i`'s address, expected bytes.
+pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], expect: Expect) -> Result<(), Refusal> {
+    for (func, s) in sites.iter().enumerate() {
+        // An optimised kprobe replaces up to five bytes behind its address (RELATIVEJUMP_SIZE in
+        // arch/x86/include/asm/text-patching.h), so one that sits up to four bytes before the site reaches into it.
+        if let Some(addr) = (s.addr.wrapping_sub(4)..s.addr + s.len as u64).find(|&a| k.probe_at(a)) {
+            return Err(Refusal::Probed { func, addr });
+        }
+        let mut now = [0u8; MAX_SITE];
+        let now = now.get_mut(..s.len).unwrap_or_default();
+        let readable = k.read(s.addr, now);
+        match expect {
+            Expect::Original if readable && now == s.original() => {}
+            Expect::Original => {
+                return Err(match jump_target(s.addr, now) {
+                    Some(target) if readable => Refusal::AlreadyPatched { func, target },
+                    _ => Refusal::Altered { func },
+                });
+            }
+            Expect::Jump if readable && now == s.jump() => {}
+            Expect::Jump => return Err(Refusal::JumpGone { func }),
+        }
+    }
+    Ok(())
+}
+
+/// Where the code at `addr` jumps, when it begins with one of the two forms of jump.
+fn jump_target(addr: u64, code: &[u8]) -> Option<u64> {
+    match code {
+        [0xe9, a, b, c, d, ..] => {
+            let rel = i64::from(i32::from_le_bytes([*a, *b, *c, *d]));
+            Some(addr.wrapping_add(5).wrapping_add_signed(rel))
+        }
+        [0x48, 0xb8, imm @ .., 0xff, 0xe0] => imm.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)),
+        _ => None,
+    }
+}
+
+/// What becomes of a CPU that hit an int3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Diverted {
+    /// Not one of the sites.
+    NotOurs,
+    /// It continues in the new function.
+    To(u64),
+    /// The site was finished or given up meanwhile: it executes the site again.
+    Again(u64),
+}
+
+/// Decides about an int3; `ip` is the address behind the one-byte instruction. Called in any context, NMIs included.
+pub fn divert<K: Kernel, A>(k: &K, sites: &[Site<A>], armed: bool, ip: u64) -> Diverted {
+    let hit = ip.wrapping_sub(1);
+    let Some(s) = sites.iter().find(|s| s.addr == hit) else { return Diverted::NotOurs };
+    if armed {
+        return Diverted::To(s.target);
+    }
+    // Not armed: a late hit on an int3 of ours that is gone by now, or someone else's int3 (a kprobe), still there.
+    let mut now = [0u8; 1];
+    if k.read(hit, &mut now) && now != [INT3] { Diverted::Again(hit) } else { Diverted::NotOurs }
+}

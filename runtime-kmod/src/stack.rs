@@ -1,0 +1,109 @@
+//! The activeness check: which task has an address of certain code on its stack?
+
+use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use lpbuild_abi::RangeRecord;
+
+use crate::kernel::{Kernel, Unreliable, Who};
+
+/// Blockers that are kept with name and place; all are counted.
+pub const MAX_BLOCKERS: usize = 64;
+
+/// Why a task blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// This address is on its stack.
+    Inside(u64),
+    /// Its stack cannot be walked reliably, so it may be anywhere.
+    Unknown(Unreliable),
+}
+
+/// A task that must move on first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// Its name and pid.
+    pub who: Who,
+    /// What was found.
+    pub at: Where,
+}
+
+/// All of them.
+#[derive(Clone, Debug)]
+pub struct Blockers {
+    list: [Blocker; MAX_BLOCKERS],
+    total: usize,
+}
+
+impl Blockers {
+    /// None.
+    pub const fn new() -> Self {
+        let none = Blocker { who: Who { pid: 0, comm: [0; 16] }, at: Where::Inside(0) };
+        Self { list: [none; MAX_BLOCKERS], total: 0 }
+    }
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.total = 0;
+    }
+    /// Counts one, and keeps it while there is room.
+    pub fn push(&mut self, b: Blocker) {
+        if let Some(slot) = self.list.get_mut(self.total) {
+            *slot = b;
+        }
+        self.total += 1;
+    }
+    /// Those kept.
+    pub fn kept(&self) -> &[Blocker] {
+        self.list.get(..self.total.min(MAX_BLOCKERS)).unwrap_or(&[])
+    }
+    /// How many there are.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}
+
+impl Default for Blockers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Walks the stacks of all tasks and fills `out` with those that have an address for which `inside` holds.
+///
+/// Two kinds of task are left out, because they are known to be in code that is never patched
+/// (`lpbuild_abi::UNPATCHABLE`): the thread that performs the operation, and each CPU's stopper thread, which sits in
+/// `seats` because it is at this moment inside the rendezvous.
+pub fn walk<K: Kernel>(
+    k: &K,
+    seats: &[AtomicUsize],
+    frames: &mut [u64],
+    inside: impl Fn(u64) -> bool,
+    out: &mut Blockers,
+) {
+    out.clear();
+    k.for_each_task(|task| {
+        let seat = seats.get(k.task_cpu(task)).map_or(0, |s| s.load(SeqCst));
+        if k.is_operator(task) || seat == k.task_id(task) {
+            return;
+        }
+        let at = match k.stack(task, frames) {
+            Ok(n) => match frames.iter().take(n).find(|&&a| inside(a)) {
+                Some(&a) => Where::Inside(a),
+                None => return,
+            },
+            Err(why) => Where::Unknown(why),
+        };
+        out.push(Blocker { who: k.who(task), at });
+    });
+}
+
+/// Whether an address on a stack means that a task is inside one of the ranges.
+///
+/// The end counts as well: behind a call that never returns, the return address is the first byte of what follows.
+pub fn in_ranges(ranges: &[RangeRecord], addr: u64) -> bool {
+    ranges.iter().any(|r| in_range(r.start, r.start + u64::from(r.len), addr))
+}
+
+/// The same for one range.
+pub fn in_range(start: u64, end: u64, addr: u64) -> bool {
+    start <= addr && addr <= end
+}

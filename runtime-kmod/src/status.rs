@@ -1,0 +1,151 @@
+//! What /sys/kernel/lpbuild/NAME and the log show of a patch.
+
+use crate::{
+    kernel::{Kernel, Level},
+    record::{Patch, jump_kind},
+    refusal::{Refusal, symbol},
+    stack::{Blocker, Blockers, Where},
+    text::{LINE, Text, until_nul},
+};
+
+/// Where a patch is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Waiting to be applied, or being applied.
+    Applying,
+    /// In effect.
+    Applied,
+    /// Waiting to be reverted, or being reverted.
+    Reverting,
+    /// Out of effect; the module can be removed.
+    Reverted,
+    /// Was never applied; the module is about to go.
+    Refused,
+}
+
+impl State {
+    /// As the file `state` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Applying => "applying",
+            State::Applied => "applied",
+            State::Reverting => "reverting",
+            State::Reverted => "reverted",
+            State::Refused => "refused",
+        }
+    }
+}
+
+/// A snapshot.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Where the patch is.
+    pub state: State,
+    /// Attempts of the current or last operation.
+    pub attempts: u64,
+    /// Longest time the machine was stopped by the current or last operation, nanoseconds.
+    pub pause_ns: u64,
+    /// Why the last operation was not done.
+    pub refusal: Option<Refusal>,
+    /// Who stood in the way at the last attempt.
+    pub blockers: Blockers,
+}
+
+impl Status {
+    /// Of a patch that was just loaded.
+    pub const fn new() -> Self {
+        Self { state: State::Applying, attempts: 0, pause_ns: 0, refusal: None, blockers: Blockers::new() }
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// `functions`: one line `SYMBOL site=+0xOFF/SIZE jump=rel32|abs64 STATE` per function.
+pub fn functions(patch: &Patch<'_>, status: &Status, out: &mut Text<'_>) {
+    for (i, f) in patch.funcs.iter().enumerate() {
+        out.bytes(patch.func_name(i)).str(" site=+").hex(u64::from(f.site_offset)).str("/").dec(u64::from(f.site_size));
+        out.str(match jump_kind(f) {
+            Some(lpbuild_abi::JumpKind::Abs64) => " jump=abs64 ",
+            _ => " jump=rel32 ",
+        });
+        out.str(status.state.name()).str("\n");
+    }
+}
+
+/// `blockers`: one line `PID COMM FUNC+0xOFF` per task that stood in the way, then how many more there were.
+pub fn blockers<K: Kernel>(k: &K, status: &Status, out: &mut Text<'_>) {
+    for b in status.blockers.kept() {
+        out.int(i64::from(b.who.pid)).str(" ");
+        comm(b, out);
+        out.str(" ");
+        place(k, b, out);
+        out.str("\n");
+    }
+    let more = status.blockers.total() - status.blockers.kept().len();
+    if more > 0 {
+        out.str("and ").dec(more as u64).str(" more\n");
+    }
+}
+
+/// `last_error`: the line of the last refusal, empty when the last operation succeeded.
+pub fn last_error<K: Kernel>(k: &K, patch: &Patch<'_>, status: &Status, out: &mut Text<'_>) {
+    if let Some(r) = status.refusal {
+        r.describe(k, r.func().map_or(&[], |i| patch.func_name(i)), out);
+        out.str("\n");
+    }
+}
+
+/// The line that says that an operation succeeded.
+pub fn log_success<K: Kernel>(k: &K, patch: &Patch<'_>, status: &Status, what: &str) {
+    line(k, Level::Info, patch.name, |t| {
+        t.str(what).str(" mode=stop-machine functions=").dec(patch.funcs.len() as u64);
+        t.str(" attempts=").dec(status.attempts).str(" pause_ns=").dec(status.pause_ns);
+    });
+}
+
+/// A line that says why not, and one for every task that stood in the way.
+pub fn log_refusal<K: Kernel>(k: &K, name: &[u8], func: &[u8], refusal: Refusal, found: &Blockers) {
+    line(k, Level::Error, name, |t| refusal.describe(k, func, t));
+    for b in found.kept() {
+        line(k, Level::Error, name, |t| {
+            t.str("blocker pid=").int(i64::from(b.who.pid)).str(" comm=");
+            comm(b, t);
+            t.str(" at=");
+            place(k, b, t);
+        });
+    }
+    let more = found.total() - found.kept().len();
+    if more > 0 {
+        line(k, Level::Error, name, |t| {
+            t.str("and ").dec(more as u64).str(" more blockers");
+        });
+    }
+}
+
+/// `lpbuild: NAME: ` and the rest.
+fn line<K: Kernel>(k: &K, level: Level, name: &[u8], rest: impl FnOnce(&mut Text<'_>)) {
+    let mut buf = [0u8; LINE];
+    let mut t = Text::new(&mut buf);
+    t.str("lpbuild: ").bytes(name).str(": ");
+    rest(&mut t);
+    k.log(level, t.as_bytes());
+}
+
+/// Where a task was found; a task whose stack cannot be walked may be anywhere.
+fn place<K: Kernel>(k: &K, b: &Blocker, out: &mut Text<'_>) {
+    match b.at {
+        Where::Inside(addr) => symbol(k, addr, false, out),
+        Where::Unknown(_) => out.str("unreliable-stack"),
+    };
+}
+
+/// The name of a task, which can hold any byte; those that would break the line or its columns become `?`.
+fn comm(b: &Blocker, out: &mut Text<'_>) {
+    for &c in until_nul(&b.who.comm) {
+        out.bytes(&[if c.is_ascii_graphic() { c } else { b'?' }]);
+    }
+}
