@@ -45,7 +45,7 @@ step() { echo "--- $*"; echo "lpbuild-case: $*" > /dev/kmsg; }
 pub enum Clock {
     /// With the host; two CPUs in parallel.
     Host,
-    /// One instruction is one nanosecond; one CPU; the same figures every run.
+    /// One instruction is one nanosecond; one CPU, and no random addresses: the same figures every run.
     Instructions,
 }
 
@@ -245,9 +245,10 @@ impl Vm {
             Clock::Host => c.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
             Clock::Instructions => c.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]),
         };
-        c.args(["-cpu", "max", "-m", &self.memory_mib.to_string(), "-no-reboot", "-nodefaults", "-nographic"]);
+        c.args(["-cpu", "max", "-m", &self.memory_mib.to_string(), "-no-reboot", "-nodefaults", "-display", "none"]);
         c.arg("-kernel").arg(&self.vmlinuz).arg("-initrd").arg(initramfs);
-        c.arg("-append").arg(format!("console=ttyS0 quiet panic=-1{}", self.append));
+        let fixed = if self.clock == Clock::Instructions { " nokaslr norandmaps" } else { "" };
+        c.arg("-append").arg(format!("console=ttyS0 quiet panic=-1{fixed}{}", self.append));
         for file in [kernel, case] {
             c.arg("-serial").arg(format!("file:{}", file.display()));
         }

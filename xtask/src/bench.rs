@@ -52,7 +52,7 @@ fn diff_speed(tree: &Tree, lpbuild: &std::path::Path) -> Result<()> {
 /// Instructions per read of a file before and with a patch that replaces its show function by an equal one.
 fn call_cost(kernel: &Kernel, tree: &Tree, lpbuild: &std::path::Path) -> Result<()> {
     let example = workspace_root().join("tests/bench").join(SAME_WORK);
-    let vm = |case: &str| Vm::new("bench", kernel).clock(Clock::Instructions).append("nokaslr").case(case);
+    let vm = |case: &str| Vm::new("bench", kernel).clock(Clock::Instructions).case(case);
     let cost = |run: &Run, key: &str| run.number(key);
     if !example.exists() {
         let run = vm("read-cost /proc/cmdline 2000").run()?;

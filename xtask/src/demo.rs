@@ -31,9 +31,13 @@ pub fn task(args: &[String]) -> Result<()> {
     let module = module(&example, &kernel, &tree, &lpbuild)?;
     let show = fs::read_to_string(example.join("show.sh")).context("an example has a show.sh that shows its effect")?;
     let script = format!(
-        "step 'before'; sh /show.sh; lpbuild load /patch.ko; lpbuild status\n\
-         step 'with the fix'; sh /show.sh; lpbuild unload {name}; lpbuild status\n\
-         step 'after'; sh /show.sh\n",
+        "before=$(sh /show.sh); step before; echo \"$before\"\n\
+         step load; lpbuild load /patch.ko; lpbuild status\n\
+         during=$(sh /show.sh); step 'with the fix'; echo \"$during\"\n\
+         step unload; lpbuild unload {name}; lpbuild status\n\
+         after=$(sh /show.sh); step after; echo \"$after\"\n\
+         [ \"$before\" != \"$during\" ] || fail 'the fix has no effect'\n\
+         expect 'after unload' \"$before\" \"$after\"\n",
         name = module.name
     );
     println!("booting {} and loading {}", kernel.release, module.ko.display());

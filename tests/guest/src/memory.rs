@@ -33,9 +33,9 @@ pub fn ktext(args: &[String]) -> Result<()> {
                 return Ok(());
             }
             let symbols = Symbols::read()?;
-            let mut places: Vec<String> = changed.iter().map(|i| symbols.name(start + *i as u64)).collect();
-            places.dedup();
-            places.truncate(40);
+            let runs = changed.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len()));
+            let name = |(at, length)| format!("{}..{length}", symbols.name(start + at as u64));
+            let places: Vec<String> = runs.take(40).map(name).collect();
             bail!("the kernel's text differs in {}", places.join(" "))
         }
         other => bail!("{other:?} is neither save nor diff"),
