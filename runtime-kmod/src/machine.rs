@@ -201,7 +201,10 @@ impl<'a, K: Kernel> Machine<'a, K> {
     }
 
     /// Stops the machine for one attempt.
-    fn stop(&mut self, primary: fn(&Order<'_, K>, &mut Work<'_>, &Lockstep<'_, '_, K, Work<'_>>)) -> Result<(), Refusal> {
+    fn stop(
+        &mut self,
+        primary: fn(&Order<'_, K>, &mut Work<'_>, &Lockstep<'_, '_, K, Work<'_>>),
+    ) -> Result<(), Refusal> {
         let order = Order { k: self.k, patch: &self.patch, sites: self.sites, seats: self.seats };
         // Stays the result when the primary never gets to work.
         let result = Err(Refusal::CpusMissing);
@@ -263,7 +266,13 @@ struct Order<'o, K: Kernel> {
 
 impl<K: Kernel> Order<'_, K> {
     /// Sites and stacks as they are now that nothing moves.
-    fn check(&self, w: &mut Work<'_>, expect: Expect, busy: Refusal, inside: impl Fn(u64) -> bool) -> Result<(), Refusal> {
+    fn check(
+        &self,
+        w: &mut Work<'_>,
+        expect: Expect,
+        busy: Refusal,
+        inside: impl Fn(u64) -> bool,
+    ) -> Result<(), Refusal> {
         site::check(self.k, self.sites, expect)?;
         stack::walk(self.k, self.seats, w.frames, inside, w.blockers);
         if w.blockers.total() == 0 { Ok(()) } else { Err(busy) }

@@ -3,8 +3,8 @@
 use core::slice;
 
 use lpbuild_abi::{
-    ABI_VERSION, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord,
-    RangeRecord,
+    ABI_VERSION, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, MAGIC, MAX_BUILD_ID, MAX_SITE, Mode,
+    PatchRecord, RangeRecord,
 };
 
 use crate::refusal::Refusal;
@@ -56,7 +56,8 @@ impl<'a> Patch<'a> {
         if record.n_funcs == 0 || record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS {
             return bad("number of functions or ranges");
         }
-        if record.funcs == 0 || record.name == 0 || record.version == 0 || (record.ranges == 0 && record.n_ranges != 0) {
+        if record.funcs == 0 || record.name == 0 || record.version == 0 || (record.ranges == 0 && record.n_ranges != 0)
+        {
             return bad("a missing address");
         }
         if !record.funcs.is_multiple_of(8) || !record.ranges.is_multiple_of(8) {

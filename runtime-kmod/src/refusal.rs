@@ -146,7 +146,9 @@ pub fn symbol<'a, 'b, K: Kernel>(k: &K, addr: u64, with_module: bool, out: &'a m
     }
     let mut parts = full.splitn(2, |&b| b == b'/');
     out.bytes(parts.next().unwrap_or(&[]));
-    if with_module && let Some(at) = parts.next().and_then(|rest| rest.iter().position(|&b| b == b' ').map(|i| (rest, i))) {
+    if with_module
+        && let Some(at) = parts.next().and_then(|rest| rest.iter().position(|&b| b == b' ').map(|i| (rest, i)))
+    {
         out.bytes(at.0.get(at.1..).unwrap_or(&[]));
     }
     out

@@ -46,7 +46,15 @@ impl<'a, T> Rendezvous<'a, T> {
             s.store(0, SeqCst);
         }
         let zero = || AtomicUsize::new(0);
-        Self { cpus, seats, tickets: zero(), arrived: zero(), phase: zero(), answers: zero(), work: UnsafeCell::new(work) }
+        Self {
+            cpus,
+            seats,
+            tickets: zero(),
+            arrived: zero(),
+            phase: zero(),
+            answers: zero(),
+            work: UnsafeCell::new(work),
+        }
     }
 
     /// Called once by every CPU. One of them runs `primary` while the others wait; none leaves before it has ended.

@@ -1,0 +1,194 @@
+//! The in-kernel runtime: freestanding Rust to one relocatable object.
+//!
+//! Input: the sources of `abi` and `runtime-kmod`, a rustc whose sysroot holds the source of `core`. Output:
+//! `<cache>/runtime/<hash>/runtime.o`, which the builder's build embeds. The hash covers everything the object depends
+//! on, so an unchanged runtime is compiled once; `core`, which takes half a minute, once per compiler.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use harness::{cache, cmd, workspace_root};
+use sha2::{Digest, Sha256};
+
+/// For `core` and the runtime alike.
+///
+/// Kernel code model and no red zone as all kernel code; return thunks, external retpolines and ENDBR as the kernels'
+/// mitigations want them (`add_sls`, `RETPOLINE_CFLAGS`, `CONFIG_X86_KERNEL_IBT` in arch/x86/Makefile). Direct access
+/// and PLT: without them calls to memcpy and memset are `R_X86_64_GOTPCREL`, which the module loader rejects.
+/// `immediate-abort` keeps formatting, and with it `__udivti3`, out.
+const FLAGS: &[&str] = &[
+    "--edition=2024",
+    "--target=x86_64-unknown-none",
+    "--sysroot=/dev/null",
+    "--cap-lints=allow",
+    "-Zunstable-options",
+    "-Cpanic=immediate-abort",
+    "-Copt-level=s",
+    "-Ccode-model=kernel",
+    "-Crelocation-model=static",
+    "-Cno-redzone=y",
+    "-Cforce-unwind-tables=no",
+    "-Ccodegen-units=1",
+    "-Zfunction-return=thunk-extern",
+    "-Zcf-protection=branch",
+    "-Zretpoline",
+    "-Zretpoline-external-thunk",
+    "-Zdirect-access-external-data=yes",
+    "-Zplt=yes",
+];
+
+/// `core` wants a crate of this name; the functions it stands for come from the kernel.
+const COMPILER_BUILTINS: &str =
+    "#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_builtins]\n#![no_std]\n";
+
+/// Functions that `runtime-kmod/c/helpers.c` calls begin with this.
+const ENTRY_PREFIX: &str = "lpbuild_";
+
+/// A compiler that can build `core`.
+struct Rustc {
+    program: PathBuf,
+    core: PathBuf,
+    version: String,
+}
+
+/// Compiles the runtime, unless it is in the cache, and returns the object's path.
+pub fn build() -> Result<PathBuf> {
+    let rustc = Rustc::find()?;
+    let root = workspace_root();
+    let mut sources = files(&root.join("abi/src"))?;
+    sources.extend(files(&root.join("runtime-kmod/src"))?);
+    sources.push(root.join("runtime-kmod/runtime.lds"));
+    sources.sort();
+    let mut hash = Sha256::new();
+    hash.update(rustc.key());
+    for path in &sources {
+        let name = path.strip_prefix(&root).unwrap_or(path).to_string_lossy().into_owned();
+        let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        hash.update(format!("{name} {}\n", text.len()));
+        hash.update(text);
+    }
+    let entry = cache::root()?.join("runtime").join(hex(&hash.finalize()));
+    let core = rustc.core()?;
+    let dir = cache::publish(&entry, |dir| {
+        harness::progress("compiling the runtime");
+        compile(&rustc, &core, &root, dir)
+    })?;
+    Ok(dir.join("runtime.o"))
+}
+
+fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path) -> Result<()> {
+    let abi = dir.join("liblpbuild_abi.rlib");
+    let object = dir.join("rust.o");
+    // The same object wherever the checkout is.
+    let remap = format!("--remap-path-prefix={}=.", root.display());
+    let mut c = rustc.command(core);
+    c.args(["--crate-name=lpbuild_abi", "--crate-type=rlib", &remap, "-o"]).arg(&abi);
+    cmd::output(c.arg("abi/src/lib.rs").current_dir(root))?;
+    let mut c = rustc.command(core);
+    c.args(["--crate-name=lpbuild_runtime", "--crate-type=rlib", "--cfg=lpbuild_kernel", &remap]);
+    c.arg(joined("--extern=lpbuild_abi=", &abi)).arg(joined("--emit=obj=", &object));
+    cmd::output(c.arg("runtime-kmod/src/lib.rs").current_dir(root))?;
+
+    let entries: Vec<String> = cmd::output(cmd::command("nm").args(["--defined-only", "--extern-only"]).arg(&object))?
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(2))
+        .filter(|name| name.starts_with(ENTRY_PREFIX))
+        .map(str::to_owned)
+        .collect();
+    if entries.is_empty() {
+        bail!("the runtime has no entry points: nothing begins with {ENTRY_PREFIX}");
+    }
+    let result = dir.join("runtime.o");
+    let mut c = cmd::command("ld");
+    c.args(["-r", "--gc-sections", "--strip-debug", "-e", "lpbuild_setup"]);
+    for name in &entries {
+        c.args(["-u", name]);
+    }
+    c.arg("-T").arg(root.join("runtime-kmod/runtime.lds")).arg("-o").arg(&result).arg(&object);
+    c.arg("--start-group").arg(core.join("libcore.rlib")).arg(core.join("libcompiler_builtins.rlib")).arg("--end-group");
+    cmd::output(&mut c)?;
+    // Only the entry points are anyone else's business; local names of one patch module must not meet another's.
+    let mut c = cmd::command("objcopy");
+    for name in &entries {
+        c.arg(format!("--keep-global-symbol={name}"));
+    }
+    cmd::output(c.arg(&result))?;
+    fs::remove_file(&object)?;
+    fs::remove_file(&abi)?;
+    Ok(())
+}
+
+impl Rustc {
+    /// `RUSTC` if it is set, else the first of the usual places whose sysroot has the source of `core`.
+    fn find() -> Result<Self> {
+        let mut candidates: Vec<PathBuf> = std::env::var_os("LPBUILD_RUSTC").into_iter().map(PathBuf::from).collect();
+        candidates.extend(["/usr/bin/rustc", "rustc"].map(PathBuf::from));
+        let mut tried = Vec::new();
+        for program in candidates {
+            let Ok(sysroot) = cmd::output(cmd::command(&program).args(["--print", "sysroot"])) else { continue };
+            let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
+            if core.join("src/lib.rs").is_file() {
+                let version = cmd::output(cmd::command(&program).arg("-vV"))?;
+                return Ok(Self { program, core, version });
+            }
+            tried.push(program.display().to_string());
+        }
+        bail!(
+            "no Rust compiler with the source of core among {tried:?}; install rustc-web and rust-web-src (Debian 12), or \
+             `rustup component add rust-src`, or name one in LPBUILD_RUSTC"
+        )
+    }
+
+    /// What compiled code depends on.
+    fn key(&self) -> String {
+        format!("{}\n{}\n{COMPILER_BUILTINS}", self.version, FLAGS.join("\n"))
+    }
+
+    /// The folder with `core` and the stub of `compiler_builtins`, compiled once per compiler.
+    fn core(&self) -> Result<PathBuf> {
+        let entry = cache::root()?.join(format!("core-{}", hex(&Sha256::digest(self.key()))));
+        cache::publish(&entry, |dir| {
+            harness::progress("compiling core for the kernel (once, half a minute)");
+            let stub = dir.join("compiler_builtins.rs");
+            fs::write(&stub, COMPILER_BUILTINS)?;
+            let mut c = self.command(dir);
+            c.args(["--crate-name=core", "--crate-type=rlib", "-o"]).arg(dir.join("libcore.rlib"));
+            cmd::output(c.arg(self.core.join("src/lib.rs")))?;
+            let mut c = self.command(dir);
+            c.args(["--crate-name=compiler_builtins", "--crate-type=rlib", "-o"]);
+            cmd::output(c.arg(dir.join("libcompiler_builtins.rlib")).arg(&stub))?;
+            Ok(())
+        })
+    }
+
+    /// A compiler run against the crates in `libs`.
+    fn command(&self, libs: &Path) -> std::process::Command {
+        let mut c = cmd::command(&self.program);
+        // The flags are unstable; nothing else of a nightly compiler is used.
+        c.env("RUSTC_BOOTSTRAP", "1").args(FLAGS).arg("-L").arg(libs);
+        c
+    }
+}
+
+fn joined(prefix: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(prefix);
+    text.push(path);
+    text
+}
+
+/// All files below a folder.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
+    }
+    Ok(found)
+}
+
+/// The first 16 bytes of a hash, as a folder name.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
