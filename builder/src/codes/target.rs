@@ -1,5 +1,135 @@
 //! LP51xx: refusals by the commands on the target, before the kernel sees the module.
 
-use super::Code;
+use super::{
+    Class::{Broken, Refused},
+    Code,
+};
 
-pub(super) static CODES: &[Code] = &[];
+pub(super) static CODES: &[Code] = &[
+    Code {
+        id: "LP5101",
+        class: Refused,
+        title: "not a module made by lpbuild",
+        why: "The module has no .lpbuild.manifest section, so nothing says which kernel it fits or what it replaces.",
+        advice: "make it with lpbuild pack; ordinary modules are loaded with insmod",
+    },
+    Code {
+        id: "LP5102",
+        class: Refused,
+        title: "not an x86-64 kernel module, or not an x86-64 host",
+        why: "Patches are ELF64 relocatable files for EM_X86_64, uncompressed, and run on 64-bit x86 kernels only.",
+        advice: "give the .ko as lpbuild pack left it, on the host it was made for",
+    },
+    Code {
+        id: "LP5103",
+        class: Refused,
+        title: "made for another kernel release",
+        why: "The release in the manifest or in vermagic differs from uname -r; addresses of one kernel mean nothing in another.",
+        advice: "build the patch for the running release, or boot the kernel it was made for",
+    },
+    Code {
+        id: "LP5104",
+        class: Refused,
+        title: "made for another build of this release",
+        why: "The GNU build id in the manifest differs from the one in /sys/kernel/notes: same release, other binary.",
+        advice: "build the patch from the vmlinuz of the running kernel",
+    },
+    Code {
+        id: "LP5105",
+        class: Refused,
+        title: "the running kernel cannot be identified",
+        why: "The build id of the running kernel comes from /sys/kernel/notes, and without it no patch can be proven to fit.",
+        advice: "mount sysfs on /sys; if it is mounted, the kernel was linked without a build id and cannot be patched",
+    },
+    Code {
+        id: "LP5106",
+        class: Refused,
+        title: "already loaded",
+        why: "A patch or module of the same name is in the kernel; two modules cannot have one name.",
+        advice: "see lpbuild status, and unload it first, or give the new patch another name",
+    },
+    Code {
+        id: "LP5107",
+        class: Refused,
+        title: "the function is replaced by another patch",
+        why: "One jump site holds one jump: a second patch on the same function would have to patch the first one's code.",
+        advice: "unload the other patch, or build one patch with both fixes",
+    },
+    Code {
+        id: "LP5108",
+        class: Refused,
+        title: "the function is held by the kernel's livepatch",
+        why: "Kernel livepatch redirects at the fentry site, before the jump of this patch, so its version would silently win.",
+        advice: "disable that livepatch first (echo 0 > /sys/kernel/livepatch/NAME/enabled)",
+    },
+    Code {
+        id: "LP5109",
+        class: Refused,
+        title: "not permitted to load or remove modules",
+        why: "finit_module(2) and delete_module(2) need CAP_SYS_MODULE.",
+        advice: "run the command as root, outside of containers that drop the capability",
+    },
+    Code {
+        id: "LP5110",
+        class: Refused,
+        title: "module loading is disabled",
+        why: "kernel.modules_disabled is set; the kernel does not take it back before the next boot.",
+        advice: "reboot into the fixed kernel, or boot without that sysctl",
+    },
+    Code {
+        id: "LP5111",
+        class: Refused,
+        title: "the kernel wants a signature it trusts",
+        why: "With module.sig_enforce, secure boot or lockdown the kernel takes only modules signed by a key in its keyrings, or enrolled as a MOK.",
+        advice: "sign the module with such a key: lpbuild pack --sign KEY CERT",
+    },
+    Code {
+        id: "LP5112",
+        class: Refused,
+        title: "the kernel did not take the module",
+        why: "finit_module(2) failed before the patch could say why; what the module loader logged is in the message.",
+        advice: "see dmesg; build the module with the headers of exactly this kernel",
+    },
+    Code {
+        id: "LP5113",
+        class: Refused,
+        title: "no such patch",
+        why: "Loaded patches have a folder in /sys/kernel/lpbuild.",
+        advice: "lpbuild status lists the patches in the kernel",
+    },
+    Code {
+        id: "LP5114",
+        class: Refused,
+        title: "the patch does not revert",
+        why: "The runtime did not take the request, as for a patch that pins itself, or gave up without a reason.",
+        advice: "see dmesg; a patch built to stay goes with the next boot",
+    },
+    Code {
+        id: "LP5115",
+        class: Refused,
+        title: "the module cannot be removed",
+        why: "The patch is reverted and does nothing any more, but something still holds a reference to its module.",
+        advice: "close what uses it (lsmod shows it) and run lpbuild unload again",
+    },
+    Code {
+        id: "LP5116",
+        class: Broken,
+        title: "the runtime does not answer as it should",
+        why: "/sys/kernel/lpbuild/NAME is missing after a successful load, or its state does not change long after the deadline.",
+        advice: "see dmesg and report it with the module",
+    },
+    Code {
+        id: "LP5117",
+        class: Refused,
+        title: "the patch is not bound to a kernel",
+        why: "A patch made without a kernel image has symbolic references only; the module loader could not resolve them.",
+        advice: "pack it with --kernel IMAGE",
+    },
+    Code {
+        id: "LP5118",
+        class: Refused,
+        title: "the module contradicts its manifest",
+        why: "The name in .modinfo and the name of the patch differ; sysfs and the log go by the former, lpbuild by the latter.",
+        advice: "make the module again with lpbuild pack; a module is not renamed by editing it",
+    },
+];

@@ -1,0 +1,214 @@
+//! `lpbuild inspect`: what a module would do, without doing it and on any host.
+//!
+//! Input: a module. Output: [`InspectReport`]. Refused: what [`ModuleFile`] refuses.
+
+use std::io::Write;
+use std::path::Path;
+
+use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use serde::Serialize;
+
+use super::Report;
+use super::module::{ModuleFile, Signature};
+use crate::error::Result;
+use crate::manifest::{Function, Jump, Kernel, Manifest, Mode};
+
+/// A module.
+#[derive(Clone, Debug, Serialize)]
+pub struct InspectReport {
+    /// File.
+    pub module: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Name of the patch.
+    pub name: String,
+    /// Version of the patch.
+    pub version: String,
+    /// Quiesce mode.
+    pub mode: Mode,
+    /// Deadline in milliseconds.
+    pub deadline_ms: u32,
+    /// The kernel it fits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<InspectedKernel>,
+    /// Replaced functions.
+    pub functions: Vec<InspectedFunction>,
+    /// Number of functions and data objects the patch brings along.
+    pub carried: usize,
+    /// Number of symbols outside the patch that it refers to.
+    pub symbols: usize,
+    /// `.modinfo`, in its order.
+    pub modinfo: Vec<(String, String)>,
+    /// The appended signature, not verified.
+    pub signature: Option<Signature>,
+}
+
+/// The kernel a patch fits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InspectedKernel {
+    /// As `uname -r` prints it.
+    pub release: String,
+    /// GNU build id, lower-case hex.
+    pub build_id: String,
+}
+
+/// A replaced function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InspectedFunction {
+    /// `vmlinux`.
+    pub object: String,
+    /// Path of the compared object file.
+    pub source: String,
+    /// Symbol in the old build.
+    pub symbol: String,
+    /// Bytes of the old function.
+    pub old_size: u32,
+    /// Bytes of the new function.
+    pub new_size: u32,
+    /// Why it is in the patch.
+    pub why: String,
+    /// The jump site.
+    pub site: InspectedSite,
+    /// Names of the other pieces of the old function.
+    pub pieces: Vec<String>,
+}
+
+/// A jump site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InspectedSite {
+    /// Distance from the start of the function.
+    pub offset: u64,
+    /// Bytes covered.
+    pub size: u64,
+    /// Form of the jump.
+    pub jump: Jump,
+    /// The rule that chose it.
+    pub rule: String,
+    /// Link-time address, when the patch is bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<u64>,
+    /// The covered instructions, decoded from the bytes.
+    pub original: Vec<Instruction>,
+    /// What is written over them.
+    pub written: String,
+}
+
+/// One instruction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instruction {
+    /// Distance from the start of the function.
+    pub offset: u64,
+    /// Lower-case hex.
+    pub bytes: String,
+    /// AT&T syntax.
+    pub text: String,
+}
+
+/// Reads the module at `path`.
+pub fn inspect(path: &Path) -> Result<InspectReport> {
+    let module = ModuleFile::open(path)?;
+    let Manifest { patch, kernel, functions, carried, symbols, .. } = module.manifest;
+    let functions = functions.into_iter().map(|f| function(f, kernel.as_ref())).collect();
+    Ok(InspectReport {
+        module: module.path,
+        size: module.size,
+        name: patch.name,
+        version: patch.version,
+        mode: patch.mode,
+        deadline_ms: patch.deadline_ms,
+        kernel: kernel.map(|k| InspectedKernel { release: k.release, build_id: k.build_id }),
+        functions,
+        carried: carried.len(),
+        symbols: symbols.len(),
+        modinfo: module.modinfo,
+        signature: module.signature,
+    })
+}
+
+fn function(f: Function, kernel: Option<&Kernel>) -> InspectedFunction {
+    let offset = u64::from(f.site.offset);
+    let start = kernel.and_then(|k| k.anchor_address.checked_add_signed(f.anchor_offset?));
+    let rest = usize::from(f.site.size).saturating_sub(f.site.jump.len());
+    let jump = match f.site.jump {
+        Jump::Rel32 => format!("jmp <new {}>", f.symbol),
+        Jump::Abs64 => format!("movabs $<new {}>,%rax; jmp *%rax", f.symbol),
+    };
+    let site = InspectedSite {
+        offset,
+        size: u64::from(f.site.size),
+        jump: f.site.jump,
+        address: start.map(|s| s.wrapping_add(offset)),
+        original: decode(&f.site.original_bytes().unwrap_or_default(), start.unwrap_or(0), offset),
+        written: if rest == 0 { jump } else { format!("{jump}; nop of {rest} bytes") },
+        rule: f.site.rule,
+    };
+    InspectedFunction {
+        object: f.object,
+        source: f.source,
+        symbol: f.symbol,
+        old_size: f.old_size,
+        new_size: f.new_size,
+        why: f.why,
+        site,
+        pieces: f.pieces.into_iter().map(|p| p.symbol).collect(),
+    }
+}
+
+fn decode(bytes: &[u8], start: u64, site: u64) -> Vec<Instruction> {
+    let mut decoder = Decoder::with_ip(64, bytes, start.wrapping_add(site), DecoderOptions::NONE);
+    let mut formatter = GasFormatter::new();
+    let mut out = Vec::new();
+    while decoder.can_decode() {
+        let at = decoder.position();
+        let instruction = decoder.decode();
+        let bytes = bytes.get(at..decoder.position()).unwrap_or_default();
+        let mut text = String::new();
+        formatter.format(&instruction, &mut text);
+        out.push(Instruction {
+            offset: site.saturating_add(at as u64),
+            bytes: bytes.iter().map(|b| format!("{b:02x} ")).collect::<String>().trim_end().to_owned(),
+            text,
+        });
+    }
+    out
+}
+
+impl Report for InspectReport {
+    fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        writeln!(out, "patch      {} {}", self.name, self.version)?;
+        writeln!(out, "module     {} ({} bytes)", self.module, self.size)?;
+        let mode = match self.mode {
+            Mode::StopMachine => "stop-machine",
+        };
+        writeln!(out, "mode       {mode}, deadline {} ms", self.deadline_ms)?;
+        match &self.kernel {
+            Some(k) => writeln!(out, "kernel     {} build id {}", k.release, k.build_id)?,
+            None => writeln!(out, "kernel     not bound to one")?,
+        }
+        match &self.signature {
+            Some(s) => writeln!(out, "signature  {}, {} bytes (not verified)", s.kind, s.size)?,
+            None => writeln!(out, "signature  none")?,
+        }
+        writeln!(out, "carries    {} functions and data, refers to {} symbols", self.carried, self.symbols)?;
+        for f in &self.functions {
+            let site = &f.site;
+            writeln!(out, "\n{}: {} ({}), {} -> {} bytes", f.object, f.symbol, f.source, f.old_size, f.new_size)?;
+            writeln!(out, "  because  {}", f.why)?;
+            let address = site.address.map(|a| format!(" at {a:#x}")).unwrap_or_default();
+            writeln!(out, "  site     +{:#x}/{}{address}, {}", site.offset, site.size, site.rule)?;
+            let width = site.original.iter().map(|i| i.bytes.len()).max().unwrap_or(0);
+            for i in &site.original {
+                writeln!(out, "    +{:#04x}  {:width$}  {}", i.offset, i.bytes, i.text)?;
+            }
+            writeln!(out, "  becomes  {}", site.written)?;
+            for p in &f.pieces {
+                writeln!(out, "  piece    {p}")?;
+            }
+        }
+        writeln!(out, "\nmodinfo")?;
+        for (key, value) in &self.modinfo {
+            writeln!(out, "  {key}={value}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! What can be said against loading a module before the kernel sees it.
+//!
+//! Input: a module and the host. Output: nothing, or every problem found. Identity comes first: when the module was made
+//! for another kernel, nothing else about it means anything.
+
+use super::host::Host;
+use super::module::ModuleFile;
+use super::state::{PatchState, livepatched};
+use crate::error::{Error, Place, Problem, Result};
+use crate::kernel::find_build_id;
+use crate::manifest::to_hex;
+
+/// Checks identity, then everything else.
+pub fn preflight(host: &Host, module: &ModuleFile) -> Result<()> {
+    identity(host, module)?;
+    let mut problems = Vec::new();
+    already_loaded(host, module, &mut problems);
+    if problems.is_empty() {
+        functions_taken(host, module, &mut problems);
+    }
+    permission(host, module, &mut problems);
+    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+}
+
+fn identity(host: &Host, module: &ModuleFile) -> Result<()> {
+    let refuse = |code: &str, detail: String| Err(Error::new(code, module.place(), detail));
+    let machine = host.machine();
+    if machine != "x86_64" {
+        return refuse("LP5102", format!("this host is {machine}"));
+    }
+    let Some(kernel) = &module.manifest.kernel else {
+        return refuse("LP5117", "its manifest names no kernel".to_owned());
+    };
+    let running = host.release();
+    for (what, made_for) in [("manifest", Some(kernel.release.as_str())), ("vermagic", module.vermagic_release())] {
+        if let Some(made_for) = made_for
+            && made_for != running
+        {
+            return refuse("LP5103", format!("{running} is running, its {what} says {made_for}"));
+        }
+    }
+    let Some(notes) = host.bytes("sys/kernel/notes") else {
+        return Err(Error::new("LP5105", Place::object("/sys/kernel/notes"), "cannot be read"));
+    };
+    let Some(build_id) = find_build_id(&notes) else {
+        return Err(Error::new("LP5105", Place::object("/sys/kernel/notes"), "holds no NT_GNU_BUILD_ID"));
+    };
+    let running = to_hex(&build_id);
+    if running != kernel.build_id {
+        return refuse(
+            "LP5104",
+            format!("the running kernel is {running}, the patch was made for {}", kernel.build_id),
+        );
+    }
+    Ok(())
+}
+
+fn already_loaded(host: &Host, module: &ModuleFile, problems: &mut Vec<Problem>) {
+    let name = &module.manifest.patch.name;
+    if let Some(state) = PatchState::read(host, name) {
+        let detail = format!("{name} {} is {}", state.version, state.state);
+        problems.push(Problem::new("LP5106", module.place(), detail));
+    } else if host.exists(&format!("sys/module/{name}")) {
+        problems.push(Problem::new("LP5106", module.place(), format!("there is a module called {name}")));
+    }
+}
+
+fn functions_taken(host: &Host, module: &ModuleFile, problems: &mut Vec<Problem>) {
+    let patches: Vec<PatchState> = PatchState::names(host)
+        .iter()
+        .filter_map(|n| PatchState::read(host, n))
+        .filter(|p| p.state != "reverted")
+        .collect();
+    let livepatched = livepatched(host);
+    for f in &module.manifest.functions {
+        let place = || Place::symbol(&f.object, &f.symbol);
+        // The runtime shows names without positions: only a unique name says which function it is. For the others the
+        // runtime compares the bytes of the site.
+        if f.sympos == Some(0)
+            && let Some(p) = patches.iter().find(|p| p.functions.iter().any(|x| x.symbol == f.symbol))
+        {
+            problems.push(Problem::new("LP5107", place(), format!("the patch {} replaces it", p.name)));
+        }
+        let same = |sympos: u32| f.sympos.is_none_or(|own| own.max(1) == sympos);
+        if let Some(l) = livepatched.iter().find(|l| l.object == f.object && l.symbol == f.symbol && same(l.sympos)) {
+            problems.push(Problem::new("LP5108", place(), format!("the livepatch {} replaces it", l.patch)));
+        }
+    }
+}
+
+fn permission(host: &Host, module: &ModuleFile, problems: &mut Vec<Problem>) {
+    if !host.may_load() {
+        problems.push(Problem::new("LP5109", module.place(), "this process has no CAP_SYS_MODULE"));
+    }
+    if host.text("proc/sys/kernel/modules_disabled").is_some_and(|t| t == "1") {
+        let place = Place::object("/proc/sys/kernel/modules_disabled");
+        problems.push(Problem::new("LP5110", place, "is 1 until the next boot"));
+    }
+    if module.signature.is_none() && host.wants_signatures() {
+        let why = host
+            .lockdown()
+            .filter(|l| l != "none")
+            .map_or("sig_enforce is set".to_owned(), |l| format!("lockdown={l}"));
+        problems.push(Problem::new("LP5111", module.place(), format!("it is not signed, and {why}")));
+    }
+}

@@ -1,0 +1,147 @@
+//! What the runtime shows in /sys/kernel/lpbuild/NAME, and what the kernel's own livepatch holds.
+//!
+//! Input: the files. Output: [`PatchState`]. Lines that do not parse are left out; a patch that goes away while it is
+//! read shows with the state `gone`. Nothing is refused.
+
+use serde::Serialize;
+
+use super::host::{Host, PATCHES};
+
+/// A patch in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PatchState {
+    /// Name of the patch and of its module.
+    pub name: String,
+    /// Version of the patch.
+    pub version: String,
+    /// `applying`, `applied`, `reverting`, `reverted`, `refused`.
+    pub state: String,
+    /// Quiesce mode.
+    pub mode: String,
+    /// The replaced functions.
+    pub functions: Vec<FunctionState>,
+    /// Attempts of the current or last operation.
+    pub attempts: u64,
+    /// Longest stop of the machine by that operation, nanoseconds.
+    pub pause_ns: u64,
+    /// Deadline of operations, milliseconds.
+    pub deadline_ms: Option<u64>,
+    /// `LP50nn: text` of the last operation, if it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Tasks that stood in its way.
+    pub blockers: Vec<Blocker>,
+}
+
+/// One replaced function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FunctionState {
+    /// Name in kallsyms.
+    pub symbol: String,
+    /// Distance of the jump site from the function's first byte.
+    pub site_offset: u64,
+    /// Bytes covered.
+    pub site_size: u64,
+    /// `rel32` or `abs64`.
+    pub jump: String,
+    /// As of the patch.
+    pub state: String,
+}
+
+/// A task that stood in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blocker {
+    /// Process id.
+    pub pid: i64,
+    /// Name of the task; bytes that are not printable are `?`.
+    pub comm: String,
+    /// `function+0xOFF`, or `unreliable-stack`.
+    pub at: String,
+}
+
+impl std::fmt::Display for Blocker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}) in {}", self.pid, self.comm, self.at)
+    }
+}
+
+impl PatchState {
+    /// Names of the patches in the kernel.
+    pub fn names(host: &Host) -> Vec<String> {
+        host.names(PATCHES).into_iter().filter(|n| host.exists(&format!("{PATCHES}/{n}/state"))).collect()
+    }
+
+    /// Reads one patch; `None` when there is none of this name.
+    pub fn read(host: &Host, name: &str) -> Option<Self> {
+        // A name is one component of a path.
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return None;
+        }
+        let text = |file: &str| host.text(&format!("{PATCHES}/{name}/{file}"));
+        if !host.exists(&format!("{PATCHES}/{name}/state")) {
+            return None;
+        }
+        let number = |file: &str| text(file).and_then(|t| t.parse().ok());
+        Some(Self {
+            name: name.to_owned(),
+            version: text("version").unwrap_or_default(),
+            state: text("state").filter(|s| !s.is_empty()).unwrap_or_else(|| "gone".to_owned()),
+            mode: text("mode").unwrap_or_default(),
+            functions: text("functions").unwrap_or_default().lines().filter_map(function).collect(),
+            attempts: number("attempts").unwrap_or(0),
+            pause_ns: number("pause_ns").unwrap_or(0),
+            deadline_ms: number("deadline_ms"),
+            last_error: text("last_error").filter(|t| !t.is_empty()),
+            blockers: text("blockers").unwrap_or_default().lines().filter_map(blocker).collect(),
+        })
+    }
+}
+
+/// `SYMBOL site=+0xOFF/SIZE jump=rel32 STATE`
+fn function(line: &str) -> Option<FunctionState> {
+    let mut words = line.split_whitespace();
+    let symbol = words.next()?.to_owned();
+    let (offset, size) = words.next()?.strip_prefix("site=+0x")?.split_once('/')?;
+    Some(FunctionState {
+        symbol,
+        site_offset: u64::from_str_radix(offset, 16).ok()?,
+        site_size: size.parse().ok()?,
+        jump: words.next()?.strip_prefix("jump=")?.to_owned(),
+        state: words.next()?.to_owned(),
+    })
+}
+
+/// `PID COMM PLACE`; the runtime leaves no white space in a name.
+fn blocker(line: &str) -> Option<Blocker> {
+    let mut words = line.split_whitespace();
+    let pid = words.next()?.parse().ok()?;
+    let (comm, at) = (words.next()?.to_owned(), words.next()?.to_owned());
+    Some(Blocker { pid, comm, at })
+}
+
+/// A function the kernel's own livepatch replaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Livepatched {
+    pub patch: String,
+    pub object: String,
+    pub symbol: String,
+    /// Position among the symbols of this name, from 1.
+    pub sympos: u32,
+}
+
+/// Every function in /sys/kernel/livepatch/PATCH/OBJECT/FUNCTION,SYMPOS.
+pub(super) fn livepatched(host: &Host) -> Vec<Livepatched> {
+    const ROOT: &str = "sys/kernel/livepatch";
+    let mut out = Vec::new();
+    for patch in host.names(ROOT) {
+        for object in host.names(&format!("{ROOT}/{patch}")) {
+            for entry in host.names(&format!("{ROOT}/{patch}/{object}")) {
+                let Some((symbol, sympos)) = entry.rsplit_once(',') else { continue };
+                let Ok(sympos) = sympos.parse() else { continue };
+                let (patch, object) = (patch.clone(), object.clone());
+                out.push(Livepatched { patch, object, symbol: symbol.to_owned(), sympos });
+            }
+        }
+    }
+    out
+}
