@@ -55,7 +55,7 @@ pub fn unload(host: &Host, name: &str, deadline_ms: Option<u32>) -> Result<Unloa
     if !matches!(before.state.as_str(), "reverting" | "reverted") {
         store(host, name, "enabled", "0")?;
     }
-    let reverted = wait(host, name, deadline)?;
+    let reverted = wait(host, name, deadline.saturating_add(GRACE))?;
     remove(host, name)?;
     let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (attempts, pause_ns) = reverted.map_or((0, 0), |p| (p.attempts, p.pause_ns));
@@ -70,7 +70,7 @@ fn store(host: &Host, name: &str, file: &str, value: &str) -> Result<(), Failure
 }
 
 /// Waits until the patch is reverted, or applied again because it could not be; `None` when it went away meanwhile.
-fn wait(host: &Host, name: &str, deadline: Duration) -> Result<Option<PatchState>, Failure> {
+fn wait(host: &Host, name: &str, patience: Duration) -> Result<Option<PatchState>, Failure> {
     let start = Instant::now();
     let mut step = Duration::from_millis(1);
     loop {
@@ -80,7 +80,7 @@ fn wait(host: &Host, name: &str, deadline: Duration) -> Result<Option<PatchState
             "applied" => return Err(still_applied(name, now)),
             _ => {}
         }
-        if start.elapsed() > deadline.saturating_add(GRACE) {
+        if start.elapsed() > patience {
             let detail = format!("still {} after {} s", now.state, start.elapsed().as_secs());
             return Err(Error::new("LP5116", Place::object(name), detail).into());
         }
@@ -121,5 +121,21 @@ impl Report for UnloadReport {
         let attempts = if self.attempts == 1 { "attempt" } else { "attempts" };
         let pause = pause(self.pause_ns);
         writeln!(out, "{}: removed ({} {attempts}, {} ms, pause {pause})", self.name, self.attempts, self.took_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_does_not_answer() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let folder = dir.path().join(PATCHES).join("p");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("state"), "reverting\n").unwrap();
+        let failure = wait(&Host::at(dir.path()), "p", Duration::from_millis(20)).unwrap_err();
+        assert_eq!(failure.error.problems[0].code.id, "LP5116");
+        assert_eq!(failure.error.exit_code(), 1);
     }
 }
