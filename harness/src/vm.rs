@@ -240,7 +240,9 @@ impl Vm {
     }
 
     fn qemu(&self, initramfs: &Path, kernel: &Path, case: &Path) -> std::process::Command {
-        let mut c = cmd::command("qemu-system-x86_64");
+        // The guest must not outlive a test process that is killed.
+        let mut c = cmd::command("setpriv");
+        c.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         match self.clock {
             Clock::Host => c.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
             Clock::Instructions => c.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]),
