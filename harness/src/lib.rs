@@ -37,13 +37,13 @@ pub const SKIP: &str = "LPBUILD-SKIP:";
 /// Says that the test `name` is left out, past the capture of the test runner.
 pub fn skip(name: &str, why: &str) {
     use std::io::Write;
-    // Nothing can be done about a closed stderr.
-    let _ = writeln!(std::io::stderr(), "{SKIP} {name}: {why}");
+    // One write, so that tests do not mix their lines; nothing can be done about a closed stderr.
+    let _ = std::io::stderr().write_all(format!("{SKIP} {name}: {why}\n").as_bytes());
 }
 
 /// A progress line on stderr; bypasses the capture of the test runner so that long steps are seen.
 pub fn progress(text: impl AsRef<str>) {
     use std::io::Write;
     // Progress is a courtesy: a closed stderr must not fail the work.
-    let _ = writeln!(std::io::stderr(), "lpbuild-harness: {}", text.as_ref());
+    let _ = std::io::stderr().write_all(format!("lpbuild-harness: {}\n", text.as_ref()).as_bytes());
 }
