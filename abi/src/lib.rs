@@ -13,6 +13,10 @@
 //! ```
 #![no_std]
 
+mod unpatchable;
+
+pub use unpatchable::UNPATCHABLE;
+
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
 /// Raised whenever the layout of any record changes.

@@ -1,5 +1,87 @@
 //! LP40xx: making the module.
 
-use super::Code;
+use super::{
+    Class::{Broken, Refused},
+    Code,
+};
 
-pub(super) static CODES: &[Code] = &[];
+pub(super) static CODES: &[Code] = &[
+    Code {
+        id: "LP4001",
+        class: Broken,
+        title: "this lpbuild has no runtime inside",
+        why: "A module needs the in-kernel runtime, a freestanding object that plain `cargo build` does not compile.",
+        advice: "`cargo xtask build` makes a complete lpbuild",
+    },
+    Code {
+        id: "LP4002",
+        class: Refused,
+        title: "the patch is not bound to a kernel",
+        why: "The manifest has no [kernel]: addresses of old code and of kernel-internal symbols are not known yet.",
+        advice: "give the kernel image with --kernel, to diff or to pack",
+    },
+    Code {
+        id: "LP4003",
+        class: Broken,
+        title: "no kernel headers",
+        why: "A module is linked by the kernel's own build system, with the headers of exactly the kernel it is for.",
+        advice: "install the headers package of this release, or name its folder with --headers",
+    },
+    Code {
+        id: "LP4004",
+        class: Refused,
+        title: "the headers are those of another kernel",
+        why: "The module loader compares the release in vermagic (same_magic, kernel/module/version.c); a module made with \
+              other headers would not load, or would have the wrong layout of kernel structures.",
+        advice: "use the headers of the release that the manifest names",
+    },
+    Code {
+        id: "LP4005",
+        class: Broken,
+        title: "a tool is missing",
+        why: "Packing runs make, the compiler the kernel was built with (CONFIG_CC_VERSION_TEXT) and binutils.",
+        advice: "install the tool; on Debian: make, binutils and the gcc version of the kernel",
+    },
+    Code {
+        id: "LP4006",
+        class: Broken,
+        title: "the kernel's build system failed",
+        why: "kbuild could not compile or link the module; the end of its output is shown.",
+        advice: "look at the end of its output; headers, compiler and binutils must be those of the kernel",
+    },
+    Code {
+        id: "LP4007",
+        class: Broken,
+        title: "the finished module is not what was asked for",
+        why: "Every module is read again with a second ELF reader and compared with the manifest before it is handed out.",
+        advice: "report this: it is a bug in lpbuild, or patch.o was changed by hand",
+    },
+    Code {
+        id: "LP4008",
+        class: Broken,
+        title: "the module could not be signed",
+        why: "scripts/sign-file of the kernel headers failed, or is not there.",
+        advice: "check key and certificate; on Debian sign-file is in the linux-kbuild package",
+    },
+    Code {
+        id: "LP4009",
+        class: Broken,
+        title: "patch.o and manifest.toml do not belong together",
+        why: "The records in patch.o name other functions, sites or bytes than the manifest.",
+        advice: "write both again with lpbuild diff",
+    },
+    Code {
+        id: "LP4010",
+        class: Refused,
+        title: "the module needs a symbol the kernel does not export",
+        why: "An undefined symbol is not in Module.symvers, so the module loader would say `Unknown symbol`.",
+        advice: "bind the patch again; every unexported symbol must be reached through the anchor",
+    },
+    Code {
+        id: "LP4011",
+        class: Refused,
+        title: "a relocation the module loader rejects",
+        why: "__apply_relocate_add of arch/x86/kernel/module.c knows seven types and wants the relocated field to be zero.",
+        advice: "build the objects with the kernel's own flags (-mcmodel=kernel, no PIC)",
+    },
+];

@@ -1,5 +1,109 @@
-//! LP50xx: refusals by the runtime inside the kernel.
+//! LP50xx: refusals by the runtime inside the kernel (runtime-kmod/src/refusal.rs). Each also ends `insmod` with an errno.
 
-use super::Code;
+use super::{
+    Class::{Broken, Refused},
+    Code,
+};
 
-pub(super) static CODES: &[Code] = &[];
+pub(super) static CODES: &[Code] = &[
+    Code {
+        id: "LP5001",
+        class: Broken,
+        title: "the module's records are not valid",
+        why: "Magic, version of the records, counts, addresses or sizes contradict each other (EINVAL).",
+        advice: "pack the module again; patch.o and runtime must come from one lpbuild",
+    },
+    Code {
+        id: "LP5002",
+        class: Refused,
+        title: "wrong kernel",
+        why: "The running kernel's GNU build id is not that of the kernel the patch was bound to. The same version string is \
+              not enough: every address in the patch is that of one build (ENOEXEC).",
+        advice: "bind and pack the patch for the kernel that runs",
+    },
+    Code {
+        id: "LP5003",
+        class: Refused,
+        title: "the kernel has no build id where it is expected",
+        why: "The notes of the kernel, read with fault-safe copies, hold no GNU build id: another kernel runs, or one linked \
+              without --build-id (ENOEXEC).",
+        advice: "bind and pack the patch for the kernel that runs",
+    },
+    Code {
+        id: "LP5004",
+        class: Refused,
+        title: "the function is live-patched already",
+        why: "The jump site holds a jump to somewhere else. A second jump would take the first patch out without its \
+              knowledge, and reverting them in the wrong order would leave a jump into freed memory (EADDRINUSE).",
+        advice: "unload the other patch first, or make one patch of both",
+    },
+    Code {
+        id: "LP5005",
+        class: Refused,
+        title: "a kprobe is set on the jump site",
+        why: "The kprobe has put int3 or a jump into the bytes and keeps the originals to itself; both would restore over each \
+              other (EADDRINUSE).",
+        advice: "remove the probe, apply, and set it again: on the jump itself, or on the entry of the function",
+    },
+    Code {
+        id: "LP5006",
+        class: Refused,
+        title: "the code at the jump site was altered",
+        why: "The bytes are neither the expected ones nor a known kind of patch; what lies under the site is not the code that \
+              was analysed (EILSEQ).",
+        advice: "find out who changed the function; after a reboot the patch can be applied",
+    },
+    Code {
+        id: "LP5007",
+        class: Refused,
+        title: "functions were busy until the deadline",
+        why: "At every attempt some task had a replaced function on its stack, or a stack that cannot be walked reliably. \
+              Nothing was changed (EBUSY).",
+        advice: "raise deadline_ms, wake or end the tasks listed as blockers, or try later",
+    },
+    Code {
+        id: "LP5008",
+        class: Refused,
+        title: "the new function is out of reach of a rel32 jump",
+        why: "Kernel and modules share 2 GiB of address space, but this module was loaded too far away (ERANGE).",
+        advice: "make the patch with the abs64 form of jump",
+    },
+    Code {
+        id: "LP5009",
+        class: Refused,
+        title: "not every CPU could be stopped",
+        why: "A CPU did not arrive within a second although the machine was stopped: firmware or the hypervisor keeps it away \
+              (EAGAIN).",
+        advice: "try again when the machine is less loaded",
+    },
+    Code {
+        id: "LP5010",
+        class: Refused,
+        title: "no memory for the patch",
+        why: "Memory for the sites or a writable mapping of the kernel's code could not be had (ENOMEM).",
+        advice: "free memory and try again",
+    },
+    Code {
+        id: "LP5011",
+        class: Refused,
+        title: "the patch's folder, notifier or thread could not be made",
+        why: "sysfs, the die notifier or the kernel thread was refused by the kernel; the errno is in the log line.",
+        advice: "look for a module or folder of the same name below /sys/kernel/lpbuild",
+    },
+    Code {
+        id: "LP5012",
+        class: Refused,
+        title: "the jump is gone",
+        why: "On revert, the site does not hold the jump this patch wrote. Someone else has changed it; writing the original \
+              bytes could undo their work or hide damage (EILSEQ). The patch stays applied.",
+        advice: "undo what changed the site, then revert again",
+    },
+    Code {
+        id: "LP5013",
+        class: Refused,
+        title: "new functions were busy until the deadline",
+        why: "At every attempt some task had the new code on its stack, or a stack that cannot be walked reliably. The patch \
+              stays applied (EBUSY).",
+        advice: "raise deadline_ms, wake or end the tasks listed as blockers, or try later",
+    },
+];

@@ -1,1 +1,150 @@
-//! From a bound patch directory to a signed-able kernel module.
+//! `patch.o` and `manifest.toml` become `NAME.ko`.
+//!
+//! Input: a folder made by emit, bound to a kernel; that kernel's headers. Output: one module, the same bytes every
+//! time, in place only when a second ELF reader has found in it what the manifest says. Refused: LP40xx.
+//!
+//! ```text
+//! input     folder -> Input            patch.o, manifest, and that they belong together
+//! headers   release -> Headers         found, of the right release; compiler and signing hash they want
+//! kbuild    Input, Headers -> bytes    a temporary folder, the kernel's own build system
+//! verify    bytes -> ()                read again with goblin, compared with manifest and Module.symvers
+//! sign      bytes -> bytes             last, since a signature covers everything before it
+//! ```
+
+mod headers;
+mod input;
+mod kbuild;
+mod sign;
+mod tool;
+mod verify;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::error::{Error, Place, Result};
+
+include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
+
+/// Arguments of `lpbuild pack`.
+#[derive(Debug, clap::Args)]
+pub struct PackArgs {
+    /// Folder with patch.o and manifest.toml
+    pub dir: PathBuf,
+    /// Kernel image (vmlinux or vmlinuz) to bind a symbolic patch to
+    #[arg(long, value_name = "IMAGE")]
+    pub kernel: Option<PathBuf>,
+    /// Kernel headers [default: /lib/modules/RELEASE/build or /usr/src/linux-headers-RELEASE]
+    #[arg(long, value_name = "DIR")]
+    pub headers: Option<PathBuf>,
+    /// Where the module is written [default: NAME.ko in DIR]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Sign the module with this private key and X.509 certificate
+    #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
+    pub sign: Option<Vec<PathBuf>>,
+}
+
+impl PackArgs {
+    /// The same as options of [`pack`].
+    pub fn options(&self) -> PackOptions {
+        let sign = match self.sign.as_deref() {
+            Some([key, cert]) => Some(Signer { key: key.clone(), cert: cert.clone() }),
+            _ => None,
+        };
+        PackOptions { headers: self.headers.clone(), output: self.output.clone(), sign }
+    }
+}
+
+/// Options of [`pack`]; the default packs unsigned into the folder of the patch.
+#[derive(Clone, Debug, Default)]
+pub struct PackOptions {
+    /// Folder of the kernel headers.
+    pub headers: Option<PathBuf>,
+    /// The file to write.
+    pub output: Option<PathBuf>,
+    /// Who signs.
+    pub sign: Option<Signer>,
+}
+
+/// A key pair for module signing.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    /// Private key, PEM, or a PKCS#11 URI.
+    pub key: PathBuf,
+    /// X.509 certificate, DER or PEM.
+    pub cert: PathBuf,
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PackReport {
+    /// The module.
+    pub module: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of the file, lower-case hex.
+    pub sha256: String,
+    /// Kernel release it loads on.
+    pub release: String,
+    /// Number of functions it replaces.
+    pub functions: usize,
+    /// Whether it carries a signature.
+    pub signed: bool,
+}
+
+/// Makes the module of the patch in `dir`.
+pub fn pack(dir: &Path, opts: &PackOptions) -> Result<PackReport> {
+    let runtime = RUNTIME.ok_or_else(|| Error::new("LP4001", Place::default(), "pack has no runtime to put in"))?;
+    pack_with(runtime, dir, opts)
+}
+
+/// The same with a given runtime object, for builds that have none inside.
+pub fn pack_with(runtime: &[u8], dir: &Path, opts: &PackOptions) -> Result<PackReport> {
+    let input = input::read(dir)?;
+    let headers = headers::find(&input.kernel.release, opts.headers.as_deref())?;
+    let mut module = kbuild::build(&input, &headers, runtime)?;
+    verify::verify(&module, &input, &headers)?;
+    if let Some(signer) = &opts.sign {
+        module = sign::sign(&module, &headers, signer)?;
+    }
+    let name = &input.manifest.patch.name;
+    let path = opts.output.clone().unwrap_or_else(|| dir.join(format!("{name}.ko")));
+    write_atomic(&path, &module)?;
+    Ok(PackReport {
+        module: path,
+        size: module.len() as u64,
+        sha256: sha256(&module),
+        release: input.kernel.release.clone(),
+        functions: input.manifest.functions.len(),
+        signed: opts.sign.is_some(),
+    })
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    crate::manifest::to_hex(&Sha256::digest(bytes))
+}
+
+/// Either the whole new file or what was there before; readable by all as files of a build are.
+fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let mut temp = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(dir)?;
+        temp.write_all(content)?;
+        temp.as_file().sync_all()?;
+        temp.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    write().map_err(|e| io_error(path, &e))
+}
+
+/// LP1001 for a path.
+fn io_error(path: &Path, e: &std::io::Error) -> Error {
+    Error::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+}

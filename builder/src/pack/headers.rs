@@ -1,0 +1,165 @@
+//! The kernel's headers: found, of the right release, and usable wherever they were unpacked.
+//!
+//! Debian splits them: `linux-headers-R` (generated files) includes the Makefile of `linux-headers-ABI-common` by an
+//! absolute path, and both reach `scripts` and `tools` of `linux-kbuild-V` by links made for `/usr`. When packages
+//! were only unpacked, neither path leads anywhere. So kbuild is given a shadow: two temporary folders of links to the
+//! real entries, with `scripts` and `tools` pointing where they really are, and make is told the Makefile directly.
+//! The headers themselves are never changed.
+//!
+//! Refused: none found, or incomplete (LP4003), another release (LP4004).
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use super::{io_error, tool};
+use crate::error::{Error, Place, Result};
+
+/// Usable headers of one release.
+pub(super) struct Headers {
+    /// The folder `make -C` would be given; holds `.config` and `Module.symvers`.
+    objects: PathBuf,
+    /// The folder of the kernel's Makefile; the same as `objects` for headers that are not split.
+    source: PathBuf,
+    /// Folder with the `scripts` and `tools` to use, when the links in the headers lead nowhere.
+    kbuild: Option<PathBuf>,
+    /// The compiler the kernel was built with, as a path.
+    pub(super) compiler: PathBuf,
+    /// Hash that `CONFIG_MODULE_SIG_HASH` names, `sha256` if none.
+    pub(super) sign_hash: String,
+    /// Symbols modules may use.
+    pub(super) exported: BTreeSet<String>,
+}
+
+pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
+    let candidates = match given {
+        Some(dir) => vec![dir.to_path_buf()],
+        None => vec![
+            PathBuf::from(format!("/lib/modules/{release}/build")),
+            PathBuf::from(format!("/usr/src/linux-headers-{release}")),
+        ],
+    };
+    let Some(objects) = candidates.iter().find(|d| d.join("Makefile").is_file()) else {
+        let list: Vec<String> = candidates.iter().map(|d| d.display().to_string()).collect();
+        return Err(Error::new("LP4003", Place::default(), format!("no Makefile in {}", list.join(" or "))));
+    };
+    let objects = objects.canonicalize().map_err(|e| io_error(objects, &e))?;
+    check_release(&objects, release)?;
+    let source = source_of(&objects)?;
+    let kbuild = kbuild_of(&source)?;
+    let config = read(&objects, ".config").or_else(|_| read(&objects, "include/config/auto.conf"))?;
+    let compiler = config_string(&config, "CONFIG_CC_VERSION_TEXT")
+        .and_then(|text| text.split_whitespace().next())
+        .unwrap_or("gcc")
+        .to_owned();
+    let compiler = tool::find(&compiler)?;
+    tool::find("make")?;
+    tool::find("ld")?;
+    let sign_hash = config_string(&config, "CONFIG_MODULE_SIG_HASH").unwrap_or("sha256").to_owned();
+    let exported =
+        read(&objects, "Module.symvers")?.lines().filter_map(|l| l.split('\t').nth(1)).map(str::to_owned).collect();
+    Ok(Headers { objects, source, kbuild, compiler, sign_hash, exported })
+}
+
+impl Headers {
+    /// Makes the shadow in the empty folder `dir`. Returns the folder for `make -C` and the Makefile for `make -f`.
+    pub(super) fn shadow(&self, dir: &Path) -> Result<(PathBuf, PathBuf)> {
+        let source = dir.join("source");
+        self.link(&self.source, &source)?;
+        let objects = if self.objects == self.source {
+            source.clone()
+        } else {
+            let objects = dir.join("objects");
+            self.link(&self.objects, &objects)?;
+            objects
+        };
+        Ok((objects, source.join("Makefile")))
+    }
+
+    /// A folder of links to the entries of `from`.
+    fn link(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::create_dir(to).map_err(|e| io_error(to, &e))?;
+        for entry in fs::read_dir(from).map_err(|e| io_error(from, &e))? {
+            let entry = entry.map_err(|e| io_error(from, &e))?;
+            let name = entry.file_name();
+            let target = match (&self.kbuild, name.to_str()) {
+                (Some(kbuild), Some(part @ ("scripts" | "tools"))) => kbuild.join(part),
+                // With a vmlinux, kbuild would add BTF, and the module would depend on its being there.
+                (_, Some("vmlinux")) => continue,
+                _ => entry.path(),
+            };
+            let link = to.join(&name);
+            symlink(target, &link).map_err(|e| io_error(&link, &e))?;
+        }
+        Ok(())
+    }
+
+    /// A script of the kernel's build system.
+    pub(super) fn script(&self, name: &str) -> PathBuf {
+        let root = self.kbuild.as_ref().unwrap_or(&self.source);
+        let in_source = root.join("scripts").join(name);
+        // Programs are built into the object folder when the two are split.
+        if in_source.is_file() { in_source } else { self.objects.join("scripts").join(name) }
+    }
+}
+
+fn read(dir: &Path, name: &str) -> Result<String> {
+    let path = dir.join(name);
+    fs::read_to_string(&path).map_err(|e| {
+        Error::new("LP4003", Place::object(path.display().to_string()), format!("the headers are incomplete: {e}"))
+    })
+}
+
+fn check_release(objects: &Path, release: &str) -> Result<()> {
+    let text = read(objects, "include/generated/utsrelease.h")?;
+    let have = text.split('"').nth(1).unwrap_or("");
+    if have == release {
+        return Ok(());
+    }
+    let place = Place::object(objects.display().to_string());
+    Err(Error::new("LP4004", place, format!("these are of {have}, the patch is for {release}")))
+}
+
+/// The folder of the real Makefile: `objects` itself, or the one its Makefile includes, there or beside it.
+fn source_of(objects: &Path) -> Result<PathBuf> {
+    let own = read(objects, "Makefile")?;
+    let Some(included) = own.lines().find_map(|l| l.strip_prefix("include ")).filter(|_| own.lines().count() < 10)
+    else {
+        return Ok(objects.to_path_buf());
+    };
+    let included = Path::new(included.trim());
+    let folder = included.parent().unwrap_or(included);
+    // As unpacked below another root: the folder of the same name beside this one comes first.
+    let beside = folder.file_name().and_then(|name| Some(objects.parent()?.join(name)));
+    let candidates = [beside, Some(objects.join(folder))];
+    let found = candidates.into_iter().flatten().find(|d| d.join("Makefile").is_file());
+    found.map(|d| d.canonicalize().unwrap_or(d)).ok_or_else(|| {
+        let place = Place::object(objects.display().to_string());
+        Error::new("LP4003", place, format!("its Makefile includes {}, which is not there", included.display()))
+    })
+}
+
+/// The package with `scripts` and `tools`, when the link in the headers leads nowhere.
+fn kbuild_of(source: &Path) -> Result<Option<PathBuf>> {
+    let scripts = source.join("scripts");
+    if scripts.join("Makefile.build").is_file() {
+        return Ok(None);
+    }
+    let lost = || {
+        let place = Place::object(scripts.display().to_string());
+        Error::new("LP4003", place, "the kernel's build scripts are not there; on Debian install linux-kbuild")
+    };
+    // ../../lib/linux-kbuild-6.1/scripts: made for /usr/src, so the same below /usr is what it means.
+    let link = fs::read_link(&scripts).map_err(|_| lost())?;
+    let package = link.parent().and_then(Path::file_name).ok_or_else(lost)?;
+    let kbuild = Path::new("/usr/lib").join(package);
+    if kbuild.join("scripts/Makefile.build").is_file() { Ok(Some(kbuild)) } else { Err(lost()) }
+}
+
+/// The value of a string option.
+fn config_string<'a>(config: &'a str, option: &str) -> Option<&'a str> {
+    config.lines().find_map(|l| l.strip_prefix(option)?.strip_prefix("=\"")?.strip_suffix('"'))
+}

@@ -1,0 +1,70 @@
+//! The kernel's own build system links the module: version information, return thunks, retpolines and whatever else
+//! a release wants of a module come out as for any other.
+//!
+//! The result has no debug information and no path in it: the same input gives the same bytes in any folder, for any
+//! user, at any time.
+
+use std::{fs, path::Path};
+
+use super::{headers::Headers, input::Input, io_error, tool};
+use crate::error::{Error, Place, Result};
+
+const KBUILD: &str = include_str!("../../../templates/Kbuild.in");
+const MODULE: &str = include_str!("../../../templates/module.c.in");
+const MANIFEST: &str = include_str!("../../../templates/manifest.S");
+const HELPERS: &str = include_str!("../../../runtime-kmod/c/helpers.c");
+
+/// Makes the module and returns its bytes.
+pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8]) -> Result<Vec<u8>> {
+    let temp =
+        tempfile::Builder::new().prefix("lpbuild-pack-").tempdir().map_err(|e| io_error(&std::env::temp_dir(), &e))?;
+    // make cannot handle blanks and colons in paths.
+    let root = temp.path();
+    if root.to_str().is_none_or(|p| p.contains([' ', ':', '\t'])) {
+        let detail =
+            "the path of the temporary folder has a blank or colon in it, which make cannot handle; set TMPDIR";
+        return Err(Error::new("LP1001", Place::object(root.display().to_string()), detail));
+    }
+    let module = root.join("module");
+    fs::create_dir(&module).map_err(|e| io_error(&module, &e))?;
+    let name = &input.manifest.patch.name;
+    for (file, content) in [
+        ("Kbuild", render(KBUILD, input).as_bytes()),
+        ("lp-module.c", render(MODULE, input).as_bytes()),
+        ("lp-manifest.S", MANIFEST.as_bytes()),
+        ("lp-manifest.toml", input.manifest_text.as_bytes()),
+        ("lp-helpers.c", HELPERS.as_bytes()),
+        ("lp-runtime.o_shipped", runtime),
+        ("lp-patch.o_shipped", &input.object),
+        // modpost reads the command file of every part; these two were not compiled here.
+        (".lp-runtime.o.cmd", b""),
+        (".lp-patch.o.cmd", b""),
+    ] {
+        write(&module, file, content)?;
+    }
+
+    let (objects, makefile) = headers.shadow(root)?;
+    let mut make = tool::command("make");
+    make.arg("-C").arg(&objects).arg("-f").arg(&makefile).arg(format!("M={}", module.display()));
+    make.args(["ARCH=x86", "--no-print-directory"]);
+    make.arg(format!("CC={}", headers.compiler.display()));
+    // Behind the kernel's own flags: no debug information, in the file that modpost writes either, and no path.
+    let flags = format!("-g0 -ffile-prefix-map={0}/= -ffile-prefix-map={0}=.", root.display());
+    make.arg(format!("KCFLAGS={flags}")).arg("KAFLAGS=-g0").arg("modules");
+    tool::run(&mut make, "LP4006")?;
+    let made = module.join(format!("{name}.ko"));
+    fs::read(&made).map_err(|e| Error::new("LP4006", Place::object(format!("{name}.ko")), format!("not made: {e}")))
+}
+
+fn render(template: &str, input: &Input) -> String {
+    template
+        .replace("@NAME@", &input.manifest.patch.name)
+        .replace("@VERSION@", &input.manifest.patch.version)
+        .replace("@BUILD_ID@", &input.kernel.build_id)
+        .replace("@ABI@", &lpbuild_abi::ABI_VERSION.to_string())
+}
+
+fn write(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    fs::write(&path, content).map_err(|e| io_error(&path, &e))
+}

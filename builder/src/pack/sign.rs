@@ -1,0 +1,31 @@
+//! Signs a module with the kernel's `sign-file`, the way a kernel that enforces signatures wants it
+//! (Documentation/admin-guide/module-signing.rst). A signature is appended, so this comes last.
+
+use std::fs;
+
+use super::{Signer, headers::Headers, io_error, tool};
+use crate::error::{Error, Place, Result};
+
+/// What `sign-file` appends last (include/linux/module_signature.h, scripts/sign-file.c).
+const MARK: &[u8] = b"~Module signature appended~\n";
+
+pub(super) fn sign(module: &[u8], headers: &Headers, signer: &Signer) -> Result<Vec<u8>> {
+    let program = headers.script("sign-file");
+    if !program.is_file() {
+        return Err(Error::new("LP4008", Place::object(program.display().to_string()), "not there"));
+    }
+    let temp = tempfile::tempdir().map_err(|e| io_error(&std::env::temp_dir(), &e))?;
+    let file = temp.path().join("module.ko");
+    fs::write(&file, module).map_err(|e| io_error(&file, &e))?;
+    let mut c = tool::command(&program);
+    // A key with a passphrase or on a token (scripts/sign-file.c).
+    if let Some(pin) = std::env::var_os("KBUILD_SIGN_PIN") {
+        c.env("KBUILD_SIGN_PIN", pin);
+    }
+    tool::run(c.arg(&headers.sign_hash).arg(&signer.key).arg(&signer.cert).arg(&file), "LP4008")?;
+    let signed = fs::read(&file).map_err(|e| io_error(&file, &e))?;
+    if signed.starts_with(module) && signed.ends_with(MARK) {
+        return Ok(signed);
+    }
+    Err(Error::new("LP4008", Place::object(program.display().to_string()), "it appended no signature"))
+}

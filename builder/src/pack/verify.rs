@@ -1,0 +1,295 @@
+//! Reads the finished module again, with another ELF reader than the one that made its parts, and compares it with
+//! the manifest, the exported symbols of the kernel and the rules of the module loader.
+//!
+//! Input: the module's bytes. Output: nothing. Refused: LP4007, LP4009, LP4010, LP4011, all findings at once.
+
+use goblin::elf::{
+    Elf, Reloc,
+    reloc::{
+        R_X86_64_32, R_X86_64_32S, R_X86_64_64, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PC64, R_X86_64_PLT32, r_to_str,
+    },
+    section_header::{SHF_ALLOC, SHT_NOBITS, SHT_RELA, SectionHeader},
+    sym::STB_WEAK,
+};
+use lpbuild_abi as abi;
+
+use super::{headers::Headers, input::Input};
+use crate::{
+    error::{Error, Place, Problem, Result},
+    manifest::Function,
+};
+
+/// Checks everything; the error holds all problems found.
+pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<()> {
+    let name = format!("{}.ko", input.manifest.patch.name);
+    let elf = Elf::parse(module)
+        .map_err(|e| Error::new("LP4007", Place::object(&name), format!("goblin cannot read it: {e}")))?;
+    let mut v = Verifier { module, elf: &elf, name, problems: Vec::new() };
+    v.modinfo(input);
+    v.manifest(input);
+    v.patch_record(input);
+    for (i, f) in input.manifest.functions.iter().enumerate() {
+        v.function(i, f, &input.kernel.anchor);
+    }
+    v.ranges(input);
+    v.undefined(headers);
+    v.relocations();
+    if v.problems.is_empty() { Ok(()) } else { Err(Error { problems: v.problems }) }
+}
+
+struct Verifier<'a> {
+    module: &'a [u8],
+    elf: &'a Elf<'a>,
+    name: String,
+    problems: Vec<Problem>,
+}
+
+/// What a relocated field refers to.
+struct Target<'a> {
+    /// Name of the symbol; that of the section for a section symbol.
+    symbol: &'a str,
+    /// Index of the section it is in; 0: not in this module.
+    section: usize,
+    /// Offset from the symbol.
+    addend: i64,
+    /// Offset in the section.
+    offset: i64,
+}
+
+impl<'a> Verifier<'a> {
+    fn place(&self) -> Place {
+        Place::object(&self.name)
+    }
+    fn problem(&mut self, code: &str, place: Place, detail: impl Into<String>) {
+        self.problems.push(Problem::new(code, place, detail));
+    }
+    fn expect<T: PartialEq + std::fmt::Debug>(&mut self, code: &str, place: Place, what: &str, have: T, want: T) {
+        if have != want {
+            self.problem(code, place, format!("{what} is {have:?}, expected {want:?}"));
+        }
+    }
+
+    fn section_name(&self, header: &SectionHeader) -> &'a str {
+        self.elf.shdr_strtab.get_at(header.sh_name).unwrap_or("")
+    }
+    fn section(&self, name: &str) -> Option<(usize, &'a SectionHeader)> {
+        self.elf.section_headers.iter().enumerate().find(|(_, h)| self.section_name(h) == name)
+    }
+    fn bytes(&self, header: &SectionHeader) -> Option<&'a [u8]> {
+        if header.sh_type == SHT_NOBITS {
+            return None;
+        }
+        let start = usize::try_from(header.sh_offset).ok()?;
+        self.module.get(start..start.checked_add(usize::try_from(header.sh_size).ok()?)?)
+    }
+    /// Bytes of a section by name; a missing one is a problem and empty.
+    fn content(&mut self, name: &str) -> &'a [u8] {
+        let found = self.section(name).and_then(|(_, h)| self.bytes(h));
+        if found.is_none() {
+            let place = self.place().in_section(name);
+            self.problem("LP4007", place, "the section is missing");
+        }
+        found.unwrap_or(&[])
+    }
+
+    /// What the 8-byte field at `offset` of a section is filled with at load time.
+    fn pointer(&self, section: &str, offset: u64) -> Option<Target<'a>> {
+        let (index, _) = self.section(section)?;
+        let (_, relocs) = self
+            .elf
+            .shdr_relocs
+            .iter()
+            .find(|(i, _)| self.elf.section_headers.get(*i).is_some_and(|h| h.sh_info as usize == index))?;
+        let r = relocs.iter().find(|r| r.r_offset == offset && r.r_type == R_X86_64_64)?;
+        self.target(&r)
+    }
+    fn target(&self, r: &Reloc) -> Option<Target<'a>> {
+        let sym = self.elf.syms.get(r.r_sym)?;
+        let addend = r.r_addend.unwrap_or(0);
+        let section = if sym.st_shndx < 0xff00 { sym.st_shndx } else { 0 };
+        let symbol = match self.elf.strtab.get_at(sym.st_name) {
+            Some("") | None => self.elf.section_headers.get(section).map_or("", |h| self.section_name(h)),
+            Some(name) => name,
+        };
+        Some(Target { symbol, section, addend, offset: addend.wrapping_add(sym.st_value.cast_signed()) })
+    }
+    /// The NUL-terminated string a pointer leads to.
+    fn string(&self, t: &Target<'_>) -> Option<&'a str> {
+        let bytes = self.bytes(self.elf.section_headers.get(t.section)?)?;
+        let rest = bytes.get(usize::try_from(t.offset).ok()?..)?;
+        std::str::from_utf8(rest.split(|&b| b == 0).next()?).ok()
+    }
+
+    fn modinfo(&mut self, input: &Input) {
+        let text = self.content(".modinfo");
+        let m = &input.manifest.patch;
+        let abi = abi::ABI_VERSION.to_string();
+        for (key, want) in [
+            ("license", "GPL"),
+            ("version", &m.version),
+            ("name", &m.name),
+            ("lpbuild_name", &m.name),
+            ("lpbuild_build_id", &input.kernel.build_id),
+            ("lpbuild_abi", &abi),
+        ] {
+            let have = modinfo(text, key).unwrap_or("").to_owned();
+            let place = self.place().in_section(".modinfo");
+            self.expect("LP4007", place, key, have.as_str(), want);
+        }
+        let release = modinfo(text, "vermagic").and_then(|v| v.split(' ').next()).unwrap_or("");
+        let place = self.place().in_section(".modinfo");
+        self.expect("LP4007", place, "the release in vermagic", release, &input.kernel.release);
+    }
+
+    fn manifest(&mut self, input: &Input) {
+        let have = self.content(abi::SEC_MANIFEST);
+        if have != input.manifest_text.as_bytes() {
+            let place = self.place().in_section(abi::SEC_MANIFEST);
+            self.problem("LP4007", place, "the manifest in the module differs from the file");
+        }
+    }
+
+    fn patch_record(&mut self, input: &Input) {
+        let r = self.content(abi::SEC_PATCH);
+        let place = || Place::object(&input.manifest.patch.name).in_section(abi::SEC_PATCH);
+        let m = &input.manifest.patch;
+        self.expect("LP4009", place(), "size", r.len(), size_of::<abi::PatchRecord>());
+        self.expect("LP4009", place(), "magic", int(r, 0, 8), abi::MAGIC);
+        self.expect("LP4009", place(), "abi version", int(r, 8, 4), u64::from(abi::ABI_VERSION));
+        self.expect("LP4009", place(), "mode", int(r, 12, 1), m.mode.to_abi() as u64);
+        let id = r.get(16..16 + int(r, 13, 1) as usize).unwrap_or(&[]);
+        let id = crate::manifest::to_hex(id);
+        self.expect("LP4009", place(), "build id", id.as_str(), &input.kernel.build_id);
+        self.expect("LP4009", place(), "deadline", int(r, 48, 4), u64::from(m.deadline_ms));
+        self.expect("LP4009", place(), "functions", int(r, 52, 4), input.manifest.functions.len() as u64);
+        for (offset, section) in [(64, abi::SEC_FUNCS), (72, abi::SEC_RANGES)] {
+            let leads = self.pointer(abi::SEC_PATCH, offset).and_then(|t| {
+                let h = self.elf.section_headers.get(t.section)?;
+                Some((self.section_name(h), t.offset))
+            });
+            self.expect("LP4009", place().at(offset), "array", leads, Some((section, 0)));
+        }
+        for (offset, want) in [(80, m.name.as_str()), (88, m.version.as_str())] {
+            let have = self.pointer(abi::SEC_PATCH, offset).and_then(|t| self.string(&t));
+            self.expect("LP4009", place().at(offset), "string", have, Some(want));
+        }
+    }
+
+    fn function(&mut self, i: usize, f: &Function, anchor: &str) {
+        const SIZE: usize = size_of::<abi::FuncRecord>();
+        let Some(r) = self.section(abi::SEC_FUNCS).and_then(|(_, h)| self.bytes(h)?.get(i * SIZE..(i + 1) * SIZE))
+        else {
+            let place = Place::symbol(&self.name, &f.symbol).in_section(abi::SEC_FUNCS);
+            return self.problem("LP4009", place, "no record for this function");
+        };
+        let at = (i * SIZE) as u64;
+        let place = || Place::symbol(f.object.clone(), f.symbol.clone()).in_section(abi::SEC_FUNCS);
+        let name = self.pointer(abi::SEC_FUNCS, at + 16).and_then(|t| self.string(&t));
+        self.expect("LP4009", place(), "name", name, Some(f.symbol.as_str()));
+        let old = self.pointer(abi::SEC_FUNCS, at).map(|t| (t.symbol, t.addend));
+        self.expect("LP4009", place(), "address", old, f.anchor_offset.map(|o| (anchor, o)));
+        let new = self
+            .pointer(abi::SEC_FUNCS, at + 8)
+            .and_then(|t| self.elf.section_headers.get(t.section).map(|h| self.section_name(h)));
+        self.expect("LP4009", place(), "section of the new function", new, Some(abi::SEC_TEXT));
+        for (what, offset, len, want) in [
+            ("old size", 24, 4, u64::from(f.old_size)),
+            ("new size", 28, 4, u64::from(f.new_size)),
+            ("site offset", 32, 2, u64::from(f.site.offset)),
+            ("site size", 34, 1, u64::from(f.site.size)),
+            ("jump", 35, 1, f.site.jump.to_abi() as u64),
+        ] {
+            self.expect("LP4009", place(), what, int(r, offset, len), want);
+        }
+        let bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]);
+        let bytes = crate::manifest::to_hex(bytes);
+        self.expect("LP4009", place(), "original bytes", bytes.as_str(), &f.site.original);
+    }
+
+    /// Every function and every other piece of old code must be guarded.
+    fn ranges(&mut self, input: &Input) {
+        const SIZE: usize = size_of::<abi::RangeRecord>();
+        let section = self.content(abi::SEC_RANGES);
+        let have: Vec<(Option<i64>, u64, u64)> = section
+            .chunks_exact(SIZE)
+            .enumerate()
+            .map(|(i, r)| {
+                let start = self.pointer(abi::SEC_RANGES, (i * SIZE) as u64);
+                let start = start.filter(|t| t.symbol == input.kernel.anchor).map(|t| t.addend);
+                (start, int(r, 8, 4), int(r, 12, 4))
+            })
+            .collect();
+        for (i, f) in input.manifest.functions.iter().enumerate() {
+            let own = std::iter::once((f.symbol.as_str(), f.anchor_offset, f.old_size));
+            let pieces = f.pieces.iter().map(|p| (p.symbol.as_str(), p.anchor_offset, p.size));
+            for (symbol, start, size) in own.chain(pieces) {
+                if !have.iter().any(|&(s, len, func)| s == start && len >= u64::from(size) && func == i as u64) {
+                    let place = Place::symbol(f.object.clone(), symbol).in_section(abi::SEC_RANGES);
+                    self.problem("LP4009", place, "no range guards this code");
+                }
+            }
+        }
+    }
+
+    fn undefined(&mut self, headers: &Headers) {
+        // Index 0 is the null symbol.
+        for sym in self.elf.syms.iter().skip(1).filter(|s| s.st_shndx == 0 && s.st_bind() != STB_WEAK) {
+            let symbol = self.elf.strtab.get_at(sym.st_name).unwrap_or("");
+            if !headers.exported.contains(symbol) {
+                let place = Place::symbol(&self.name, symbol);
+                self.problem("LP4010", place, "not in Module.symvers");
+            }
+        }
+    }
+
+    /// The rules of `__apply_relocate_add` (arch/x86/kernel/module.c). It skips sections that are not loaded
+    /// (`apply_relocations`, kernel/module/main.c).
+    fn relocations(&mut self) {
+        let elf = self.elf;
+        for (i, relocs) in &elf.shdr_relocs {
+            let Some(header) = elf.section_headers.get(*i) else { continue };
+            let Some(target) = elf.section_headers.get(header.sh_info as usize) else { continue };
+            if target.sh_flags & u64::from(SHF_ALLOC) == 0 {
+                continue;
+            }
+            let section = self.section_name(target);
+            if header.sh_type != SHT_RELA {
+                let place = self.place().in_section(section);
+                self.problem("LP4011", place, "REL relocations; x86-64 modules have RELA");
+                continue;
+            }
+            let bytes = self.bytes(target).unwrap_or(&[]);
+            for r in relocs.iter() {
+                let len = match r.r_type {
+                    R_X86_64_NONE => 0,
+                    R_X86_64_64 | R_X86_64_PC64 => 8,
+                    R_X86_64_32 | R_X86_64_32S | R_X86_64_PC32 | R_X86_64_PLT32 => 4,
+                    other => {
+                        let place = self.place().in_section(section).at(r.r_offset);
+                        self.problem("LP4011", place, format!("type {}", r_to_str(other, elf.header.e_machine)));
+                        continue;
+                    }
+                };
+                let start = usize::try_from(r.r_offset).unwrap_or(usize::MAX);
+                let field = start.checked_add(len).and_then(|end| bytes.get(start..end));
+                if field.is_none_or(|f| f.iter().any(|&b| b != 0)) {
+                    let place = self.place().in_section(section).at(r.r_offset);
+                    self.problem("LP4011", place, "the relocated field is not zero, or outside its section");
+                }
+            }
+        }
+    }
+}
+
+/// The value of `key=` in `.modinfo`.
+fn modinfo<'a>(text: &'a [u8], key: &str) -> Option<&'a str> {
+    text.split(|&b| b == 0)
+        .filter_map(|entry| std::str::from_utf8(entry).ok())
+        .find_map(|entry| entry.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// A little-endian number of `len` bytes; all ones when it is not there, which no field holds.
+fn int(bytes: &[u8], offset: usize, len: usize) -> u64 {
+    let Some(field) = bytes.get(offset..offset + len) else { return u64::MAX };
+    field.iter().rev().fold(0, |v, &b| v << 8 | u64::from(b))
+}
