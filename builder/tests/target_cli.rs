@@ -80,7 +80,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let b = Self { dir: TempDir::new().unwrap() };
-        b.put("proc/sys/kernel/osrelease", &format!("{RELEASE}\n"));
+        b.put("proc/sys/kernel/osrelease", format!("{RELEASE}\n"));
         b.put("proc/sys/kernel/arch", "x86_64\n");
         b.put("proc/sys/kernel/modules_disabled", "0\n");
         b.put("proc/self/status", "Name:\tlpbuild\nCapEff:\t000001ffffffffff\n");
@@ -356,6 +356,8 @@ fn unload_refusals() {
     assert_eq!(fs::read_to_string(b.path("sys/kernel/lpbuild/fix_one/enabled")).unwrap().trim(), "0");
     assert_eq!(fs::read_to_string(b.path("sys/kernel/lpbuild/fix_one/deadline_ms")).unwrap().trim(), "1000");
 
+    b.patch("fix_one", &[("last_error", "LP5098: a reason of the future\n")]);
+    assert_eq!(b.unload("fix_one").codes, ["LP5119"]);
     b.patch("fix_one", &[]);
     b.unload("fix_one").refused(&["LP5114"]);
     b.patch("fix_one", &[("state", "reverted\n")]);

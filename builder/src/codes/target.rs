@@ -132,4 +132,11 @@ pub(super) static CODES: &[Code] = &[
         why: "The name in .modinfo and the name of the patch differ; sysfs and the log go by the former, lpbuild by the latter.",
         advice: "make the module again with lpbuild pack; a module is not renamed by editing it",
     },
+    Code {
+        id: "LP5119",
+        class: Refused,
+        title: "the runtime refused for a reason this lpbuild does not know",
+        why: "The module carries the runtime of the lpbuild that packed it; a newer one can have codes an older one lacks.",
+        advice: "use the lpbuild that made the module, whose explain knows the code",
+    },
 ];

@@ -157,7 +157,10 @@ fn lz4(stream: &[u8], size: usize) -> io::Result<Vec<u8>> {
         }
         let packed = u32::from_le_bytes(*head) as usize;
         let (block, behind) = body.split_at_checked(packed).ok_or_else(early)?;
-        // All blocks but the last are full.
+        // All blocks but the last are full, which bounds their number.
+        if !out.len().is_multiple_of(LZ4_BLOCK) {
+            return Err(damaged("a block behind one that is not full"));
+        }
         let room = LZ4_BLOCK.min(size.saturating_sub(out.len()));
         let unpacked = lz4_flex::block::decompress(block, room).map_err(|e| damaged(&e.to_string()))?;
         out.extend_from_slice(&unpacked);

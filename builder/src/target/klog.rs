@@ -25,6 +25,8 @@ pub struct KernelMessages {
     pub blockers: Vec<Blocker>,
     /// `NAME: text` by the module loader.
     pub loader: Vec<String>,
+    /// The log could not be opened.
+    pub unreadable: bool,
 }
 
 /// A place in the log.
@@ -45,7 +47,9 @@ impl Log {
     /// Everything since then about the module `name`.
     pub(super) fn about(mut self, name: &str) -> KernelMessages {
         let mut text = String::new();
-        let Some(file) = &mut self.file else { return KernelMessages::default() };
+        let Some(file) = &mut self.file else {
+            return KernelMessages { unreadable: true, ..KernelMessages::default() };
+        };
         let mut record = vec![0; MAX_RECORD];
         for _ in 0..MAX_RECORDS {
             match file.read(&mut record) {

@@ -53,7 +53,11 @@ fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: KernelMessages) 
     let mut problems: Vec<Problem> =
         log.refusals.iter().map(|(code, text)| runtime_problem(module.place(), code, text, &blockers)).collect();
     if problems.is_empty() {
-        let said = if log.loader.is_empty() { String::new() } else { format!(" ({})", log.loader.join("; ")) };
+        let said = match log.loader.as_slice() {
+            [] if log.unreadable => " (/dev/kmsg cannot be read, so its reason is unknown)".to_owned(),
+            [] => String::new(),
+            lines => format!(" ({})", lines.join("; ")),
+        };
         problems.push(match errno {
             Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG | Errno::KEYEXPIRED | Errno::KEYREVOKED => {
                 let signed = if module.signature.is_some() {
@@ -83,7 +87,7 @@ pub(super) fn runtime_problem(place: crate::error::Place, code: &str, text: &str
     }
     match codes::find(code) {
         Some(code) => Problem { code, place, detail },
-        None => Problem::new("LP5112", place, format!("{code}: {detail}")),
+        None => Problem::new("LP5119", place, format!("{code}: {detail}")),
     }
 }
 
