@@ -2,15 +2,18 @@
 //!
 //! `pipeline.rs` is the architecture; one folder per phase.
 
+pub mod bind;
 pub mod closure;
 pub mod codes;
 pub mod compare;
 pub mod correlate;
+pub mod emit;
 pub mod error;
 pub mod ingest;
 pub mod kernel;
 pub mod manifest;
 pub mod pack;
+pub mod pipeline;
 pub mod sites;
 pub mod symbolize;
 pub mod target;

@@ -40,4 +40,11 @@ pub(super) static CODES: &[Code] = &[
         why: "The manifest does not parse, has an unknown or missing key, or a value outside its range (docs/manifest.md).",
         advice: "write it again with lpbuild diff; manifests are not edited by hand",
     },
+    Code {
+        id: "LP1102",
+        class: Broken,
+        title: "no such code",
+        why: "lpbuild explain takes a code that an error printed.",
+        advice: "run lpbuild explain without a code for the list",
+    },
 ];

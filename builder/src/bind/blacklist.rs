@@ -1,0 +1,57 @@
+//! Code of the image that must not be replaced: what kprobes refuses, and what carries out the switch itself.
+//!
+//! Sources: kernel/kprobes.c (populate_kprobe_blacklist), arch/x86/kernel/kprobes/core.c, include/asm-generic/sections.h.
+
+use std::collections::BTreeMap;
+
+use lpbuild_abi as abi;
+
+use super::resolve::by_name;
+use crate::kernel::KernelImage;
+
+/// Address ranges with the reason.
+#[derive(Debug)]
+pub struct Blacklist {
+    ranges: Vec<(u64, u64, &'static str)>,
+    functions: BTreeMap<u64, &'static str>,
+}
+
+const AREAS: &[(&str, &str, &str)] = &[
+    ("__entry_text_start", "__entry_text_end", "it is entry code"),
+    ("__noinstr_text_start", "__noinstr_text_end", "it is noinstr code"),
+    ("__kprobes_text_start", "__kprobes_text_end", "it is in .kprobes.text"),
+    ("__irqentry_text_start", "__irqentry_text_end", "it is interrupt entry code"),
+];
+
+impl Blacklist {
+    /// Reads the lists of an image.
+    pub fn of(kernel: &KernelImage) -> Self {
+        let mut ranges = Vec::new();
+        for (start, end, why) in AREAS {
+            if let (Some(a), Some(b)) = (by_name(kernel, start), by_name(kernel, end)) {
+                ranges.push((a, b, *why));
+            }
+        }
+        let mut functions = BTreeMap::new();
+        if let (Some(a), Some(b)) = (by_name(kernel, "__start_kprobe_blacklist"), by_name(kernel, "__stop_kprobe_blacklist")) {
+            let len = usize::try_from(b.saturating_sub(a)).unwrap_or(0);
+            for entry in kernel.read(a, len).unwrap_or(&[]).chunks_exact(8) {
+                let address = entry.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+                functions.insert(address, "it is on the kprobe blacklist");
+            }
+        }
+        for name in abi::UNPATCHABLE {
+            for symbol in kernel.kallsyms().named(name) {
+                functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches");
+            }
+        }
+        Self { ranges, functions }
+    }
+
+    /// Why `[address, address + size)` must not be replaced, if so.
+    pub fn why(&self, address: u64, size: u64) -> Option<&'static str> {
+        let end = address.wrapping_add(size.max(1));
+        let listed = self.functions.range(address..end).next().map(|(_, why)| *why);
+        listed.or_else(|| self.ranges.iter().find(|(a, b, _)| address < *b && end > *a).map(|r| r.2))
+    }
+}

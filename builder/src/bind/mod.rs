@@ -1,0 +1,129 @@
+//! Patch set x kernel image -> [`Bound`]: the old code is the running code, and every address is proven or unambiguous.
+//!
+//! Run-pre matching places each section of the old objects in the image (`placement`), from there every reference of the
+//! patch gets an address (`resolve`). Addresses are kept relative to an exported anchor symbol, because KASLR moves the
+//! image as one piece (arch/x86/kernel/head64.c); per-CPU offsets are absolute and do not move.
+
+mod blacklist;
+mod placement;
+mod resolve;
+
+use lpbuild_abi as abi;
+
+use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
+use crate::correlate::OldAtom;
+use crate::error::{Error, Place, Problem, Result};
+use crate::kernel::KernelImage;
+
+pub use placement::Placement;
+pub use resolve::{How, Resolved};
+
+/// Exported in every kernel since 5.15 resp. 2.6 (kernel/printk/printk.c).
+const ANCHORS: &[&str] = &["_printk", "printk"];
+
+/// A patch set with addresses.
+#[derive(Debug)]
+pub struct Bound<'a> {
+    /// The image.
+    pub kernel: &'a KernelImage,
+    /// Name of the anchor.
+    pub anchor: &'static str,
+    /// Link-time address of the anchor.
+    pub anchor_address: u64,
+    /// Where each pair's old sections are, by pair.
+    pub placements: Vec<Placement>,
+    /// Kernel symbols the runtime needs, in the order of [`abi::IMPORTS`]; optional ones may be missing.
+    pub imports: Vec<(abi::Import, Option<u64>)>,
+    /// `__start_notes` and `__stop_notes`.
+    pub notes: (u64, u64),
+}
+
+impl Bound<'_> {
+    /// Distance from the anchor.
+    pub fn anchored(&self, address: u64) -> i64 {
+        address.wrapping_sub(self.anchor_address) as i64
+    }
+
+    /// Address of an old atom.
+    pub fn old_address(&self, pair: crate::closure::PairId, old: OldAtom) -> Option<u64> {
+        self.placements[pair.0 as usize].address(old.0)
+    }
+
+    /// Bytes of the image.
+    pub fn read(&self, address: u64, len: usize) -> Option<&[u8]> {
+        self.kernel.read(address, len)
+    }
+
+    /// Resolves a destination outside the patch.
+    pub fn resolve(&self, pairs: &[ObjectPair], from: &Item, dest: &Dest) -> Result<Resolved, Problem> {
+        resolve::resolve(self, pairs, from, dest)
+    }
+}
+
+/// Binds a patch set to a kernel, or says everything that does not fit.
+pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -> Result<Bound<'a>> {
+    let mut problems = Vec::new();
+    let (anchor, anchor_address) = find_anchor(kernel)?;
+    let placements: Vec<Placement> = pairs.iter().map(|p| placement::place(&p.old, kernel)).collect();
+    let mut imports = Vec::new();
+    for import in abi::IMPORTS {
+        let address = resolve::by_name(kernel, import.name);
+        if address.is_none() && !import.optional {
+            let place = Place::symbol(kernel.name(), import.name);
+            problems.push(Problem::new("LP3005", place, "the runtime calls it and kallsyms does not have it exactly once"));
+        }
+        imports.push((*import, address));
+    }
+    let notes = match (resolve::by_name(kernel, "__start_notes"), resolve::by_name(kernel, "__stop_notes")) {
+        (Some(a), Some(b)) if a < b => (a, b),
+        _ => {
+            let place = Place::symbol(kernel.name(), "__start_notes");
+            problems.push(Problem::new("LP3005", place, "the notes that hold the build id cannot be found"));
+            (0, 0)
+        }
+    };
+    let bound = Bound { kernel, anchor, anchor_address, placements, imports, notes };
+    let blacklist = blacklist::Blacklist::of(kernel);
+    for item in &set.items {
+        check_old(&bound, pairs, item, &blacklist, &mut problems);
+        let entry_edges = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement));
+        for edge in item.edges.iter().chain(entry_edges) {
+            if let Err(p) = bound.resolve(pairs, item, &edge.dest) {
+                problems.push(p);
+            }
+        }
+    }
+    problems.sort();
+    problems.dedup();
+    if problems.is_empty() { Ok(bound) } else { Err(Error { problems }) }
+}
+
+fn find_anchor(kernel: &KernelImage) -> Result<(&'static str, u64)> {
+    for name in ANCHORS {
+        if let Some(address) = resolve::by_name(kernel, name) {
+            return Ok((name, address));
+        }
+    }
+    Err(Error::new("LP3005", Place::object(kernel.name()), "neither _printk nor printk is in kallsyms exactly once"))
+}
+
+/// The old function, and every piece of it, must be what runs.
+fn check_old(bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, black: &blacklist::Blacklist, out: &mut Vec<Problem>) {
+    let Role::Replaces(old) = item.role else { return };
+    let pair = &pairs[item.pair.0 as usize];
+    let placement = &bound.placements[item.pair.0 as usize];
+    for atom in pair.old.atoms.iter().filter(|a| a.is_code() && crate::compare::parent_of(&pair.old, a.id) == old.0) {
+        let place = Place::symbol(&pair.name, &atom.name);
+        match placement.check(atom.id) {
+            Ok(()) => {}
+            Err(problem) => {
+                out.push(Problem::new(problem.0, place, problem.1));
+                continue;
+            }
+        }
+        let Some(address) = placement.address(atom.id) else { continue };
+        if let Some(why) = black.why(address, atom.size()) {
+            out.push(Problem::new("LP2007", place, why));
+        }
+    }
+}

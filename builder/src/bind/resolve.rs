@@ -1,0 +1,127 @@
+//! The address of each destination outside the patch, and how it was found.
+
+use super::Bound;
+use crate::closure::{Dest, Item, ObjectPair};
+use crate::error::{Place, Problem};
+use crate::kernel::{KernelImage, KernelSymbol};
+use crate::symbolize::Class;
+
+/// How an address was found; in the manifest as `resolved`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// Read back from a field of matching code.
+    RunPre,
+    /// Its section was placed by run-pre matching.
+    Section,
+    /// By name, which the image holds once.
+    Kallsyms,
+}
+
+impl How {
+    /// As in the manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            How::RunPre => "run-pre",
+            How::Section => "section",
+            How::Kallsyms => "kallsyms",
+        }
+    }
+}
+
+/// Where a destination is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// In the patch itself, or brought along as a constant.
+    InPatch,
+    /// Link-time address in the kernel image.
+    Image(u64, How),
+    /// Offset in the per-CPU area; does not move.
+    Percpu(u64, How),
+}
+
+/// The address of the one symbol of this name; of several, of the only global one.
+pub fn by_name(kernel: &KernelImage, name: &str) -> Option<u64> {
+    symbol_by_name(kernel, name).map(|s| s.addr)
+}
+
+fn symbol_by_name<'k>(kernel: &'k KernelImage, name: &str) -> Option<&'k KernelSymbol> {
+    let all: Vec<&KernelSymbol> = kernel.kallsyms().named(name).collect();
+    match &all[..] {
+        [one] => Some(one),
+        _ => {
+            let mut global = all.into_iter().filter(|s| !s.is_local());
+            let first = global.next()?;
+            global.next().is_none().then_some(first)
+        }
+    }
+}
+
+pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &Dest) -> Result<Resolved, Problem> {
+    let placement = &b.placements[from.pair.0 as usize];
+    match dest {
+        Dest::Carried(..) => Ok(Resolved::InPatch),
+        Dest::Constant(bytes) => Ok(match placement.constants.get(bytes) {
+            Some(address) => Resolved::Image(*address, How::RunPre),
+            None => Resolved::InPatch,
+        }),
+        Dest::Kernel(name, _) => {
+            if let Some(address) = placement.externs.get(name) {
+                return Ok(image_or_percpu(*address, How::RunPre));
+            }
+            match symbol_by_name(b.kernel, name) {
+                Some(s) if s.is_local() => {
+                    let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
+                    Err(Problem::new("LP3003", place, "the kernel image has it only as a local symbol of another file"))
+                }
+                Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
+                None => {
+                    let n = b.kernel.kallsyms().named(name).count();
+                    let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
+                    Err(Problem::new("LP3003", place, format!("the kernel image has {n} symbols of this name")))
+                }
+            }
+        }
+        Dest::Old(pair, old, _) => {
+            let object = &pairs[pair.0 as usize].old;
+            let placement = &b.placements[pair.0 as usize];
+            let atom = object.atom(old.0);
+            let place = Place::symbol(&pairs[pair.0 as usize].name, &atom.name);
+            if atom.is_code() {
+                if let Err((code, why)) = placement.check(old.0) {
+                    if code == "LP3004" {
+                        // Callers reach the strong definition, wherever it is.
+                        if let Some(address) = by_name(b.kernel, &atom.name) {
+                            return Ok(Resolved::Image(address, How::Kallsyms));
+                        }
+                    }
+                    // Code that differs only where it was not proven is still found by a name the image holds once.
+                    return match by_name(b.kernel, &atom.name).filter(|_| code == "LP3001") {
+                        Some(address) => Ok(Resolved::Image(address, How::Kallsyms)),
+                        None => Err(Problem::new(code, place, why)),
+                    };
+                }
+            }
+            let Some(address) = placement.address(old.0) else {
+                return match symbol_by_name(b.kernel, &atom.name) {
+                    Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
+                    None => {
+                        let n = b.kernel.kallsyms().named(&atom.name).count();
+                        let what = format!("no code shows where it is and the kernel image has {n} symbols of this name");
+                        Err(Problem::new("LP3003", place, what))
+                    }
+                };
+            };
+            let how = if placement.is_by_name(old.0) { How::Kallsyms } else { How::Section };
+            if object.class(atom.section) == Class::Percpu {
+                return Ok(Resolved::Percpu(address, how));
+            }
+            Ok(image_or_percpu(address, how))
+        }
+    }
+}
+
+/// Per-CPU offsets lie below the kernel image (arch/x86/kernel/vmlinux.lds.S places .data..percpu at 0).
+fn image_or_percpu(address: u64, how: How) -> Resolved {
+    const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+    if address < IMAGE_BASE { Resolved::Percpu(address, how) } else { Resolved::Image(address, how) }
+}

@@ -1,0 +1,197 @@
+//! `lpbuild diff OLD NEW`: compares two builds and writes a patch folder.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lpbuild::closure::Role;
+use lpbuild::emit::Options;
+use lpbuild::error::{Problem, Result};
+use lpbuild::kernel::KernelImage;
+use lpbuild::manifest::{Jump, Manifest, Mode, check_name};
+use lpbuild::pipeline::{self, Analysis, Source};
+use serde::Serialize;
+
+use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources};
+
+/// Compare two builds of kernel objects and describe the live patch between them.
+#[derive(Debug, clap::Args)]
+pub struct DiffArgs {
+    /// The build that runs: an object file, or a tree of them.
+    old: PathBuf,
+    /// The fixed build.
+    new: PathBuf,
+    /// Bind to this kernel image (vmlinux or vmlinuz): prove that the old code is what runs, and resolve every address.
+    #[arg(long, value_name = "IMAGE")]
+    kernel: Option<PathBuf>,
+    /// Write patch.o and manifest.toml to this folder; without it only report.
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    patch: PatchArgs,
+}
+
+/// Properties of the patch.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PatchArgs {
+    /// Name of the patch and of its module: [a-z][a-z0-9_]*.
+    #[arg(long, default_value = "livepatch", value_name = "NAME")]
+    name: String,
+    /// Version of the patch, free text.
+    #[arg(long = "patch-version", default_value = "1", value_name = "VERSION")]
+    version: String,
+    /// Milliseconds after which applying or reverting gives up when the functions are busy.
+    #[arg(long, default_value_t = 10_000, value_name = "MS")]
+    deadline_ms: u32,
+    /// Form of the jumps: rel32 (5 bytes) or abs64 (12 bytes, any distance).
+    #[arg(long, default_value = "rel32", value_parser = ["rel32", "abs64"])]
+    jump: String,
+}
+
+impl PatchArgs {
+    /// As the pipeline takes them.
+    pub fn options(&self) -> Result<Options> {
+        check_name(&self.name, "--name")?;
+        Ok(Options {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            mode: Mode::StopMachine,
+            deadline_ms: self.deadline_ms,
+            jump: if self.jump == "abs64" { Jump::Abs64 } else { Jump::Rel32 },
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    changed: Vec<Changed>,
+    new: Vec<New>,
+    ignored: Vec<&'a lpbuild::compare::Ignored>,
+    refused: Vec<Problem>,
+    timings_us: Vec<(&'static str, u64)>,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    object: String,
+    symbol: String,
+    reason: String,
+    old_size: u64,
+    new_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    site: Option<SiteRecord>,
+}
+
+#[derive(Serialize)]
+struct SiteRecord {
+    offset: u16,
+    size: u8,
+    jump: Jump,
+    rule: &'static str,
+}
+
+#[derive(Serialize)]
+struct New {
+    object: String,
+    symbol: String,
+    reason: String,
+    new_size: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &DiffArgs) -> Result<ExitCode> {
+    let options = args.patch.options()?;
+    let sources = sources::read(&args.old, &args.new)?;
+    let mut analysis = pipeline::analyse(&sources, &options)?;
+    let mut manifest = None;
+    let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
+    if !nothing && analysis.refused.is_empty() {
+        let kernel = args.kernel.as_deref().map(KernelImage::open).transpose()?;
+        match pipeline::produce(&mut analysis, kernel.as_ref(), &options) {
+            Ok(output) => {
+                if let Some(dir) = &args.output {
+                    let differing: Vec<Source> = sources.into_iter().filter(|s| s.old != s.new).collect();
+                    folder::write(dir, &output, if kernel.is_none() { &differing } else { &[] })?;
+                }
+                manifest = Some(output.manifest);
+            }
+            Err(e) if e.exit_code() == EXIT_REFUSED => analysis.refused = e.problems,
+            Err(e) => return Err(e),
+        }
+    }
+    let report = report(&analysis);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+    } else {
+        print(&report, manifest.as_ref(), args);
+    }
+    Ok(if !analysis.refused.is_empty() {
+        for problem in &analysis.refused {
+            eprintln!("refused: {problem}");
+        }
+        ExitCode::from(EXIT_REFUSED)
+    } else if nothing {
+        eprintln!("nothing changed: no function differs");
+        ExitCode::from(EXIT_NOTHING)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn report(analysis: &Analysis) -> Report<'_> {
+    let (mut changed, mut new) = (Vec::new(), Vec::new());
+    for (index, item) in analysis.set.items.iter().enumerate() {
+        let pair = &analysis.pairs[item.pair.0 as usize];
+        let atom = pair.new.atom(item.atom.0);
+        match item.role {
+            Role::Replaces(old) => {
+                let site = analysis.sites.iter().find(|(i, _)| *i == index);
+                changed.push(Changed {
+                    object: pair.name.clone(),
+                    symbol: atom.name.clone(),
+                    reason: item.why.clone(),
+                    old_size: pair.old.atom(old.0).size(),
+                    new_size: atom.size(),
+                    site: site.map(|(_, s)| SiteRecord { offset: s.offset, size: s.size, jump: s.jump, rule: s.rule.name() }),
+                });
+            }
+            Role::Piece => {}
+            Role::NewFunction | Role::Data => new.push(New {
+                object: pair.name.clone(),
+                symbol: atom.name.clone(),
+                reason: item.why.clone(),
+                new_size: atom.size(),
+            }),
+        }
+    }
+    Report {
+        changed,
+        new,
+        ignored: analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).collect(),
+        refused: analysis.refused.clone(),
+        timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
+    }
+}
+
+fn print(report: &Report<'_>, manifest: Option<&Manifest>, args: &DiffArgs) {
+    for c in &report.changed {
+        let site = c.site.as_ref().map_or(String::new(), |s| format!(", jump at +{:#x} ({} bytes, {})", s.offset, s.size, s.rule));
+        println!("changed  {}: {}: {}; {} -> {} bytes{site}", c.object, c.symbol, c.reason, c.old_size, c.new_size);
+    }
+    for n in &report.new {
+        println!("new      {}: {}: {}; {} bytes", n.object, n.symbol, n.reason, n.new_size);
+    }
+    for i in &report.ignored {
+        println!("ignored  {}: {}: {}", i.object, i.symbol, i.reason);
+    }
+    let Some(manifest) = manifest else { return };
+    match &manifest.kernel {
+        Some(k) => println!("bound to {} (build id {})", k.release, k.build_id),
+        None => println!("symbolic: bind it with lpbuild pack --kernel IMAGE"),
+    }
+    if let Some(dir) = &args.output {
+        println!("wrote {}", dir.display());
+    }
+}

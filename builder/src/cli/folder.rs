@@ -1,0 +1,80 @@
+//! The output folder of `lpbuild diff`: written beside its place first, then moved there in one step.
+//!
+//! A symbolic patch (no `--kernel`) also keeps the compared objects, so that `lpbuild pack --kernel` can bind it.
+
+use std::path::{Path, PathBuf};
+
+use lpbuild::emit::Output;
+use lpbuild::error::{Error, Place, Result};
+use lpbuild::manifest::Manifest;
+use lpbuild::pipeline::{Source, digest};
+
+use super::sources::io;
+
+const MANIFEST: &str = "manifest.toml";
+const PATCH: &str = "patch.o";
+const OBJECTS: &str = "objects";
+
+/// Writes a patch folder; an older one in the same place is replaced, anything else is not touched.
+pub fn write(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
+    if dir.exists() && !dir.join(MANIFEST).is_file() && std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.next().is_some() {
+        let what = "the output folder exists, is not empty and is no patch folder; it was left alone";
+        return Err(Error::new("LP1001", Place::object(dir.display().to_string()), what));
+    }
+    let parent = match dir.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).map_err(|e| io(parent, &e))?;
+    let staging = tempfile::Builder::new().prefix(".lpbuild-").tempdir_in(parent).map_err(|e| io(parent, &e))?;
+    let new = staging.path().join("new");
+    fill(&new, output, objects)?;
+    if dir.exists() {
+        std::fs::rename(dir, staging.path().join("old")).map_err(|e| io(dir, &e))?;
+    }
+    std::fs::rename(&new, dir).map_err(|e| io(dir, &e))
+}
+
+fn fill(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
+    let put = |path: PathBuf, bytes: &[u8]| -> Result<()> {
+        let parent = path.parent().unwrap_or(dir);
+        std::fs::create_dir_all(parent).map_err(|e| io(parent, &e))?;
+        std::fs::write(&path, bytes).map_err(|e| io(&path, &e))
+    };
+    put(dir.join(PATCH), &output.patch_o)?;
+    put(dir.join(MANIFEST), output.manifest.to_toml()?.as_bytes())?;
+    for source in objects {
+        put(dir.join(OBJECTS).join("old").join(&source.name), &source.old)?;
+        put(dir.join(OBJECTS).join("new").join(&source.name), &source.new)?;
+    }
+    Ok(())
+}
+
+/// Reads the manifest of a patch folder.
+pub fn manifest(dir: &Path) -> Result<Manifest> {
+    let path = dir.join(MANIFEST);
+    let text = std::fs::read_to_string(&path).map_err(|e| io(&path, &e))?;
+    Manifest::parse(&text, &path.display().to_string())
+}
+
+/// Reads the compared objects of a symbolic patch folder and checks that they are still the ones the manifest names.
+pub fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
+    let mut out = Vec::new();
+    for input in &manifest.inputs {
+        let inside = !input.source.starts_with('/') && !input.source.split('/').any(|p| p == "..");
+        if !inside {
+            let what = format!("the input {:?} is not a path inside the folder", input.source);
+            return Err(Error::new("LP1101", Place::object(dir.join(MANIFEST).display().to_string()), what));
+        }
+        let old_path = dir.join(OBJECTS).join("old").join(&input.source);
+        let new_path = dir.join(OBJECTS).join("new").join(&input.source);
+        let old = std::fs::read(&old_path).map_err(|e| io(&old_path, &e))?;
+        let new = std::fs::read(&new_path).map_err(|e| io(&new_path, &e))?;
+        if digest(&old) != input.old_sha256 || digest(&new) != input.new_sha256 {
+            let what = format!("{} is not the object the manifest was made from", input.source);
+            return Err(Error::new("LP1101", Place::object(dir.join(MANIFEST).display().to_string()), what));
+        }
+        out.push(Source { name: input.source.clone(), old_path, new_path, old, new });
+    }
+    Ok(out)
+}

@@ -1,0 +1,57 @@
+//! `lpbuild pack DIR`: makes the module; binds a symbolic patch first when a kernel is given.
+
+use std::process::ExitCode;
+
+use lpbuild::emit::Options;
+use lpbuild::error::Result;
+use lpbuild::kernel::KernelImage;
+use lpbuild::manifest::{Jump, Manifest};
+use lpbuild::pack::{PackArgs, pack};
+use lpbuild::pipeline;
+
+use super::{folder, sources::io};
+
+/// Runs the command.
+pub fn run(args: &PackArgs) -> Result<ExitCode> {
+    let mut options = args.options();
+    let report = match &args.kernel {
+        None => pack(&args.dir, &options)?,
+        Some(image) => {
+            let manifest = folder::manifest(&args.dir)?;
+            let objects = folder::objects(&args.dir, &manifest)?;
+            let patch = patch_options(&manifest);
+            let mut analysis = pipeline::analyse(&objects, &patch)?;
+            pipeline::refuse(std::mem::take(&mut analysis.refused))?;
+            let kernel = KernelImage::open(image)?;
+            let output = pipeline::produce(&mut analysis, Some(&kernel), &patch)?;
+            let bound = tempfile::tempdir().map_err(|e| io(&std::env::temp_dir(), &e))?;
+            let dir = bound.path().join("patch");
+            folder::write(&dir, &output, &[])?;
+            let name = format!("{}.ko", manifest.patch.name);
+            options.output.get_or_insert_with(|| args.dir.join(name));
+            pack(&dir, &options)?
+        }
+    };
+    println!(
+        "{}: {} bytes for {}, {} function(s), sha256 {}{}",
+        report.module.display(),
+        report.size,
+        report.release,
+        report.functions,
+        report.sha256,
+        if report.signed { ", signed" } else { "" },
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The options a manifest was made with.
+fn patch_options(m: &Manifest) -> Options {
+    let abs64 = m.functions.iter().any(|f| f.site.jump == Jump::Abs64);
+    Options {
+        name: m.patch.name.clone(),
+        version: m.patch.version.clone(),
+        mode: m.patch.mode,
+        deadline_ms: m.patch.deadline_ms,
+        jump: if abs64 { Jump::Abs64 } else { Jump::Rel32 },
+    }
+}

@@ -1,0 +1,75 @@
+//! Finds the object pairs `lpbuild diff OLD NEW` is about: two objects, or two trees with the same relative paths.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lpbuild::error::{Error, Place, Problem, Result};
+use lpbuild::pipeline::Source;
+
+/// Objects of a build that are made from others, or are not part of the kernel proper.
+const DERIVED: &[&str] = &["vmlinux.o", ".tmp_vmlinux.o", "built-in.o"];
+
+/// Reads the pairs.
+pub fn read(old: &Path, new: &Path) -> Result<Vec<Source>> {
+    match (old.is_dir(), new.is_dir()) {
+        (false, false) => {
+            let name = new.file_name().unwrap_or(new.as_os_str()).to_string_lossy().into_owned();
+            Ok(vec![pair(name, old, new)?])
+        }
+        (true, true) => read_trees(old, new),
+        (old_is_dir, _) => {
+            let (dir, file) = if old_is_dir { (old, new) } else { (new, old) };
+            let what = format!("{} is a folder and {} is not", dir.display(), file.display());
+            Err(Error::new("LP2004", Place::object(file.display().to_string()), what))
+        }
+    }
+}
+
+fn pair(name: String, old: &Path, new: &Path) -> Result<Source> {
+    let read = |p: &Path| std::fs::read(p).map_err(|e| io(p, &e));
+    Ok(Source { old: read(old)?, new: read(new)?, name, old_path: old.to_owned(), new_path: new.to_owned() })
+}
+
+fn read_trees(old: &Path, new: &Path) -> Result<Vec<Source>> {
+    let (olds, news) = (objects_below(old)?, objects_below(new)?);
+    let alone = |mine: &BTreeMap<String, PathBuf>, other: &BTreeMap<String, PathBuf>, side: &str| -> Vec<Problem> {
+        let missing = mine.keys().filter(|k| !other.contains_key(*k));
+        missing.map(|k| Problem::new("LP2004", Place::object(k), format!("only the {side} tree has it"))).collect()
+    };
+    let mut problems = alone(&olds, &news, "old");
+    problems.extend(alone(&news, &olds, "new"));
+    if !problems.is_empty() {
+        return Err(Error { problems });
+    }
+    if olds.is_empty() {
+        let what = format!("there is no object file below {}", old.display());
+        return Err(Error::new("LP2004", Place::object(old.display().to_string()), what));
+    }
+    olds.iter().map(|(name, path)| pair(name.clone(), path, &news[name])).collect()
+}
+
+fn objects_below(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(|e| io(&folder, &e))? {
+            let entry = entry.map_err(|e| io(&folder, &e))?;
+            let kind = entry.file_type().map_err(|e| io(&entry.path(), &e))?;
+            let path = entry.path();
+            let name = entry.file_name();
+            let is_object = path.extension().is_some_and(|e| e == "o");
+            if kind.is_dir() {
+                folders.push(path);
+            } else if is_object && !DERIVED.iter().any(|d| name == *d) {
+                let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+                found.insert(relative, path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// An I/O error with its path.
+pub fn io(path: &Path, e: &std::io::Error) -> Error {
+    Error::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+}

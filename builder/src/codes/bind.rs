@@ -1,0 +1,44 @@
+//! LP30xx: a patch that does not bind to the kernel image.
+
+use super::{Class::Refused, Code};
+
+pub(super) static CODES: &[Code] = &[
+    Code {
+        id: "LP3001",
+        class: Refused,
+        title: "the old code is not the running code",
+        why: "Run-pre matching compares the old build of every replaced function with the kernel image, byte by byte apart \
+              from relocated fields. A difference means another compiler, configuration or source.",
+        advice: "build the old objects from this kernel's source and configuration with its compiler",
+    },
+    Code {
+        id: "LP3002",
+        class: Refused,
+        title: "contradictory address",
+        why: "Different functions of the object show different addresses for the same thing in the kernel image.",
+        advice: "check that the old objects belong to this kernel",
+    },
+    Code {
+        id: "LP3003",
+        class: Refused,
+        title: "symbol cannot be resolved",
+        why: "The kernel image has no symbol of this name, or several, and no function of the old build shows which is meant. \
+              Symbols of modules cannot be referred to: their addresses are not known before the module is loaded.",
+        advice: "refer to a symbol the kernel image holds exactly once",
+    },
+    Code {
+        id: "LP3004",
+        class: Refused,
+        title: "weak function is overridden",
+        why: "Another object defines this function strongly, so the code in this object is never called.",
+        advice: "patch the definition that is used",
+    },
+    Code {
+        id: "LP3005",
+        class: Refused,
+        title: "this kernel lacks something lpbuild needs",
+        why: "Every address is given relative to an exported symbol, and the runtime needs a few kernel functions \
+              (stack_trace_save_tsk_reliable needs CONFIG_STACKTRACE and a reliable unwinder).",
+        advice: "use a kernel with CONFIG_UNWINDER_ORC, CONFIG_STACKTRACE and CONFIG_KALLSYMS",
+    },
+];

@@ -1,0 +1,289 @@
+//! Carried code and data, and the special-section entries that belong to it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use lpbuild_abi as abi;
+
+use super::writer::{Base, Kind, Writer};
+use super::{Input, Spot, all_edges, is_code, outside};
+use crate::closure::{Dest, Edge, Item, PairId};
+use crate::correlate::NewAtom;
+use crate::error::{Error, Place, Problem, Result};
+use crate::ingest::reloc;
+use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage};
+
+/// Where everything went.
+#[derive(Debug, Default)]
+pub struct Layout {
+    /// Carried atoms.
+    pub items: HashMap<(PairId, NewAtom), Spot>,
+    /// Strings and constants brought along: by content, with the first item that needs them.
+    pub constants: BTreeMap<Vec<u8>, (Spot, usize)>,
+}
+
+const ORC_ENTRY: usize = 6;
+
+/// Writes all content of the patch.
+pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
+    let mut layout = Layout::default();
+    let mut islands: Vec<Islands> = Vec::new();
+    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    for item in &input.set.items {
+        islands.push(if is_code(item) { place_code(w, input, item, &mut layout)? } else { place_data(w, input, item, &mut layout) });
+    }
+    // One byte behind the last function, so that the end of the text is not the address of anything else.
+    w.append_code(text, &[0xcc], 1);
+    place_constants(w, input, &mut layout)?;
+    for (item, islands) in input.set.items.iter().zip(&islands) {
+        let spot = layout.items[&(item.pair, item.atom)];
+        for edge in &item.edges {
+            if let Some(at) = islands.of(edge) {
+                link(w, input, &layout, item, edge, Spot { section: spot.section, offset: at }, true)?;
+            } else {
+                link(w, input, &layout, item, edge, Spot { section: spot.section, offset: spot.offset + edge.field.at }, false)?;
+            }
+        }
+        write_entries(w, input, &layout, item, spot, islands)?;
+    }
+    Ok(layout)
+}
+
+/// Trampolines for two-byte jumps that leave a function.
+#[derive(Default)]
+struct Islands {
+    /// Offset in the section of the 32-bit displacement, by the offset of the short jump's field in the atom.
+    fields: BTreeMap<u64, u64>,
+    /// First byte before and one past the last byte behind the function, offsets in the section.
+    span: Option<(u64, u64)>,
+}
+
+impl Islands {
+    fn of(&self, edge: &Edge) -> Option<u64> {
+        self.fields.get(&edge.field.at).copied()
+    }
+}
+
+const ISLAND: u64 = 5;
+
+fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout) -> Result<Islands> {
+    let object = &input.pairs[item.pair.0 as usize].new;
+    let atom = object.atom(item.atom.0);
+    let mut bytes = object.bytes(item.atom.0).to_vec();
+    for edge in &item.edges {
+        if !stays(item, edge) {
+            blank(&mut bytes, edge);
+        }
+    }
+    let short: Vec<&Edge> = item.edges.iter().filter(|e| e.field.width == 1 && !stays(item, e)).collect();
+    let size = bytes.len() as u64;
+    let (mut before, mut behind) = (Vec::new(), Vec::new());
+    for edge in &short {
+        let next = edge.field.at + u64::from(edge.field.bias);
+        // Behind the function when the jump reaches that far, else before it.
+        let at = size + behind.len() as u64 * ISLAND;
+        if at - next <= 127 {
+            bytes[edge.field.at as usize] = (at - next) as u8;
+            behind.push(edge.field.at);
+        } else if next + (before.len() as u64 + 1) * ISLAND <= 128 {
+            let back = next + (before.len() as u64 + 1) * ISLAND;
+            bytes[edge.field.at as usize] = (back as u8).wrapping_neg();
+            before.push(edge.field.at);
+        } else {
+            let place = Place::symbol(&object.image.name, &atom.name).at(edge.field.at);
+            return Err(Error::new("LP2012", place, "a short jump leaves the function"));
+        }
+    }
+    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    // int3 behind every function: the ORC terminator has an address of its own.
+    w.append_code(text, &[0xcc], 1);
+    let lead = (before.len() as u64 * ISLAND).next_multiple_of(16);
+    let head = w.append_code(text, &vec![0xcc; lead as usize], 16);
+    let start = w.append_code(text, &bytes, 16);
+    let mut islands = Islands::default();
+    for (i, field) in before.iter().enumerate() {
+        islands.fields.insert(*field, start - (i as u64 + 1) * ISLAND + 1);
+    }
+    for field in behind {
+        let at = w.append_code(text, &[0xe9, 0, 0, 0, 0], 1);
+        islands.fields.insert(field, at + 1);
+    }
+    islands.span = Some((if before.is_empty() { start } else { head }, w.len(text)));
+    for at in islands.fields.values().filter(|at| **at < start) {
+        w.patch(text, at - 1, &[0xe9, 0, 0, 0, 0]);
+    }
+    if !atom.name.contains('+') {
+        w.define(&atom.name, text, start, size, true, false);
+    }
+    layout.items.insert((item.pair, item.atom), Spot { section: text, offset: start });
+    Ok(islands)
+}
+
+fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout) -> Islands {
+    let object = &input.pairs[item.pair.0 as usize].new;
+    let atom = object.atom(item.atom.0);
+    let own = object.section(atom.section);
+    // Alignment the object has in its section, at least that of its address.
+    let align = (1u64 << atom.start.trailing_zeros().min(12)).min(own.align);
+    let (section, zeroed) = match object.class(atom.section) {
+        Class::Rodata => (w.section(".rodata.lpbuild", Kind::ReadOnly), false),
+        Class::Bss => (w.section(".bss.lpbuild", Kind::Zeroed), true),
+        Class::Percpu => (w.section(".data..percpu", Kind::Writable), false),
+        // Walked by the module loader under this name (kernel/module/main.c, find_module_sections).
+        _ if own.name == "__dyndbg" => (w.section("__dyndbg", Kind::Writable), false),
+        _ => (w.section(".data.lpbuild", Kind::Writable), false),
+    };
+    let offset = if zeroed {
+        w.append_zeroed(section, atom.size(), align)
+    } else {
+        let mut bytes = object.bytes(item.atom.0).to_vec();
+        bytes.resize(atom.size() as usize, 0);
+        for edge in &item.edges {
+            blank(&mut bytes, edge);
+        }
+        w.append(section, &bytes, align)
+    };
+    if !atom.name.contains('+') {
+        w.define(&atom.name, section, offset, atom.size(), false, false);
+    }
+    layout.items.insert((item.pair, item.atom), Spot { section, offset });
+    Islands::default()
+}
+
+/// A resolved branch within the function needs no relocation: the function moves as one piece.
+fn stays(item: &Item, edge: &Edge) -> bool {
+    edge.field.kind == RefKind::Resolved && matches!(edge.dest, Dest::Carried(p, n, _) if p == item.pair && n == item.atom)
+}
+
+fn blank(bytes: &mut [u8], edge: &Edge) {
+    let at = edge.field.at as usize;
+    if let Some(field) = bytes.get_mut(at..at + usize::from(edge.field.width)) {
+        field.fill(0);
+    }
+}
+
+/// Strings and constants the kernel image does not hold, or that cannot be found in it.
+fn place_constants(w: &mut Writer, input: Input<'_>, layout: &mut Layout) -> Result<()> {
+    for (index, item) in input.set.items.iter().enumerate() {
+        for edge in all_edges(item) {
+            let Dest::Constant(bytes) = &edge.dest else { continue };
+            if layout.constants.contains_key(bytes) || outside(input, item, &edge.dest)?.is_some() {
+                continue;
+            }
+            let section = w.section(".rodata.lpbuild", Kind::ReadOnly);
+            let align = if bytes.len().is_power_of_two() && bytes.len() <= 64 { bytes.len() as u64 } else { 1 };
+            let offset = w.append(section, bytes, align);
+            layout.constants.insert(bytes.clone(), (Spot { section, offset }, index));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the relocation of one reference. `island`: the field is the displacement of a trampoline.
+fn link(w: &mut Writer, input: Input<'_>, layout: &Layout, item: &Item, edge: &Edge, at: Spot, island: bool) -> Result<()> {
+    if stays(item, edge) {
+        return Ok(());
+    }
+    let (base, offset) = destination(input, layout, item, &edge.dest)?;
+    let (kind, bias) = match edge.field.kind {
+        _ if island => (reloc::PLT32, 4),
+        RefKind::Reloc(kind) => (kind, i64::from(edge.field.bias)),
+        RefKind::Resolved if edge.field.usage == Usage::Branch => (reloc::PLT32, i64::from(edge.field.bias)),
+        RefKind::Resolved => (reloc::PC32, i64::from(edge.field.bias)),
+    };
+    w.relocate(at.section, at.offset, kind, &base, offset.wrapping_sub(bias));
+    Ok(())
+}
+
+fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> Result<(Base, i64), Problem> {
+    if let Some(found) = outside(input, item, dest)? {
+        return Ok(found);
+    }
+    let missing = || {
+        let pair = &input.pairs[item.pair.0 as usize];
+        Problem::new("LP1000", Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), "a reference leads nowhere")
+    };
+    match dest {
+        Dest::Carried(pair, atom, delta) => {
+            let spot = layout.items.get(&(*pair, *atom)).ok_or_else(missing)?;
+            Ok((Base::Section(spot.section), spot.offset as i64 + delta))
+        }
+        Dest::Constant(bytes) => {
+            let (spot, _) = layout.constants.get(bytes).ok_or_else(missing)?;
+            Ok((Base::Section(spot.section), spot.offset as i64))
+        }
+        Dest::Old(..) | Dest::Kernel(..) => Err(missing()),
+    }
+}
+
+fn write_entries(w: &mut Writer, input: Input<'_>, layout: &Layout, item: &Item, spot: Spot, islands: &Islands) -> Result<()> {
+    let object = &input.pairs[item.pair.0 as usize].new;
+    for carried in &item.entries {
+        let entry = &object.entries[carried.entry.0 as usize];
+        if entry.table == Table::OrcIp {
+            continue;
+        }
+        let own = object.section(entry.section);
+        let section = w.section(&own.name, if own.is_write() { Kind::Writable } else { Kind::ReadOnly });
+        let mut bytes = entry.bytes.clone();
+        for edge in &carried.edges {
+            blank(&mut bytes, edge);
+        }
+        let at = w.append(section, &bytes, own.align.min(16));
+        for edge in &carried.edges {
+            link(w, input, layout, item, edge, Spot { section, offset: at + edge.field.at }, false)?;
+        }
+        if let Some(replacement) = &entry.replacement {
+            let code = w.section(".altinstr_replacement", Kind::Code);
+            let mut bytes = replacement.bytes.clone();
+            for edge in &carried.replacement {
+                blank(&mut bytes, edge);
+            }
+            let there = w.append_code(code, &bytes, 1);
+            for edge in &carried.replacement {
+                link(w, input, layout, item, edge, Spot { section: code, offset: there + edge.field.at }, false)?;
+            }
+            w.relocate(section, at + 4, reloc::PC32, &Base::Section(code), there as i64);
+        }
+    }
+    if is_code(item) {
+        write_orc(w, object, item, spot, islands);
+    }
+    Ok(())
+}
+
+/// Unwind entries of a function: the state at its start, its own, and a terminator behind it.
+fn write_orc(w: &mut Writer, object: &Object, item: &Item, spot: Spot, islands: &Islands) {
+    let atom = object.atom(item.atom.0);
+    let orc = |e: &Entry| e.bytes.get(4..4 + ORC_ENTRY).map(<[u8]>::to_vec);
+    let own: Vec<(u64, Vec<u8>)> = item
+        .entries
+        .iter()
+        .map(|e| &object.entries[e.entry.0 as usize])
+        .filter(|e| e.table == Table::OrcIp)
+        .filter_map(|e| Some((e.owner?.delta as u64, orc(e)?)))
+        .collect();
+    let all = object.entries.iter().filter(|e| e.table == Table::OrcIp);
+    // The last entry at or before the start: objtool writes one only where the state changes.
+    let before = all
+        .filter_map(|e| match e.refs.first()?.target {
+            Target::Section(s, o) if s == atom.section && o <= atom.start as i64 => Some((o, e)),
+            _ => None,
+        })
+        .max_by_key(|(o, e)| (*o, e.start))
+        .and_then(|(_, e)| orc(e));
+    let Some(at_start) = own.first().filter(|(d, _)| *d == 0).map(|(_, b)| b.clone()).or(before) else { return };
+    let (head, end) = islands.span.unwrap_or((spot.offset, spot.offset + atom.size()));
+    let mut entries = vec![(head, at_start.clone())];
+    entries.extend(own.into_iter().map(|(d, b)| (spot.offset + d, b)).filter(|(a, _)| *a != head));
+    if end > spot.offset + atom.size() {
+        entries.push((spot.offset + atom.size(), at_start));
+    }
+    entries.push((end, vec![0; ORC_ENTRY]));
+    let ip = w.section(".orc_unwind_ip", Kind::ReadOnly);
+    let unwind = w.section(".orc_unwind", Kind::ReadOnly);
+    for (address, bytes) in entries {
+        let at = w.append(ip, &[0; 4], 4);
+        w.relocate(ip, at, reloc::PC32, &Base::Section(spot.section), address as i64);
+        w.append(unwind, &bytes, 1);
+    }
+}

@@ -1,0 +1,133 @@
+//! The records the runtime reads: abi::PatchRecord, FuncRecord, RangeRecord, and the imports.
+
+use lpbuild_abi as abi;
+
+use super::content::Layout;
+use super::manifest::pieces;
+use super::writer::{Base, Kind, Writer};
+use super::{Input, Options};
+use crate::closure::Role;
+use crate::error::Result;
+use crate::ingest::reloc;
+
+/// Writes all records. Without a kernel there are none: `pack --kernel` emits the patch again.
+pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layout) -> Result<()> {
+    let Some(bound) = input.bound else { return Ok(()) };
+    let anchor = Base::Extern(bound.anchor.into());
+    let strings = w.section(abi::SEC_STRINGS, Kind::ReadOnly);
+    let funcs = w.section(abi::SEC_FUNCS, Kind::ReadOnly);
+    let ranges = w.section(abi::SEC_RANGES, Kind::ReadOnly);
+    let patch = w.section(abi::SEC_PATCH, Kind::ReadOnly);
+    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let (mut n_funcs, mut n_ranges) = (0u32, 0u32);
+    for (index, site) in input.sites {
+        let item = &input.set.items[*index];
+        let Role::Replaces(old) = item.role else { continue };
+        let pair = &input.pairs[item.pair.0 as usize];
+        let atom = pair.old.atom(old.0);
+        let new = pair.new.atom(item.atom.0);
+        let address = bound.old_address(item.pair, old).unwrap_or(0);
+        let name = c_string(w, strings, &atom.name);
+        let original = bound.read(address + u64::from(site.offset), usize::from(site.size)).unwrap_or(&site.original);
+        let mut r = Vec::with_capacity(size_of::<abi::FuncRecord>());
+        r.extend_from_slice(&[0; 24]);
+        r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
+        r.extend_from_slice(&(new.size() as u32).to_le_bytes());
+        r.extend_from_slice(&site.offset.to_le_bytes());
+        r.push(site.size);
+        r.push(site.jump.to_abi() as u8);
+        r.push(u8::from(site.rule == crate::sites::Rule::OverFentry));
+        r.extend_from_slice(original);
+        r.resize(size_of::<abi::FuncRecord>(), 0);
+        let at = w.append(funcs, &r, 8);
+        let spot = layout.items[&(item.pair, item.atom)];
+        w.pointer(funcs, at, &anchor, bound.anchored(address));
+        w.pointer(funcs, at + 8, &Base::Section(spot.section), spot.offset as i64);
+        w.pointer(funcs, at + 16, &Base::Section(strings), name as i64);
+        for (atom, _) in pieces(pair, old) {
+            let atom = pair.old.atom(atom);
+            let address = bound.old_address(item.pair, crate::correlate::OldAtom(atom.id)).unwrap_or(0);
+            let mut r = vec![0; 8];
+            r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
+            r.extend_from_slice(&n_funcs.to_le_bytes());
+            let at = w.append(ranges, &r, 8);
+            w.pointer(ranges, at, &anchor, bound.anchored(address));
+            n_ranges += 1;
+        }
+        n_funcs += 1;
+    }
+    let name = c_string(w, strings, &options.name);
+    let version = c_string(w, strings, &options.version);
+    let mut build_id = bound.kernel.build_id().to_vec();
+    let build_id_len = build_id.len().min(abi::MAX_BUILD_ID);
+    build_id.resize(abi::MAX_BUILD_ID, 0);
+    let mut r = Vec::with_capacity(size_of::<abi::PatchRecord>());
+    r.extend_from_slice(&abi::MAGIC.to_le_bytes());
+    r.extend_from_slice(&abi::ABI_VERSION.to_le_bytes());
+    r.push(options.mode.to_abi() as u8);
+    r.push(build_id_len as u8);
+    r.extend_from_slice(&[0; 2]);
+    r.extend_from_slice(&build_id);
+    for word in [options.deadline_ms, n_funcs, n_ranges, 0] {
+        r.extend_from_slice(&word.to_le_bytes());
+    }
+    let pointers = r.len() as u64;
+    r.resize(size_of::<abi::PatchRecord>(), 0);
+    let at = w.append(patch, &r, 8);
+    let text_end = w.len(text);
+    let targets: [(Base, i64); 8] = [
+        (Base::Section(funcs), 0),
+        (Base::Section(ranges), 0),
+        (Base::Section(strings), name as i64),
+        (Base::Section(strings), version as i64),
+        (anchor.clone(), bound.anchored(bound.notes.0)),
+        (anchor.clone(), bound.anchored(bound.notes.1)),
+        (Base::Section(text), 0),
+        (Base::Section(text), text_end as i64),
+    ];
+    for (i, (base, addend)) in targets.iter().enumerate() {
+        w.pointer(patch, at + pointers + i as u64 * 8, base, *addend);
+    }
+    w.define(abi::SYM_PATCH, patch, at, size_of::<abi::PatchRecord>() as u64, false, true);
+    w.define(abi::SYM_TEXT_START, text, 0, 0, false, true);
+    w.define(abi::SYM_TEXT_END, text, text_end, 0, false, true);
+    imports(w, bound, &anchor);
+    Ok(())
+}
+
+fn c_string(w: &mut Writer, section: object::write::SectionId, text: &str) -> u64 {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.push(0);
+    w.append(section, &bytes, 1)
+}
+
+/// Thunks `lpk_NAME: jmp NAME` (direct, so that a sealed ENDBR at the target does not matter) and pointers.
+fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
+    let code = w.section(abi::SEC_IMPORT, Kind::Code);
+    let data = w.section(abi::SEC_IMPORT_PTR, Kind::ReadOnly);
+    for (import, address) in &bound.imports {
+        match import.kind {
+            abi::ImportKind::Call => {
+                let bytes: &[u8] = match address {
+                    Some(_) => &[0xe9, 0, 0, 0, 0],
+                    None => &[0x31, 0xc0, 0xc3], // xor %eax,%eax; ret
+                };
+                let at = w.append_code(code, bytes, 16);
+                if let Some(address) = address {
+                    w.relocate(code, at + 1, reloc::PLT32, anchor, bound.anchored(*address).wrapping_sub(4));
+                }
+                let name = format!("{}{}", abi::IMPORT_CALL_PREFIX, import.name);
+                w.define(&name, code, at, bytes.len() as u64, true, true);
+            }
+            abi::ImportKind::Pointer => {
+                let at = w.append(data, &[0; 8], 8);
+                if let Some(address) = address {
+                    w.pointer(data, at, anchor, bound.anchored(*address));
+                }
+                let name = format!("{}{}", abi::IMPORT_PTR_PREFIX, import.name);
+                w.define(&name, data, at, 8, false, true);
+            }
+        }
+    }
+}
+

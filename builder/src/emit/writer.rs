@@ -1,0 +1,168 @@
+//! A thin layer over `object::write` that knows how the kernel's module loader wants things.
+
+use std::collections::HashMap;
+
+use object::write::{Object, Relocation, SectionId, Symbol, SymbolId, SymbolSection};
+use object::{Architecture, BinaryFormat, Endianness, RelocationFlags, SectionFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope, elf};
+
+use crate::ingest::reloc;
+
+/// `patch.o` being written.
+pub struct Writer {
+    object: Object<'static>,
+    sections: HashMap<String, SectionId>,
+    externs: HashMap<String, SymbolId>,
+    absolutes: HashMap<(String, u64), SymbolId>,
+}
+
+/// What a section is for; decides its flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `ax`
+    Code,
+    /// `a`
+    ReadOnly,
+    /// `wa`
+    Writable,
+    /// `wa`, no contents
+    Zeroed,
+}
+
+/// What a relocation counts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// A section of the patch.
+    Section(SectionId),
+    /// An undefined symbol, resolved by the module loader.
+    Extern(String),
+    /// A number under a name: per-CPU offsets, which do not move with the image.
+    Absolute(String, u64),
+}
+
+impl Writer {
+    /// An empty object.
+    pub fn new() -> Self {
+        let object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+        Self { object, sections: HashMap::new(), externs: HashMap::new(), absolutes: HashMap::new() }
+    }
+
+    /// The section `name`, made on first use.
+    pub fn section(&mut self, name: &str, kind: Kind) -> SectionId {
+        if let Some(id) = self.sections.get(name) {
+            return *id;
+        }
+        let (sort, flags, sh_type) = match kind {
+            Kind::Code => (SectionKind::Text, elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0, elf::SHT_PROGBITS),
+            Kind::ReadOnly => (SectionKind::ReadOnlyData, elf::SHF_ALLOC.0, elf::SHT_PROGBITS),
+            Kind::Writable => (SectionKind::Data, elf::SHF_ALLOC.0 | elf::SHF_WRITE.0, elf::SHT_PROGBITS),
+            Kind::Zeroed => (SectionKind::UninitializedData, elf::SHF_ALLOC.0 | elf::SHF_WRITE.0, elf::SHT_NOBITS),
+        };
+        let id = self.object.add_section(Vec::new(), name.as_bytes().to_vec(), sort);
+        *self.object.section_flags_mut(id) = SectionFlags::Elf { sh_type, sh_flags: elf::SectionFlags(flags) };
+        self.sections.insert(name.to_owned(), id);
+        id
+    }
+
+    /// Appends bytes and returns their offset.
+    pub fn append(&mut self, section: SectionId, bytes: &[u8], align: u64) -> u64 {
+        self.object.append_section_data(section, bytes, align)
+    }
+
+    /// Appends zeroes to a section without contents.
+    pub fn append_zeroed(&mut self, section: SectionId, size: u64, align: u64) -> u64 {
+        self.object.append_section_bss(section, size, align)
+    }
+
+    /// Appends code; what lies before it up to the alignment is filled with int3.
+    pub fn append_code(&mut self, section: SectionId, bytes: &[u8], align: u64) -> u64 {
+        let at = self.object.section(section).data().len() as u64;
+        let padding = at.next_multiple_of(align) - at;
+        self.object.append_section_data(section, &vec![0xcc; padding as usize], 1);
+        self.object.append_section_data(section, bytes, align)
+    }
+
+    /// Overwrites bytes that were appended before.
+    pub fn patch(&mut self, section: SectionId, offset: u64, bytes: &[u8]) {
+        let at = offset as usize;
+        if let Some(place) = self.object.section_mut(section).data_mut().get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
+    /// Bytes in the section so far.
+    pub fn len(&self, section: SectionId) -> u64 {
+        self.object.section(section).data().len() as u64
+    }
+
+    /// A symbol of the patch.
+    pub fn define(&mut self, name: &str, section: SectionId, value: u64, size: u64, function: bool, global: bool) {
+        self.object.add_symbol(Symbol {
+            name: name.as_bytes().to_vec(),
+            value,
+            size,
+            kind: if function { SymbolKind::Text } else { SymbolKind::Data },
+            scope: if global { SymbolScope::Linkage } else { SymbolScope::Compilation },
+            weak: false,
+            section: SymbolSection::Section(section),
+            flags: SymbolFlags::None,
+        });
+    }
+
+    /// A relocation of `kind` at `offset`: `base + addend`.
+    pub fn relocate(&mut self, section: SectionId, offset: u64, kind: u32, base: &Base, addend: i64) {
+        let symbol = match base {
+            Base::Section(id) => self.object.section_symbol(*id),
+            Base::Extern(name) => self.undefined(name),
+            Base::Absolute(name, value) => self.absolute(name, *value),
+        };
+        let flags = RelocationFlags::Elf { r_type: elf::RelocationType(kind) };
+        let done = self.object.add_relocation(section, Relocation { offset, symbol, addend, flags });
+        debug_assert!(done.is_ok(), "ELF takes every relocation type");
+    }
+
+    /// An 8-byte pointer.
+    pub fn pointer(&mut self, section: SectionId, offset: u64, base: &Base, addend: i64) {
+        self.relocate(section, offset, reloc::ABS64, base, addend);
+    }
+
+    fn undefined(&mut self, name: &str) -> SymbolId {
+        if let Some(id) = self.externs.get(name) {
+            return *id;
+        }
+        let id = self.object.add_symbol(Symbol {
+            name: name.as_bytes().to_vec(),
+            value: 0,
+            size: 0,
+            kind: SymbolKind::Unknown,
+            scope: SymbolScope::Unknown,
+            weak: false,
+            section: SymbolSection::Undefined,
+            flags: SymbolFlags::None,
+        });
+        self.externs.insert(name.to_owned(), id);
+        id
+    }
+
+    fn absolute(&mut self, name: &str, value: u64) -> SymbolId {
+        if let Some(id) = self.absolutes.get(&(name.to_owned(), value)) {
+            return *id;
+        }
+        let id = self.object.add_symbol(Symbol {
+            name: name.as_bytes().to_vec(),
+            value,
+            size: 0,
+            kind: SymbolKind::Data,
+            scope: SymbolScope::Compilation,
+            weak: false,
+            section: SymbolSection::Absolute,
+            flags: SymbolFlags::None,
+        });
+        self.absolutes.insert((name.to_owned(), value), id);
+        id
+    }
+
+    /// The finished file.
+    pub fn finish(self) -> Result<Vec<u8>, String> {
+        self.object.write().map_err(|e| e.to_string())
+    }
+}

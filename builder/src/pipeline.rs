@@ -1,0 +1,132 @@
+//! The whole flow on one screen. Step name = folder = timing label.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::bind::{self, Bound};
+use crate::closure::{self, ObjectPair, PatchSet, Role};
+use crate::compare;
+use crate::correlate;
+use crate::emit::{self, Options, Output};
+use crate::error::{Error, Problem, Result};
+use crate::ingest;
+use crate::kernel::KernelImage;
+use crate::sites::{self, Site};
+use crate::symbolize::Object;
+
+/// One object in both builds, as read from disk.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Path relative to the tree, or the file name.
+    pub name: String,
+    /// Where the old object was read from, for messages.
+    pub old_path: PathBuf,
+    /// Where the new object was read from.
+    pub new_path: PathBuf,
+    /// The old build.
+    pub old: Vec<u8>,
+    /// The new build.
+    pub new: Vec<u8>,
+}
+
+/// What the analysis found; nothing has been written yet.
+#[derive(Debug)]
+pub struct Analysis {
+    /// The objects that differ.
+    pub pairs: Vec<ObjectPair>,
+    /// SHA-256 of each, old and new.
+    pub digests: Vec<(String, String)>,
+    /// What is carried.
+    pub set: PatchSet,
+    /// Jump sites: index of the item and the site.
+    pub sites: Vec<(usize, Site)>,
+    /// Everything that stands against the patch.
+    pub refused: Vec<Problem>,
+    /// Time of each phase.
+    pub timings: Vec<(&'static str, Duration)>,
+}
+
+/// ingest .. sites.
+pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
+    let mut t = Timer::new();
+    let mut pairs = Vec::new();
+    let mut digests = Vec::new();
+    for source in sources.iter().filter(|s| s.old != s.new) {
+        let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
+        let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
+        let old = t.time("symbolize", || Object::new(old))?;
+        let new = t.time("symbolize", || Object::new(new))?;
+        let matched = t.time("correlate", || correlate::correlate(&old, &new));
+        let verdicts = t.time("compare", || compare::compare(&old, &new, &matched));
+        pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts });
+        digests.push((digest(&source.old), digest(&source.new)));
+    }
+    let set = t.time("closure", || closure::close(&pairs));
+    let (sites, mut refused) = t.time("sites", || choose_sites(&pairs, &set, options));
+    refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
+    refused.sort();
+    refused.dedup();
+    Ok(Analysis { pairs, digests, set, sites, refused, timings: t.phases })
+}
+
+/// bind .. emit. Call only for an analysis that refused nothing.
+pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &Options) -> Result<Output> {
+    let mut t = Timer::new();
+    let bound: Option<Bound<'_>> = match kernel {
+        Some(k) => Some(t.time("bind", || bind::bind(&analysis.pairs, &analysis.set, k))?),
+        None => None,
+    };
+    let input = emit::Input {
+        pairs: &analysis.pairs,
+        set: &analysis.set,
+        sites: &analysis.sites,
+        bound: bound.as_ref(),
+        digests: &analysis.digests,
+    };
+    let output = t.time("emit", || emit::emit(input, options))?;
+    analysis.timings.extend(t.phases);
+    Ok(output)
+}
+
+fn choose_sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec<(usize, Site)>, Vec<Problem>) {
+    let (mut found, mut refused) = (Vec::new(), Vec::new());
+    for (index, item) in set.items.iter().enumerate() {
+        let Role::Replaces(old) = item.role else { continue };
+        match sites::choose(&pairs[item.pair.0 as usize].old, old.0, options.jump) {
+            Ok(site) => found.push((index, site)),
+            Err(problem) => refused.push(problem),
+        }
+    }
+    (found, refused)
+}
+
+/// Lower-case hex SHA-256.
+pub fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    crate::manifest::to_hex(&sha2::Sha256::digest(bytes))
+}
+
+/// The problems as an error, if there are any.
+pub fn refuse(problems: Vec<Problem>) -> Result<()> {
+    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+}
+
+struct Timer {
+    phases: Vec<(&'static str, Duration)>,
+}
+
+impl Timer {
+    fn new() -> Self {
+        Self { phases: Vec::new() }
+    }
+    fn time<T>(&mut self, phase: &'static str, f: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let out = f();
+        let spent = start.elapsed();
+        match self.phases.iter_mut().find(|p| p.0 == phase) {
+            Some(p) => p.1 += spent,
+            None => self.phases.push((phase, spent)),
+        }
+        out
+    }
+}
