@@ -68,7 +68,7 @@ fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: KernelMessages) 
                 Problem::new("LP5111", module.place(), format!("{errno}: {signed}{said}"))
             }
             Errno::PERM | Errno::ACCESS => {
-                let lockdown = host.lockdown().unwrap_or_else(|| "not supported".to_owned());
+                let lockdown = host.lockdown().unwrap_or_else(|| "unknown, securityfs is not mounted".to_owned());
                 Problem::new("LP5111", module.place(), format!("{errno}; lockdown: {lockdown}{said}"))
             }
             Errno::EXIST => Problem::new("LP5106", module.place(), format!("{errno}{said}")),
