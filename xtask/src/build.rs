@@ -1,9 +1,8 @@
 //! The static `lpbuild` binary with the in-kernel runtime inside.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use harness::{guest, workspace_root};
 
 /// Tells the builder's build which runtime object to embed.
@@ -15,23 +14,15 @@ pub fn task(_: &[String]) -> Result<()> {
 }
 
 pub fn runtime_task(_: &[String]) -> Result<()> {
-    match runtime_object()? {
-        Some(object) => println!("{}", object.display()),
-        None => bail!("the runtime is not part of this checkout yet"),
-    }
+    println!("{}", crate::runtime::build()?.display());
     Ok(())
-}
-
-/// Compiles the runtime; nothing while there is none to compile.
-fn runtime_object() -> Result<Option<PathBuf>> {
-    Ok(None)
 }
 
 /// Builds `target/static/.../lpbuild`.
 pub fn lpbuild() -> Result<PathBuf> {
-    let runtime = runtime_object()?;
+    let runtime = crate::runtime::build()?;
     harness::progress("building the static lpbuild");
-    let env: Vec<(&str, &OsStr)> = runtime.iter().map(|r| (RUNTIME_ENV, r.as_os_str())).collect();
+    let env = [(RUNTIME_ENV, runtime.as_os_str())];
     let binary = guest::static_build("lpbuild", &workspace_root().join("target/static"), &env)?.join("lpbuild");
     binary.exists().then_some(binary).context("cargo built no lpbuild binary")
 }

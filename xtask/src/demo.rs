@@ -68,6 +68,7 @@ pub fn module(example: &Path, kernel: &Kernel, tree: &Tree, lpbuild: &Path) -> R
     fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
     let mut diff = cmd::command(lpbuild);
     diff.arg("diff").args([&pair.old, &pair.new]).arg("--kernel").arg(&kernel.vmlinuz).arg("-o").arg(&out);
+    diff.args(patch_options(example)?);
     print!("{}", cmd::output(&mut diff)?);
     let manifest = fs::read_to_string(out.join("manifest.toml")).context("lpbuild diff left no manifest")?;
     let manifest: toml::Table = manifest.parse().context("manifest.toml")?;
@@ -78,4 +79,23 @@ pub fn module(example: &Path, kernel: &Kernel, tree: &Tree, lpbuild: &Path) -> R
     pack.arg("pack").arg(&out).arg("--headers").arg(&kernel.headers).arg("-o").arg(&ko);
     print!("{}", cmd::output(&mut pack)?);
     Ok(Module { name, ko })
+}
+
+/// The `[patch]` table of an example's livepatch.toml as options of `lpbuild diff`; an example may do without.
+fn patch_options(example: &Path) -> Result<Vec<String>> {
+    let path = example.join("livepatch.toml");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let toml: toml::Table = text.parse().with_context(|| path.display().to_string())?;
+    let patch = toml.get("patch").and_then(toml::Value::as_table).context("livepatch.toml has no [patch]")?;
+    let mut options = Vec::new();
+    for (key, option) in [("name", "--name"), ("version", "--patch-version"), ("deadline-ms", "--deadline-ms")] {
+        if let Some(value) = patch.get(key) {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+            options.extend([option.to_string(), value]);
+        }
+    }
+    Ok(options)
 }

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod check;
 mod demo;
+mod runtime;
 mod setup;
 mod test;
 mod vm;
