@@ -40,8 +40,7 @@ const FLAGS: &[&str] = &[
 ];
 
 /// `core` wants a crate of this name; the functions it stands for come from the kernel.
-const COMPILER_BUILTINS: &str =
-    "#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_builtins]\n#![no_std]\n";
+const COMPILER_BUILTINS: &str = "#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_builtins]\n#![no_std]\n";
 
 /// Functions that `runtime-kmod/c/helpers.c` calls begin with this.
 const ENTRY_PREFIX: &str = "lpbuild_";
@@ -63,6 +62,8 @@ pub fn build() -> Result<PathBuf> {
     sources.sort();
     let mut hash = Sha256::new();
     hash.update(rustc.key());
+    // How it is linked.
+    hash.update(include_str!("runtime.rs"));
     for path in &sources {
         let name = path.strip_prefix(&root).unwrap_or(path).to_string_lossy().into_owned();
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
@@ -107,12 +108,19 @@ fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path) -> Result<()> {
         c.args(["-u", name]);
     }
     c.arg("-T").arg(root.join("runtime-kmod/runtime.lds")).arg("-o").arg(&result).arg(&object);
-    c.arg("--start-group").arg(core.join("libcore.rlib")).arg(core.join("libcompiler_builtins.rlib")).arg("--end-group");
+    c.arg("--start-group")
+        .arg(core.join("libcore.rlib"))
+        .arg(core.join("libcompiler_builtins.rlib"))
+        .arg("--end-group");
     cmd::output(&mut c)?;
     // Only the entry points are anyone else's business; local names of one patch module must not meet another's.
     let mut c = cmd::command("objcopy");
     for name in &entries {
         c.arg(format!("--keep-global-symbol={name}"));
+    }
+    // What only discarded parts of `core` refer to (floating point, mostly) is still listed as undefined.
+    for name in cmd::output(cmd::command("nm").args(["--undefined-only", "--just-symbols"]).arg(&result))?.lines() {
+        c.arg(format!("--strip-unneeded-symbol={name}"));
     }
     cmd::output(c.arg(&result))?;
     fs::remove_file(&object)?;

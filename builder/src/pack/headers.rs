@@ -58,6 +58,7 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
     let compiler = tool::find(&compiler)?;
     tool::find("make")?;
     tool::find("ld")?;
+    tool::find("objcopy")?;
     let sign_hash = config_string(&config, "CONFIG_MODULE_SIG_HASH").unwrap_or("sha256").to_owned();
     let exported =
         read(&objects, "Module.symvers")?.lines().filter_map(|l| l.split('\t').nth(1)).map(str::to_owned).collect();

@@ -11,7 +11,6 @@ use crate::error::{Error, Place, Result};
 
 const KBUILD: &str = include_str!("../../../templates/Kbuild.in");
 const MODULE: &str = include_str!("../../../templates/module.c.in");
-const MANIFEST: &str = include_str!("../../../templates/manifest.S");
 const HELPERS: &str = include_str!("../../../runtime-kmod/c/helpers.c");
 
 /// Makes the module and returns its bytes.
@@ -31,7 +30,6 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8]) -> Result<
     for (file, content) in [
         ("Kbuild", render(KBUILD, input).as_bytes()),
         ("lp-module.c", render(MODULE, input).as_bytes()),
-        ("lp-manifest.S", MANIFEST.as_bytes()),
         ("lp-manifest.toml", input.manifest_text.as_bytes()),
         ("lp-helpers.c", HELPERS.as_bytes()),
         ("lp-runtime.o_shipped", runtime),
@@ -53,7 +51,17 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8]) -> Result<
     make.arg(format!("KCFLAGS={flags}")).arg("KAFLAGS=-g0").arg("modules");
     tool::run(&mut make, "LP4006")?;
     let made = module.join(format!("{name}.ko"));
-    fs::read(&made).map_err(|e| Error::new("LP4006", Place::object(format!("{name}.ko")), format!("not made: {e}")))
+    embed_manifest(&made, &module.join("lp-manifest.toml"))?;
+    fs::read(&made).map_err(|e| io_error(&made, &e))
+}
+
+/// Adds the manifest as a section that is not loaded. After modpost, which warns about sections it does not know.
+fn embed_manifest(module: &Path, manifest: &Path) -> Result<()> {
+    let section = lpbuild_abi::SEC_MANIFEST;
+    let mut objcopy = tool::command("objcopy");
+    objcopy.arg("--add-section").arg(format!("{section}={}", manifest.display()));
+    objcopy.arg("--set-section-flags").arg(format!("{section}=noload,readonly"));
+    tool::run(objcopy.arg(module), "LP4006")
 }
 
 fn render(template: &str, input: &Input) -> String {
