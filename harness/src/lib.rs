@@ -4,6 +4,7 @@
 //! versions.toml -> kernels::Kernel   image, headers and sources of one stock kernel, cached outside the checkout
 //! Kernel        -> tree::Tree        a configured build folder whose objects equal the shipped code
 //! Tree + Change -> tree::Pair        the touched objects, as shipped and with the change, in two parallel folders
+//! Pair          -> module::Module    the change as a loadable module, made by the lpbuild binary
 //! Kernel + case -> vm::Run           one boot of the stock image: verdict, results, console log
 //! ```
 //!
@@ -18,6 +19,7 @@ pub mod console;
 pub mod guest;
 pub mod initramfs;
 pub mod kernels;
+pub mod module;
 pub mod packages;
 pub mod shadow;
 pub mod tree;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use harness::kernels::Kernel;
+use harness::module::Maker;
 use harness::skip;
 use harness::tree::Tree;
 
@@ -45,6 +46,11 @@ impl Env {
             }
         }
         Ok(Self { kernel, tree })
+    }
+
+    /// Makes modules of changes with the given binary.
+    pub fn maker<'a>(&'a self, lpbuild: &'a Path) -> Maker<'a> {
+        Maker { lpbuild, kernel: &self.kernel, tree: &self.tree }
     }
 
     /// As [`Env::find`], with the static `lpbuild` binary that `cargo xtask build` makes (`LPBUILD_BIN` names another).

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use harness::change::Change;
 use harness::cmd;
 use harness::kernels::Kernel;
+use harness::module::Maker;
 use harness::tree::{Flags, Tree};
 use harness::vm::{Clock, Vm};
 use harness::workspace_root;
@@ -53,7 +54,7 @@ fn diff_speed(tree: &Tree, lpbuild: &std::path::Path) -> Result<()> {
 fn call_cost(kernel: &Kernel, tree: &Tree, lpbuild: &std::path::Path) -> Result<()> {
     let example = workspace_root().join("tests/bench").join(SAME_WORK);
     let vm = |case: &str| Vm::new("bench", kernel).clock(Clock::Instructions).case(case);
-    let module = crate::demo::module(&example, kernel, tree, lpbuild)?;
+    let module = Maker { lpbuild, kernel, tree }.example(&example)?;
     let script = format!(
         "result before $(read-cost /proc/cmdline 2000 | sed 's/.*=//'); lpbuild load /patch.ko\n\
          result with $(read-cost /proc/cmdline 2000 | sed 's/.*=//')\n\

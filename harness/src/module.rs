@@ -1,0 +1,85 @@
+//! A change to the kernel's source as a loadable module: objects, `lpbuild diff`, `lpbuild pack`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::change::Change;
+use crate::kernels::Kernel;
+use crate::tree::{Flags, Pair, Tree};
+use crate::{cache, cmd, workspace_root};
+
+/// A finished module.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Name of the patch and of the module.
+    pub name: String,
+    /// The folder `lpbuild diff` wrote: patch.o and manifest.toml.
+    pub dir: PathBuf,
+    /// The module.
+    pub ko: PathBuf,
+    /// What `lpbuild diff` and `lpbuild pack` printed.
+    pub report: String,
+}
+
+/// What a module is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Maker<'a> {
+    /// The static binary.
+    pub lpbuild: &'a Path,
+    /// The kernel it is for.
+    pub kernel: &'a Kernel,
+    /// Its prepared tree.
+    pub tree: &'a Tree,
+}
+
+impl Maker<'_> {
+    /// Compiles old and new objects of `change` with plain flags, compares, binds and packs them.
+    pub fn make(&self, name: &str, change: &Change) -> Result<Module> {
+        self.make_of(name, &self.tree.pair(change, Flags::Plain)?, &[])
+    }
+
+    /// The same from finished objects, with more options for `lpbuild diff`. The result is in `target/modules/NAME`.
+    pub fn make_of(&self, name: &str, pair: &Pair, options: &[String]) -> Result<Module> {
+        let dir = workspace_root().join("target/modules").join(name);
+        let _lock = cache::lock(&dir)?;
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let mut report = cmd::output(self.diff(pair, &dir).args(["--name", name]).args(options))?;
+        let ko = dir.join(format!("{name}.ko"));
+        let mut pack = cmd::command(self.lpbuild);
+        pack.arg("pack").arg(&dir).arg("--headers").arg(&self.kernel.headers).arg("-o").arg(&ko);
+        report += &cmd::output(&mut pack)?;
+        Ok(Module { name: name.to_string(), dir, ko, report })
+    }
+
+    /// `lpbuild diff OLD NEW --kernel IMAGE -o DIR`, not yet started; for cases that expect a refusal.
+    pub fn diff(&self, pair: &Pair, dir: &Path) -> std::process::Command {
+        let mut c = cmd::command(self.lpbuild);
+        c.arg("diff").args([&pair.old, &pair.new]).arg("--kernel").arg(&self.kernel.vmlinuz).arg("-o").arg(dir);
+        c
+    }
+
+    /// The module of an example: `fix.patch`, and `livepatch.toml` for name, version and deadline.
+    pub fn example(&self, example: &Path) -> Result<Module> {
+        let read = |name: &str| {
+            let path = example.join(name);
+            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+        };
+        let change = Change::from_patch(&self.tree.source, &read("fix.patch")?)?;
+        let toml: toml::Table = read("livepatch.toml")?.parse().context("livepatch.toml")?;
+        let patch = toml.get("patch").and_then(toml::Value::as_table).context("livepatch.toml has no [patch]")?;
+        let name = patch.get("name").and_then(toml::Value::as_str).context("livepatch.toml has no patch.name")?;
+        let mut options = Vec::new();
+        for (key, option) in [("version", "--patch-version"), ("deadline-ms", "--deadline-ms")] {
+            if let Some(value) = patch.get(key) {
+                options.push(option.to_string());
+                options.push(value.as_str().map_or_else(|| value.to_string(), str::to_string));
+            }
+        }
+        self.make_of(name, &self.tree.pair(&change, Flags::Plain)?, &options)
+    }
+}
