@@ -127,11 +127,16 @@ u64 lpb_now_ns(void)
 
 size_t lpb_symbol(u64 addr, char *out, size_t len)
 {
-	/* sprint_symbol writes up to KSYM_SYMBOL_LEN bytes; the Rust side has that much (src/refusal.rs). */
-	if (len < KSYM_SYMBOL_LEN)
+	/* Longer than any line, so not on the Rust side. */
+	char text[KSYM_SYMBOL_LEN];
+	size_t n;
+
+	sprint_symbol(text, addr);
+	if (text[0] == '0' && text[1] == 'x')
 		return 0;
-	sprint_symbol(out, addr);
-	return out[0] == '0' && out[1] == 'x' ? 0 : strlen(out);
+	n = min(strlen(text), len);
+	memcpy(out, text, n);
+	return n;
 }
 
 void lpb_log(int level, const char *line, size_t len)

@@ -242,7 +242,6 @@ impl<'a, K: Kernel> Machine<'a, K> {
             order.tails(Site::original);
             lockstep.serialize();
             order.first_bytes(Site::original);
-            lockstep.serialize();
         }
     }
 

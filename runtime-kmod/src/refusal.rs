@@ -1,6 +1,9 @@
 //! Why an operation was not done. Every entry has a code of the table `LP50nn`, an errno for `insmod`, and a text.
 
-use crate::{kernel::Kernel, text::Text};
+use crate::{
+    kernel::Kernel,
+    text::{LINE, Text},
+};
 
 /// A refusal. Nothing has been changed, or everything has been put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +140,8 @@ impl Refusal {
 
 /// Appends `function+0xOFF [module]`, or the address when it has no symbol; `with_module` keeps the module's name.
 pub fn symbol<'a, 'b, K: Kernel>(k: &K, addr: u64, with_module: bool, out: &'a mut Text<'b>) -> &'a mut Text<'b> {
-    // KSYM_SYMBOL_LEN of 6.1 is 593 (include/linux/kallsyms.h); 640 leaves room for growth.
-    let mut buf = [0u8; 640];
+    // Longer names (they can have 511 bytes) are cut off, as lines are.
+    let mut buf = [0u8; LINE];
     let len = k.symbol(addr, &mut buf).min(buf.len());
     let full = buf.get(..len).unwrap_or(&[]);
     if full.is_empty() {

@@ -72,7 +72,9 @@ impl<'a, T> Rendezvous<'a, T> {
             // SAFETY: only the holder of ticket 0 comes here, once, and `finish` needs ownership.
             primary(unsafe { &mut *self.work.get() }, &lockstep);
         }
+        // Everyone serialises on the way out, so the last write needs no step of its own.
         self.phase.store(OVER, SeqCst);
+        k.serialize();
     }
 
     /// The work, after the stop.

@@ -1,0 +1,161 @@
+//! Applying: what it writes, and everything that must keep it from writing.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use lpbuild_runtime::{kernel::Unreliable, machine::Step, refusal::Refusal, status::State};
+
+use crate::sim::{Fixture, LEN, NEW, OLD, SITE, run};
+
+fn refused(f: &Fixture, why: Refusal) {
+    let (end, _) = f.with(|m| {
+        let end = run(&f.sim, || m.apply());
+        assert_eq!(m.status().state, State::Refused);
+        end
+    });
+    assert_eq!(end, Step::Refused(why));
+    assert!(!f.armed.load(SeqCst), "int3 hits are still diverted");
+}
+
+#[test]
+fn writes_the_jump_and_one_nop_at_every_site() {
+    let f = Fixture::new(4, 3);
+    f.with(|m| {
+        assert_eq!(run(&f.sim, || m.apply()).0, Step::Done);
+        assert_eq!((m.status().state, m.status().attempts), (State::Applied, 1));
+    });
+    for i in 0..3u64 {
+        let rel = (NEW + i * 0x100).wrapping_sub(OLD + i * 0x100 + 10) as u32;
+        let mut want = vec![0xe9];
+        want.extend(rel.to_le_bytes());
+        want.extend([0x0f, 0x1f, 0x00]);
+        assert_eq!(f.bytes(i as usize), want);
+    }
+    assert!(!f.armed.load(SeqCst));
+}
+
+#[test]
+fn switches_by_int3_in_the_stop_and_touches_tails_only_after_rcu_tasks() {
+    let f = Fixture::new(2, 2);
+    f.with(|m| {
+        assert_eq!(m.apply(), Step::RcuTasks);
+        for i in 0..2 {
+            assert_eq!(f.bytes(i)[0], 0xcc);
+            assert_eq!(f.bytes(i)[1..], SITE[1..], "a task can still be preempted in there");
+        }
+        assert!(f.armed.load(SeqCst), "an int3 would be fatal");
+        assert_eq!(m.status().state, State::Applying);
+        assert_eq!(m.apply(), Step::Done);
+        assert_eq!(f.bytes(0)[0], 0xe9);
+    });
+}
+
+#[test]
+fn a_task_inside_old_code_blocks_until_it_leaves() {
+    for addr in [OLD, OLD + 9, OLD + u64::from(LEN) - 1, OLD + u64::from(LEN)] {
+        let f = Fixture::new(2, 1);
+        f.sim.task(42, Ok(vec![1, addr, 2]));
+        f.with(|m| {
+            assert!(matches!(m.apply(), Step::Again(_)), "{addr:#x}");
+            assert_eq!(m.status().blockers.kept()[0].who.pid, 42);
+            assert!(f.original() && f.sim.writes() == 0);
+            f.sim.remove_task(42);
+            assert_eq!(run(&f.sim, || m.apply()).0, Step::Done);
+        });
+    }
+}
+
+#[test]
+fn a_task_beside_old_code_does_not_block() {
+    let f = Fixture::new(2, 1);
+    f.sim.task(42, Ok(vec![OLD - 1, OLD + u64::from(LEN) + 1]));
+    f.with(|m| assert_eq!(m.apply(), Step::RcuTasks));
+}
+
+#[test]
+fn pieces_elsewhere_are_guarded_too() {
+    let mut f = Fixture::new(2, 1);
+    f.ranges.push(lpbuild_abi::RangeRecord { start: 0x7000, len: 0x10, func: 0 });
+    f.record.ranges = f.ranges.as_ptr() as u64;
+    f.record.n_ranges = 2;
+    f.sim.task(42, Ok(vec![0x7004]));
+    refused(&f, Refusal::Busy);
+    assert_eq!(f.sim.writes(), 0);
+}
+
+#[test]
+fn a_stack_that_cannot_be_walked_or_is_too_deep_blocks() {
+    for stack in [Err(Unreliable::Unwind), Ok(vec![1; 16])] {
+        let f = Fixture::new(2, 1);
+        f.sim.task(42, stack);
+        refused(&f, Refusal::Busy);
+        assert_eq!(f.sim.writes(), 0);
+    }
+}
+
+#[test]
+fn only_the_stopper_that_is_in_the_rendezvous_is_left_out() {
+    // A second task on the same CPU that cannot be walked is no stopper.
+    let f = Fixture::new(2, 1);
+    f.sim.world().tasks.push(crate::sim::Task { id: 101 + 50, cpu: 1, stack: Err(Unreliable::Unwind) });
+    refused(&f, Refusal::Busy);
+}
+
+#[test]
+fn gives_up_at_the_deadline_with_growing_waits() {
+    let f = Fixture::new(2, 1);
+    f.sim.task(42, Ok(vec![OLD + 1]));
+    let (end, waits) = f.with(|m| run(&f.sim, || m.apply()));
+    assert_eq!(end, Step::Refused(Refusal::Busy));
+    assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 64, 100]);
+    let total: u64 = waits.iter().sum();
+    assert!((900..=1000).contains(&total), "waited {total} ms of 1000");
+    assert!(f.original() && f.sim.writes() == 0);
+}
+
+#[test]
+fn tries_at_least_once() {
+    let mut f = Fixture::new(2, 1);
+    f.record.deadline_ms = 0;
+    assert_eq!(f.with(|m| run(&f.sim, || m.apply()).0), Step::Done);
+}
+
+#[test]
+fn bytes_that_change_between_the_checks_are_seen_in_the_stop() {
+    let f = Fixture::new(2, 2);
+    f.sim.world().on_stop = vec![(OLD + 0x100 + 5 + 3, 0x99)];
+    refused(&f, Refusal::Altered { func: 1 });
+    assert_eq!(f.sim.writes(), 0);
+}
+
+#[test]
+fn a_kprobe_that_comes_between_the_checks_is_seen_in_the_stop() {
+    let f = Fixture::new(2, 1);
+    f.sim.world().probe_on_stop = Some(OLD + 6);
+    refused(&f, Refusal::Probed { func: 0, addr: OLD + 6 });
+    assert_eq!(f.sim.writes(), 0);
+}
+
+#[test]
+fn a_cpu_that_does_not_come_stops_nothing_for_good() {
+    let f = Fixture::new(3, 1);
+    f.sim.late.store(2, SeqCst);
+    refused(&f, Refusal::CpusMissing);
+    assert!(f.original() && f.sim.writes() == 0);
+}
+
+#[test]
+fn a_cpu_that_does_not_answer_makes_the_int3_go_again() {
+    let f = Fixture::new(3, 2);
+    f.sim.mute.store(1, SeqCst);
+    refused(&f, Refusal::CpusMissing);
+    assert!(f.original());
+    assert!(f.sim.writes() >= 4, "this test is about int3s that were written");
+}
+
+#[test]
+fn a_stop_that_does_not_happen_is_a_refusal() {
+    let mut f = Fixture::new(2, 1);
+    f.sim.stop_fails = true;
+    refused(&f, Refusal::CpusMissing);
+    assert!(f.original());
+}

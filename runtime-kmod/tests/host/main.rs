@@ -1,0 +1,11 @@
+//! The rules of the runtime, each against a simulated kernel that can break them: tasks anywhere, CPUs that do not
+//! come, bytes that change in between, and a memory that notices every write a running CPU could trip over.
+
+mod apply;
+mod divert;
+mod identity;
+mod record;
+mod report;
+mod revert;
+mod sim;
+mod site;

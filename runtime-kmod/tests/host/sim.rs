@@ -1,0 +1,395 @@
+//! A kernel of a few hundred bytes, some tasks and real threads for CPUs.
+//!
+//! Every write goes through [`Sim::write`], which checks the poke protocol as an NMI on another CPU would: tails change
+//! only behind an int3 that all CPUs have seen, and an int3 goes only when all CPUs have seen the tail behind it.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, PatchRecord, RangeRecord};
+use lpbuild_runtime::{
+    kernel::{Kernel, Level, Unreliable, Who},
+    machine::{Machine, Step},
+    record::Patch,
+    site::{INT3, Site, site},
+};
+
+/// Where the simulated old functions begin; they are 0x40 bytes long and 0x100 apart.
+pub const OLD: u64 = 0xffff_ffff_8100_0000;
+/// Where the new ones begin.
+pub const NEW: u64 = 0xffff_ffff_c000_0000;
+/// Bytes of an old function.
+pub const LEN: u32 = 0x40;
+/// The site of every function: behind a 5-byte fentry nop, two instructions, 8 bytes.
+pub const SITE: [u8; 8] = [0x53, 0x48, 0x8b, 0x35, 1, 2, 3, 4];
+
+thread_local!(static CPU: Cell<usize> = const { Cell::new(0) });
+
+/// A task: identity, CPU, stack.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub id: usize,
+    pub cpu: usize,
+    pub stack: Result<Vec<u64>, Unreliable>,
+}
+
+/// A site as the write checks know it.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    addr: u64,
+    int3_at: u64,
+    tail_at: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct World {
+    pub memory: BTreeMap<u64, u8>,
+    pub probes: Vec<u64>,
+    pub tasks: Vec<Task>,
+    pub log: Vec<String>,
+    /// Changes made while the machine is stopping, after all checks that come before.
+    pub on_stop: Vec<(u64, u8)>,
+    pub probe_on_stop: Option<u64>,
+    /// Number of writes so far, and the count each CPU knows of.
+    seq: u64,
+    known: Vec<u64>,
+    sites: Vec<Watched>,
+    pub writes: usize,
+}
+
+#[derive(Debug)]
+pub struct Sim {
+    pub cpus: usize,
+    pub world: Mutex<World>,
+    time: AtomicU64,
+    pub stops: AtomicUsize,
+    /// This CPU comes only when everyone else has left.
+    pub late: AtomicUsize,
+    /// This CPU comes, but answers nothing until the primary has left.
+    pub mute: AtomicUsize,
+    pub stop_fails: bool,
+    over: AtomicBool,
+    waiting: AtomicBool,
+}
+
+/// No CPU.
+pub const NOBODY: usize = usize::MAX;
+pub const OPERATOR: usize = 7;
+
+impl Sim {
+    pub fn new(cpus: usize) -> Self {
+        // Stopper threads and the operator cannot be unwound, as in a real kernel.
+        let unwalkable = |id, cpu| Task { id, cpu, stack: Err(Unreliable::Unwind) };
+        let mut tasks: Vec<Task> = (0..cpus).map(|c| unwalkable(100 + c, c)).collect();
+        tasks.push(unwalkable(OPERATOR, 0));
+        tasks.push(Task { id: 500, cpu: 0, stack: Ok(vec![0x1234, 0x5678]) });
+        let world = World { tasks, known: vec![0; cpus], ..World::default() };
+        Self {
+            cpus,
+            world: Mutex::new(world),
+            time: AtomicU64::new(0),
+            stops: AtomicUsize::new(0),
+            late: AtomicUsize::new(NOBODY),
+            mute: AtomicUsize::new(NOBODY),
+            stop_fails: false,
+            over: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+        }
+    }
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        // A failed assertion in one thread must show as itself, not as a poisoned lock.
+        self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+    pub fn put(&self, addr: u64, bytes: &[u8]) {
+        let mut w = self.world();
+        for (i, &b) in bytes.iter().enumerate() {
+            w.memory.insert(addr + i as u64, b);
+        }
+    }
+    pub fn get(&self, addr: u64, len: usize) -> Vec<u8> {
+        let mut buf = vec![0; len];
+        assert!(self.read(addr, &mut buf), "{addr:#x} is not mapped");
+        buf
+    }
+    pub fn task(&self, id: usize, stack: Result<Vec<u64>, Unreliable>) {
+        self.world().tasks.push(Task { id, cpu: 0, stack });
+    }
+    pub fn remove_task(&self, id: usize) {
+        self.world().tasks.retain(|t| t.id != id);
+    }
+    pub fn pass(&self, ms: u64) {
+        self.time.fetch_add(ms * 1_000_000, SeqCst);
+    }
+    pub fn writes(&self) -> usize {
+        self.world().writes
+    }
+}
+
+impl Kernel for Sim {
+    type Task = usize;
+    type Alias = u64;
+
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+        let w = self.world();
+        for (i, b) in buf.iter_mut().enumerate() {
+            let Some(&v) = addr.checked_add(i as u64).and_then(|a| w.memory.get(&a)) else { return false };
+            *b = v;
+        }
+        true
+    }
+    fn probe_at(&self, addr: u64) -> bool {
+        self.world().probes.contains(&addr)
+    }
+    fn now_ns(&self) -> u64 {
+        self.time.load(SeqCst)
+    }
+    fn symbol(&self, addr: u64, out: &mut [u8]) -> usize {
+        if addr < OLD {
+            return 0;
+        }
+        let (base, name, module) = if addr < NEW { (OLD, "old", "") } else { (NEW, "new", " [other]") };
+        let text = format!("{name}_{}+{:#x}/0x40{module}", (addr - base) / 0x100, (addr - base) % 0x100);
+        out[..text.len()].copy_from_slice(text.as_bytes());
+        text.len()
+    }
+    fn log(&self, _: Level, line: &[u8]) {
+        self.world().log.push(String::from_utf8(line.to_vec()).expect("log lines are text"));
+    }
+    fn map(&self, addr: u64, _: usize) -> Option<u64> {
+        Some(addr)
+    }
+    fn unmap(&self, _: u64) {}
+
+    fn write(&self, alias: u64, offset: usize, bytes: &[u8]) {
+        let mut w = self.world();
+        w.seq += 1;
+        w.writes += 1;
+        let seq = w.seq;
+        let all_know = |w: &World, at: u64| w.known.iter().all(|&k| k >= at);
+        let i = w.sites.iter().position(|s| s.addr == alias).unwrap_or_else(|| {
+            w.sites.push(Watched { addr: alias, int3_at: 0, tail_at: 0 });
+            w.sites.len() - 1
+        });
+        let s = w.sites[i];
+        if offset == 0 {
+            assert_eq!(bytes.len(), 1, "the first byte is written alone");
+            if bytes == [INT3] {
+                w.sites[i].int3_at = seq;
+            } else {
+                assert_eq!(w.memory[&alias], INT3, "a first byte changed without an int3 before it");
+                assert!(s.tail_at == 0 || all_know(&w, s.tail_at), "an int3 went before every CPU knew the tail");
+                w.sites[i] = Watched { addr: alias, int3_at: 0, tail_at: 0 };
+            }
+        } else {
+            assert_eq!(w.memory[&alias], INT3, "a tail changed without an int3 before it");
+            assert!(s.int3_at != 0 && all_know(&w, s.int3_at), "a tail changed before every CPU knew the int3");
+            w.sites[i].tail_at = seq;
+        }
+        for (n, &b) in bytes.iter().enumerate() {
+            w.memory.insert(alias + (offset + n) as u64, b);
+        }
+        let me = CPU.get();
+        let known = seq.max(w.known[me]);
+        w.known[me] = known;
+    }
+    fn serialize(&self) {
+        if self.mute.load(SeqCst) == CPU.get() {
+            while !self.over.load(SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        let mut w = self.world();
+        let seq = w.seq;
+        w.known[CPU.get()] = seq;
+    }
+    fn serialize_all(&self) {
+        let mut w = self.world();
+        let seq = w.seq;
+        w.known.fill(seq);
+    }
+
+    fn online_cpus(&self) -> usize {
+        self.cpus
+    }
+    fn this_cpu(&self) -> usize {
+        CPU.get()
+    }
+    fn current(&self) -> usize {
+        100 + CPU.get()
+    }
+    fn stop<F: Fn() + Sync>(&self, f: &F) -> bool {
+        self.stops.fetch_add(1, SeqCst);
+        if self.stop_fails {
+            return false;
+        }
+        {
+            let mut w = self.world();
+            for (addr, b) in std::mem::take(&mut w.on_stop) {
+                w.memory.insert(addr, b);
+            }
+            let probe = w.probe_on_stop.take();
+            w.probes.extend(probe);
+        }
+        self.over.store(false, SeqCst);
+        self.waiting.store(false, SeqCst);
+        let left = AtomicUsize::new(0);
+        std::thread::scope(|s| {
+            for cpu in 0..self.cpus {
+                let left = &left;
+                s.spawn(move || {
+                    CPU.set(cpu);
+                    let others = self.cpus - 1;
+                    while self.late.load(SeqCst) == cpu && left.load(SeqCst) < others {
+                        std::thread::yield_now();
+                    }
+                    // A mute CPU must not be the primary.
+                    while self.mute.load(SeqCst) == cpu && !self.waiting.load(SeqCst) {
+                        std::thread::yield_now();
+                    }
+                    f();
+                    // The primary is the first to leave; whoever is mute may answer from now on.
+                    self.over.store(true, SeqCst);
+                    left.fetch_add(1, SeqCst);
+                });
+            }
+        });
+        true
+    }
+    fn relax(&self) {
+        self.waiting.store(true, SeqCst);
+        // Time runs fast only where someone is to be given up on, however slow the threads of the test are.
+        let absent = self.late.load(SeqCst) != NOBODY || self.mute.load(SeqCst) != NOBODY;
+        self.time.fetch_add(if absent { 100_000 } else { 10 }, SeqCst);
+        std::thread::yield_now();
+    }
+
+    fn for_each_task<F: FnMut(usize)>(&self, mut f: F) {
+        let ids: Vec<usize> = self.world().tasks.iter().map(|t| t.id).collect();
+        ids.into_iter().for_each(&mut f);
+    }
+    fn task_id(&self, task: usize) -> usize {
+        task
+    }
+    fn task_cpu(&self, task: usize) -> usize {
+        self.world().tasks.iter().find(|t| t.id == task).map_or(0, |t| t.cpu)
+    }
+    fn is_operator(&self, task: usize) -> bool {
+        task == OPERATOR
+    }
+    fn stack(&self, task: usize, frames: &mut [u64]) -> Result<usize, Unreliable> {
+        let stack = self.world().tasks.iter().find(|t| t.id == task).expect("a listed task").stack.clone()?;
+        // As the kernel: a stack that fills the buffer is an error.
+        frames.get_mut(..stack.len() + 1).ok_or(Unreliable::Unwind)?[..stack.len()].copy_from_slice(&stack);
+        Ok(stack.len())
+    }
+    fn who(&self, task: usize) -> Who {
+        let mut who = Who { pid: task as i32, ..Who::default() };
+        who.comm[..5].copy_from_slice(b"t ask");
+        who
+    }
+}
+
+/// A patch of `n` functions, and everything a machine needs.
+pub struct Fixture {
+    pub sim: Sim,
+    pub record: PatchRecord,
+    pub funcs: Vec<FuncRecord>,
+    pub ranges: Vec<RangeRecord>,
+    _names: Vec<std::ffi::CString>,
+    pub armed: AtomicBool,
+    pub seats: Vec<AtomicUsize>,
+}
+
+impl Fixture {
+    pub fn new(cpus: usize, n: usize) -> Self {
+        let sim = Sim::new(cpus);
+        let name = |s: String| std::ffi::CString::new(s).expect("no NUL");
+        let mut names = vec![name("demo".into()), name("1.0".into())];
+        let (mut funcs, mut ranges) = (Vec::new(), Vec::new());
+        for i in 0..n {
+            names.push(name(format!("func_{i}")));
+            let mut original = [0; lpbuild_abi::MAX_SITE];
+            original[..SITE.len()].copy_from_slice(&SITE);
+            let old = OLD + i as u64 * 0x100;
+            sim.put(old, &[0x90; LEN as usize]);
+            sim.put(old + 5, &SITE);
+            funcs.push(FuncRecord {
+                old,
+                new: NEW + i as u64 * 0x100,
+                name: names[i + 2].as_ptr() as u64,
+                old_size: LEN,
+                new_size: 0x80,
+                site_offset: 5,
+                site_size: SITE.len() as u8,
+                jump_kind: 1,
+                covers_fentry: 0,
+                original,
+                reserved: 0,
+            });
+            ranges.push(RangeRecord { start: old, len: LEN, func: i as u32 });
+        }
+        let record = PatchRecord {
+            magic: MAGIC,
+            abi_version: ABI_VERSION,
+            mode: 1,
+            build_id_len: 20,
+            reserved: 0,
+            build_id: [7; 32],
+            deadline_ms: 1000,
+            n_funcs: n as u32,
+            n_ranges: n as u32,
+            reserved2: 0,
+            funcs: funcs.as_ptr() as u64,
+            ranges: ranges.as_ptr() as u64,
+            name: names[0].as_ptr() as u64,
+            version: names[1].as_ptr() as u64,
+            notes_start: 0x9000,
+            notes_end: 0x9000,
+            text_start: NEW,
+            text_end: NEW + n as u64 * 0x100,
+        };
+        let seats = (0..cpus).map(|_| AtomicUsize::new(0)).collect();
+        Self { sim, record, funcs, ranges, _names: names, armed: AtomicBool::new(false), seats }
+    }
+    pub fn patch(&self) -> Patch<'_> {
+        // SAFETY: the vectors and strings behind the addresses live as long as the fixture.
+        unsafe { Patch::new(&self.record) }.expect("the fixture is valid")
+    }
+    pub fn sites(&self) -> Vec<Site<u64>> {
+        let patch = self.patch();
+        (0..patch.funcs.len()).map(|i| site(&patch, i, OLD + i as u64 * 0x100 + 5).expect("in reach")).collect()
+    }
+    /// Runs `f` with a machine.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Machine<'_, Sim>) -> R) -> R {
+        let (sites, mut frames) = (self.sites(), [0; 16]);
+        f(&mut Machine::new(&self.sim, self.patch(), &sites, &self.armed, &self.seats, &mut frames))
+    }
+    /// Bytes at the site of function `i`.
+    pub fn bytes(&self, i: usize) -> Vec<u8> {
+        self.sim.get(OLD + i as u64 * 0x100 + 5, SITE.len())
+    }
+    pub fn original(&self) -> bool {
+        (0..self.funcs.len()).all(|i| self.bytes(i) == SITE)
+    }
+}
+
+/// Calls `step` until the operation ends, passing the time it asks for. Returns the last step and the waits.
+pub fn run(sim: &Sim, mut step: impl FnMut() -> Step) -> (Step, Vec<u64>) {
+    let mut waits = Vec::new();
+    loop {
+        match step() {
+            Step::Again(ms) => {
+                waits.push(ms);
+                sim.pass(ms);
+            }
+            Step::RcuTasks => {}
+            end => return (end, waits),
+        }
+    }
+}
