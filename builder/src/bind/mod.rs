@@ -21,6 +21,10 @@ pub use resolve::{How, Resolved};
 /// Exported in every kernel since 5.15 resp. 2.6 (kernel/printk/printk.c).
 const ANCHORS: &[&str] = &["_printk", "printk"];
 
+/// Everything below is not part of the image but an offset in the per-CPU area (arch/x86/include/asm/page_64_types.h,
+/// `__START_KERNEL_map`).
+pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+
 /// A patch set with addresses.
 #[derive(Debug)]
 pub struct Bound<'a> {

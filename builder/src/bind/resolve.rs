@@ -1,6 +1,6 @@
 //! The address of each destination outside the patch, and how it was found.
 
-use super::Bound;
+use super::{Bound, IMAGE_BASE};
 use crate::closure::{Dest, Item, ObjectPair};
 use crate::error::{Place, Problem};
 use crate::kernel::{KernelImage, KernelSymbol};
@@ -122,6 +122,5 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
 
 /// Per-CPU offsets lie below the kernel image (arch/x86/kernel/vmlinux.lds.S places .data..percpu at 0).
 fn image_or_percpu(address: u64, how: How) -> Resolved {
-    const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
     if address < IMAGE_BASE { Resolved::Percpu(address, how) } else { Resolved::Image(address, how) }
 }

@@ -1,14 +1,20 @@
 //! The records the runtime reads: abi::PatchRecord, FuncRecord, RangeRecord, and the imports.
 
+use std::mem::offset_of;
+
 use lpbuild_abi as abi;
 
 use super::content::Layout;
 use super::manifest::pieces;
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Options};
-use crate::closure::Role;
+use crate::bind::IMAGE_BASE;
+use crate::closure::{ObjectPair, Role};
+use crate::correlate::OldAtom;
 use crate::error::Result;
 use crate::ingest::reloc;
+use crate::sites::Site;
+use crate::symbolize::RefKind;
 
 /// Writes all records. Without a kernel there are none: `pack --kernel` emits the patch again.
 pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layout) -> Result<()> {
@@ -20,7 +26,16 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     let patch = w.section(abi::SEC_PATCH, Kind::ReadOnly);
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     let (mut n_funcs, mut n_ranges) = (0u32, 0u32);
-    for (index, site) in input.sites {
+    // In the order of the manifest.
+    let mut sites: Vec<&(usize, Site)> = input.sites.iter().collect();
+    let name = |i: usize| {
+        let item = &input.set.items[i];
+        let pair = &input.pairs[item.pair.0 as usize];
+        let old = pair.pairs.old_of(item.atom).map(|o| pair.old.atom(o.0).name.as_str());
+        (pair.name.as_str(), old.unwrap_or_default())
+    };
+    sites.sort_by_key(|(i, _)| name(*i));
+    for (index, site) in sites {
         let item = &input.set.items[*index];
         let Role::Replaces(old) = item.role else { continue };
         let pair = &input.pairs[item.pair.0 as usize];
@@ -37,16 +52,25 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         r.push(site.size);
         r.push(site.jump.to_abi() as u8);
         r.push(u8::from(site.rule == crate::sites::Rule::OverFentry));
-        r.extend_from_slice(original);
+        let moving = moving_fields(pair, old, site, original);
+        let mut fixed = original.to_vec();
+        for field in &moving {
+            fixed[field.at..field.at + field.width].fill(0);
+        }
+        r.extend_from_slice(&fixed);
         r.resize(size_of::<abi::FuncRecord>(), 0);
         let at = w.append(funcs, &r, 8);
+        for field in &moving {
+            let offset = at + offset_of!(abi::FuncRecord, original) as u64 + field.at as u64;
+            w.relocate(funcs, offset, field.kind, &anchor, bound.anchored(field.value));
+        }
         let spot = layout.items[&(item.pair, item.atom)];
         w.pointer(funcs, at, &anchor, bound.anchored(address));
         w.pointer(funcs, at + 8, &Base::Section(spot.section), spot.offset as i64);
         w.pointer(funcs, at + 16, &Base::Section(strings), name as i64);
         for (atom, _) in pieces(pair, old) {
             let atom = pair.old.atom(atom);
-            let address = bound.old_address(item.pair, crate::correlate::OldAtom(atom.id)).unwrap_or(0);
+            let address = bound.old_address(item.pair, OldAtom(atom.id)).unwrap_or(0);
             let mut r = vec![0; 8];
             r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
             r.extend_from_slice(&n_funcs.to_le_bytes());
@@ -93,6 +117,35 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     w.define(abi::SYM_TEXT_END, text, text_end, 0, false, true);
     imports(w, bound, &anchor);
     Ok(())
+}
+
+/// A field of the covered instructions that holds an absolute address: KASLR changes it together with the image, so the
+/// expected bytes are completed by the module loader as well.
+struct MovingField {
+    at: usize,
+    width: usize,
+    kind: u32,
+    value: u64,
+}
+
+fn moving_fields(pair: &ObjectPair, old: OldAtom, site: &Site, original: &[u8]) -> Vec<MovingField> {
+    let mut out = Vec::new();
+    for r in &pair.old.atom(old.0).refs {
+        let RefKind::Reloc(kind) = r.kind else { continue };
+        let Some(at) = r.at.checked_sub(u64::from(site.offset)).map(|a| a as usize) else { continue };
+        let width = usize::from(r.width);
+        let Some(field) = original.get(at..at + width).filter(|_| !reloc::is_pc_relative(kind)) else { continue };
+        let value = match *field {
+            [a, b, c, d] if kind == reloc::ABS32S => i64::from(i32::from_le_bytes([a, b, c, d])) as u64,
+            [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            _ => continue,
+        };
+        // Per-CPU offsets are absolute and stay.
+        if value >= IMAGE_BASE {
+            out.push(MovingField { at, width, kind, value });
+        }
+    }
+    out
 }
 
 fn c_string(w: &mut Writer, section: object::write::SectionId, text: &str) -> u64 {

@@ -16,7 +16,7 @@ use lpbuild_abi as abi;
 use super::{headers::Headers, input::Input};
 use crate::{
     error::{Error, Place, Problem, Result},
-    manifest::Function,
+    manifest::{Function, Kernel},
 };
 
 /// Checks everything; the error holds all problems found.
@@ -29,7 +29,7 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
     v.manifest(input);
     v.patch_record(input);
     for (i, f) in input.manifest.functions.iter().enumerate() {
-        v.function(i, f, &input.kernel.anchor);
+        v.function(i, f, &input.kernel);
     }
     v.ranges(input);
     v.undefined(headers);
@@ -175,7 +175,8 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn function(&mut self, i: usize, f: &Function, anchor: &str) {
+    fn function(&mut self, i: usize, f: &Function, kernel: &Kernel) {
+        let anchor = kernel.anchor.as_str();
         const SIZE: usize = size_of::<abi::FuncRecord>();
         let Some(r) = self.section(abi::SEC_FUNCS).and_then(|(_, h)| self.bytes(h)?.get(i * SIZE..(i + 1) * SIZE))
         else {
@@ -201,9 +202,26 @@ impl<'a> Verifier<'a> {
         ] {
             self.expect("LP4009", place(), what, int(r, offset, len), want);
         }
-        let bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]);
-        let bytes = crate::manifest::to_hex(bytes);
+        let mut bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]).to_vec();
+        self.complete(at + 37, &mut bytes, kernel);
+        let bytes = crate::manifest::to_hex(&bytes);
         self.expect("LP4009", place(), "original bytes", bytes.as_str(), &f.site.original);
+    }
+
+    /// Absolute addresses among the original bytes are filled in by the module loader; here as the image is linked.
+    fn complete(&self, offset: u64, bytes: &mut [u8], kernel: &Kernel) {
+        let Some((index, _)) = self.section(abi::SEC_FUNCS) else { return };
+        let own = |i: &usize| self.elf.section_headers.get(*i).is_some_and(|h| h.sh_info as usize == index);
+        for r in self.elf.shdr_relocs.iter().filter(|(i, _)| own(i)).flat_map(|(_, relocs)| relocs.iter()) {
+            let width = if r.r_type == R_X86_64_64 { 8 } else { 4 };
+            let at = r.r_offset.wrapping_sub(offset) as usize;
+            let anchored = self.target(&r).filter(|t| t.symbol == kernel.anchor);
+            let field = at.checked_add(width).and_then(|end| bytes.get_mut(at..end));
+            if let (Some(target), Some(field)) = (anchored, field) {
+                let value = kernel.anchor_address.wrapping_add_signed(target.addend).to_le_bytes();
+                field.copy_from_slice(&value[..width]);
+            }
+        }
     }
 
     /// Every function and every other piece of old code must be guarded.

@@ -128,6 +128,7 @@ fn attempt(object: &Object, id: AtomId, offset: usize, rule: Rule, jump: Jump) -
         return Err(format!("the instructions there take {} bytes, more than {}", end - offset, abi::MAX_SITE));
     }
     conflicts(object, id, offset as u64, end as u64, rule)?;
+    moving_percpu(object, id, offset as u64, end as u64)?;
     let section = object.section(atom.section);
     let original = section.data.get(atom.start as usize + offset..atom.start as usize + end);
     let original = original.ok_or("it reaches past the end of its section")?.to_vec();
@@ -193,6 +194,20 @@ fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Res
             if start < to && start + len > from {
                 return Err(format!("{name} rewrites the instruction at +{start:#x}"));
             }
+        }
+    }
+    Ok(())
+}
+
+/// `%gs:variable(%rip)`: the per-CPU area does not move with the image, so KASLR changes the displacement and the bytes
+/// are not known before boot (arch/x86/tools/relocs.c, per_cpu_load_addr).
+fn moving_percpu(object: &Object, id: AtomId, from: u64, to: u64) -> Result<(), String> {
+    const GS_PREFIX: u8 = 0x65;
+    let atom = object.atom(id);
+    for r in atom.refs.iter().filter(|r| r.at >= from && r.at < to && r.bias != 0) {
+        let insn = atom.code.as_ref().and_then(|c| c.covering(r.at));
+        if insn.is_some_and(|i| object.bytes(id).get(i.at as usize) == Some(&GS_PREFIX)) {
+            return Err(format!("the per-CPU displacement at +{:#x} depends on where the kernel is loaded", r.at));
         }
     }
     Ok(())
