@@ -15,6 +15,8 @@ mod headers;
 mod input;
 mod kbuild;
 mod sign;
+#[cfg(test)]
+mod tests;
 mod tool;
 mod verify;
 

@@ -1,0 +1,306 @@
+//! Headers in every arrangement, inputs that do not belong together, and modules that are not what was asked for.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use lpbuild_abi as abi;
+use object::{
+    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
+    write::{Object, Relocation, SectionId, Symbol, SymbolId, SymbolSection},
+};
+
+use super::{headers, input, verify};
+use crate::{error::Error, manifest::Manifest};
+
+const RELEASE: &str = "6.1.0-0-test";
+const MANIFEST: &str = r#"schema = 1
+[patch]
+name = "demo"
+version = "1.0"
+mode = "stop-machine"
+deadline-ms = 500
+[kernel]
+release = "6.1.0-0-test"
+build-id = "0707"
+anchor = "_printk"
+anchor-address = "0xffffffff81000000"
+[[function]]
+object = "vmlinux"
+source = "fs/a.o"
+symbol = "func_a"
+sympos = 0
+anchor-offset = -4096
+old-size = 64
+new-size = 16
+why = "changed"
+[function.site]
+offset = 5
+size = 6
+jump = "rel32"
+original = "535455565790"
+instructions = []
+rule = "after-fentry"
+[[function.piece]]
+symbol = "func_a.cold"
+anchor-offset = 8192
+size = 32
+"#;
+
+fn code<T>(r: Result<T, Error>) -> Vec<&'static str> {
+    r.err().map_or(vec![], |e| e.problems.iter().map(|p| p.code.id).collect())
+}
+
+/// Headers as Debian splits them, unpacked below `root`; make's include leads to a path that is not there.
+fn split_headers(root: &Path) -> std::path::PathBuf {
+    let objects = root.join("usr/src/linux-headers-test-amd64");
+    let common = root.join("usr/src/linux-headers-test-common");
+    fs::create_dir_all(objects.join("include/generated")).unwrap();
+    fs::create_dir_all(common.join("scripts")).unwrap();
+    fs::write(objects.join("Makefile"), "include /nowhere/linux-headers-test-common/Makefile\n").unwrap();
+    fs::write(objects.join(".config"), "CONFIG_CC_VERSION_TEXT=\"sh (x) 1\"\nCONFIG_MODULE_SIG_HASH=\"sha512\"\n")
+        .unwrap();
+    fs::write(objects.join("Module.symvers"), "0x1\t_printk\tvmlinux\tEXPORT_SYMBOL\t\n").unwrap();
+    fs::write(objects.join("vmlinux"), "").unwrap();
+    let release = format!("#define UTS_RELEASE \"{RELEASE}\"\n");
+    fs::write(objects.join("include/generated/utsrelease.h"), release).unwrap();
+    fs::write(common.join("Makefile"), "all:\n").unwrap();
+    fs::write(common.join("scripts/Makefile.build"), "").unwrap();
+    symlink("../linux-headers-test-common/scripts", objects.join("scripts")).unwrap();
+    objects
+}
+
+#[test]
+fn split_headers_work_where_they_were_unpacked_and_are_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let objects = split_headers(root.path());
+    let found = headers::find(RELEASE, Some(&objects)).unwrap();
+    assert_eq!(found.sign_hash, "sha512");
+    assert!(found.exported.contains("_printk") && found.compiler.ends_with("sh"));
+    let shadow = tempfile::tempdir().unwrap();
+    let (dir, makefile) = found.shadow(shadow.path()).unwrap();
+    assert!(dir.join("Module.symvers").is_file() && dir.join("scripts/Makefile.build").is_file());
+    assert!(!dir.join("vmlinux").exists(), "the module would depend on it");
+    assert_eq!(fs::read_to_string(&makefile).unwrap(), "all:\n");
+    assert!(makefile.starts_with(shadow.path()) && dir.starts_with(shadow.path()));
+}
+
+#[test]
+fn headers_that_cannot_be_used() {
+    let root = tempfile::tempdir().unwrap();
+    assert_eq!(code(headers::find(RELEASE, Some(root.path()))), ["LP4003"]);
+    let objects = split_headers(root.path());
+    assert_eq!(code(headers::find("6.1.0-1-test", Some(&objects))), ["LP4004"]);
+    let common = root.path().join("usr/src/linux-headers-test-common");
+    fs::remove_dir_all(common.join("scripts")).unwrap();
+    symlink("../../lib/linux-kbuild-0.0/scripts", common.join("scripts")).unwrap();
+    assert_eq!(code(headers::find(RELEASE, Some(&objects))), ["LP4003"]);
+    fs::remove_dir_all(&common).unwrap();
+    assert_eq!(code(headers::find(RELEASE, Some(&objects))), ["LP4003"]);
+    let objects = split_headers(tempfile::tempdir().unwrap().path());
+    assert_eq!(code(headers::find(RELEASE, Some(&objects))), ["LP4003"], "gone meanwhile");
+}
+
+#[test]
+fn a_compiler_that_is_not_installed_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let objects = split_headers(root.path());
+    fs::write(objects.join(".config"), "CONFIG_CC_VERSION_TEXT=\"no-such-gcc-99 (Debian) 99\"\n").unwrap();
+    let e = headers::find(RELEASE, Some(&objects)).err().unwrap();
+    assert_eq!(e.problems[0].code.id, "LP4005");
+    assert!(e.to_string().contains("no-such-gcc-99"));
+}
+
+fn read(manifest: &str, object: &[u8]) -> Result<input::Input, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("manifest.toml"), manifest).unwrap();
+    fs::write(dir.path().join("patch.o"), object).unwrap();
+    input::read(dir.path())
+}
+
+#[test]
+fn a_folder_that_cannot_be_packed() {
+    let good = Parts::new().write();
+    assert_eq!(code(read(MANIFEST, &good)), [""; 0]);
+    let start = MANIFEST.find("[kernel]").unwrap();
+    let end = MANIFEST.find("[[function]]").unwrap();
+    let symbolic = format!("{}{}", &MANIFEST[..start], &MANIFEST[end..]);
+    assert_eq!(code(read(&symbolic, &good)), ["LP4002"]);
+    assert_eq!(code(read("schema = 9", &good)), ["LP1101"]);
+    // Would end up in C source.
+    let evil = MANIFEST.replace("version = \"1.0\"", "version = '1\"); evil('");
+    assert_eq!(code(read(&evil, &good)), ["LP1101"]);
+    let two = format!("{MANIFEST}{}", &MANIFEST[end..]);
+    assert_eq!(code(read(&two, &good)), ["LP4009"]);
+    assert_eq!(code(read(MANIFEST, b"no object")), ["LP1003"]);
+    for cut in (0..good.len()).step_by(7) {
+        assert_ne!(code(read(MANIFEST, &good[..cut])), [""; 0], "cut at {cut}");
+    }
+    assert_eq!(code(input::read(Path::new("/nowhere"))), ["LP1001"]);
+}
+
+/// The parts of a module, to be changed before it is written.
+struct Parts {
+    modinfo: Vec<String>,
+    manifest: String,
+    patch: Vec<u8>,
+    funcs: Vec<u8>,
+    ranges: Vec<u8>,
+    strings: Vec<u8>,
+    old: i64,
+    start: i64,
+    piece: i64,
+    extra_symbol: Option<&'static str>,
+    extra_reloc: Option<u32>,
+    text_byte: u8,
+}
+
+impl Parts {
+    fn new() -> Self {
+        let mut patch = vec![0; size_of::<abi::PatchRecord>()];
+        patch[..8].copy_from_slice(&abi::MAGIC.to_le_bytes());
+        patch[8] = abi::ABI_VERSION as u8;
+        (patch[12], patch[13], patch[16], patch[17]) = (1, 2, 7, 7);
+        patch[48..50].copy_from_slice(&500u16.to_le_bytes());
+        (patch[52], patch[56]) = (1, 2);
+        let mut funcs = vec![0; size_of::<abi::FuncRecord>()];
+        (funcs[24], funcs[28], funcs[32], funcs[34], funcs[35]) = (64, 16, 5, 6, 1);
+        funcs[37..43].copy_from_slice(&[0x53, 0x54, 0x55, 0x56, 0x57, 0x90]);
+        let mut ranges = vec![0; 2 * size_of::<abi::RangeRecord>()];
+        (ranges[8], ranges[24]) = (64, 32);
+        let info = [
+            "license=GPL",
+            "version=1.0",
+            "name=demo",
+            "lpbuild_name=demo",
+            "lpbuild_build_id=0707",
+            "lpbuild_abi=1",
+            "vermagic=6.1.0-0-test SMP mod_unload",
+        ];
+        Self {
+            modinfo: info.map(str::to_owned).to_vec(),
+            manifest: MANIFEST.to_owned(),
+            patch,
+            funcs,
+            ranges,
+            strings: b"demo\x001.0\0func_a\0".to_vec(),
+            old: -4096,
+            start: -4096,
+            piece: 8192,
+            extra_symbol: None,
+            extra_reloc: None,
+            text_byte: 0,
+        }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut o = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+        let mut section = |name: &str, kind, data: &[u8]| {
+            let id = o.add_section(vec![], name.as_bytes().to_vec(), kind);
+            o.append_section_data(id, data, 8);
+            id
+        };
+        let info: Vec<u8> = self.modinfo.iter().flat_map(|l| l.bytes().chain([0])).collect();
+        section(".modinfo", SectionKind::ReadOnlyData, &info);
+        section(abi::SEC_MANIFEST, SectionKind::Other, self.manifest.as_bytes());
+        let patch = section(abi::SEC_PATCH, SectionKind::Data, &self.patch);
+        let funcs = section(abi::SEC_FUNCS, SectionKind::Data, &self.funcs);
+        let ranges = section(abi::SEC_RANGES, SectionKind::Data, &self.ranges);
+        let strings = section(abi::SEC_STRINGS, SectionKind::ReadOnlyData, &self.strings);
+        let text = section(abi::SEC_TEXT, SectionKind::Text, &[self.text_byte; 16]);
+        let anchor = undefined(&mut o, "_printk");
+        let local = |o: &mut Object<'_>, id| o.section_symbol(id);
+        let (funcs_sym, ranges_sym) = (local(&mut o, funcs), local(&mut o, ranges));
+        let (strings_sym, text_sym) = (local(&mut o, strings), local(&mut o, text));
+        for (at, to, symbol, addend) in [
+            (patch, 64, funcs_sym, 0),
+            (patch, 72, ranges_sym, 0),
+            (patch, 80, strings_sym, 0),
+            (patch, 88, strings_sym, 5),
+            (funcs, 0, anchor, self.old),
+            (funcs, 8, text_sym, 0),
+            (funcs, 16, strings_sym, 9),
+            (ranges, 0, anchor, self.start),
+            (ranges, 16, anchor, self.piece),
+        ] {
+            reloc(&mut o, at, to, symbol, addend, object::elf::R_X86_64_64.0);
+        }
+        if let Some(name) = self.extra_symbol {
+            undefined(&mut o, name);
+        }
+        if let Some(kind) = self.extra_reloc {
+            reloc(&mut o, text, 4, anchor, 0, kind);
+        }
+        o.write().unwrap()
+    }
+}
+
+fn undefined(o: &mut Object<'_>, name: &str) -> SymbolId {
+    o.add_symbol(Symbol {
+        name: name.as_bytes().to_vec(),
+        value: 0,
+        size: 0,
+        kind: SymbolKind::Unknown,
+        scope: SymbolScope::Unknown,
+        weak: false,
+        section: SymbolSection::Undefined,
+        flags: SymbolFlags::None,
+    })
+}
+
+fn reloc(o: &mut Object<'_>, section: SectionId, offset: u64, symbol: SymbolId, addend: i64, kind: u32) {
+    let flags = RelocationFlags::Elf { r_type: object::elf::RelocationType(kind) };
+    o.add_relocation(section, Relocation { offset, symbol, addend, flags }).unwrap();
+}
+
+/// The codes that `verify` finds after `change`.
+fn verified(change: impl FnOnce(&mut Parts)) -> Vec<&'static str> {
+    let root = tempfile::tempdir().unwrap();
+    let headers = headers::find(RELEASE, Some(&split_headers(root.path()))).unwrap();
+    let manifest = Manifest::parse(MANIFEST, "manifest.toml").unwrap();
+    let kernel = manifest.kernel.clone().unwrap();
+    let input = input::Input { manifest, manifest_text: MANIFEST.to_owned(), kernel, object: vec![] };
+    let mut parts = Parts::new();
+    change(&mut parts);
+    code(verify::verify(&parts.write(), &input, &headers))
+}
+
+#[test]
+fn a_module_as_it_was_asked_for_passes() {
+    assert_eq!(verified(|_| {}), [""; 0]);
+}
+
+#[test]
+fn every_field_of_the_module_is_compared() {
+    for i in 0..7 {
+        assert_eq!(verified(|p| p.modinfo[i] = "x=y".into()), ["LP4007"], "modinfo {i}");
+    }
+    assert_eq!(verified(|p| p.manifest.push(' ')), ["LP4007"]);
+    for at in [0, 8, 12, 13, 16, 48, 52] {
+        assert_eq!(verified(|p| p.patch[at] ^= 4), ["LP4009"], "patch record {at}");
+    }
+    for at in [24, 28, 32, 34, 35, 37, 42] {
+        assert_ne!(verified(|p| p.funcs[at] ^= 4), [""; 0], "function record {at}");
+    }
+    for at in [8, 12, 28] {
+        assert_eq!(verified(|p| p.ranges[at] = 9), ["LP4009"], "range {at}");
+    }
+    assert_eq!(verified(|p| p.strings[0] = b'x'), ["LP4009"], "name of the patch");
+    assert_eq!(verified(|p| p.strings[5] = b'2'), ["LP4009"], "version");
+    assert_eq!(verified(|p| p.strings[9] = b'x'), ["LP4009"], "name of the function");
+    assert_eq!(verified(|p| p.old += 1), ["LP4009"], "address of the old code");
+    assert_eq!(verified(|p| p.start += 1), ["LP4009"], "guard of the function");
+    assert_eq!(verified(|p| p.piece += 1), ["LP4009"], "guard of the piece");
+}
+
+#[test]
+fn what_the_module_loader_would_reject() {
+    assert_eq!(verified(|p| p.extra_symbol = Some("not_exported")), ["LP4010"]);
+    for kind in [1, 2, 4, 10, 11, 24] {
+        assert_eq!(verified(|p| p.extra_reloc = Some(kind)), [""; 0], "type {kind}");
+    }
+    // GOTPCREL, GOTPCRELX, PC8: "Unknown rela relocation".
+    for kind in [9, 42, 15] {
+        assert_eq!(verified(|p| p.extra_reloc = Some(kind)), ["LP4011"], "type {kind}");
+    }
+    let nonzero = verified(|p| (p.extra_reloc, p.text_byte) = (Some(2), 0x90));
+    assert_eq!(nonzero, ["LP4011"], "the loader wants the field to be zero");
+}
