@@ -10,6 +10,7 @@ use std::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
+    time::{Duration, Instant},
 };
 
 use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, PatchRecord, RangeRecord};
@@ -76,6 +77,23 @@ pub struct Sim {
     pub stop_fails: bool,
     over: AtomicBool,
     waiting: AtomicBool,
+    /// A CPU has failed an assertion: the others must not wait for it.
+    doomed: AtomicBool,
+    stopped_at: Mutex<Option<Instant>>,
+}
+
+/// Real time after which CPUs that still wait for each other fail the test.
+const HANG: Duration = Duration::from_secs(20);
+
+/// Dooms the others when its thread fails.
+struct Doom<'a>(&'a AtomicBool);
+
+impl Drop for Doom<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, SeqCst);
+        }
+    }
 }
 
 /// No CPU.
@@ -100,7 +118,15 @@ impl Sim {
             stop_fails: false,
             over: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
+            stopped_at: Mutex::new(None),
         }
+    }
+    /// Fails instead of waiting for ever.
+    fn check_hang(&self) {
+        assert!(!self.doomed.load(SeqCst), "another CPU has failed");
+        let since = *self.stopped_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(since.is_none_or(|t| t.elapsed() < HANG), "the CPUs wait for each other");
     }
     pub fn world(&self) -> MutexGuard<'_, World> {
         // A failed assertion in one thread must show as itself, not as a poisoned lock.
@@ -201,6 +227,7 @@ impl Kernel for Sim {
     fn serialize(&self) {
         if self.mute.load(SeqCst) == CPU.get() {
             while !self.over.load(SeqCst) {
+                self.check_hang();
                 std::thread::yield_now();
             }
         }
@@ -238,18 +265,22 @@ impl Kernel for Sim {
         }
         self.over.store(false, SeqCst);
         self.waiting.store(false, SeqCst);
+        *self.stopped_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
         let left = AtomicUsize::new(0);
         std::thread::scope(|s| {
             for cpu in 0..self.cpus {
                 let left = &left;
                 s.spawn(move || {
                     CPU.set(cpu);
+                    let _doom = Doom(&self.doomed);
                     let others = self.cpus - 1;
                     while self.late.load(SeqCst) == cpu && left.load(SeqCst) < others {
+                        self.check_hang();
                         std::thread::yield_now();
                     }
                     // A mute CPU must not be the primary.
                     while self.mute.load(SeqCst) == cpu && !self.waiting.load(SeqCst) {
+                        self.check_hang();
                         std::thread::yield_now();
                     }
                     f();
@@ -262,6 +293,7 @@ impl Kernel for Sim {
         true
     }
     fn relax(&self) {
+        self.check_hang();
         self.waiting.store(true, SeqCst);
         // Time runs fast only where someone is to be given up on, however slow the threads of the test are.
         let absent = self.late.load(SeqCst) != NOBODY || self.mute.load(SeqCst) != NOBODY;
@@ -386,6 +418,7 @@ pub fn run(sim: &Sim, mut step: impl FnMut() -> Step) -> (Step, Vec<u64>) {
         match step() {
             Step::Again(ms) => {
                 waits.push(ms);
+                assert!(waits.len() < 1000, "it never gives up");
                 sim.pass(ms);
             }
             Step::RcuTasks => {}
