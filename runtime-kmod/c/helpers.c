@@ -540,6 +540,7 @@ static int __init lpb_init(void)
 	/* In turns, so that a long deadline does not look like a hung task. */
 	while (!wait_for_completion_timeout(&lpb_done, 10 * HZ))
 		;
+	lpb_end_thread();
 	err = lpb_result;
 	if (err)
 		goto undo;

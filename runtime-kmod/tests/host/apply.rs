@@ -125,6 +125,7 @@ fn bytes_that_change_between_the_checks_are_seen_in_the_stop() {
     f.sim.world().on_stop = vec![(OLD + 0x100 + 5 + 3, 0x99)];
     refused(&f, Refusal::Altered { func: 1 });
     assert_eq!(f.sim.writes(), 0);
+    assert_eq!(f.sim.stops.load(SeqCst), 1, "waiting does not help");
 }
 
 #[test]
