@@ -55,6 +55,13 @@ fn damaged_or_unmapped_notes_are_refused_without_a_fault() {
         assert_eq!(check(&whole[..cut]), Err(Refusal::NoBuildId), "cut at {cut}");
     }
     assert_eq!(check(&[0xff; 64]), Err(Refusal::NoBuildId));
+    // What lies behind the notes is none of them, even where it can be read.
+    for cut in 0..whole.len() {
+        let mut f = Fixture::new(1, 1);
+        f.sim.put(NOTES, &whole);
+        (f.record.notes_start, f.record.notes_end) = (NOTES, NOTES + cut as u64);
+        assert_eq!(identity::check(&f.sim, &f.patch()), Err(Refusal::NoBuildId), "end at {cut}");
+    }
     let mut f = Fixture::new(1, 1);
     for (start, end) in [(NOTES, NOTES + 64), (8, 1 << 20), (u64::MAX - 64, u64::MAX)] {
         (f.record.notes_start, f.record.notes_end) = (start, end);
