@@ -1,0 +1,208 @@
+//! The runtime's safety claims on the stock kernel: busy functions, identity, owners of the bytes, many cycles.
+//!
+//! Two subjects: `cmdline_proc_show` (short, hot) and `pipe_read` (tasks sleep in it).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harness::change::Change;
+use harness::module::Module;
+use harness::vm::Vm;
+use lpbuild::manifest::{Manifest, from_hex};
+use lpbuild_tests::Env;
+
+const HOT: (&str, &str, &str) =
+    ("fs/proc/cmdline.c", "\tseq_puts(m, saved_command_line);\n", "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n");
+
+/// A read of exactly 4242 bytes fails with EPROTO in the new function. The scripts for it must not use `$(..)` around
+/// `lpbuild`: the shell would itself sleep in `pipe_read`.
+const SLEEPY: (&str, &str, &str) = (
+    "fs/pipe.c",
+    "\t/* Null read succeeds. */\n",
+    "\tif (total_len == 4242)\n\t\treturn -EPROTO;\n\t/* Null read succeeds. */\n",
+);
+
+fn module(env: &Env, lpbuild: &Path, name: &str, (file, old, new): (&str, &str, &str)) -> Module {
+    let change = Change::none().edit(&env.tree.source, file, old, new).unwrap();
+    env.maker(lpbuild).make(name, &change).unwrap()
+}
+
+fn boot(name: &str, env: &Env, lpbuild: &Path, modules: &[&Path], script: &str) {
+    let mut vm = Vm::new(name, &env.kernel).file("/bin/lpbuild", lpbuild).case(script);
+    for module in modules {
+        vm = vm.file(&format!("/{}", module.file_name().unwrap().to_string_lossy()), module);
+    }
+    vm.run().unwrap().require_pass().unwrap_or_else(|e| panic!("{e:#}"));
+}
+
+#[test]
+fn two_hundred_cycles_under_load_leave_nothing() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("two_hundred_cycles_under_load_leave_nothing") else { return };
+    let hot = module(&env, &lpbuild, "cycle_hot", HOT);
+    let script = r#"
+ktext save /tmp/text
+modules=$(cat /proc/modules)
+hammer /proc/cmdline forever console patched > /tmp/hammer &
+hammer=$!
+cycle 5 /bin/lpbuild /cycle_hot.ko cycle_hot
+slabsum lpbuild > /tmp/slab.before; cat /tmp/slab.before
+cycle 195 /bin/lpbuild /cycle_hot.ko cycle_hot
+slabsum lpbuild > /tmp/slab.after; cat /tmp/slab.after
+kill -0 $hammer || fail 'the load ended early'
+kill $hammer
+expect modules "$modules" "$(cat /proc/modules)"
+[ ! -e /sys/kernel/lpbuild ] || fail 'the folder of the patches is still there'
+ktext diff /tmp/text
+slab() { sed -n 's/^RESULT .*slab[a-z_]*=\([0-9]*\).*/\1/p' $1 | head -1; }
+before=$(slab /tmp/slab.before); after=$(slab /tmp/slab.after)
+[ $((after - before)) -lt 4096 ] || fail "slab memory grew from $before to $after KiB in 195 cycles"
+"#;
+    boot("cycles", &env, &lpbuild, &[&hot.ko], script);
+}
+
+#[test]
+fn a_task_asleep_in_the_old_function_blocks_loading() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("a_task_asleep_in_the_old_function_blocks_loading") else { return };
+    let sleepy = module(&env, &lpbuild, "sleepy_old", SLEEPY);
+    let script = r#"
+ktext save /tmp/text
+mkfifo /tmp/fifo
+pipe-sleeper /tmp/fifo & sleeper=$!
+sleep 1
+status=0; lpbuild load --deadline-ms 700 /sleepy_old.ko > /tmp/out 2>&1 || status=$?
+out=$(cat /tmp/out); echo "$out"
+expect status 4 $status
+expect_in code LP5007 "$out"
+expect_in blocker "$sleeper" "$out"
+expect_in place pipe_read+ "$out"
+ktext diff /tmp/text
+[ ! -e /sys/module/sleepy_old ] || fail 'the refused module stayed'
+echo wake > /tmp/fifo
+wait $sleeper
+lpbuild load /sleepy_old.ko
+dd if=/dev/zero bs=4242 count=1 2>/dev/null | dd bs=4242 count=1 of=/dev/null 2>/tmp/out && fail 'the new function does not run'
+expect_in errno 'rotocol error' "$(cat /tmp/out)"
+lpbuild unload sleepy_old
+dd if=/dev/zero bs=4242 count=1 2>/dev/null | dd bs=4242 count=1 of=/dev/null
+ktext diff /tmp/text
+"#;
+    boot("asleep-old", &env, &lpbuild, &[&sleepy.ko], script);
+}
+
+#[test]
+fn a_task_asleep_in_the_new_function_blocks_unloading() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("a_task_asleep_in_the_new_function_blocks_unloading") else { return };
+    let sleepy = module(&env, &lpbuild, "sleepy_new", SLEEPY);
+    let script = r#"
+ktext save /tmp/text
+mkfifo /tmp/fifo
+lpbuild load /sleepy_new.ko
+refused rmmod sleepy_new
+pipe-sleeper /tmp/fifo > /tmp/fed & sleeper=$!
+sleep 1
+status=0; lpbuild unload --deadline-ms 700 sleepy_new > /tmp/out 2>&1 || status=$?
+out=$(cat /tmp/out); echo "$out"
+expect status 4 $status
+expect_in code LP5013 "$out"
+expect_in blocker "$sleeper" "$out"
+expect state applied "$(cat /sys/kernel/lpbuild/sleepy_new/state)"
+expect_in blockers "$sleeper" "$(cat /sys/kernel/lpbuild/sleepy_new/blockers)"
+refused rmmod sleepy_new
+dd if=/dev/zero bs=4242 count=1 2>/dev/null | dd bs=4242 count=1 of=/dev/null && fail 'the new function no longer runs'
+echo wake > /tmp/fifo
+wait $sleeper
+expect_in fed fed=wake "$(cat /tmp/fed)"
+lpbuild unload sleepy_new
+ktext diff /tmp/text
+"#;
+    boot("asleep-new", &env, &lpbuild, &[&sleepy.ko], script);
+}
+
+#[test]
+fn another_owner_of_the_bytes_refuses_the_patch() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("another_owner_of_the_bytes_refuses_the_patch") else { return };
+    let (one, two) = (module(&env, &lpbuild, "owner_one", HOT), module(&env, &lpbuild, "owner_two", HOT));
+    let manifest = Manifest::parse(&fs::read_to_string(one.dir.join("manifest.toml")).unwrap(), "manifest").unwrap();
+    let site = &manifest.functions[0].site;
+    let script = format!(
+        r#"
+ktext save /tmp/text
+events=/sys/kernel/tracing/kprobe_events
+echo 'p:lp/site cmdline_proc_show+{offset}' > $events
+echo 1 > /sys/kernel/tracing/events/lp/enable
+if out=$(lpbuild load /owner_one.ko 2>&1); then fail "loaded over a kprobe: $out"; else expect status 4 $?; fi
+expect_in kprobe LP5005 "$out"
+[ ! -e /sys/module/owner_one ] || fail 'the refused module stayed'
+echo 0 > /sys/kernel/tracing/events/lp/enable
+echo '-:lp/site' >> $events
+lpbuild load /owner_one.ko
+if out=$(lpbuild load /owner_two.ko 2>&1); then fail "loaded a second patch: $out"; else expect status 4 $?; fi
+expect_in user LP5107 "$out"
+if insmod /owner_two.ko 2>/tmp/err; then fail 'inserted a second patch'; fi
+expect_in runtime LP5004 "$(dmesg | tail -5)"
+expect_in owner owner_one "$(dmesg | tail -5)"
+[ ! -e /sys/module/owner_two ] || fail 'the refused module stayed'
+expect_in first patched "$(cat /proc/cmdline)"
+lpbuild unload owner_one
+ktext diff /tmp/text
+lpbuild load /owner_two.ko
+lpbuild unload owner_two
+ktext diff /tmp/text
+"#,
+        offset = site.offset
+    );
+    boot("owners", &env, &lpbuild, &[&one.ko, &two.ko], &script);
+}
+
+/// A copy of the module with bytes replaced wherever they occur.
+fn altered(ko: &Path, name: &str, edits: &[(Vec<u8>, Vec<u8>)]) -> PathBuf {
+    let mut bytes = fs::read(ko).unwrap();
+    for (old, new) in edits {
+        assert_eq!(old.len(), new.len());
+        let places: Vec<usize> = (0..bytes.len() - old.len()).filter(|i| bytes[*i..].starts_with(old)).collect();
+        assert!(!places.is_empty(), "nothing to alter");
+        for at in places {
+            bytes[at..at + new.len()].copy_from_slice(new);
+        }
+    }
+    let path = ko.with_file_name(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn another_kernel_or_other_bytes_refuse_the_patch() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("another_kernel_or_other_bytes_refuse_the_patch") else { return };
+    let hot = module(&env, &lpbuild, "identity", HOT);
+    let manifest = Manifest::parse(&fs::read_to_string(hot.dir.join("manifest.toml")).unwrap(), "manifest").unwrap();
+    let id = from_hex(&manifest.kernel.unwrap().build_id).unwrap();
+    let other: Vec<u8> = id.iter().map(|b| b ^ 1).collect();
+    let hex = |b: &[u8]| lpbuild::manifest::to_hex(b).into_bytes();
+    // The record and every text that names the build: for `lpbuild load`. The record alone: for the runtime.
+    let everywhere = altered(&hot.ko, "build_text.ko", &[(hex(&id), hex(&other)), (id.clone(), other.clone())]);
+    let record = altered(&hot.ko, "build_record.ko", &[(id, other)]);
+    // FuncRecord: site offset, size, jump kind and the fentry flag lead the expected bytes.
+    let site = &manifest.functions[0].site;
+    let original = site.original_bytes().unwrap();
+    let mut expected = site.offset.to_le_bytes().to_vec();
+    expected.extend_from_slice(&[site.size, 1, 0]);
+    expected.extend_from_slice(&original);
+    let mut wrong = expected.clone();
+    *wrong.last_mut().unwrap() ^= 0x10;
+    let site = altered(&hot.ko, "site.ko", &[(expected, wrong)]);
+    let script = r#"
+ktext save /tmp/text
+if out=$(lpbuild load /build_text.ko 2>&1); then fail "loaded for another build: $out"; else expect status 4 $?; fi
+expect_in user LP5104 "$out"
+refused insmod /build_record.ko
+expect_in runtime LP5002 "$(dmesg | tail -3)"
+refused insmod /site.ko
+expect_in bytes LP5006 "$(dmesg | tail -3)"
+expect modules '' "$(cat /proc/modules)"
+[ ! -e /sys/kernel/lpbuild ] || fail 'the folder of the patches is still there'
+ktext diff /tmp/text
+lpbuild load /identity.ko
+lpbuild unload identity
+"#;
+    boot("identity", &env, &lpbuild, &[&hot.ko, &everywhere, &record, &site], script);
+}
