@@ -14,7 +14,8 @@ fn main() {
         }
         _ => "None".to_owned(),
     };
-    let text = format!("/// The runtime object, when this build has one.\npub const RUNTIME: Option<&[u8]> = {value};\n");
+    let text =
+        format!("/// The runtime object, when this build has one.\npub const RUNTIME: Option<&[u8]> = {value};\n");
     let out = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
     fs::write(Path::new(&out).join("runtime.rs"), text).expect("cargo makes OUT_DIR writable");
 }
