@@ -312,8 +312,20 @@ impl Vm {
 }
 
 /// Helper programs of `tests/guest`, found in the guest's PATH under these names.
-pub const APPLETS: &[&str] =
-    &["cycle", "faulting-usercopy", "hammer", "kmem", "ktext", "pipe-sleeper", "read-cost", "slabsum", "wait-for"];
+pub const APPLETS: &[&str] = &[
+    "cycle",
+    "faulting-getdents",
+    "faulting-usercopy",
+    "hammer",
+    "klogctl",
+    "kmem",
+    "ktext",
+    "pipe-sleeper",
+    "read-cost",
+    "short-auxv",
+    "slabsum",
+    "wait-for",
+];
 
 fn rest(file: &mut File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();

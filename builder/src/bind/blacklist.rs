@@ -2,11 +2,12 @@
 //!
 //! Sources: kernel/kprobes.c (populate_kprobe_blacklist), arch/x86/kernel/kprobes/core.c, include/asm-generic/sections.h.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lpbuild_abi as abi;
 
 use super::resolve::by_name;
+use crate::correlate::parent_name;
 use crate::kernel::KernelImage;
 
 /// Address ranges with the reason.
@@ -40,10 +41,10 @@ impl Blacklist {
                 functions.insert(address, "it is on the kprobe blacklist");
             }
         }
-        for name in abi::UNPATCHABLE {
-            for symbol in kernel.kallsyms().named(name) {
-                functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches");
-            }
+        // Clones (.isra, .constprop, .part, .cold) of a listed function are as much in the way as the function.
+        let listed: BTreeSet<&str> = abi::UNPATCHABLE.iter().copied().collect();
+        for symbol in kernel.kallsyms().iter().filter(|s| s.is_text() && listed.contains(parent_name(&s.name))) {
+            functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches");
         }
         Self { ranges, functions }
     }

@@ -8,6 +8,7 @@ mod busy;
 mod init;
 mod memory;
 mod probe;
+mod syscalls;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,12 +20,15 @@ type Helper = fn(&[String]) -> Result<()>;
 /// Name, function, arguments and what it does.
 const HELPERS: &[(&str, Helper, &str)] = &[
     ("cycle", busy::cycle, "N LPBUILD KO NAME: `LPBUILD load KO` and `LPBUILD unload NAME`, N times"),
+    ("faulting-getdents", syscalls::faulting_getdents, "DIR: with a bad user pointer; the errno as a result"),
     ("faulting-usercopy", probe::faulting_usercopy, "FILE read|write: with a bad user pointer; the errno as a result"),
     ("hammer", busy::hammer, "FILE SECONDS|forever [TEXT..]: open, read, close on every CPU; each read holds one TEXT"),
+    ("klogctl", syscalls::klogctl, "6|7|9|10: syslog(2) without a buffer, what it returned as a result"),
     ("kmem", memory::kmem, "SYMBOL[+OFFSET]|0xADDRESS LENGTH: kernel memory as hex"),
     ("ktext", memory::ktext, "save|diff FILE: the kernel's text, and where it differs from the saved one"),
     ("pipe-sleeper", busy::pipe_sleeper, "FIFO: sleeps in read(2) of the FIFO until it is fed"),
     ("read-cost", probe::read_cost, "FILE N: nanoseconds per pread(2), over N calls"),
+    ("short-auxv", syscalls::short_auxv, "an auxiliary vector of one entry; the length of /proc/self/auxv as a result"),
     ("slabsum", probe::slabsum, "[PREFIX]: slab and free memory in KiB"),
     ("wait-for", probe::wait_for, "FILE TEXT SECONDS: until the file contains the text"),
 ];

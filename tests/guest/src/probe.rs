@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::exactly;
 
 /// The last page below the kernel's half is never mapped.
-const BAD_POINTER: usize = 0x7fff_ffff_e000;
+pub const BAD_POINTER: usize = 0x7fff_ffff_e000;
 
 /// Prints `errno=0` with the count when the kernel copied all the same.
 pub fn faulting_usercopy(args: &[String]) -> Result<()> {
