@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::targets::{Comparer, meanings};
+use super::targets::{Comparer, certain};
 use super::{Ignored, Verdicts};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::error::{Place, Problem};
-use crate::symbolize::{AtomId, Class, Object, Ref, Target};
+use crate::symbolize::{AtomId, AtomKind, Class, Object, Ref, Target};
 
 /// Fills the data part of the verdicts.
 pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
@@ -43,6 +43,7 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
                 v.refused.push(Problem::new("LP2005", place, "a new entry"));
             }
             Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry that differs")),
+            _ if is_unknown_list(c.new, atom.id) => v.refused.push(Problem::new("LP2005", place, "nothing refers to it")),
             _ => {}
         }
     }
@@ -50,7 +51,17 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
 
 fn refers_to(object: &Object, r: &Ref, set: &BTreeSet<NewAtom>) -> bool {
     let Target::Section(s, o) = r.target else { return false };
-    meanings(object, (s, o)).iter().any(|m| set.contains(&NewAtom(m.atom)))
+    certain(object, (s, o)).iter().any(|m| set.contains(&NewAtom(m.atom)))
+}
+
+/// Entries without names, in a section of its own name: somebody walks it from one end to the other.
+fn is_unknown_list(object: &Object, id: AtomId) -> bool {
+    let atom = object.atom(id);
+    let section = &object.section(atom.section).name;
+    let ordinary = [".rodata", ".data", ".bss"].iter().any(|s| section.starts_with(s));
+    let code = |r: &Ref| matches!(r.target, Target::Section(s, _) if object.section(s).is_exec());
+    // Lists of instructions matter only to the functions they belong to; closure sees to those.
+    atom.kind == AtomKind::Gap && !ordinary && !object.is_referred_to(id) && !atom.refs.iter().any(code)
 }
 
 /// Atoms that data (not code) refers to.
@@ -59,7 +70,7 @@ fn pointed_to_by_data(object: &Object) -> BTreeSet<AtomId> {
     for atom in object.atoms.iter().filter(|a| !a.is_code()) {
         for r in &atom.refs {
             let Target::Section(s, o) = r.target else { continue };
-            set.extend(meanings(object, (s, o)).iter().map(|m| m.atom));
+            set.extend(certain(object, (s, o)).iter().map(|m| m.atom));
         }
     }
     set
@@ -73,6 +84,7 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, pointed: &BTreeSe
     match c.new.class(atom.section) {
         Class::Registered => v.refused.push(Problem::new("LP2005", place, what)),
         Class::InitData => v.refused.push(Problem::new("LP2003", place, format!("init data: {what}"))),
+        _ if is_unknown_list(c.new, n.0) => v.refused.push(Problem::new("LP2005", place, format!("nothing refers to it: {what}"))),
         // A constant of one file, reached only through code: the functions that use it bring the new one.
         Class::Rodata if !atom.global && !pointed.contains(&n.0) => {
             v.changed_constants.insert(n);

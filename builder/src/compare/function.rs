@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::targets::{Comparer, insn_index, meanings};
+use super::targets::{Comparer, certain, insn_index};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::symbolize::{AtomId, Entry, Insn, Object, Ref, RefKind, Table, Target, Usage};
 
@@ -18,6 +18,9 @@ pub fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom, changed_constants: &
         // Not all of it could be decoded: only the same bytes are the same.
         if ob != nb {
             return Some("its bytes differ".into());
+        }
+        if let Some(at) = c.raw_difference(o, n) {
+            return Some(format!("not all of it could be decoded, and the relocation at +{at:#x} differs"));
         }
     }
     let (mut orefs, mut nrefs) = (old.refs.iter().peekable(), new.refs.iter().peekable());
@@ -86,7 +89,7 @@ fn changed_constant<'o>(new: &'o Object, r: &Ref, changed: &BTreeSet<NewAtom>) -
     if changed.is_empty() || r.kind == RefKind::Resolved {
         return None;
     }
-    let hit = meanings(new, (s, o)).into_iter().find(|m| changed.contains(&NewAtom(m.atom)))?;
+    let hit = certain(new, (s, o)).into_iter().find(|m| changed.contains(&NewAtom(m.atom)))?;
     Some(&new.atom(hit.atom).name)
 }
 

@@ -21,16 +21,32 @@ impl Comparer<'_> {
         same_kind(o, n) && self.same_target(o.target, n.target)
     }
 
-    /// Same meaning. A section offset can mean several atoms; one meaning that agrees on both sides is enough, since the
-    /// instruction and the layout around it are then the same.
+    /// Same meaning. What holds the offset decides, not what ends there: `next` behind `values` is not the end of
+    /// `values` behind which something else lies now. Where only the end agrees, the function counts as changed, and closure
+    /// refuses it if it cannot tell which is meant.
     pub fn same_target(&self, o: Target, n: Target) -> bool {
         match (o, n) {
             (Target::Extern(so, ao), Target::Extern(sn, an)) => {
-                ao == an && self.old.symbol_name(so) == self.new.symbol_name(sn)
+                let (a, b) = (self.old.image.symbols.get(so.0 as usize), self.new.image.symbols.get(sn.0 as usize));
+                let same_number = a.zip(b).is_none_or(|(a, b)| a.place == b.place && a.value == b.value && a.size == b.size);
+                // Numbers and tentative definitions have a value of their own.
+                ao == an && self.old.symbol_name(so) == self.new.symbol_name(sn) && same_number
             }
             (Target::Section(so, oo), Target::Section(sn, on)) => self.same_place((so, oo), (sn, on)),
             _ => false,
         }
+    }
+
+    /// The first relocation that differs, without knowing the instructions: fields in code that does not decode.
+    pub fn raw_difference(&self, o: OldAtom, n: NewAtom) -> Option<u64> {
+        let relocs = |object: &'_ Object, id: AtomId| {
+            let atom = object.atom(id);
+            let all = object.section(atom.section).relocs.iter().filter(|r| (atom.start..atom.end).contains(&r.offset));
+            all.map(|r| (r.offset - atom.start, r.kind, object.raw_target(r))).collect::<Vec<_>>()
+        };
+        let (a, b) = (relocs(self.old, o.0), relocs(self.new, n.0));
+        let differs = a.iter().zip(&b).find(|(x, y)| x.0 != y.0 || x.1 != y.1 || !self.same_target(x.2, y.2));
+        differs.map(|(x, _)| x.0).or_else(|| (a.len() != b.len()).then_some(0))
     }
 
     fn same_place(&self, o: (SectionId, i64), n: (SectionId, i64)) -> bool {
@@ -43,7 +59,11 @@ impl Comparer<'_> {
         if mo.is_empty() && mn.is_empty() {
             return o.1 == n.1 && self.old.section(o.0).name == self.new.section(n.0).name;
         }
-        mo.iter().any(|a| mn.iter().any(|b| self.same_meaning(a, b)))
+        match (holds(self.old, &mo), holds(self.new, &mn)) {
+            (Some(a), Some(b)) => self.same_meaning(&a, &b),
+            // Biased bases and ends with nothing behind them.
+            _ => mo.iter().any(|a| mn.iter().any(|b| self.same_meaning(a, b))),
+        }
     }
 
     fn same_meaning(&self, o: &Meaning, n: &Meaning) -> bool {
@@ -74,6 +94,22 @@ pub fn meanings(object: &Object, (section, offset): (SectionId, i64)) -> Vec<Mea
     let after = list.partition_point(|id| start(id) <= offset);
     let around = [after.checked_sub(1).and_then(|i| list.get(i)), list.get(after)];
     around.into_iter().flatten().map(|id| Meaning { atom: *id, delta: offset - start(id) }).collect()
+}
+
+/// The atom that holds the place, if one does.
+fn holds(object: &Object, list: &[Meaning]) -> Option<Meaning> {
+    let first = list.first().copied()?;
+    let size = object.atom(first.atom).size() as i64;
+    (0..size.max(1)).contains(&first.delta).then_some(first)
+}
+
+/// What the place means for certain: what holds it, else everything around it.
+pub fn certain(object: &Object, place: (SectionId, i64)) -> Vec<Meaning> {
+    let all = meanings(object, place);
+    match holds(object, &all) {
+        Some(one) => vec![one],
+        None => all,
+    }
 }
 
 fn same_kind(o: &Ref, n: &Ref) -> bool {

@@ -3,7 +3,7 @@
 //! The displacement of a PC-relative relocation counts from the end of its instruction, so the instruction is decoded to
 //! find the address that is meant (Intel SDM vol. 2, 2.2.1.6: RIP-relative addressing).
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use super::{Atom, AtomKind, Class, Object, Ref, RefKind, Target, TextKind, Usage};
 use crate::ingest::{Reloc, SectionId, Symbol, SymbolPlace, reloc};
@@ -156,7 +156,7 @@ fn decode_range(object: &Object, section: SectionId, start: u64, bytes: &[u8]) -
         let resolved = if is_near_branch(&insn) && !relocated[0] && !relocated[1] {
             Some((fields.immediate_offset(), fields.immediate_size(), insn.near_branch_target(), Usage::Branch))
         } else if insn.is_ip_rel_memory_operand() && !relocated[0] {
-            Some((fields.displacement_offset(), 4, insn.ip_rel_memory_address(), Usage::Address))
+            Some((fields.displacement_offset(), 4, insn.ip_rel_memory_address(), memory_usage(&insn)))
         } else {
             None
         };
@@ -199,5 +199,14 @@ fn usage(insn: &Instruction, is_disp: bool) -> Usage {
     }
     let with_register = insn.memory_index() != Register::None
         || !matches!(insn.memory_base(), Register::None | Register::RIP | Register::EIP);
-    if is_disp && with_register { Usage::Indexed } else { Usage::Address }
+    match is_disp {
+        true if with_register => Usage::Indexed,
+        true => memory_usage(insn),
+        false => Usage::Address,
+    }
+}
+
+/// A memory operand without registers.
+fn memory_usage(insn: &Instruction) -> Usage {
+    if insn.mnemonic() == Mnemonic::Lea { Usage::Address } else { Usage::Access }
 }
