@@ -8,7 +8,7 @@ use object::elf;
 
 use super::{Atom, AtomId, AtomKind, Class, Object, TextKind};
 use crate::error::Result;
-use crate::ingest::{SectionId, SymbolPlace};
+use crate::ingest::{Section, SectionId, SymbolPlace};
 
 /// Symbols of one place.
 #[derive(Default)]
@@ -119,10 +119,9 @@ fn add_gap(object: &mut Object, id: SectionId, start: u64, end: u64, cuts: &BTre
         return;
     }
     let mut points: Vec<u64> = cuts.range(start..end).copied().collect();
-    if points.is_empty() {
-        return;
-    }
-    if !exec && points[0] != start && object.section(id).data.get(start as usize..points[0] as usize).is_some_and(any_set) {
+    let first = points.first().copied().unwrap_or(end);
+    if !exec && first != start && has_content(object.section(id), start, first) {
+        // Nobody refers to it by an address of its own: entries of a list the kernel walks.
         points.insert(0, start);
     }
     for (i, from) in points.iter().enumerate() {
@@ -133,8 +132,10 @@ fn add_gap(object: &mut Object, id: SectionId, start: u64, end: u64, cuts: &BTre
     }
 }
 
-fn any_set(bytes: &[u8]) -> bool {
-    bytes.iter().any(|b| *b != 0)
+/// Anything but padding?
+fn has_content(section: &Section, start: u64, end: u64) -> bool {
+    let bytes = section.data.get(start as usize..end as usize).unwrap_or(&[]);
+    bytes.iter().any(|b| *b != 0) || section.relocs.iter().any(|r| (start..end).contains(&r.offset))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the one place atoms are made")]

@@ -79,8 +79,8 @@ pub struct Atom {
     pub code: Option<Code>,
     /// Table entries whose first field points into it, by table and offset.
     pub entries: Vec<EntryId>,
-    /// Offsets other sections' data point to, inside the atom (not at its start).
-    pub interior_pointers: Vec<(SectionId, u64)>,
+    /// Data that points inside the atom (not at its start), and the offset it points to.
+    pub interior_pointers: Vec<(AtomId, u64)>,
 }
 
 /// How a reference is encoded.
@@ -114,7 +114,9 @@ pub struct Ref {
 pub enum Usage {
     /// Called or jumped to.
     Branch,
-    /// Read or written at that address, or its address taken.
+    /// Read or written at exactly that address, so never one past the end of something.
+    Access,
+    /// Its address taken; may be one past the end of what is meant.
     Address,
     /// As `Address`, with a register added: the base may lie outside the object that is meant.
     Indexed,
@@ -216,6 +218,15 @@ impl Object {
         })
     }
 
+    /// Does any code or other data refer to the atom?
+    pub fn is_referred_to(&self, id: AtomId) -> bool {
+        let own = &self.atoms[id.0 as usize];
+        self.atoms.iter().filter(|a| a.id != id).flat_map(|a| &a.refs).any(|r| match r.target {
+            Target::Section(s, o) => s == own.section && (own.start as i64..own.end as i64).contains(&o),
+            Target::Extern(..) => false,
+        })
+    }
+
     /// Everything `offset` can mean: the atom that holds it first, then the one that ends there.
     pub fn meanings(&self, section: SectionId, offset: i64) -> Vec<Meaning> {
         let mut found: Vec<Meaning> = self.containing(section, offset).into_iter().collect();
@@ -232,20 +243,28 @@ impl Object {
         found
     }
 
+    /// Where a relocation leads when the instruction around it is not known; off by the PC bias.
+    pub fn raw_target(&self, r: &crate::ingest::Reloc) -> Target {
+        let bias = if crate::ingest::reloc::is_pc_relative(r.kind) { 4 } else { 0 };
+        code::target_of(&self.image.symbols, r, bias)
+    }
+
     /// The string or constant at `offset` of a mergeable section.
     pub fn constant_at(&self, section: SectionId, offset: i64) -> Option<&[u8]> {
         let s = self.section(section);
         let at = usize::try_from(offset).ok()?;
         match self.class(section) {
             Class::Strings => {
+                // Characters of 1, 2 (-fshort-wchar) or 4 bytes.
+                let unit = usize::try_from(s.entsize.max(1)).ok()?;
                 let rest = s.data.get(at..)?;
-                let len = rest.iter().position(|b| *b == 0)?;
-                Some(&rest[..=len])
+                let len = rest.chunks_exact(unit).position(|c| c.iter().all(|b| *b == 0))?;
+                rest.get(..(len + 1) * unit)
             }
             Class::Constants => {
                 let unit = usize::try_from(s.entsize.max(1)).ok()?;
-                let start = at / unit * unit;
-                (at == start).then(|| s.data.get(start..start + unit)).flatten()
+                // Half of a 16-byte constant is a constant as well.
+                s.data.get(at..(at / unit + 1).checked_mul(unit)?)
             }
             _ => None,
         }

@@ -4,7 +4,7 @@
 //! references of its own and is read together with `.orc_unwind_ip`.
 
 use super::code::{data_refs, replacement_refs};
-use super::{AtomId, Class, Meaning, Object, Ref, Table, Target, TextKind};
+use super::{AtomId, Class, Meaning, Object, Ref, RefKind, Table, Target, TextKind};
 use crate::ingest::{SectionId, reloc};
 
 /// Index of an entry in [`Object::entries`].
@@ -163,13 +163,24 @@ fn replacement(object: &Object, entry: &Entry) -> Option<Replacement> {
         return None;
     }
     let bytes = object.section(section).data.get(start as usize..(start + len) as usize)?.to_vec();
-    let (refs, trouble) = replacement_refs(object, section, start, start + len);
+    let (mut refs, mut trouble) = replacement_refs(object, section, start, start + len);
+    // Loops within the replacement move with it; a branch to another one would lead nowhere.
+    refs.retain(|r| match r.target {
+        Target::Section(s, o) if s == section && r.kind == RefKind::Resolved => {
+            let own = (start as i64..=(start + len) as i64).contains(&o);
+            if !own {
+                trouble.get_or_insert_with(|| format!("the branch at +{:#x} leaves the replacement", r.at));
+            }
+            false
+        }
+        _ => true,
+    });
     Some(Replacement { bytes, refs, trouble })
 }
 
 /// Remembers data that points into the middle of a function: such a function cannot be moved away from under it.
 fn note_interior_pointers(object: &mut Object) {
-    let mut found: Vec<(AtomId, SectionId, u64)> = Vec::new();
+    let mut found: Vec<(AtomId, AtomId, u64)> = Vec::new();
     for atom in &object.atoms {
         if atom.is_code() {
             continue;
@@ -180,11 +191,11 @@ fn note_interior_pointers(object: &mut Object) {
                 continue;
             }
             if let Some(m) = object.containing(section, offset).filter(|m| m.delta != 0) {
-                found.push((m.atom, atom.section, m.delta as u64));
+                found.push((m.atom, atom.id, m.delta as u64));
             }
         }
     }
-    for (atom, section, at) in found {
-        object.atoms[atom.0 as usize].interior_pointers.push((section, at));
+    for (atom, from, at) in found {
+        object.atoms[atom.0 as usize].interior_pointers.push((from, at));
     }
 }
