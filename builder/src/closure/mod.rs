@@ -10,12 +10,14 @@
 
 mod resolve;
 
+pub use resolve::BIAS_WINDOW;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::compare::{Comparer, Verdicts, parent_of};
 use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
-use crate::symbolize::{Class, EntryId, Object, Ref, Table, TextKind};
+use crate::symbolize::{AtomKind, Class, EntryId, Object, Ref, Table, TextKind};
 
 /// Index of an object pair in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,6 +144,11 @@ pub fn close(pairs: &[ObjectPair]) -> PatchSet {
         for atom in pair.new.atoms.iter().filter(|a| a.global && !a.weak) {
             c.globals.entry(atom.name.as_str()).or_insert((id, NewAtom(atom.id)));
         }
+        for atom in pair.new.atoms.iter().filter(|a| a.global && !a.weak) {
+            for alias in &atom.aliases {
+                c.globals.entry(alias.as_str()).or_insert((id, NewAtom(atom.id)));
+            }
+        }
         for (n, why) in &pair.verdicts.changed {
             c.add_function(id, *n, why.clone());
         }
@@ -198,6 +205,9 @@ impl Closure<'_> {
         if let Some(trouble) = atom.code.as_ref().and_then(|c| c.trouble.clone()) {
             self.refuse(id, n, "LP2009", None, trouble);
         }
+        for r in atom.refs.iter().filter(|r| !atom.is_code() && r.width == 0) {
+            self.refuse(id, n, "LP2009", Some(r.at), format!("a relocation of type {:?}", r.kind));
+        }
         let role = match (atom.is_code(), pair.pairs.old_of(n)) {
             (true, _) if parent_of(&pair.new, atom.id) != atom.id => Role::Piece,
             (true, Some(old)) => Role::Replaces(old),
@@ -209,11 +219,10 @@ impl Closure<'_> {
         let mut entries = Vec::new();
         for e in &atom.entries {
             let entry = &pair.new.entries[e.0 as usize];
-            let mut own = self.edges(id, n, &entry.refs);
-            if entry.table == Table::Alternatives {
-                // The field that points to the replacement is written when the replacement has its place.
-                own.retain(|edge| edge.field.at != 4);
-            }
+            // The field that points to the replacement is written when the replacement has its place.
+            let written_later = |r: &Ref| entry.table == Table::Alternatives && r.at == 4;
+            let fields: Vec<Ref> = entry.refs.iter().filter(|r| !written_later(r)).cloned().collect();
+            let own = self.edges(id, n, &fields);
             let replacement = match &entry.replacement {
                 Some(r) => {
                     if let Some(trouble) = &r.trouble {
@@ -253,15 +262,38 @@ impl Closure<'_> {
         }
     }
 
+    /// A list of instructions in a section of unknown name: nobody refers to it, and it points into the function.
+    fn check_unknown_tables(&mut self, item: &Item) {
+        let pair = &self.pairs[item.pair.0 as usize];
+        let new = pair.new.atom(item.atom.0);
+        let old = pair.pairs.old_of(item.atom).map(|o| pair.old.atom(o.0));
+        let both = [Some((&pair.new, new)), old.map(|o| (&pair.old, o))];
+        let mut found = BTreeSet::new();
+        for (object, atom) in both.into_iter().flatten() {
+            for (from, _) in &atom.interior_pointers {
+                let table = object.atom(*from);
+                if table.kind == AtomKind::Gap && !object.is_referred_to(*from) {
+                    found.insert(object.section(table.section).name.clone());
+                }
+            }
+        }
+        for name in found {
+            self.refuse(item.pair, item.atom, "LP2011", None, format!("{name} lists instructions of it"));
+        }
+    }
+
     /// Data that stays in the kernel must not point into the middle of a function that is replaced.
     fn check_interior_pointers(&mut self, item: &Item) {
+        if item.role != Role::Data {
+            self.check_unknown_tables(item);
+        }
         let Role::Replaces(old) = item.role else { return };
         let pair = &self.pairs[item.pair.0 as usize];
         let atom = pair.old.atom(old.0);
-        for (section, at) in &atom.interior_pointers {
-            let private = pair.old.class(*section) == Class::Rodata;
+        for (from, at) in &atom.interior_pointers {
+            let private = pair.old.class_of(*from) == Class::Rodata;
             if !private {
-                let name = pair.old.section(*section).name.clone();
+                let name = pair.old.section(pair.old.atom(*from).section).name.clone();
                 self.refuse(item.pair, item.atom, "LP2010", Some(*at), format!("{name} points there"));
             }
         }

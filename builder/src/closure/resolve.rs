@@ -3,11 +3,11 @@
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
 use crate::compare::parent_of;
 use crate::correlate::{NewAtom, OldAtom};
-use crate::ingest::SectionId;
+use crate::ingest::{SectionId, SymbolPlace};
 use crate::symbolize::{AtomId, Class, Meaning, Object, Ref, RefKind, Target, TextKind, Usage};
 
 /// How far below an object a biased base (`table-8*k(,%rax,8)`) is looked for, in bytes.
-const BIAS_WINDOW: i64 = 256;
+pub const BIAS_WINDOW: i64 = 256;
 
 impl Closure<'_> {
     /// Resolves references of the atom `n` (its own, or those of one of its table entries).
@@ -34,7 +34,10 @@ impl Closure<'_> {
 
     /// A symbol of another object: the new version when that object is part of the patch and changes or adds it.
     fn resolve_extern(&mut self, id: PairId, from: NewAtom, r: &Ref, name: String, addend: i64) -> Dest {
-        let Some((other, atom)) = self.globals.get(name.as_str()).copied() else { return Dest::Kernel(name, addend) };
+        let Some((other, atom)) = self.globals.get(name.as_str()).copied() else {
+            self.check_made_by_linker(id, from, r, &name);
+            return Dest::Kernel(name, addend);
+        };
         let target = self.pair(other);
         let is_new = target.pairs.old_of(atom).is_none();
         let address_taken = r.usage != Usage::Branch && addend == 0;
@@ -53,6 +56,21 @@ impl Closure<'_> {
         Dest::Kernel(name, addend)
     }
 
+    /// Numbers and tentative definitions are symbols only the linker gives a meaning.
+    fn check_made_by_linker(&mut self, id: PairId, from: NewAtom, r: &Ref, name: &str) {
+        let Target::Extern(symbol, _) = r.target else { return };
+        let pair = &self.pairs[id.0 as usize];
+        let what = match pair.new.image.symbols.get(symbol.0 as usize).map(|s| s.place) {
+            Some(SymbolPlace::Absolute) => format!("{name} is a number, not an address"),
+            Some(SymbolPlace::Common) if !pair.old.image.symbols.iter().any(|s| s.name == name) => {
+                format!("{name} is a new tentative definition (-fcommon)")
+            }
+            _ if name.is_empty() => "it refers to a symbol without a name".into(),
+            _ => return,
+        };
+        self.refuse(id, from, "LP2009", Some(r.at), what);
+    }
+
     fn resolve_section(&mut self, id: PairId, from: NewAtom, r: &Ref, section: SectionId, offset: i64) -> Option<Dest> {
         let pair = &self.pairs[id.0 as usize];
         let new = &pair.new;
@@ -66,8 +84,8 @@ impl Closure<'_> {
                 return Some(Dest::Constant(bytes.to_vec()));
             }
             Class::Text(TextKind::AltReplacement) => {
-                // Only the alternatives' own second field leads there; it is dropped and written anew.
-                return Some(Dest::Constant(Vec::new()));
+                self.refuse(id, from, "LP2009", Some(r.at), "it refers to replacement instructions of an alternative");
+                return None;
             }
             _ => {}
         }
@@ -89,6 +107,10 @@ impl Closure<'_> {
             );
             self.refuse(id, from, "LP2008", Some(r.at), what);
             return None;
+        }
+        // All of them come along when one does: only side by side do they stay one place.
+        for other in &candidates[1..] {
+            self.destination(id, from, r, *other);
         }
         self.destination(id, from, r, first)
     }
@@ -117,7 +139,9 @@ impl Closure<'_> {
             // The address taken of a replaced function stays the old one; calls, places inside it and the table entries
             // of this very copy mean the new one.
             let entry_of_own = own && r.usage == Usage::Pointer;
-            let address_taken = r.usage != Usage::Branch && m.delta == 0 && !entry_of_own;
+            // Pieces have no address of their own that anybody could keep.
+            let is_piece = parent_of(&pair.new, m.atom) != m.atom;
+            let address_taken = r.usage != Usage::Branch && m.delta == 0 && !entry_of_own && !is_piece;
             if replaced && !address_taken {
                 return Some(Dest::Carried(id, target, m.delta));
             }
@@ -139,7 +163,10 @@ impl Closure<'_> {
         new.atom(data).refs.iter().any(|r| match r.target {
             Target::Section(s, o) if matches!(new.class(s), Class::Text(_)) => new
                 .containing(s, o)
-                .is_some_and(|m| m.delta != 0 && self.replaced.contains(&(id, NewAtom(m.atom)))),
+                .is_some_and(|m| {
+                    let inside = m.delta != 0 || parent_of(new, m.atom) != m.atom;
+                    inside && self.replaced.contains(&(id, NewAtom(m.atom)))
+                }),
             _ => false,
         })
     }
@@ -154,6 +181,10 @@ fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i
     if r.kind == RefKind::Resolved || r.usage == Usage::Pointer || matches!(new.class(section), Class::Text(_)) {
         all.truncate(1);
         return all;
+    }
+    if r.usage == Usage::Access || new.section(section).name == "__dyndbg" {
+        // An access lies inside its object, and nobody counts past the end of a descriptor.
+        all.truncate(1);
     }
     if all.len() > 1 {
         let first = all[0];
@@ -176,6 +207,12 @@ fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i
             }
         }
     }
+    if all.is_empty() {
+        // A base above everything around it: the objects that end below it.
+        let ends = |id: &&AtomId| (0..=BIAS_WINDOW).contains(&(offset - new.atom(**id).end as i64));
+        let below = new.atoms_of(section).iter().filter(ends);
+        all.extend(below.map(|id| Meaning { atom: *id, delta: offset - new.atom(*id).start as i64 }));
+    }
     all
 }
 
@@ -189,8 +226,8 @@ fn place_of(pair: &ObjectPair, c: &Closure<'_>, id: PairId, m: &Meaning) -> (boo
         }
         _ => {
             let atom = pair.new.atom(m.atom);
-            // Carried atoms are laid out anew, each on its own: the atom itself is the place.
-            (true, SectionId(m.atom.0), atom.start as i64 + m.delta)
+            // Neighbours stay neighbours (emit/content.rs keeps runs together).
+            (true, atom.section, atom.start as i64 + m.delta)
         }
     }
 }

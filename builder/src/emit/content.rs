@@ -6,10 +6,10 @@ use lpbuild_abi as abi;
 
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Spot, all_edges, is_code, outside};
-use crate::closure::{Dest, Edge, Item, PairId};
+use crate::closure::{BIAS_WINDOW, Dest, Edge, Item, PairId};
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
-use crate::ingest::reloc;
+use crate::ingest::{SectionId, reloc};
 use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage};
 
 /// Where everything went.
@@ -27,9 +27,10 @@ const ORC_ENTRY: usize = 6;
 pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
     let mut layout = Layout::default();
     let mut islands: Vec<Islands> = Vec::new();
+    let mut run = None;
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     for item in &input.set.items {
-        islands.push(if is_code(item) { place_code(w, input, item, &mut layout)? } else { place_data(w, input, item, &mut layout) });
+        islands.push(if is_code(item) { place_code(w, input, item, &mut layout)? } else { place_data(w, input, item, &mut run, &mut layout) });
     }
     // One byte behind the last function, so that the end of the text is not the address of anything else.
     w.append_code(text, &[0xcc], 1);
@@ -118,12 +119,21 @@ fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
     Ok(islands)
 }
 
-fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout) -> Islands {
+/// Data objects that lie close together in the new object and stay so: an address between them means the same for all.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    pair: PairId,
+    section: SectionId,
+    /// Offset in the new object's section of what the patch's section has at its offset 0.
+    shift: i64,
+    /// Where the last one ends, in the new object's section.
+    end: u64,
+}
+
+fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, run: &mut Option<Run>, layout: &mut Layout) -> Islands {
     let object = &input.pairs[item.pair.0 as usize].new;
     let atom = object.atom(item.atom.0);
     let own = object.section(atom.section);
-    // Alignment the object has in its section, at least that of its address.
-    let align = (1u64 << atom.start.trailing_zeros().min(12)).min(own.align);
     let (section, zeroed) = match object.class(atom.section) {
         Class::Rodata => (w.section(".rodata.lpbuild", Kind::ReadOnly), false),
         Class::Bss => (w.section(".bss.lpbuild", Kind::Zeroed), true),
@@ -132,16 +142,33 @@ fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
         _ if own.name == "__dyndbg" => (w.section("__dyndbg", Kind::Writable), false),
         _ => (w.section(".data.lpbuild", Kind::Writable), false),
     };
+    let zeroes = |w: &mut Writer, size: u64, align: u64| {
+        if zeroed { w.append_zeroed(section, size, align) } else { w.append(section, &vec![0; size as usize], align) }
+    };
+    let align = own.align.min(4096);
+    if own.name == "__dyndbg" {
+        *run = None; // An array: no holes.
+        zeroes(w, 0, align);
+    } else if let Some(r) = run.filter(|r| {
+        r.pair == item.pair && r.section == atom.section && atom.start.wrapping_sub(r.end) <= BIAS_WINDOW as u64
+    }) {
+        zeroes(w, atom.start - r.end, 1);
+        *run = Some(Run { end: atom.end, ..r });
+    } else {
+        let start = zeroes(w, atom.start % align, align) + atom.start % align;
+        *run = Some(Run { pair: item.pair, section: atom.section, shift: atom.start as i64 - start as i64, end: atom.end });
+    }
     let offset = if zeroed {
-        w.append_zeroed(section, atom.size(), align)
+        w.append_zeroed(section, atom.size(), 1)
     } else {
         let mut bytes = object.bytes(item.atom.0).to_vec();
         bytes.resize(atom.size() as usize, 0);
         for edge in &item.edges {
             blank(&mut bytes, edge);
         }
-        w.append(section, &bytes, align)
+        w.append(section, &bytes, 1)
     };
+    debug_assert!(run.is_none_or(|r| offset as i64 + r.shift == atom.start as i64), "a run keeps its distances");
     if !atom.name.contains('+') {
         w.define(&atom.name, section, offset, atom.size(), false, false);
     }

@@ -182,7 +182,8 @@ fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Res
             }
             continue;
         }
-        for r in &entry.refs {
+        let replacement = entry.replacement.iter().flat_map(|r| &r.refs);
+        for r in entry.refs.iter().chain(replacement) {
             if let Some(at) = inside(r) {
                 return Err(format!("{name} names the instruction at +{at:#x}"));
             }
