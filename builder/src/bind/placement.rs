@@ -20,6 +20,7 @@ pub struct Placement {
     mismatches: BTreeMap<AtomId, String>,
     overridden: BTreeSet<AtomId>,
     contradictions: BTreeMap<SectionId, (u64, u64)>,
+    extern_contradictions: BTreeMap<String, (u64, u64)>,
     by_name_only: BTreeSet<SectionId>,
     /// Addresses of undefined symbols, as the image's code refers to them.
     pub externs: HashMap<String, u64>,
@@ -52,6 +53,21 @@ impl Placement {
             Some(why) => Err(("LP3001", why.clone())),
             None if self.matched.contains(&id) => Ok(()),
             None => Err(("LP3001", format!("{} was not found in the kernel image", self.names[id.0 as usize]))),
+        }
+    }
+    /// Two addresses the image's code shows for one undefined symbol.
+    pub fn contradiction(&self, name: &str) -> Option<(u64, u64)> {
+        self.extern_contradictions.get(name).copied()
+    }
+    /// Is it certain where the data is, and, if it is read-only, that it is the same?
+    pub fn check_data(&self, id: AtomId, read_only: bool) -> Result<(), (&'static str, String)> {
+        let section = self.starts.get(id.0 as usize).map(|s| s.0);
+        if let Some((a, b)) = section.and_then(|s| self.contradictions.get(&s)) {
+            return Err(("LP3002", format!("its section would be both at {a:#x} and at {b:#x}")));
+        }
+        match self.mismatches.get(&id) {
+            Some(why) if read_only => Err(("LP3001", why.clone())),
+            _ => Ok(()),
         }
     }
     /// Number of functions proven equal, and of those that differ.
@@ -169,6 +185,21 @@ fn mismatch(object: &Object, kernel: &KernelImage, atom: &Atom, base: u64) -> Op
     Some(format!("the byte at +{at:#x} is {:02x} in the old object and {:02x} in the kernel image", bytes[at], image[at]))
 }
 
+/// A string or constant the atom refers to that is another one in the image.
+fn other_constant(object: &Object, kernel: &KernelImage, atom: &Atom, base: u64) -> Option<String> {
+    atom.refs.iter().find_map(|r| {
+        let Target::Section(section, offset) = r.target else { return None };
+        let mergeable = matches!(object.class(section), Class::Strings | Class::Constants);
+        let bytes = object.constant_at(section, offset).filter(|_| mergeable)?;
+        let there = field_means(kernel, atom, r, base)?;
+        let same = kernel.read(there, bytes.len()) == Some(bytes);
+        (!same).then(|| {
+            let text = String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned();
+            format!("the field at +{:#x} refers to {text:?} in the old object and to something else in the kernel image", r.at)
+        })
+    })
+}
+
 fn read_code(
     object: &Object,
     kernel: &KernelImage,
@@ -179,7 +210,7 @@ fn read_code(
 ) {
     for id in object.atoms_of(section) {
         let atom = object.atom(*id);
-        match mismatch(object, kernel, atom, base) {
+        match mismatch(object, kernel, atom, base).or_else(|| other_constant(object, kernel, atom, base)) {
             None => {
                 p.matched.insert(*id);
                 learn(object, kernel, atom, base, p, votes);
@@ -203,7 +234,10 @@ fn learn(
         match shows(object, kernel, atom, r, base) {
             Some(Shows::Base(section, at)) => *votes.entry(section).or_default().entry(at).or_default() += 1,
             Some(Shows::Extern(name, at)) => {
-                p.externs.entry(name).or_insert(at);
+                let first = *p.externs.entry(name.clone()).or_insert(at);
+                if first != at {
+                    p.extern_contradictions.insert(name, (first, at));
+                }
             }
             Some(Shows::Constant(bytes, at)) => {
                 p.constants.entry(bytes).or_insert(at);
@@ -213,8 +247,8 @@ fn learn(
     }
 }
 
-/// Reads a relocated field back.
-fn shows(object: &Object, kernel: &KernelImage, atom: &Atom, r: &Ref, base: u64) -> Option<Shows> {
+/// The address a relocated field of the image means.
+fn field_means(kernel: &KernelImage, atom: &Atom, r: &Ref, base: u64) -> Option<u64> {
     let RefKind::Reloc(kind) = r.kind else { return None };
     let at = base.wrapping_add(atom.start).wrapping_add(r.at);
     let field = kernel.read(at, usize::from(r.width))?;
@@ -224,7 +258,12 @@ fn shows(object: &Object, kernel: &KernelImage, atom: &Atom, r: &Ref, base: u64)
         [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
         _ => return None,
     };
-    let means = if reloc::is_pc_relative(kind) { value.wrapping_add(at).wrapping_add(u64::from(r.bias)) } else { value };
+    Some(if reloc::is_pc_relative(kind) { value.wrapping_add(at).wrapping_add(u64::from(r.bias)) } else { value })
+}
+
+/// Reads a relocated field back.
+fn shows(object: &Object, kernel: &KernelImage, atom: &Atom, r: &Ref, base: u64) -> Option<Shows> {
+    let means = field_means(kernel, atom, r, base)?;
     match r.target {
         Target::Extern(symbol, addend) => {
             Some(Shows::Extern(object.symbol_name(symbol).to_owned(), means.wrapping_sub(addend as u64)))
@@ -303,10 +342,16 @@ fn place_by_name(
 /// Functions whose name the image gives to another place.
 fn find_overridden(object: &Object, kernel: &KernelImage, p: &mut Placement) {
     for atom in object.atoms.iter().filter(|a| a.kind == AtomKind::Function && a.global) {
-        let Some(address) = p.address(atom.id) else { continue };
+        let address = p.address(atom.id);
         let mut named = kernel.kallsyms().named(&atom.name).peekable();
-        if named.peek().is_some() && named.all(|s| s.addr != address) {
+        if named.peek().is_none() || named.any(|s| Some(s.addr) == address) {
+            continue;
+        }
+        if atom.weak {
             p.overridden.insert(atom.id);
+        } else if address.is_some() {
+            let why = "the kernel image has this name at another place than the code around it shows";
+            p.mismatches.entry(atom.id).or_insert_with(|| why.into());
         }
     }
 }

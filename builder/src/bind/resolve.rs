@@ -65,6 +65,10 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
             None => Resolved::InPatch,
         }),
         Dest::Kernel(name, _) => {
+            if let Some((a, b)) = placement.contradiction(name) {
+                let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
+                return Err(Problem::new("LP3002", place, format!("code that matches shows it both at {a:#x} and at {b:#x}")));
+            }
             if let Some(address) = placement.externs.get(name) {
                 return Ok(image_or_percpu(*address, How::RunPre));
             }
@@ -111,6 +115,10 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
                     }
                 };
             };
+            if !atom.is_code() {
+                let read_only = object.class(atom.section) == Class::Rodata;
+                placement.check_data(old.0, read_only).map_err(|(code, why)| Problem::new(code, place, why))?;
+            }
             let how = if placement.is_by_name(old.0) { How::Kallsyms } else { How::Section };
             if object.class(atom.section) == Class::Percpu {
                 return Ok(Resolved::Percpu(address, how));
