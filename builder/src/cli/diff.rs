@@ -103,7 +103,10 @@ struct New {
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let options = args.patch.options()?;
-    let sources = sources::read(&args.old, &args.new)?;
+    let sources = match sources::read(&args.old, &args.new) {
+        Err(e) if args.json && e.exit_code() == EXIT_REFUSED => return Ok(report_refused(&e.problems)),
+        other => other?,
+    };
     let mut analysis = pipeline::analyse(&sources, &options)?;
     let mut manifest = None;
     let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
@@ -138,6 +141,17 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Refused before anything was compared.
+fn report_refused(problems: &[Problem]) -> ExitCode {
+    let report =
+        Report { changed: vec![], new: vec![], ignored: vec![], refused: problems.to_vec(), timings_us: vec![] };
+    println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+    for problem in problems {
+        eprintln!("refused: {problem}");
+    }
+    ExitCode::from(EXIT_REFUSED)
 }
 
 fn report(analysis: &Analysis) -> Report<'_> {
