@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kernel.h"
+
+#ifdef NEW
+
+
+#endif
+int check(long n) { WARN_ON(n < 0); return handle((void *)n) + 1; }
+int check2(long n) { WARN_ON(n > 7); return handle((void *)n) + 2; }

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kernel.h"
+
+int check(long n)
+{
+	take(n, 1);
+	asm volatile(".byte 0x0f, 0x04");
+#ifdef NEW
+	asm volatile("call other_one");
+#else
+	asm volatile("call other_two");
+#endif
+	return take(n, 3) + 1;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kernel.h"
+
+int check(long n)
+{
+	take(n, 1);
+	asm volatile("1: nop\n.pushsection .strange_sites, \"a\"\n.long 1b - .\n.popsection");
+#ifdef NEW
+	take(n, 2);
+#endif
+	return take(n, 3) + 1;
+}
+int other(long n)
+{
+	take(n, 1);
+	asm volatile("1: nop\n.pushsection .strange_sites, \"a\"\n.long 1b - .\n.popsection");
+	return take(n, 3) + 1;
+}

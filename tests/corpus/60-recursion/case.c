@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kernel.h"
+
+int check(long n);
+noinline int other(long n) { return n > 3 ? check(n - 1) + 5 : take(n, 6) + 2; }
+noinline int check(long n)
+{
+#ifdef NEW
+	if (n == 77)
+		return 5;
+#endif
+	return n > 1 ? check(n - 1) * 3 + other(n) + take(n, 2) : take(n, 1) + 1;
+}

@@ -1,0 +1,360 @@
+//! The corpus: one folder per behaviour under `tests/corpus`, compiled old and new, plain and with function sections.
+//!
+//! A folder holds sources (`#ifdef NEW` is the fixed side, `#ifdef IMAGE` the running kernel when it is not the old build)
+//! and `expect.toml`:
+//!
+//! ```toml
+//! what = "one sentence"            # the behaviour
+//! exit = 0                         # 0 patch, 3 nothing changed, 4 refused
+//! changed = ["f"]                  # replaced functions
+//! new = ["g"]                      # what is carried besides; `object: symbol` is not needed
+//! ignored = ["h"]
+//! refused = ["LP2001 counter"]     # code and symbol
+//! sites = { f = "after-fentry" }
+//! entries = { __bug_table = 1 }    # entries of the emitted table
+//! calls = []                       # see `refers`
+//! refers = ["f -> g"]              # references of the emitted code
+//! flags = ["-fjump-tables"]        # more compiler flags
+//! fentry = false                   # without -pg -mfentry
+//! only-new = ["b.c"]               # files only the new tree has: run through the command line
+//! image-only = ["strong.c"]        # files only the kernel has
+//! [bound]                          # binding to a kernel made of the old objects; by default it must succeed
+//! exit = 4
+//! refused = ["LP3001 f"]
+//! hide = ["name"]                  # not in kallsyms
+//! twice = ["name"]                 # there twice
+//! [sections]                       # what differs with -ffunction-sections -fdata-sections, with a `why`
+//! why = "..."
+//! ```
+//! Every patch is then read by a second reader and compared with its source (`support/check.rs`), symbolic and bound.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use lpbuild::closure::Role;
+use lpbuild::codes;
+use lpbuild::error::{Error, Problem};
+use lpbuild::kernel::KernelImage;
+use lpbuild::manifest::Manifest;
+use lpbuild::pipeline::{self, Analysis, Source};
+use support::check::{Kernel, Patch};
+use support::compile::{Recipe, Variant, compile, sources};
+use support::image::{Names, link};
+use support::read::{Elf, Target, stride};
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = std::fs::read_dir(corpus())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.join("expect.toml").is_file())
+        .filter(|p| std::env::var("CORPUS").is_ok_and(|c| p.to_string_lossy().contains(&c)) || std::env::var("CORPUS").is_err())
+        .collect();
+    all.sort();
+    all
+}
+
+const KEYS: &[&str] = &[
+    "what", "exit", "changed", "new", "ignored", "refused", "sites", "entries", "refers", "flags", "fentry", "only-new",
+    "image-only", "bound", "sections", "why", "hide", "twice",
+];
+
+/// `expect.toml` of one variant.
+struct Expect {
+    table: toml::Table,
+}
+
+impl Expect {
+    fn read(dir: &Path, variant: Variant) -> Self {
+        let text = std::fs::read_to_string(dir.join("expect.toml")).unwrap();
+        let mut table: toml::Table = text.parse().unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let own = table.remove("sections").map(|t| t.as_table().cloned().unwrap());
+        assert!(table.contains_key("what") && table.contains_key("exit"), "{}: what and exit are missing", dir.display());
+        if let (Some(own), Variant::Sections) = (own, variant) {
+            assert!(own.contains_key("why"), "{}: [sections] says no reason", dir.display());
+            table.extend(own);
+        }
+        for key in table.keys().chain(table.get("bound").and_then(|b| b.as_table()).into_iter().flatten().map(|(k, _)| k)) {
+            assert!(KEYS.contains(&key.as_str()), "{}: unknown key {key}", dir.display());
+        }
+        Self { table }
+    }
+    fn bound(&self) -> Self {
+        Self { table: self.table.get("bound").and_then(|b| b.as_table()).cloned().unwrap_or_default() }
+    }
+    fn exit(&self) -> i64 {
+        self.table.get("exit").map_or(0, |e| e.as_integer().unwrap())
+    }
+    fn list(&self, key: &str) -> Vec<String> {
+        let list = self.table.get(key).and_then(|l| l.as_array()).cloned().unwrap_or_default();
+        let mut list: Vec<String> = list.iter().map(|v| v.as_str().unwrap().to_owned()).collect();
+        if key != "flags" {
+            list.sort();
+        }
+        list
+    }
+    fn map(&self, key: &str) -> BTreeMap<String, toml::Value> {
+        self.table.get(key).and_then(|t| t.as_table()).map(|t| t.clone().into_iter().collect()).unwrap_or_default()
+    }
+}
+
+/// What differs from what is expected.
+#[derive(Default)]
+struct Report(Vec<String>);
+
+impl Report {
+    fn same<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, found: &T, expected: &T) {
+        if found != expected {
+            self.0.push(format!("{what}\n      found    {found:?}\n      expected {expected:?}"));
+        }
+    }
+    fn wrong(&mut self, what: String) {
+        self.0.push(what);
+    }
+}
+
+fn problems(list: &[Problem]) -> Vec<String> {
+    let mut all: Vec<String> = list
+        .iter()
+        .map(|p| format!("{} {}", p.code.id, p.place.symbol.as_deref().or(p.place.object.as_deref()).unwrap_or("")))
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn names(analysis: &Analysis, wanted: impl Fn(Role) -> bool) -> Vec<String> {
+    let items = analysis.set.items.iter().filter(|i| wanted(i.role));
+    let mut all: Vec<String> =
+        items.map(|i| analysis.pairs[i.pair.0 as usize].new.atom(i.atom.0).name.clone()).collect();
+    all.sort();
+    all
+}
+
+struct Built {
+    sources: Vec<Source>,
+    /// Old objects, or those made with `IMAGE`, and files only the kernel has.
+    image: Vec<Vec<u8>>,
+}
+
+fn build(dir: &Path, expect: &Expect, variant: Variant, work: &Path) -> Built {
+    let recipe = Recipe {
+        variant,
+        fentry: expect.table.get("fentry").is_none_or(|f| f.as_bool().unwrap()),
+        flags: expect.list("flags"),
+    };
+    let image_only = expect.list("image-only");
+    let mut built = Built { sources: Vec::new(), image: Vec::new() };
+    for file in sources(dir) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let out = work.join("out.o");
+        let object = |define: &str| compile(&file, &recipe, define, &out);
+        if image_only.contains(&name) {
+            built.image.push(object("IMAGE"));
+            continue;
+        }
+        let old = object("");
+        built.image.push(if text.contains("IMAGE") { object("IMAGE") } else { old.clone() });
+        let source = Source {
+            name: format!("{}.o", file.file_stem().unwrap().to_string_lossy()),
+            old_path: file.clone(),
+            new_path: file.clone(),
+            old,
+            new: object("NEW"),
+        };
+        built.sources.push(source);
+    }
+    built
+}
+
+fn run_case(dir: &Path, variant: Variant) -> Report {
+    let mut report = Report::default();
+    let expect = Expect::read(dir, variant);
+    if !expect.list("only-new").is_empty() {
+        return report; // tests/cli.rs runs these: pairing is the command line's work.
+    }
+    let work = tempfile::tempdir().unwrap();
+    let built = build(dir, &expect, variant, work.path());
+    let options = support::options();
+    let mut analysis = match pipeline::analyse(&built.sources, &options) {
+        Ok(a) => a,
+        Err(e) => {
+            report.wrong(format!("broken: {e}"));
+            return report;
+        }
+    };
+    report.same("changed", &names(&analysis, |r| matches!(r, Role::Replaces(_))), &expect.list("changed"));
+    report.same("new", &names(&analysis, |r| matches!(r, Role::NewFunction | Role::Data)), &expect.list("new"));
+    let ignored: BTreeSet<String> = analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).map(|i| i.symbol.clone()).collect();
+    report.same("ignored", &ignored.into_iter().collect(), &expect.list("ignored"));
+    for (function, rule) in expect.map("sites") {
+        let found = analysis.sites.iter().find(|(i, _)| {
+            let item = &analysis.set.items[*i];
+            analysis.pairs[item.pair.0 as usize].new.atom(item.atom.0).name == function
+        });
+        let found = found.map(|(_, s)| s.rule.name());
+        report.same(&format!("site of {function}"), &found, &rule.as_str());
+    }
+    if !analysis.refused.is_empty() {
+        report.same("refused", &problems(&analysis.refused), &expect.list("refused"));
+        report.same("exit", &4, &expect.exit());
+        return report;
+    }
+    if analysis.set.items.is_empty() {
+        report.same("exit", &3, &expect.exit());
+        return report;
+    }
+    let symbolic = match pipeline::produce(&mut analysis, None, &options) {
+        Ok(o) => o,
+        Err(e) => {
+            report.same("refused", &problems(&e.problems), &expect.list("refused"));
+            report.same("exit", &i64::from(e.exit_code()), &expect.exit());
+            return report;
+        }
+    };
+    report.same("exit", &0, &expect.exit());
+    report.same("refused", &Vec::new(), &expect.list("refused"));
+    let news: Vec<(String, Elf)> = built.sources.iter().map(|s| (s.name.clone(), Elf::read(&s.new))).collect();
+    let replaced: BTreeSet<String> = names(&analysis, |r| matches!(r, Role::Replaces(_))).into_iter().collect();
+    let patch = Patch { patch: Elf::read(&symbolic.patch_o), news: &news, replaced: replaced.clone(), kernel: None };
+    inspect(&patch, &expect, &mut report);
+    if let Err(e) = patch.check() {
+        report.wrong(format!("symbolic patch: {e}"));
+    }
+    read_again("symbolic", &symbolic.manifest, &mut report);
+
+    let bound = expect.bound();
+    let edits = Names { hide: bound.list("hide"), twice: bound.list("twice") };
+    let others: Vec<Vec<u8>> = built.sources.iter().map(|s| s.new.clone()).collect();
+    let image = link(&built.image, &others, &edits, work.path());
+    let kernel = KernelImage::from_bytes("image", image.file.clone()).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let output = match pipeline::produce(&mut analysis, Some(&kernel), &options) {
+        Ok(o) => o,
+        Err(e) => {
+            report.same("bound refused", &problems(&e.problems), &bound.list("refused"));
+            report.same("bound exit", &i64::from(e.exit_code()), &bound.exit());
+            return report;
+        }
+    };
+    report.same("bound exit", &0, &bound.exit());
+    let patch =
+        Patch { patch: Elf::read(&output.patch_o), news: &news, replaced, kernel: Some(Kernel { image: &image, read: &kernel }) };
+    if let Err(e) = patch.check() {
+        report.wrong(format!("bound patch: {e}"));
+    }
+    read_again("bound", &output.manifest, &mut report);
+    for f in &output.manifest.functions {
+        let anchor = output.manifest.kernel.as_ref().map_or(0, |k| k.anchor_address);
+        let at = anchor.wrapping_add(f.anchor_offset.unwrap_or(0) as u64);
+        let named = image.at.get(&at).is_some_and(|n| n.contains(&f.symbol));
+        if !named {
+            report.wrong(format!("{} is bound to {at:#x}, which is {:?}", f.symbol, image.at.get(&at)));
+        }
+        let site = kernel.read(at + u64::from(f.site.offset), f.site.size.into());
+        report.same(&format!("original bytes of {}", f.symbol), &f.site.original_bytes().as_deref(), &site);
+    }
+    let mut again = match pipeline::analyse(&built.sources, &options) {
+        Ok(a) => a,
+        Err(e) => panic!("{e}"),
+    };
+    let second = pipeline::produce(&mut again, Some(&kernel), &options).unwrap();
+    if second.patch_o != output.patch_o || second.manifest != output.manifest {
+        report.wrong("a second run gives another patch".into());
+    }
+    report
+}
+
+fn read_again(which: &str, manifest: &Manifest, report: &mut Report) {
+    match manifest.to_toml().and_then(|t| Manifest::parse(&t, "manifest.toml")) {
+        Ok(m) if m == *manifest => {}
+        Ok(_) => report.wrong(format!("{which}: the manifest is not what was written")),
+        Err(Error { problems }) => report.wrong(format!("{which}: {problems:?}")),
+    }
+}
+
+/// Tables and references of the emitted object.
+fn inspect(patch: &Patch<'_>, expect: &Expect, report: &mut Report) {
+    for (table, count) in expect.map("entries") {
+        let found = patch.patch.section(&table).map_or(0, |(_, s)| s.size / stride(&table, &patch.patch).unwrap_or(1));
+        report.same(&format!("entries of {table}"), &(found as i64), &count.as_integer().unwrap());
+    }
+    let mut refers = BTreeSet::new();
+    for f in patch.functions() {
+        let Some(section) = f.section else { continue };
+        for insn in patch.patch.code(section, f.value, f.size) {
+            for r in insn.refs {
+                match patch.through_island(&r.target) {
+                    Target::Extern(name, 0) => {
+                        refers.insert(format!("{} -> {name}", f.name));
+                    }
+                    Target::Section(s, o) => {
+                        let named = patch.patch.names_at(s, o).into_iter().filter(|n| n.1 == 0);
+                        refers.extend(named.map(|(n, _)| format!("{} -> here {n}", f.name)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    for wanted in expect.list("refers") {
+        if !refers.contains(&wanted) {
+            report.wrong(format!("no reference {wanted}; there are {refers:?}"));
+        }
+    }
+}
+
+#[test]
+fn every_case_gives_what_it_says() {
+    let cases = cases();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed = std::sync::Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(dir) = cases.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    for variant in Variant::ALL {
+                        let name = format!("{} ({})", dir.file_name().unwrap().to_string_lossy(), variant.name());
+                        let run = || run_case(dir, variant);
+                        let report = std::panic::catch_unwind(run).unwrap_or_else(|e| {
+                            let text = e.downcast_ref::<String>().cloned();
+                            Report(vec![format!("panicked: {}", text.unwrap_or_default())])
+                        });
+                        if !report.0.is_empty() {
+                            failed.lock().unwrap().insert(name, report.0);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    for (name, what) in &failed {
+        eprintln!("{name}");
+        for w in what {
+            eprintln!("    {w}");
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} runs differ", failed.len(), cases.len() * 2);
+}
+
+/// Codes of the refusing tables that no input can lead to, with the reason.
+const NO_CASE: &[(&str, &str)] = &[];
+
+#[test]
+fn every_refusal_has_a_case() {
+    let mut seen = String::new();
+    for dir in cases() {
+        seen.push_str(&std::fs::read_to_string(dir.join("expect.toml")).unwrap());
+    }
+    let refusing = |id: &str| ["LP20", "LP21", "LP30"].iter().any(|p| id.starts_with(p));
+    for code in codes::all().filter(|c| refusing(c.id)) {
+        let excused = NO_CASE.iter().any(|(id, _)| *id == code.id);
+        assert!(seen.contains(code.id) != excused, "{} ({}): exactly one of a case and an excuse", code.id, code.title);
+    }
+}

@@ -1,0 +1,143 @@
+//! A kernel to bind to: the old objects linked at fixed addresses with `ld`, notes, banner and kallsyms added.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use super::read::Elf;
+
+#[path = "../../../builder/tests/kernel_image/synthetic.rs"]
+#[expect(dead_code, reason = "of the hand-made kernel only the kallsyms tables are used here")]
+mod synthetic;
+
+const SCRIPT: &str = r#"
+SECTIONS
+{
+	.data..percpu 0 : { *(.data..percpu .data..percpu..*) }
+	. = 0xffffffff81000000;
+	.text : {
+		_text = .;
+		*(.text .text.unlikely .text.unlikely.* .text.*)
+		*(.static_call.text .altinstr_aux .altinstr_replacement)
+		__noinstr_text_start = .; *(.noinstr.text) __noinstr_text_end = .;
+		__kprobes_text_start = .; *(.kprobes.text) __kprobes_text_end = .;
+		*(.init.text .exit.text)
+		_etext = .;
+	} = 0xcccccccc
+	. = ALIGN(4096);
+	.rodata : { *(.rodata .rodata.*) }
+	.notes : { __start_notes = .; *(.note.gnu.build-id) __stop_notes = .; }
+	_kprobe_blacklist : { __start_kprobe_blacklist = .; KEEP(*(_kprobe_blacklist)) __stop_kprobe_blacklist = .; }
+	.data : { *(.data .data.once .data.[_a-zA-Z0-9]* .data..read_mostly .data..ro_after_init) }
+	.bss : { *(.bss .bss.*) *(COMMON) }
+	. = 0xffffffff82000000;
+	.kallsyms : { *(.kallsyms) }
+	/DISCARD/ : { *(.comment) *(.note.GNU-stack) *(.note.gnu.property) *(.discard.*) *(.modinfo) }
+}
+"#;
+
+/// Symbols the runtime binds to, and the anchor.
+const RUNTIME: &[&str] =
+    &["_printk", "stack_trace_save_tsk_reliable", "stop_machine_cpuslocked", "idle_task", "get_kprobe", "text_mutex"];
+
+/// Changes to the symbol table.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Left out of kallsyms.
+    pub hide: Vec<String>,
+    /// There twice: a second one elsewhere.
+    pub twice: Vec<String>,
+}
+
+/// A kernel.
+#[derive(Debug)]
+pub struct Image {
+    pub file: Vec<u8>,
+    /// Name and address of everything, local symbols too.
+    pub symbols: Vec<(String, u64)>,
+    /// Names at an address.
+    pub at: BTreeMap<u64, Vec<String>>,
+}
+
+/// Links `objects`; what they and `others` leave undefined is made up.
+pub fn link(objects: &[Vec<u8>], others: &[Vec<u8>], names: &Names, work: &Path) -> Image {
+    let elves: Vec<Elf> = objects.iter().map(|o| Elf::read(o)).collect();
+    let new: Vec<Elf> = others.iter().map(|o| Elf::read(o)).collect();
+    let defined = |elves: &[Elf]| -> BTreeSet<String> {
+        let all = elves.iter().flat_map(|e| &e.symbols).filter(|s| s.section.is_some() && s.global);
+        all.map(|s| s.name.clone()).collect()
+    };
+    let mut made: BTreeSet<String> = RUNTIME.iter().map(|s| (*s).to_owned()).collect();
+    for elf in elves.iter().chain(&new) {
+        made.extend(elf.symbols.iter().filter(|s| s.section.is_none() && !s.absolute).map(|s| s.name.clone()));
+    }
+    let (have, come) = (defined(&elves), defined(&new));
+    made.retain(|n| !n.is_empty() && !have.contains(n) && !come.contains(n));
+    let mut stubs = String::from(".section .rodata.banner,\"a\"\n.globl linux_banner\nlinux_banner:\n");
+    stubs.push_str(".asciz \"Linux version 6.1.0-corpus-amd64 (builder@host) (gcc) #1 SMP\\n\"\n.text\n");
+    for name in &made {
+        stubs.push_str(&format!(".p2align 4\n.globl {name}\n{name}: .fill 32, 1, 0x90\n"));
+    }
+    let path = |name: &str| work.join(name);
+    std::fs::write(path("image.lds"), SCRIPT).unwrap();
+    std::fs::write(path("stubs.S"), stubs).unwrap();
+    run(Command::new("gcc-12").arg("-c").arg(path("stubs.S")).arg("-o").arg(path("stubs.o")));
+    let mut inputs = vec![path("stubs.o")];
+    for (i, object) in objects.iter().enumerate() {
+        inputs.push(path(&format!("image{i}.o")));
+        std::fs::write(inputs.last().unwrap(), object).unwrap();
+    }
+    let ld = |with: Option<&Path>| {
+        let out = path("image");
+        run(Command::new("ld")
+            .args(["-m", "elf_x86_64", "-static", "--build-id=sha1", "-z", "max-page-size=4096", "--no-warn-rwx-segments", "-T"])
+            .arg(path("image.lds"))
+            .args(&inputs)
+            .args(with)
+            .arg("-o")
+            .arg(&out));
+        std::fs::read(&out).unwrap()
+    };
+    let first = Elf::read(&ld(None));
+    let mut symbols: Vec<(u64, u8, String)> = Vec::new();
+    let mut all = Vec::new();
+    for s in &first.symbols {
+        let Some(section) = s.section else { continue };
+        if s.name.is_empty() || s.name == first.sections[section].name || s.name.starts_with(".L") {
+            continue;
+        }
+        all.push((s.name.clone(), s.value));
+        if names.hide.contains(&s.name) {
+            continue;
+        }
+        let letter = match first.sections[section].flags {
+            _ if s.value < 0xffff_ffff_8000_0000 => b'a',
+            f if f & 4 != 0 => b't',
+            f if f & 1 != 0 => b'd',
+            _ => b'r',
+        };
+        let letter = if s.global { letter.to_ascii_uppercase() } else { letter };
+        symbols.push((s.value, letter, s.name.clone()));
+        if names.twice.contains(&s.name) {
+            symbols.push((s.value + 0x40, letter, s.name.clone()));
+        }
+    }
+    symbols.push((0xffff_ffff_8200_0000, b'R', "kallsyms_begin".into()));
+    symbols.sort_by_key(|s| s.0);
+    std::fs::write(path("kallsyms.bin"), synthetic::kallsyms(synthetic::Layout::OffsetsFirst, &symbols)).unwrap();
+    std::fs::write(path("kallsyms.S"), ".section .kallsyms,\"a\"\n.balign 8\n.incbin \"kallsyms.bin\"\n").unwrap();
+    run(Command::new("gcc-12").current_dir(work).args(["-c", "kallsyms.S", "-o", "kallsyms.o"]));
+    let _ = ld(Some(&path("kallsyms.o")));
+    run(Command::new("strip").arg(path("image")));
+    let file = std::fs::read(path("image")).unwrap();
+    let mut at: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+    for (name, address) in &all {
+        at.entry(*address).or_default().push(name.clone());
+    }
+    Image { file, symbols: all, at }
+}
+
+fn run(command: &mut Command) {
+    let done = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}

@@ -1,0 +1,16 @@
+//! What the host-side tests share: compiling pairs, a small kernel to bind to, and an independent reader of `patch.o`.
+
+#![allow(dead_code, reason = "every test file uses another part of it")]
+
+pub mod check;
+pub mod compile;
+pub mod image;
+pub mod read;
+
+use lpbuild::emit::Options;
+use lpbuild::manifest::{Jump, Mode};
+
+/// Options every test uses.
+pub fn options() -> Options {
+    Options { name: "corpus".into(), version: "1".into(), mode: Mode::StopMachine, deadline_ms: 10_000, jump: Jump::Rel32 }
+}
