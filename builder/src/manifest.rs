@@ -297,7 +297,8 @@ mod hex_u64 {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
         let s = String::deserialize(d)?;
-        let digits = s.strip_prefix("0x").ok_or_else(|| D::Error::custom("expected a hex string that begins with 0x"))?;
+        let digits =
+            s.strip_prefix("0x").ok_or_else(|| D::Error::custom("expected a hex string that begins with 0x"))?;
         u64::from_str_radix(digits, 16).map_err(D::Error::custom)
     }
 }

@@ -53,15 +53,33 @@ fn cases() -> Vec<PathBuf> {
         .unwrap()
         .map(|e| e.unwrap().path())
         .filter(|p| p.join("expect.toml").is_file())
-        .filter(|p| std::env::var("CORPUS").is_ok_and(|c| p.to_string_lossy().contains(&c)) || std::env::var("CORPUS").is_err())
+        .filter(|p| {
+            std::env::var("CORPUS").is_ok_and(|c| p.to_string_lossy().contains(&c)) || std::env::var("CORPUS").is_err()
+        })
         .collect();
     all.sort();
     all
 }
 
 const KEYS: &[&str] = &[
-    "what", "exit", "changed", "new", "ignored", "refused", "sites", "entries", "refers", "flags", "fentry", "only-new",
-    "image-only", "bound", "sections", "why", "hide", "twice",
+    "what",
+    "exit",
+    "changed",
+    "new",
+    "ignored",
+    "refused",
+    "sites",
+    "entries",
+    "refers",
+    "flags",
+    "fentry",
+    "only-new",
+    "image-only",
+    "bound",
+    "sections",
+    "why",
+    "hide",
+    "twice",
 ];
 
 /// `expect.toml` of one variant.
@@ -74,12 +92,18 @@ impl Expect {
         let text = std::fs::read_to_string(dir.join("expect.toml")).unwrap();
         let mut table: toml::Table = text.parse().unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         let own = table.remove("sections").map(|t| t.as_table().cloned().unwrap());
-        assert!(table.contains_key("what") && table.contains_key("exit"), "{}: what and exit are missing", dir.display());
+        assert!(
+            table.contains_key("what") && table.contains_key("exit"),
+            "{}: what and exit are missing",
+            dir.display()
+        );
         if let (Some(own), Variant::Sections) = (own, variant) {
             assert!(own.contains_key("why"), "{}: [sections] says no reason", dir.display());
             table.extend(own);
         }
-        for key in table.keys().chain(table.get("bound").and_then(|b| b.as_table()).into_iter().flatten().map(|(k, _)| k)) {
+        for key in
+            table.keys().chain(table.get("bound").and_then(|b| b.as_table()).into_iter().flatten().map(|(k, _)| k))
+        {
             assert!(KEYS.contains(&key.as_str()), "{}: unknown key {key}", dir.display());
         }
         Self { table }
@@ -191,7 +215,8 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     };
     report.same("changed", &names(&analysis, |r| matches!(r, Role::Replaces(_))), &expect.list("changed"));
     report.same("new", &names(&analysis, |r| matches!(r, Role::NewFunction | Role::Data)), &expect.list("new"));
-    let ignored: BTreeSet<String> = analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).map(|i| i.symbol.clone()).collect();
+    let ignored: BTreeSet<String> =
+        analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).map(|i| i.symbol.clone()).collect();
     report.same("ignored", &ignored.into_iter().collect(), &expect.list("ignored"));
     for (function, rule) in expect.map("sites") {
         let found = analysis.sites.iter().find(|(i, _)| {
@@ -233,7 +258,8 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     let edits = Names { hide: bound.list("hide"), twice: bound.list("twice") };
     let others: Vec<Vec<u8>> = built.sources.iter().map(|s| s.new.clone()).collect();
     let image = link(&built.image, &others, &edits, work.path());
-    let kernel = KernelImage::from_bytes("image", image.file.clone()).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let kernel =
+        KernelImage::from_bytes("image", image.file.clone()).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     let output = match pipeline::produce(&mut analysis, Some(&kernel), &options) {
         Ok(o) => o,
         Err(e) => {
@@ -243,8 +269,12 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         }
     };
     report.same("bound exit", &0, &bound.exit());
-    let patch =
-        Patch { patch: Elf::read(&output.patch_o), news: &news, replaced, kernel: Some(Kernel { image: &image, read: &kernel }) };
+    let patch = Patch {
+        patch: Elf::read(&output.patch_o),
+        news: &news,
+        replaced,
+        kernel: Some(Kernel { image: &image, read: &kernel }),
+    };
     if let Err(e) = patch.check() {
         report.wrong(format!("bound patch: {e}"));
     }

@@ -21,9 +21,8 @@ fn boot(name: &str, env: &Env, lpbuild: &Path, modules: &[&Module], allow: &[&st
 }
 
 fn edited(env: &Env, lpbuild: &Path, name: &str, edits: &[(&str, &str, &str)]) -> Module {
-    let change = edits
-        .iter()
-        .fold(Change::none(), |c, (file, old, new)| c.edit(&env.tree.source, file, old, new).unwrap());
+    let change =
+        edits.iter().fold(Change::none(), |c, (file, old, new)| c.edit(&env.tree.source, file, old, new).unwrap());
     env.maker(lpbuild).make(name, &change).unwrap()
 }
 
@@ -48,7 +47,9 @@ fn assert_sections(module: &Module, wanted: &[&str]) {
 
 #[test]
 fn jump_labels_static_calls_cold_pieces_and_static_locals() {
-    let Some((env, lpbuild)) = Env::with_lpbuild("jump_labels_static_calls_cold_pieces_and_static_locals") else { return };
+    let Some((env, lpbuild)) = Env::with_lpbuild("jump_labels_static_calls_cold_pieces_and_static_locals") else {
+        return;
+    };
     let oom = edited(
         &env,
         &lpbuild,
@@ -59,7 +60,10 @@ fn jump_labels_static_calls_cold_pieces_and_static_locals() {
             "\tif (oom_adj > 500)\n\t\toom_adj = 500;\n\tmutex_lock(&oom_adj_mutex);\n\tif (legacy) {\n",
         )],
     );
-    assert_sections(&oom, &["__jump_table", ".static_call_sites", ".smp_locks", ".return_sites", "__mcount_loc", ".orc_unwind"]);
+    assert_sections(
+        &oom,
+        &["__jump_table", ".static_call_sites", ".smp_locks", ".return_sites", "__mcount_loc", ".orc_unwind"],
+    );
     let function = &manifest(&oom).functions[0];
     assert!(function.symbol.contains("__set_oom_adj"), "{}", function.symbol);
     assert!(function.pieces.iter().any(|p| p.symbol.ends_with(".cold")), "no cold piece: {function:?}");
@@ -184,7 +188,11 @@ fn a_static_local_keeps_its_state() {
         &env,
         &lpbuild,
         "feature_static",
-        &[("kernel/printk/printk.c", "\t\terror = log_buf_len;\n\t\tbreak;\n\tdefault:", "\t\terror = 4242;\n\t\tbreak;\n\tdefault:")],
+        &[(
+            "kernel/printk/printk.c",
+            "\t\terror = log_buf_len;\n\t\tbreak;\n\tdefault:",
+            "\t\terror = 4242;\n\t\tbreak;\n\tdefault:",
+        )],
     );
     // syslog(2) keeps the console level of action 6 in a static local and puts it back with action 7.
     let script = r#"

@@ -13,7 +13,14 @@ use lpbuild_tests::Env;
 fn change(env: &Env) -> Change {
     Change::none()
         .edit(&env.tree.source, "fs/proc/cmdline.c", "\tseq_putc(m, '\\n');\n", "\tseq_puts(m, \" and patched\\n\");\n")
-        .and_then(|c| c.edit(&env.tree.source, "fs/proc/uptime.c", "\tfor_each_possible_cpu(i) {\n", "\tfor (i = 0; i < 0; i++) {\n"))
+        .and_then(|c| {
+            c.edit(
+                &env.tree.source,
+                "fs/proc/uptime.c",
+                "\tfor_each_possible_cpu(i) {\n",
+                "\tfor (i = 0; i < 0; i++) {\n",
+            )
+        })
         .unwrap()
 }
 

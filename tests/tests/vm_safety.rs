@@ -11,8 +11,11 @@ use harness::vm::Vm;
 use lpbuild::manifest::{Manifest, from_hex};
 use lpbuild_tests::Env;
 
-const HOT: (&str, &str, &str) =
-    ("fs/proc/cmdline.c", "\tseq_puts(m, saved_command_line);\n", "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n");
+const HOT: (&str, &str, &str) = (
+    "fs/proc/cmdline.c",
+    "\tseq_puts(m, saved_command_line);\n",
+    "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n",
+);
 
 /// A read of exactly 4242 bytes fails with EPROTO in the new function. The scripts for it must not use `$(..)` around
 /// `lpbuild`: the shell would itself sleep in `pipe_read`.

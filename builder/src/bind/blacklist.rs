@@ -34,7 +34,9 @@ impl Blacklist {
             }
         }
         let mut functions = BTreeMap::new();
-        if let (Some(a), Some(b)) = (by_name(kernel, "__start_kprobe_blacklist"), by_name(kernel, "__stop_kprobe_blacklist")) {
+        if let (Some(a), Some(b)) =
+            (by_name(kernel, "__start_kprobe_blacklist"), by_name(kernel, "__stop_kprobe_blacklist"))
+        {
             let len = usize::try_from(b.saturating_sub(a)).unwrap_or(0);
             for entry in kernel.read(a, len).unwrap_or(&[]).chunks_exact(8) {
                 let address = entry.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));

@@ -74,7 +74,11 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
         let address = resolve::by_name(kernel, import.name);
         if address.is_none() && !import.optional {
             let place = Place::symbol(kernel.name(), import.name);
-            problems.push(Problem::new("LP3005", place, "the runtime calls it and kallsyms does not have it exactly once"));
+            problems.push(Problem::new(
+                "LP3005",
+                place,
+                "the runtime calls it and kallsyms does not have it exactly once",
+            ));
         }
         imports.push((*import, address));
     }
@@ -112,7 +116,13 @@ fn find_anchor(kernel: &KernelImage) -> Result<(&'static str, u64)> {
 }
 
 /// The old function, and every piece of it, must be what runs.
-fn check_old(bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, black: &blacklist::Blacklist, out: &mut Vec<Problem>) {
+fn check_old(
+    bound: &Bound<'_>,
+    pairs: &[ObjectPair],
+    item: &Item,
+    black: &blacklist::Blacklist,
+    out: &mut Vec<Problem>,
+) {
     let Role::Replaces(old) = item.role else { return };
     let pair = &pairs[item.pair.0 as usize];
     let placement = &bound.placements[item.pair.0 as usize];

@@ -129,7 +129,9 @@ pub fn place(object: &Object, kernel: &KernelImage) -> Placement {
 fn code_sections(object: &Object) -> Vec<SectionId> {
     (0..object.image.sections.len() as u32)
         .map(SectionId)
-        .filter(|s| matches!(object.class(*s), Class::Text(k) if !matches!(k, TextKind::AltReplacement | TextKind::Exit)))
+        .filter(
+            |s| matches!(object.class(*s), Class::Text(k) if !matches!(k, TextKind::AltReplacement | TextKind::Exit)),
+        )
         .filter(|s| !object.atoms_of(*s).is_empty())
         .collect()
 }
@@ -155,7 +157,8 @@ fn best_base(object: &Object, kernel: &KernelImage, section: SectionId) -> Optio
         .into_iter()
         .take(64)
         .map(|(_, base)| {
-            let matching = object.atoms_of(section).iter().filter(|a| mismatch(object, kernel, object.atom(**a), base).is_none());
+            let matching =
+                object.atoms_of(section).iter().filter(|a| mismatch(object, kernel, object.atom(**a), base).is_none());
             (matching.count() as u32, base)
         })
         .filter(|(n, _)| *n > 0)
@@ -182,7 +185,10 @@ fn mismatch(object: &Object, kernel: &KernelImage, atom: &Atom, base: u64) -> Op
         }
     }
     let at = (0..bytes.len()).find(|i| !masked[*i] && bytes[*i] != image[*i])?;
-    Some(format!("the byte at +{at:#x} is {:02x} in the old object and {:02x} in the kernel image", bytes[at], image[at]))
+    Some(format!(
+        "the byte at +{at:#x} is {:02x} in the old object and {:02x} in the kernel image",
+        bytes[at], image[at]
+    ))
 }
 
 /// A string or constant the atom refers to that is another one in the image.
@@ -195,7 +201,10 @@ fn other_constant(object: &Object, kernel: &KernelImage, atom: &Atom, base: u64)
         let same = kernel.read(there, bytes.len()) == Some(bytes);
         (!same).then(|| {
             let text = String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned();
-            format!("the field at +{:#x} refers to {text:?} in the old object and to something else in the kernel image", r.at)
+            format!(
+                "the field at +{:#x} refers to {text:?} in the old object and to something else in the kernel image",
+                r.at
+            )
         })
     })
 }

@@ -67,7 +67,11 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
         Dest::Kernel(name, _) => {
             if let Some((a, b)) = placement.contradiction(name) {
                 let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
-                return Err(Problem::new("LP3002", place, format!("code that matches shows it both at {a:#x} and at {b:#x}")));
+                return Err(Problem::new(
+                    "LP3002",
+                    place,
+                    format!("code that matches shows it both at {a:#x} and at {b:#x}"),
+                ));
             }
             if let Some(address) = placement.externs.get(name) {
                 return Ok(image_or_percpu(*address, How::RunPre));
@@ -110,7 +114,8 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
                     Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
                     None => {
                         let n = b.kernel.kallsyms().named(&atom.name).count();
-                        let what = format!("no code shows where it is and the kernel image has {n} symbols of this name");
+                        let what =
+                            format!("no code shows where it is and the kernel image has {n} symbols of this name");
                         Err(Problem::new("LP3003", place, what))
                     }
                 };

@@ -168,7 +168,12 @@ fn report(analysis: &Analysis) -> Report<'_> {
                     reason: item.why.clone(),
                     old_size: pair.old.atom(old.0).size(),
                     new_size: atom.size(),
-                    site: site.map(|(_, s)| SiteRecord { offset: s.offset, size: s.size, jump: s.jump, rule: s.rule.name() }),
+                    site: site.map(|(_, s)| SiteRecord {
+                        offset: s.offset,
+                        size: s.size,
+                        jump: s.jump,
+                        rule: s.rule.name(),
+                    }),
                 });
             }
             Role::Piece => {}
@@ -191,7 +196,10 @@ fn report(analysis: &Analysis) -> Report<'_> {
 
 fn print(report: &Report<'_>, manifest: Option<&Manifest>, args: &DiffArgs) {
     for c in &report.changed {
-        let site = c.site.as_ref().map_or(String::new(), |s| format!(", jump at +{:#x} ({} bytes, {})", s.offset, s.size, s.rule));
+        let site = c
+            .site
+            .as_ref()
+            .map_or(String::new(), |s| format!(", jump at +{:#x} ({} bytes, {})", s.offset, s.size, s.rule));
         println!("changed  {}: {}: {}; {} -> {} bytes{site}", c.object, c.symbol, c.reason, c.old_size, c.new_size);
     }
     for n in &report.new {

@@ -17,7 +17,10 @@ const OBJECTS: &str = "objects";
 
 /// Writes a patch folder; an older one in the same place is replaced, anything else is not touched.
 pub fn write(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
-    if dir.exists() && !dir.join(MANIFEST).is_file() && std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.next().is_some() {
+    if dir.exists()
+        && !dir.join(MANIFEST).is_file()
+        && std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.next().is_some()
+    {
         let what = "the output folder exists, is not empty and is no patch folder; it was left alone";
         return Err(Error::new("LP1001", Place::object(dir.display().to_string()), what));
     }

@@ -247,7 +247,11 @@ impl Closure<'_> {
         let pair = &self.pairs[id.0 as usize];
         let section = pair.new.section(pair.new.atom(n.0).section).name.clone();
         match pair.new.class_of(n.0) {
-            Class::Text(TextKind::Normal | TextKind::AltAux) | Class::Rodata | Class::Data | Class::Bss | Class::Percpu => {}
+            Class::Text(TextKind::Normal | TextKind::AltAux)
+            | Class::Rodata
+            | Class::Data
+            | Class::Bss
+            | Class::Percpu => {}
             Class::Registered => self.refuse(id, n, "LP2005", None, format!("it is in {section}")),
             Class::Text(TextKind::Init | TextKind::Exit) | Class::InitData => {
                 self.refuse(id, n, "LP2003", None, format!("carried code refers to it and it is in {section}"));

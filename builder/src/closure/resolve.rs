@@ -121,7 +121,8 @@ impl Closure<'_> {
         let atom = pair.new.atom(m.atom);
         let why = || format!("{} refers to it", pair.new.atom(from.0).name);
         let Some(old) = pair.pairs.old_of(target) else {
-            if pair.pairs.ambiguous.contains(&target) && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
+            if pair.pairs.ambiguous.contains(&target)
+                && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
             {
                 self.refuse(id, from, "LP2006", Some(r.at), format!("it refers to {}", atom.name));
                 return None;
@@ -135,7 +136,8 @@ impl Closure<'_> {
         };
         if atom.is_code() {
             let replaced = self.replaced.contains(&(id, target));
-            let own = target == from || parent_of(&pair.new, from.0) == m.atom || parent_of(&pair.new, m.atom) == from.0;
+            let own =
+                target == from || parent_of(&pair.new, from.0) == m.atom || parent_of(&pair.new, m.atom) == from.0;
             // The address taken of a replaced function stays the old one; calls, places inside it and the table entries
             // of this very copy mean the new one.
             let entry_of_own = own && r.usage == Usage::Pointer;
@@ -161,12 +163,10 @@ impl Closure<'_> {
             return false;
         }
         new.atom(data).refs.iter().any(|r| match r.target {
-            Target::Section(s, o) if matches!(new.class(s), Class::Text(_)) => new
-                .containing(s, o)
-                .is_some_and(|m| {
-                    let inside = m.delta != 0 || parent_of(new, m.atom) != m.atom;
-                    inside && self.replaced.contains(&(id, NewAtom(m.atom)))
-                }),
+            Target::Section(s, o) if matches!(new.class(s), Class::Text(_)) => new.containing(s, o).is_some_and(|m| {
+                let inside = m.delta != 0 || parent_of(new, m.atom) != m.atom;
+                inside && self.replaced.contains(&(id, NewAtom(m.atom)))
+            }),
             _ => false,
         })
     }
@@ -192,7 +192,9 @@ fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i
             let parent = parent_of(new, from);
             let family = new.atoms.iter().filter(|a| a.is_code() && (a.id == parent || parent_of(new, a.id) == parent));
             family.flat_map(|a| &a.refs).any(|other| match other.target {
-                Target::Section(s, o) => s == section && o != offset && new.containing(s, o).is_some_and(|x| x.atom == m.atom),
+                Target::Section(s, o) => {
+                    s == section && o != offset && new.containing(s, o).is_some_and(|x| x.atom == m.atom)
+                }
                 Target::Extern(..) => false,
             })
         };
@@ -220,7 +222,9 @@ fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i
 fn place_of(pair: &ObjectPair, c: &Closure<'_>, id: PairId, m: &Meaning) -> (bool, SectionId, i64) {
     let target = NewAtom(m.atom);
     match pair.pairs.old_of(target) {
-        Some(OldAtom(old)) if !pair.verdicts.changed_constants.contains(&target) && !c.points_into_replaced(id, m.atom) => {
+        Some(OldAtom(old))
+            if !pair.verdicts.changed_constants.contains(&target) && !c.points_into_replaced(id, m.atom) =>
+        {
             let atom = pair.old.atom(old);
             (false, atom.section, atom.start as i64 + m.delta)
         }

@@ -42,7 +42,9 @@ pub struct Code {
 
 /// Every entry, in the order of the codes.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    [input::CODES, kernel::CODES, refused::CODES, bind::CODES, pack::CODES, runtime::CODES, target::CODES].into_iter().flatten()
+    [input::CODES, kernel::CODES, refused::CODES, bind::CODES, pack::CODES, runtime::CODES, target::CODES]
+        .into_iter()
+        .flatten()
 }
 
 /// The entry `id`, if there is one.

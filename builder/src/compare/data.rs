@@ -43,7 +43,9 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
                 v.refused.push(Problem::new("LP2005", place, "a new entry"));
             }
             Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry that differs")),
-            _ if is_unknown_list(c.new, atom.id) => v.refused.push(Problem::new("LP2005", place, "nothing refers to it")),
+            _ if is_unknown_list(c.new, atom.id) => {
+                v.refused.push(Problem::new("LP2005", place, "nothing refers to it"))
+            }
             _ => {}
         }
     }
@@ -84,7 +86,9 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, pointed: &BTreeSe
     match c.new.class(atom.section) {
         Class::Registered => v.refused.push(Problem::new("LP2005", place, what)),
         Class::InitData => v.refused.push(Problem::new("LP2003", place, format!("init data: {what}"))),
-        _ if is_unknown_list(c.new, n.0) => v.refused.push(Problem::new("LP2005", place, format!("nothing refers to it: {what}"))),
+        _ if is_unknown_list(c.new, n.0) => {
+            v.refused.push(Problem::new("LP2005", place, format!("nothing refers to it: {what}")))
+        }
         // A constant of one file, reached only through code: the functions that use it bring the new one.
         Class::Rodata if !atom.global && !pointed.contains(&n.0) => {
             v.changed_constants.insert(n);

@@ -56,7 +56,8 @@ fn same_opcode(ob: &[u8], io: &Insn, ro: &[&Ref], nb: &[u8], ino: &Insn, rn: &[&
     if ro.len() != rn.len() {
         return false;
     }
-    let slice = |bytes: &[u8], i: &Insn| bytes.get(i.at as usize..i.at as usize + usize::from(i.len)).map(<[u8]>::to_vec);
+    let slice =
+        |bytes: &[u8], i: &Insn| bytes.get(i.at as usize..i.at as usize + usize::from(i.len)).map(<[u8]>::to_vec);
     let (Some(mut a), Some(mut b)) = (slice(ob, io), slice(nb, ino)) else { return false };
     let branch = |refs: &[&Ref]| refs.iter().any(|r| r.usage == Usage::Branch);
     if branch(ro) && branch(rn) {

@@ -28,7 +28,8 @@ impl Comparer<'_> {
         match (o, n) {
             (Target::Extern(so, ao), Target::Extern(sn, an)) => {
                 let (a, b) = (self.old.image.symbols.get(so.0 as usize), self.new.image.symbols.get(sn.0 as usize));
-                let same_number = a.zip(b).is_none_or(|(a, b)| a.place == b.place && a.value == b.value && a.size == b.size);
+                let same_number =
+                    a.zip(b).is_none_or(|(a, b)| a.place == b.place && a.value == b.value && a.size == b.size);
                 // Numbers and tentative definitions have a value of their own.
                 ao == an && self.old.symbol_name(so) == self.new.symbol_name(sn) && same_number
             }

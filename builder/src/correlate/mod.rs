@@ -15,7 +15,6 @@
 mod names;
 mod references;
 
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -113,8 +112,12 @@ pub fn correlate(old: &Object, new: &Object) -> Pairs {
         by_content(old, new, group, &mut pairs);
         by_order(old, new, group, &mut pairs);
         let left_old = group.old.iter().any(|o| pairs.new_of(*o).is_none());
-        let unsure: Vec<NewAtom> =
-            group.new.iter().copied().filter(|n| pairs.old_of(*n).is_none() && left_old && !is_once(new, n.0)).collect();
+        let unsure: Vec<NewAtom> = group
+            .new
+            .iter()
+            .copied()
+            .filter(|n| pairs.old_of(*n).is_none() && left_old && !is_once(new, n.0))
+            .collect();
         pairs.ambiguous.extend(unsure);
     }
     pairs
@@ -130,7 +133,8 @@ fn key(object: &Object, id: AtomId) -> GroupKey {
         c => format!("{c:?}"),
     };
     let unnamed = atom.name.starts_with(&object.section(atom.section).name) && atom.name.contains('+');
-    let name = if unnamed { section_base(&object.section(atom.section).name) } else { base_name(&atom.name).into_owned() };
+    let name =
+        if unnamed { section_base(&object.section(atom.section).name) } else { base_name(&atom.name).into_owned() };
     (atom.is_code(), class, name)
 }
 
@@ -147,7 +151,8 @@ fn section_base(name: &str) -> String {
 /// One-shot flags (`WARN_ON_ONCE`, `pr_warn_once`) and lock class keys: a fresh one only means one more message.
 fn is_once(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
-    object.section(atom.section).name == ".data.once" || matches!(&*base_name(&atom.name), "__key" | "__already_done" | "__warned")
+    object.section(atom.section).name == ".data.once"
+        || matches!(&*base_name(&atom.name), "__key" | "__already_done" | "__warned")
 }
 
 fn by_name(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {

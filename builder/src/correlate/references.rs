@@ -13,8 +13,7 @@ pub type KeyOf<'a> = &'a dyn Fn(&Object, AtomId) -> super::GroupKey;
 
 /// Adds pairs on the rung [`Level::Reference`].
 pub fn pair(old: &Object, new: &Object, key: KeyOf<'_>, pairs: &mut Pairs) {
-    let mut functions: Vec<(OldAtom, NewAtom)> =
-        pairs.iter().filter(|(o, _)| old.atom(o.0).is_code()).collect();
+    let mut functions: Vec<(OldAtom, NewAtom)> = pairs.iter().filter(|(o, _)| old.atom(o.0).is_code()).collect();
     let alike = |(o, n): &(OldAtom, NewAtom)| {
         let shape = |object: &Object, a: AtomId| (object.atom(a).size(), object.atom(a).refs.len());
         shape(old, o.0) == shape(new, n.0)
@@ -85,7 +84,9 @@ pub fn signature(object: &Object, id: AtomId) -> Vec<u8> {
                 out.extend_from_slice(&addend.to_le_bytes());
             }
             Target::Section(s, offset) => match object.class(s) {
-                Class::Strings | Class::Constants => out.extend_from_slice(object.constant_at(s, offset).unwrap_or(b"?")),
+                Class::Strings | Class::Constants => {
+                    out.extend_from_slice(object.constant_at(s, offset).unwrap_or(b"?"))
+                }
                 _ => {
                     if let Some(m) = object.containing(s, offset) {
                         out.extend_from_slice(super::base_name(&object.atom(m.atom).name).as_bytes());

@@ -30,7 +30,11 @@ pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
     let mut run = None;
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     for item in &input.set.items {
-        islands.push(if is_code(item) { place_code(w, input, item, &mut layout)? } else { place_data(w, input, item, &mut run, &mut layout) });
+        islands.push(if is_code(item) {
+            place_code(w, input, item, &mut layout)?
+        } else {
+            place_data(w, input, item, &mut run, &mut layout)
+        });
     }
     // One byte behind the last function, so that the end of the text is not the address of anything else.
     w.append_code(text, &[0xcc], 1);
@@ -41,7 +45,15 @@ pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
             if let Some(at) = islands.of(edge) {
                 link(w, input, &layout, item, edge, Spot { section: spot.section, offset: at }, true)?;
             } else {
-                link(w, input, &layout, item, edge, Spot { section: spot.section, offset: spot.offset + edge.field.at }, false)?;
+                link(
+                    w,
+                    input,
+                    &layout,
+                    item,
+                    edge,
+                    Spot { section: spot.section, offset: spot.offset + edge.field.at },
+                    false,
+                )?;
             }
         }
         write_entries(w, input, &layout, item, spot, islands)?;
@@ -156,7 +168,12 @@ fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, run: &mut Option<Ru
         *run = Some(Run { end: atom.end, ..r });
     } else {
         let start = zeroes(w, atom.start % align, align) + atom.start % align;
-        *run = Some(Run { pair: item.pair, section: atom.section, shift: atom.start as i64 - start as i64, end: atom.end });
+        *run = Some(Run {
+            pair: item.pair,
+            section: atom.section,
+            shift: atom.start as i64 - start as i64,
+            end: atom.end,
+        });
     }
     let offset = if zeroed {
         w.append_zeroed(section, atom.size(), 1)
@@ -178,7 +195,8 @@ fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, run: &mut Option<Ru
 
 /// A resolved branch within the function needs no relocation: the function moves as one piece.
 fn stays(item: &Item, edge: &Edge) -> bool {
-    edge.field.kind == RefKind::Resolved && matches!(edge.dest, Dest::Carried(p, n, _) if p == item.pair && n == item.atom)
+    edge.field.kind == RefKind::Resolved
+        && matches!(edge.dest, Dest::Carried(p, n, _) if p == item.pair && n == item.atom)
 }
 
 fn blank(bytes: &mut [u8], edge: &Edge) {
@@ -206,7 +224,15 @@ fn place_constants(w: &mut Writer, input: Input<'_>, layout: &mut Layout) -> Res
 }
 
 /// Writes the relocation of one reference. `island`: the field is the displacement of a trampoline.
-fn link(w: &mut Writer, input: Input<'_>, layout: &Layout, item: &Item, edge: &Edge, at: Spot, island: bool) -> Result<()> {
+fn link(
+    w: &mut Writer,
+    input: Input<'_>,
+    layout: &Layout,
+    item: &Item,
+    edge: &Edge,
+    at: Spot,
+    island: bool,
+) -> Result<()> {
     if stays(item, edge) {
         return Ok(());
     }
@@ -242,7 +268,14 @@ fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> R
     }
 }
 
-fn write_entries(w: &mut Writer, input: Input<'_>, layout: &Layout, item: &Item, spot: Spot, islands: &Islands) -> Result<()> {
+fn write_entries(
+    w: &mut Writer,
+    input: Input<'_>,
+    layout: &Layout,
+    item: &Item,
+    spot: Spot,
+    islands: &Islands,
+) -> Result<()> {
     let object = &input.pairs[item.pair.0 as usize].new;
     for carried in &item.entries {
         let entry = &object.entries[carried.entry.0 as usize];

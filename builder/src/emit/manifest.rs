@@ -66,9 +66,7 @@ fn function(input: Input<'_>, index: usize, site: &sites::Site) -> Option<m::Fun
     let pair = &input.pairs[item.pair.0 as usize];
     let atom = pair.old.atom(old.0);
     let address = input.bound.and_then(|b| b.old_address(item.pair, old));
-    let anchored = |id: AtomId| {
-        input.bound.and_then(|b| Some(b.anchored(b.old_address(item.pair, OldAtom(id))?)))
-    };
+    let anchored = |id: AtomId| input.bound.and_then(|b| Some(b.anchored(b.old_address(item.pair, OldAtom(id))?)));
     let original = address
         .and_then(|a| input.bound?.read(a + u64::from(site.offset), usize::from(site.size)))
         .unwrap_or(&site.original)

@@ -183,4 +183,3 @@ fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
         }
     }
 }
-

@@ -89,8 +89,7 @@ pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<Site, Problem> 
 fn is_fentry(object: &Object, id: AtomId, at: usize) -> bool {
     let bytes = object.bytes(id);
     let calls = |r: &Ref| {
-        r.at == at as u64 + 1
-            && matches!(r.target, Target::Extern(s, 0) if object.symbol_name(s) == "__fentry__")
+        r.at == at as u64 + 1 && matches!(r.target, Target::Extern(s, 0) if object.symbol_name(s) == "__fentry__")
     };
     bytes.get(at..at + 5) == Some(&NOP5[..]) || bytes.get(at) == Some(&0xe8) && object.atom(id).refs.iter().any(calls)
 }
@@ -190,7 +189,8 @@ fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Res
         }
         if let Some(Meaning { atom: owner, delta }) = entry.owner.filter(|m| m.atom == id) {
             let start = delta as u64;
-            let insn_len = object.atom(owner).code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
+            let insn_len =
+                object.atom(owner).code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
             let len = entry.patched_len().unwrap_or(insn_len);
             if start < to && start + len > from {
                 return Err(format!("{name} rewrites the instruction at +{start:#x}"));

@@ -85,7 +85,13 @@ fn split_section(object: &mut Object, id: SectionId, places: BTreeMap<u64, Names
         }
         // A symbol inside a function (a label) does not end it.
         let inside = start < covered;
-        let end = if names.end > start { names.end } else if exec && !inside { next } else { start };
+        let end = if names.end > start {
+            names.end
+        } else if exec && !inside {
+            next
+        } else {
+            start
+        };
         // The name that stands for the atom: an object rather than an empty lock class key, global, short.
         names.all.sort_by_key(|(bind, size, name)| (*size == 0, *bind != elf::STB_GLOBAL.0, name.len(), name.clone()));
         if inside && exec && !names.is_function {

@@ -91,7 +91,12 @@ pub(super) fn data_refs(object: &Object, section: SectionId, start: u64, end: u6
 }
 
 /// Relocations of a replacement sequence of an alternative: code that is not decoded in its own right.
-pub(super) fn replacement_refs(object: &Object, section: SectionId, start: u64, end: u64) -> (Vec<Ref>, Option<String>) {
+pub(super) fn replacement_refs(
+    object: &Object,
+    section: SectionId,
+    start: u64,
+    end: u64,
+) -> (Vec<Ref>, Option<String>) {
     let bytes = object.section(section).data.get(start as usize..end as usize).unwrap_or(&[]);
     let (refs, code) = decode_range(object, section, start, bytes);
     (refs, code.trouble)
@@ -190,7 +195,8 @@ fn decode_range(object: &Object, section: SectionId, start: u64, bytes: &[u8]) -
 
 /// Direct jump, call, jcc, loop, jrcxz or xbegin.
 pub fn is_near_branch(insn: &Instruction) -> bool {
-    (0..insn.op_count()).any(|i| matches!(insn.op_kind(i), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64))
+    (0..insn.op_count())
+        .any(|i| matches!(insn.op_kind(i), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64))
 }
 
 fn usage(insn: &Instruction, is_disp: bool) -> Usage {

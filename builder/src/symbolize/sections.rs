@@ -109,7 +109,9 @@ impl Table {
             // 6.3 widened cpuid into cpuid and flags.
             Table::Alternatives => &[12, 14],
             Table::Paravirt => &[16],
-            Table::SmpLocks | Table::Retpolines | Table::Returns | Table::Calls | Table::EndbrSeal | Table::OrcIp => &[4],
+            Table::SmpLocks | Table::Retpolines | Table::Returns | Table::Calls | Table::EndbrSeal | Table::OrcIp => {
+                &[4]
+            }
             // 8 without CONFIG_DEBUG_BUGVERBOSE.
             Table::Bugs => &[12, 8],
             Table::Exceptions => &[12],
@@ -139,7 +141,9 @@ pub fn classify(section: &Section) -> Class {
         ".modinfo" => return Class::Ignored("module information of a built-in object"),
         ".printk_index" => return Class::Ignored("index of printk formats, for debugfs only"),
         ".BTF_ids" => return Class::Ignored("filled in when vmlinux is linked"),
-        ".static_call_tramp_key" | ".orc_lookup" | ".orc_header" => return Class::Ignored("made when vmlinux is linked"),
+        ".static_call_tramp_key" | ".orc_lookup" | ".orc_header" => {
+            return Class::Ignored("made when vmlinux is linked");
+        }
         _ => {}
     }
     if name.starts_with("___kcrctab") || name.starts_with("__kcrctab") || name.starts_with(".note") {
@@ -185,12 +189,46 @@ fn text_kind(name: &str) -> TextKind {
 /// Sections the kernel walks once: initcalls, parameters, exports, trace events, syscall metadata, kprobe blacklist ...
 fn is_registered(name: &str) -> bool {
     const PREFIXES: &[&str] = &[
-        ".initcall", ".con_initcall", ".init.setup", "___ksymtab", "__ksymtab", "__param", "__modver", "__tracepoints_ptrs",
-        "_ftrace_events", "_ftrace_eval_map", "__syscalls_metadata", "_kprobe_blacklist", "_error_injection_whitelist",
-        "__bpf_raw_tp_map", "__tracepoint_str", ".pci_fixup", ".rela.dyn", "__irqchip", "__earlycon", ".kunit_test_suites",
-        ".builtin_fw", "__clk_of_table", "__reservedmem_of_table", "__timer_of_table", ".x86_cpu_dev.init", ".x86_intel_mid_dev",
-        ".iommu_table", ".apicdrivers", "__lsm_info", ".lsm_info", ".early_lsm_info", "__dtb", ".dtb", "__thermal_table",
-        "__governor_thermal_table", ".ctors", ".init_array", "__sched_class", "__stop_sched", "__kentry",
+        ".initcall",
+        ".con_initcall",
+        ".init.setup",
+        "___ksymtab",
+        "__ksymtab",
+        "__param",
+        "__modver",
+        "__tracepoints_ptrs",
+        "_ftrace_events",
+        "_ftrace_eval_map",
+        "__syscalls_metadata",
+        "_kprobe_blacklist",
+        "_error_injection_whitelist",
+        "__bpf_raw_tp_map",
+        "__tracepoint_str",
+        ".pci_fixup",
+        ".rela.dyn",
+        "__irqchip",
+        "__earlycon",
+        ".kunit_test_suites",
+        ".builtin_fw",
+        "__clk_of_table",
+        "__reservedmem_of_table",
+        "__timer_of_table",
+        ".x86_cpu_dev.init",
+        ".x86_intel_mid_dev",
+        ".iommu_table",
+        ".apicdrivers",
+        "__lsm_info",
+        ".lsm_info",
+        ".early_lsm_info",
+        "__dtb",
+        ".dtb",
+        "__thermal_table",
+        "__governor_thermal_table",
+        ".ctors",
+        ".init_array",
+        "__sched_class",
+        "__stop_sched",
+        "__kentry",
     ];
     PREFIXES.iter().any(|p| name.starts_with(p))
 }

@@ -123,7 +123,11 @@ fn stride(object: &Object, id: SectionId, table: Table) -> Result<u64, String> {
     match (matching.next(), matching.next()) {
         (Some(stride), None) => Ok(stride),
         (Some(stride), Some(_)) if table == Table::Bugs || table == Table::Alternatives => Ok(stride),
-        _ => Err(format!("{:#x} bytes with {} relocations are no table of this kind", section.size, section.relocs.len())),
+        _ => Err(format!(
+            "{:#x} bytes with {} relocations are no table of this kind",
+            section.size,
+            section.relocs.len()
+        )),
     }
 }
 

@@ -40,7 +40,8 @@ impl Patch<'_> {
         let mut all = BTreeSet::from([name.to_owned()]);
         for (_, elf) in self.news {
             for s in elf.symbols.iter().filter(|s| s.name == name && s.section.is_some()) {
-                let same = elf.symbols.iter().filter(|o| o.section == s.section && o.value == s.value && o.size == s.size);
+                let same =
+                    elf.symbols.iter().filter(|o| o.section == s.section && o.value == s.value && o.size == s.size);
                 all.extend(same.map(|o| o.name.clone()));
             }
         }
@@ -66,7 +67,8 @@ impl Patch<'_> {
                     return Err(format!("{}: a relocation at {at:#x} is outside", s.name));
                 }
                 if let Target::Section(t, o) = target {
-                    let (t, o) = (&self.patch.sections[*t], if pc_relative(*kind) && s.flags & 4 != 0 { o + 4 } else { *o });
+                    let (t, o) =
+                        (&self.patch.sections[*t], if pc_relative(*kind) && s.flags & 4 != 0 { o + 4 } else { *o });
                     if o < -4096 || o > t.size as i64 + 64 {
                         return Err(format!("{}+{at:#x} leads to {}+{o:#x}, outside it", s.name, t.name));
                     }
@@ -89,7 +91,10 @@ impl Patch<'_> {
 
     fn source(&self, f: &Sym) -> Option<(&Elf, &Sym)> {
         self.news.iter().find_map(|(_, e)| {
-            let found = e.symbols.iter().find(|s| s.name == f.name && s.section.is_some_and(|i| e.sections[i].flags & 4 != 0))?;
+            let found = e
+                .symbols
+                .iter()
+                .find(|s| s.name == f.name && s.section.is_some_and(|i| e.sections[i].flags & 4 != 0))?;
             Some((e, found))
         })
     }
@@ -105,7 +110,8 @@ impl Patch<'_> {
                 return Err(format!("{}+{at:#x}: {:02x?} became {:02x?}", f.name, x.bytes, y.bytes));
             }
             for (p, q) in x.refs.iter().zip(&y.refs) {
-                self.same(new, &p.target, p.branch, &q.target, source, f).map_err(|e| format!("{}+{at:#x}: {e}", f.name))?;
+                self.same(new, &p.target, p.branch, &q.target, source, f)
+                    .map_err(|e| format!("{}+{at:#x}: {e}", f.name))?;
                 compared += 1;
             }
         }
@@ -118,13 +124,23 @@ impl Patch<'_> {
         let q = &self.through_island(q);
         let wrong = |what: String| Err(format!("{what} became {}", self.show(q)));
         match p {
-            Target::Absolute(v) => if *q == Target::Absolute(*v) { Ok(()) } else { wrong(format!("the number {v:#x}")) },
+            Target::Absolute(v) => {
+                if *q == Target::Absolute(*v) {
+                    Ok(())
+                } else {
+                    wrong(format!("the number {v:#x}"))
+                }
+            }
             Target::Extern(name, d) => {
                 let names = self.aliases(name);
                 if names.iter().any(|n| self.patch.named(n).is_some()) {
                     let here = |s, o| self.patch.names_at(s, o).iter().any(|(n, at)| at == d && names.contains(n));
                     let there = matches!(q, Target::Section(s, o) if here(*s, *o));
-                    return if there || !branch && self.outside(q, name, *d) { Ok(()) } else { wrong(format!("{name}{d:+#x}")) };
+                    return if there || !branch && self.outside(q, name, *d) {
+                        Ok(())
+                    } else {
+                        wrong(format!("{name}{d:+#x}"))
+                    };
                 }
                 if self.outside(q, name, *d) { Ok(()) } else { wrong(format!("{name}{d:+#x}")) }
             }
@@ -133,7 +149,11 @@ impl Patch<'_> {
                 if section.flags & 0x10 != 0 {
                     let bytes = constant(section, *o)?;
                     let there = self.bytes(q, bytes.len());
-                    return if there.as_deref() == Some(&bytes[..]) { Ok(()) } else { wrong(format!("the constant {bytes:02x?}")) };
+                    return if there.as_deref() == Some(&bytes[..]) {
+                        Ok(())
+                    } else {
+                        wrong(format!("the constant {bytes:02x?}"))
+                    };
                 }
                 let own = o - source.value as i64;
                 if Some(*s) == source.section && (0..source.size as i64).contains(&own) && (branch || own > 0) {
@@ -183,16 +203,16 @@ impl Patch<'_> {
 
     fn bytes(&self, q: &Target, len: usize) -> Option<Vec<u8>> {
         match q {
-            Target::Section(s, o) => {
-                Some(self.patch.sections[*s].data.get(*o as usize..*o as usize + len)?.to_vec())
-            }
+            Target::Section(s, o) => Some(self.patch.sections[*s].data.get(*o as usize..*o as usize + len)?.to_vec()),
             _ => Some(self.kernel?.read.read(self.address(q)?, len)?.to_vec()),
         }
     }
 
     fn show(&self, q: &Target) -> String {
         match q {
-            Target::Section(s, o) => format!("{}+{o:#x} {:x?}", self.patch.sections[*s].name, self.patch.names_at(*s, *o)),
+            Target::Section(s, o) => {
+                format!("{}+{o:#x} {:x?}", self.patch.sections[*s].name, self.patch.names_at(*s, *o))
+            }
             _ => match (self.kernel, self.address(q)) {
                 (Some(k), Some(a)) => format!("{a:#x} {:?}", k.image.at.get(&a)),
                 _ => format!("{q:?}"),
@@ -241,7 +261,8 @@ impl Patch<'_> {
 
     fn same_tables(&self, new: &Elf, source: &Sym, f: &Sym) -> Result<usize, String> {
         let (a, b) = (self.entries(new, source), self.entries(&self.patch, f));
-        let list = |all: &[Entry<'_>]| all.iter().map(|e| format!("{}+{:#x}", e.table, e.delta)).collect::<Vec<_>>().join(" ");
+        let list =
+            |all: &[Entry<'_>]| all.iter().map(|e| format!("{}+{:#x}", e.table, e.delta)).collect::<Vec<_>>().join(" ");
         if a.len() != b.len() {
             return Err(format!("{}: entries {} became {}", f.name, list(&a), list(&b)));
         }
@@ -256,7 +277,9 @@ impl Patch<'_> {
                     return Err(format!("{place}: the field at {p} became the one at {q}"));
                 }
                 if x.table == ".altinstructions" && *p == 4 {
-                    compared += self.same_replacement(new, s, t, *x.bytes.last().unwrap(), source, f).map_err(|e| format!("{place}: {e}"))?;
+                    compared += self
+                        .same_replacement(new, s, t, *x.bytes.last().unwrap(), source, f)
+                        .map_err(|e| format!("{place}: {e}"))?;
                 } else {
                     self.same(new, s, false, t, source, f).map_err(|e| format!("{place}: field {p}: {e}"))?;
                 }
@@ -266,7 +289,15 @@ impl Patch<'_> {
         Ok(compared)
     }
 
-    fn same_replacement(&self, new: &Elf, s: &Target, t: &Target, len: u8, source: &Sym, f: &Sym) -> Result<usize, String> {
+    fn same_replacement(
+        &self,
+        new: &Elf,
+        s: &Target,
+        t: &Target,
+        len: u8,
+        source: &Sym,
+        f: &Sym,
+    ) -> Result<usize, String> {
         let (Target::Section(a, ao), Target::Section(b, bo)) = (s, t) else { return Err("no replacement".into()) };
         let x = new.code(*a, *ao as u64, u64::from(len));
         let y = self.patch.code(*b, *bo as u64, u64::from(len));
@@ -284,7 +315,9 @@ impl Patch<'_> {
                 };
                 match within(&p.target, *a, *ao) {
                     Some(d) if within(&q.target, *b, *bo) == Some(d) => {}
-                    Some(d) => return Err(format!("a jump inside the replacement to +{d:#x} became {}", self.show(&q.target))),
+                    Some(d) => {
+                        return Err(format!("a jump inside the replacement to +{d:#x} became {}", self.show(&q.target)));
+                    }
                     None => self.same(new, &p.target, p.branch, &q.target, source, f)?,
                 }
             }

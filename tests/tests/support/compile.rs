@@ -5,10 +5,28 @@ use std::process::Command;
 
 /// What kbuild gives gcc-12 for x86-64, as far as it changes code.
 const KERNEL_FLAGS: &[&str] = &[
-    "-O2", "-std=gnu11", "-ffreestanding", "-mcmodel=kernel", "-fno-pic", "-fno-pie", "-fno-asynchronous-unwind-tables",
-    "-mno-red-zone", "-mno-sse", "-mno-mmx", "-mno-avx", "-fno-strict-aliasing", "-fno-common", "-fshort-wchar",
-    "-fno-stack-protector", "-fcf-protection=none", "-fno-jump-tables", "-fno-delete-null-pointer-checks",
-    "-mindirect-branch=thunk-extern", "-mindirect-branch-register", "-mfunction-return=thunk-extern", "-falign-functions=16",
+    "-O2",
+    "-std=gnu11",
+    "-ffreestanding",
+    "-mcmodel=kernel",
+    "-fno-pic",
+    "-fno-pie",
+    "-fno-asynchronous-unwind-tables",
+    "-mno-red-zone",
+    "-mno-sse",
+    "-mno-mmx",
+    "-mno-avx",
+    "-fno-strict-aliasing",
+    "-fno-common",
+    "-fshort-wchar",
+    "-fno-stack-protector",
+    "-fcf-protection=none",
+    "-fno-jump-tables",
+    "-fno-delete-null-pointer-checks",
+    "-mindirect-branch=thunk-extern",
+    "-mindirect-branch-register",
+    "-mfunction-return=thunk-extern",
+    "-falign-functions=16",
     "-Wno-attributes",
 ];
 const FENTRY: &[&str] = &["-pg", "-mfentry", "-mrecord-mcount"];

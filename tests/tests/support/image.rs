@@ -90,7 +90,16 @@ pub fn link(objects: &[Vec<u8>], others: &[Vec<u8>], names: &Names, work: &Path)
     let ld = |with: Option<&Path>| {
         let out = path("image");
         run(Command::new("ld")
-            .args(["-m", "elf_x86_64", "-static", "--build-id=sha1", "-z", "max-page-size=4096", "--no-warn-rwx-segments", "-T"])
+            .args([
+                "-m",
+                "elf_x86_64",
+                "-static",
+                "--build-id=sha1",
+                "-z",
+                "max-page-size=4096",
+                "--no-warn-rwx-segments",
+                "-T",
+            ])
             .arg(path("image.lds"))
             .args(&inputs)
             .args(with)

@@ -12,5 +12,11 @@ use lpbuild::manifest::{Jump, Mode};
 
 /// Options every test uses.
 pub fn options() -> Options {
-    Options { name: "corpus".into(), version: "1".into(), mode: Mode::StopMachine, deadline_ms: 10_000, jump: Jump::Rel32 }
+    Options {
+        name: "corpus".into(),
+        version: "1".into(),
+        mode: Mode::StopMachine,
+        deadline_ms: 10_000,
+        jump: Jump::Rel32,
+    }
 }

@@ -172,7 +172,11 @@ impl Elf {
                     || fields.has_immediate() && field == fields.immediate_offset();
                 assert!(operand, "{}+{place:#x}: a relocation is no operand", s.name);
                 let width = width(*kind);
-                assert!(place + width as u64 <= end, "{}+{place:#x}: a relocation reaches past its instruction", s.name);
+                assert!(
+                    place + width as u64 <= end,
+                    "{}+{place:#x}: a relocation reaches past its instruction",
+                    s.name
+                );
                 blank[field..field + width].fill(0);
                 let bias = if pc_relative(*kind) { (end - place) as i64 } else { 0 };
                 refs.push(Ref { branch, width, kind: *kind, target: target.plus(bias) });
