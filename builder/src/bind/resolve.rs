@@ -94,20 +94,14 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
             let placement = &b.placements[pair.0 as usize];
             let atom = object.atom(old.0);
             let place = Place::symbol(&pairs[pair.0 as usize].name, &atom.name);
-            if atom.is_code() {
-                if let Err((code, why)) = placement.check(old.0) {
-                    if code == "LP3004" {
-                        // Callers reach the strong definition, wherever it is.
-                        if let Some(address) = by_name(b.kernel, &atom.name) {
-                            return Ok(Resolved::Image(address, How::Kallsyms));
-                        }
-                    }
-                    // Code that differs only where it was not proven is still found by a name the image holds once.
-                    return match by_name(b.kernel, &atom.name).filter(|_| code == "LP3001") {
-                        Some(address) => Ok(Resolved::Image(address, How::Kallsyms)),
-                        None => Err(Problem::new(code, place, why)),
-                    };
-                }
+            if atom.is_code()
+                && let Err((code, why)) = placement.check(old.0)
+            {
+                // A weak function's callers reach the strong one; code that was not proven (a tail jump of another
+                // length) is still found by a name the image holds once.
+                let named = by_name(b.kernel, &atom.name).filter(|_| code == "LP3004" || code == "LP3001");
+                let named = named.map(|address| Resolved::Image(address, How::Kallsyms));
+                return named.ok_or_else(|| Problem::new(code, place, why));
             }
             let Some(address) = placement.address(old.0) else {
                 return match symbol_by_name(b.kernel, &atom.name) {

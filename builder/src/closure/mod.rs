@@ -12,6 +12,7 @@ mod resolve;
 
 pub use resolve::BIAS_WINDOW;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::compare::{Comparer, Verdicts, parent_of};
@@ -185,8 +186,8 @@ impl Closure<'_> {
     }
 
     fn add(&mut self, key: (PairId, NewAtom), why: String) {
-        if !self.why.contains_key(&key) {
-            self.why.insert(key, why);
+        if let Entry::Vacant(slot) = self.why.entry(key) {
+            slot.insert(why);
             self.queue.push_back(key);
         }
     }

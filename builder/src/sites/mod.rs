@@ -145,8 +145,7 @@ fn padding_behind(object: &Object, id: AtomId) -> usize {
         return bytes.len();
     }
     let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
-    let nops = decoder.iter().take_while(|i| i.mnemonic() == iced_x86::Mnemonic::Nop).map(|i| i.len()).sum();
-    nops
+    decoder.iter().take_while(|i| i.mnemonic() == iced_x86::Mnemonic::Nop).map(|i| i.len()).sum()
 }
 
 /// Does anything lead into the site, or rewrite it?
