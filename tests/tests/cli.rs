@@ -1,0 +1,201 @@
+//! The command line: exit codes, output folders, trees, determinism.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use support::compile::{Recipe, Variant, compile, sources};
+
+/// The binary of this build.
+fn lpbuild() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // target/PROFILE/deps/cli-HASH -> target/PROFILE
+        let profile = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args(["build", "--quiet", "-p", "lpbuild", "--manifest-path"]);
+        cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
+        cargo.arg("--target-dir").arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success());
+        profile.join("lpbuild")
+    })
+}
+
+fn run(args: &[&str], dir: &Path) -> Output {
+    Command::new(lpbuild()).args(args).current_dir(dir).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+fn case(name: &str) -> PathBuf {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let found = std::fs::read_dir(&corpus).unwrap().map(|e| e.unwrap().path());
+    found.into_iter().find(|p| p.to_string_lossy().ends_with(&format!("-{name}"))).unwrap_or_else(|| panic!("no case {name}"))
+}
+
+/// `old/` and `new/` trees of a case below `dir`.
+fn trees(name: &str, dir: &Path) {
+    let recipe = Recipe { variant: Variant::Plain, fentry: true, flags: vec![] };
+    let expect: toml::Table = std::fs::read_to_string(case(name).join("expect.toml")).unwrap().parse().unwrap();
+    for (side, define) in [("old", ""), ("new", "NEW")] {
+        for source in sources(&case(name)) {
+            let file = source.file_name().unwrap().to_string_lossy().into_owned();
+            let only_new = expect.get("only-new").and_then(|o| o.as_array()).is_some_and(|l| l.iter().any(|f| f.as_str() == Some(&file)));
+            if only_new && side == "old" {
+                continue;
+            }
+            let folder = dir.join(side).join("sub");
+            std::fs::create_dir_all(&folder).unwrap();
+            let out = folder.join(format!("{}.o", source.file_stem().unwrap().to_string_lossy()));
+            compile(&source, &recipe, define, &out);
+        }
+    }
+}
+
+/// Every file below a folder.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(folder) = todo.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                found.insert(path.strip_prefix(dir).unwrap().to_owned(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_kind_of_answer_has_its_exit_code() {
+    for (name, exit, refused) in [
+        ("string", 0, None),
+        ("moved", 3, None),
+        ("changed-data", 4, Some("LP2001")),
+        ("only-in-one-tree", 4, Some("LP2004")),
+        ("two-objects", 0, None),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        trees(name, dir.path());
+        let output = run(&["diff", "old", "new", "--json"], dir.path());
+        assert_eq!(code(&output), exit, "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let report = json(&output);
+        for key in ["changed", "new", "ignored", "refused"] {
+            assert!(report[key].is_array(), "{name}: no {key}");
+        }
+        let first = report["refused"].get(0).and_then(|r| r["code"].as_str());
+        assert_eq!(first, refused, "{name}");
+        if let Some(id) = refused {
+            assert!(String::from_utf8_lossy(&output.stderr).contains(id), "{name}");
+            assert!(report["refused"][0]["advice"].as_str().is_some_and(|a| !a.is_empty()));
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_and_broken_input() {
+    let dir = tempfile::tempdir().unwrap();
+    trees("string", dir.path());
+    let object = dir.path().join("old/sub/case.o");
+    let bytes = std::fs::read(&object).unwrap();
+    std::fs::write(dir.path().join("cut.o"), &bytes[..bytes.len() / 2]).unwrap();
+    std::fs::write(dir.path().join("text.o"), "not an object").unwrap();
+    std::fs::create_dir(dir.path().join("empty")).unwrap();
+    for (args, exit, id) in [
+        (vec!["diff"], 2, ""),
+        (vec!["diff", "old", "new", "--jump", "none"], 2, ""),
+        (vec!["diff", "cut.o", "new/sub/case.o"], 1, "LP1003"),
+        (vec!["diff", "text.o", "new/sub/case.o"], 1, "LP1002"),
+        (vec!["diff", "missing.o", "new/sub/case.o"], 1, "LP1001"),
+        (vec!["diff", "old", "new/sub/case.o"], 4, "LP2004"),
+        (vec!["diff", "empty", "empty"], 4, "LP2004"),
+        (vec!["diff", "old", "new", "--name", "Not A Name"], 1, "LP1101"),
+        (vec!["diff", "old", "new", "--kernel", "text.o"], 1, "LP1201"),
+        (vec!["diff", "old", "new", "--kernel", "missing"], 1, "LP1001"),
+        (vec!["explain", "LP9999"], 1, "LP1102"),
+    ] {
+        let output = run(&args, dir.path());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), exit, "{args:?}: {errors}");
+        assert!(errors.contains(id), "{args:?}: {errors}");
+        assert!(output.stdout.is_empty(), "{args:?} printed {:?}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn a_failure_leaves_the_output_folder_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    trees("string", dir.path());
+    assert_eq!(code(&run(&["diff", "old", "new", "-o", "patch"], dir.path())), 0);
+    let before = files(&dir.path().join("patch"));
+    assert!(before.contains_key(Path::new("patch.o")) && before.contains_key(Path::new("manifest.toml")));
+    let bytes = std::fs::read(dir.path().join("new/sub/case.o")).unwrap();
+    std::fs::write(dir.path().join("cut.o"), &bytes[..bytes.len() - 70]).unwrap();
+    let refused = tempfile::tempdir().unwrap();
+    trees("changed-data", refused.path());
+    let (old, new) = (refused.path().join("old"), refused.path().join("new"));
+    for (args, exit) in [
+        (vec!["diff", "old/sub/case.o", "cut.o", "-o", "patch"], 1),
+        (vec!["diff", "old", "old", "-o", "patch"], 3),
+        (vec!["diff", old.to_str().unwrap(), new.to_str().unwrap(), "-o", "patch"], 4),
+        (vec!["diff", "old", "new", "--kernel", "cut.o", "-o", "patch"], 1),
+    ] {
+        assert_eq!(code(&run(&args, dir.path())), exit, "{args:?}");
+        assert_eq!(files(&dir.path().join("patch")), before, "{args:?} touched the folder");
+    }
+    // Somebody else's folder is not replaced.
+    std::fs::create_dir(dir.path().join("mine")).unwrap();
+    std::fs::write(dir.path().join("mine/notes"), "keep").unwrap();
+    assert_eq!(code(&run(&["diff", "old", "new", "-o", "mine"], dir.path())), 1);
+    assert_eq!(files(&dir.path().join("mine")).len(), 1);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().starts_with('.')), "left behind: {left:?}");
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    for name in ["two-objects", "new-data", "warn", "dyndbg"] {
+        let mut results = Vec::new();
+        for folder in ["one", "a/longer/path/two"] {
+            let dir = tempfile::tempdir().unwrap();
+            let place = dir.path().join(folder);
+            std::fs::create_dir_all(&place).unwrap();
+            trees(name, &place);
+            assert_eq!(code(&run(&["diff", "old", "new", "-o", "patch"], &place)), 0, "{name}");
+            results.push(files(&place.join("patch")));
+        }
+        assert_eq!(results[0].keys().collect::<Vec<_>>(), results[1].keys().collect::<Vec<_>>());
+        for (path, bytes) in &results[0] {
+            assert!(*bytes == results[1][path], "{name}: {} differs from folder to folder", path.display());
+        }
+    }
+}
+
+#[test]
+fn explain_knows_every_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = run(&["explain"], dir.path());
+    assert_eq!(code(&all), 0);
+    let list = String::from_utf8_lossy(&all.stdout).into_owned();
+    for c in lpbuild::codes::all() {
+        assert!(list.contains(c.id));
+        let one = run(&["explain", &c.id.to_lowercase()], dir.path());
+        assert_eq!(code(&one), 0, "{}", c.id);
+        assert!(String::from_utf8_lossy(&one.stdout).contains(c.title));
+    }
+}
