@@ -49,7 +49,10 @@ pub(super) fn target_of(symbols: &[Symbol], r: &Reloc, bias: i64) -> Target {
     let addend = r.addend.saturating_add(bias);
     match symbols[r.symbol.0 as usize].place {
         SymbolPlace::Section(s) => {
-            Target::Section(s, (symbols[r.symbol.0 as usize].value as i64).saturating_add(addend))
+            // Beyond any section; kept small enough that distances between offsets do not overflow.
+            const FAR: i64 = 1 << 60;
+            let offset = (symbols[r.symbol.0 as usize].value as i64).saturating_add(addend);
+            Target::Section(s, offset.clamp(-FAR, FAR))
         }
         SymbolPlace::Undefined | SymbolPlace::Absolute | SymbolPlace::Common => Target::Extern(r.symbol, addend),
     }
