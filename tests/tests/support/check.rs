@@ -30,6 +30,9 @@ const TEXT: &str = ".text.lpbuild";
 
 /// `x.12` and `x.13` are the same static variable as far as names go.
 pub fn base(name: &str) -> String {
+    if name.starts_with("__UNIQUE_ID_") {
+        return name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').to_owned();
+    }
     let is_number = |p: &&str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit());
     name.split('.').filter(|p| !is_number(p)).collect::<Vec<_>>().join(".")
 }
