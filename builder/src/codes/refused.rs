@@ -97,6 +97,14 @@ pub(super) static CODES: &[Code] = &[
         advice: "build both objects with -ffunction-sections",
     },
     Code {
+        id: "LP2013",
+        class: Refused,
+        title: "existing data removed",
+        why: "The variable stays in the running kernel, and code outside this object or state it holds may go on using it; the \
+              new code would no longer keep it up to date.",
+        advice: "leave the variable in place in the patch",
+    },
+    Code {
         id: "LP2101",
         class: Refused,
         title: "no room for a jump",

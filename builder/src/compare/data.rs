@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::targets::{Comparer, certain};
 use super::{Ignored, Verdicts};
-use crate::correlate::{NewAtom, OldAtom};
+use crate::correlate::{NewAtom, OldAtom, base_name};
 use crate::error::{Place, Problem};
 use crate::symbolize::{AtomId, AtomKind, Class, Object, Ref, Target};
 
@@ -47,6 +47,32 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
                 v.refused.push(Problem::new("LP2005", place, "nothing refers to it"))
             }
             _ => {}
+        }
+    }
+}
+
+/// Variables that are gone: the running kernel keeps them, but whoever else uses them (modules, the other code of the
+/// kernel) and the new code would no longer agree. What only one function knew goes with its old code.
+pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
+    for atom in c.old.atoms.iter().filter(|a| a.kind == AtomKind::Data && c.pairs.new_of(OldAtom(a.id)).is_none()) {
+        let section = &c.old.section(atom.section).name;
+        let place = Place::symbol(&c.new.image.name, &atom.name).in_section(section);
+        let numbered = base_name(&atom.name) != atom.name.as_str();
+        // With an initial value of another kind the same name stands in another class of section.
+        let reshaped = !numbered && c.new.named(&atom.name).is_some();
+        match c.old.class(atom.section) {
+            _ if reshaped => v.refused.push(Problem::new("LP2002", place, "it moved to another kind of section")),
+            Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry is gone")),
+            Class::Data | Class::Bss | Class::Percpu if !numbered => {
+                v.refused.push(Problem::new("LP2013", place, "the new build does not have it"));
+            }
+            Class::Rodata if atom.global => v.refused.push(Problem::new("LP2013", place, "the new build does not have it")),
+            Class::InitData => {}
+            _ => v.ignored.push(Ignored {
+                object: c.new.image.name.clone(),
+                symbol: atom.name.clone(),
+                reason: "gone from the new build; only the old code of its function used it".into(),
+            }),
         }
     }
 }

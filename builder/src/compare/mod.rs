@@ -71,6 +71,7 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     let mut v = Verdicts::default();
     let comparer = Comparer { old, new, pairs };
     data::compare_data(&comparer, &mut v);
+    data::judge_gone(&comparer, &mut v);
     let mut differing: BTreeMap<NewAtom, String> = BTreeMap::new();
     for (o, n) in pairs.iter() {
         if !new.atom(n.0).is_code() {
