@@ -124,7 +124,6 @@ impl<'a, K: Kernel> Machine<'a, K> {
             Phase::Jumping | Phase::Restored => return Step::Done,
         }
         self.begin(State::Applying);
-        self.armed.store(true, SeqCst);
         match self.stop(Self::trap) {
             Ok(()) => {
                 self.phase = Phase::Trapped;
@@ -145,7 +144,6 @@ impl<'a, K: Kernel> Machine<'a, K> {
             Phase::Original | Phase::Trapped => return Step::Done,
         }
         self.begin(State::Reverting);
-        self.armed.store(true, SeqCst);
         let result = self.stop(Self::restore);
         self.disarm();
         match result {
@@ -205,7 +203,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
         &mut self,
         primary: fn(&Order<'_, K>, &mut Work<'_>, &Lockstep<'_, '_, K, Work<'_>>),
     ) -> Result<(), Refusal> {
-        let order = Order { k: self.k, patch: &self.patch, sites: self.sites, seats: self.seats };
+        let order =
+            Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
         // Stays the result when the primary never gets to work.
         let result = Err(Refusal::CpusMissing);
         self.status.blockers.clear();
@@ -247,7 +246,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
 
     /// Turns the int3s into jumps. Nothing can enter a site, nothing is inside one.
     fn complete(&self) {
-        let order = Order { k: self.k, patch: &self.patch, sites: self.sites, seats: self.seats };
+        let order =
+            Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
         order.tails(Site::jump);
         self.k.serialize_all();
         order.first_bytes(Site::jump);
@@ -260,6 +260,7 @@ struct Order<'o, K: Kernel> {
     k: &'o K,
     patch: &'o Patch<'o>,
     sites: &'o [Site<K::Alias>],
+    armed: &'o AtomicBool,
     seats: &'o [AtomicUsize],
 }
 
@@ -278,11 +279,16 @@ impl<K: Kernel> Order<'_, K> {
     }
 
     /// int3 on every site, seen by every CPU; taken back when one does not answer.
+    ///
+    /// Diverting begins here and not earlier: until the sites have been compared in this stop, an int3 at one of them
+    /// is that of another patch that is being applied to the same function, and whoever hits it must not get into
+    /// code that may be refused and freed a moment later.
     fn int3(
         &self,
         lockstep: &Lockstep<'_, '_, K, Work<'_>>,
         before: fn(&Site<K::Alias>) -> &[u8],
     ) -> Result<(), Refusal> {
+        self.armed.store(true, SeqCst);
         for s in self.sites {
             self.k.write(s.alias, 0, &[INT3]);
         }

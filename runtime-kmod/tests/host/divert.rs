@@ -2,7 +2,11 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use lpbuild_runtime::site::{Diverted, divert};
+use lpbuild_runtime::{
+    machine::Step,
+    refusal::Refusal,
+    site::{Diverted, divert},
+};
 
 use crate::sim::{Fixture, NEW, OLD, run};
 
@@ -36,6 +40,19 @@ fn the_int3_of_a_kprobe_on_the_jump_is_left_to_the_kprobe() {
     f.with(|m| {
         run(&f.sim, || m.apply());
         f.sim.put(OLD + 5, &[0xcc]);
+        assert_eq!(divert(&f.sim, m.sites(), f.armed.load(SeqCst), OLD + 6), Diverted::NotOurs);
+    });
+}
+
+#[test]
+fn a_hit_on_the_int3_of_another_patch_is_left_to_that_patch() {
+    // Two patches of one function are loaded at once; the other one is ahead. The simulation fails when hits are
+    // diverted while this one still asks for the stop; from there on it stands before the other's int3.
+    let f = Fixture::new(2, 1);
+    f.sim.put(OLD + 5, &[0xcc]);
+    f.with(|m| {
+        assert_eq!(m.apply(), Step::Refused(Refusal::Altered { func: 0 }));
+        assert_eq!(f.sim.stops.load(SeqCst), 1);
         assert_eq!(divert(&f.sim, m.sites(), f.armed.load(SeqCst), OLD + 6), Diverted::NotOurs);
     });
 }

@@ -7,7 +7,7 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -75,6 +75,8 @@ pub struct Sim {
     /// This CPU comes, but answers nothing until the primary has left.
     pub mute: AtomicUsize,
     pub stop_fails: bool,
+    /// Whether int3 hits are diverted.
+    pub armed: Arc<AtomicBool>,
     over: AtomicBool,
     waiting: AtomicBool,
     /// A CPU has failed an assertion: the others must not wait for it.
@@ -116,6 +118,7 @@ impl Sim {
             late: AtomicUsize::new(NOBODY),
             mute: AtomicUsize::new(NOBODY),
             stop_fails: false,
+            armed: Arc::default(),
             over: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
@@ -206,6 +209,7 @@ impl Kernel for Sim {
         if offset == 0 {
             assert_eq!(bytes.len(), 1, "the first byte is written alone");
             if bytes == [INT3] {
+                assert!(self.armed.load(SeqCst), "an int3 that nobody diverts");
                 w.sites[i].int3_at = seq;
             } else {
                 assert_eq!(w.memory[&alias], INT3, "a first byte changed without an int3 before it");
@@ -252,6 +256,8 @@ impl Kernel for Sim {
     }
     fn stop<F: Fn() + Sync>(&self, f: &F) -> bool {
         self.stops.fetch_add(1, SeqCst);
+        // Until the machine stands still and the sites were compared, an int3 at one of them is another patch's.
+        assert!(!self.armed.load(SeqCst), "diverts int3 hits before it knows whose they are");
         if self.stop_fails {
             return false;
         }
@@ -334,7 +340,7 @@ pub struct Fixture {
     pub funcs: Vec<FuncRecord>,
     pub ranges: Vec<RangeRecord>,
     _names: Vec<std::ffi::CString>,
-    pub armed: AtomicBool,
+    pub armed: Arc<AtomicBool>,
     pub seats: Vec<AtomicUsize>,
 }
 
@@ -387,7 +393,8 @@ impl Fixture {
             text_end: NEW + n as u64 * 0x100,
         };
         let seats = (0..cpus).map(|_| AtomicUsize::new(0)).collect();
-        Self { sim, record, funcs, ranges, _names: names, armed: AtomicBool::new(false), seats }
+        let armed = Arc::clone(&sim.armed);
+        Self { sim, record, funcs, ranges, _names: names, armed, seats }
     }
     pub fn patch(&self) -> Patch<'_> {
         // SAFETY: the vectors and strings behind the addresses live as long as the fixture.
