@@ -12,10 +12,10 @@
 //! refused = ["LP2001 counter"]     # code and symbol
 //! sites = { f = "after-fentry" }
 //! entries = { __bug_table = 1 }    # entries of the emitted table
-//! calls = []                       # see `refers`
 //! refers = ["f -> g"]              # references of the emitted code
 //! flags = ["-fjump-tables"]        # more compiler flags
 //! fentry = false                   # without -pg -mfentry
+//! jump = "abs64"                   # the form of the jump
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
 //! image-only = ["strong.c"]        # files only the kernel has
 //! [bound]                          # binding to a kernel made of the old objects; by default it must succeed
@@ -37,7 +37,7 @@ use lpbuild::closure::Role;
 use lpbuild::codes;
 use lpbuild::error::{Error, Problem};
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::Manifest;
+use lpbuild::manifest::{Jump, Manifest};
 use lpbuild::pipeline::{self, Analysis, Source};
 use support::check::{Kernel, Patch};
 use support::compile::{Recipe, Variant, compile, sources};
@@ -80,6 +80,7 @@ const KEYS: &[&str] = &[
     "why",
     "hide",
     "twice",
+    "jump",
 ];
 
 /// `expect.toml` of one variant.
@@ -205,7 +206,10 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     }
     let work = tempfile::tempdir().unwrap();
     let built = build(dir, &expect, variant, work.path());
-    let options = support::options();
+    let mut options = support::options();
+    if expect.table.contains_key("jump") {
+        options.jump = Jump::Abs64;
+    }
     let mut analysis = match pipeline::analyse(&built.sources, &options) {
         Ok(a) => a,
         Err(e) => {

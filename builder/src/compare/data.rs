@@ -108,7 +108,7 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, pointed: &BTreeSe
     let atom = c.new.atom(n.0);
     let section = &c.new.section(atom.section).name;
     let place = Place::symbol(&c.new.image.name, &atom.name).in_section(section);
-    let reshaped = c.old.atom(o.0).size() != atom.size();
+    let reshaped = c.old.atom(o.0).size() != atom.size() || sealed(c.old, o.0) != sealed(c.new, n.0);
     match c.new.class(atom.section) {
         Class::Registered => v.refused.push(Problem::new("LP2005", place, what)),
         Class::InitData => v.refused.push(Problem::new("LP2003", place, format!("init data: {what}"))),
@@ -135,6 +135,11 @@ fn only_printk_index(object: &Object, id: AtomId) -> bool {
     name.starts_with("_entry.") || name.starts_with("_entry_ptr.")
 }
 
+/// `__ro_after_init`: the running kernel has made it read-only (include/linux/cache.h).
+fn sealed(object: &Object, id: AtomId) -> bool {
+    object.section(object.atom(id).section).name.starts_with(".data..ro_after_init")
+}
+
 /// What differs between two data objects.
 fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
@@ -151,6 +156,9 @@ fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
         }
         bytes
     };
+    if sealed(c.old, o.0) != sealed(c.new, n.0) {
+        return Some("it is read-only after boot on one side only".into());
+    }
     let (a, b) = (masked(c.old, o.0), masked(c.new, n.0));
     // .bss against .data: one side has no bytes and stands for zeroes.
     if let Some(at) = (0..a.len().max(b.len())).find(|i| a.get(*i).unwrap_or(&0) != b.get(*i).unwrap_or(&0)) {

@@ -10,6 +10,11 @@ use crate::symbolize::{AtomId, Entry, Insn, Object, Ref, RefKind, Table, Target,
 pub fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom, changed_constants: &BTreeSet<NewAtom>) -> Option<String> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
     let (Some(oc), Some(nc)) = (&old.code, &new.code) else { return None };
+    if c.old.class(old.section) != c.new.class(new.section) {
+        // Same code, but freed after boot, or never to be probed, on one side only.
+        let section = |object: &Object, id| object.section(id).name.clone();
+        return Some(format!("it moved from {} to {}", section(c.old, old.section), section(c.new, new.section)));
+    }
     if oc.insns.len() != nc.insns.len() {
         return Some(format!("{} instructions became {}", oc.insns.len(), nc.insns.len()));
     }

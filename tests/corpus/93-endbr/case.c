@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kernel.h"
+
+int check(long n)
+{
+#ifdef NEW
+	take(n, 2);
+#endif
+	return take(n, 1) + 1;
+}
+int same(long n) { return take(n, 3) + 1; }
