@@ -93,6 +93,12 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     let bound = Bound { kernel, anchor, anchor_address, placements, imports, notes };
     let blacklist = blacklist::Blacklist::of(kernel);
     for item in &set.items {
+        if bound.placements[item.pair.0 as usize].counts().0 == 0 {
+            // One sentence says more than a list of every symbol the object does not find.
+            let what = "none of its functions is in the kernel image; is it part of a module?";
+            problems.push(Problem::new("LP3001", Place::object(&pairs[item.pair.0 as usize].name), what));
+            continue;
+        }
         check_old(&bound, pairs, item, &blacklist, &mut problems);
         let entry_edges = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement));
         for edge in item.edges.iter().chain(entry_edges) {
