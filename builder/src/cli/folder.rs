@@ -35,7 +35,11 @@ pub fn write(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
     if dir.exists() {
         std::fs::rename(dir, staging.path().join("old")).map_err(|e| io(dir, &e))?;
     }
-    std::fs::rename(&new, dir).map_err(|e| io(dir, &e))
+    std::fs::rename(&new, dir).map_err(|e| {
+        // Nothing was there, or what was there comes back.
+        let _ = std::fs::rename(staging.path().join("old"), dir);
+        io(dir, &e)
+    })
 }
 
 fn fill(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use crate::compare::{Comparer, Verdicts, parent_of};
 use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
-use crate::symbolize::{AtomKind, Class, EntryId, Object, Ref, Table, TextKind};
+use crate::symbolize::{AtomKind, Class, EntryId, Object, Ref, Table, Target, TextKind, Usage};
 
 /// Index of an object pair in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -260,9 +260,12 @@ impl Closure<'_> {
             _ => self.refuse(id, n, "LP2007", None, format!("it is in {section}")),
         }
         if matches!(role, Role::Replaces(_) | Role::Piece | Role::NewFunction) {
-            for (odd, what) in &pair.new.odd_tables {
-                let name = pair.new.section(*odd).name.clone();
-                self.refuse(id, n, "LP2011", None, format!("{name}: {what}"));
+            // The old ones as well: without them nothing says what the kernel rewrites where the jump goes.
+            for object in [&pair.new, &pair.old] {
+                for (odd, what) in &object.odd_tables {
+                    let name = object.section(*odd).name.clone();
+                    self.refuse(id, n, "LP2011", None, format!("{name}: {what}"));
+                }
             }
         }
     }
@@ -287,6 +290,48 @@ impl Closure<'_> {
         }
     }
 
+    /// Code that stays in the kernel must not jump into the middle of a function that is replaced: it would go on in the
+    /// old code.
+    fn check_jumps_into(&mut self, item: &Item, old: OldAtom) {
+        let pair = &self.pairs[item.pair.0 as usize];
+        let into = pair.old.atom(old.0);
+        let mut found = Vec::new();
+        for atom in pair.old.atoms.iter().filter(|a| a.is_code()) {
+            let overlaps = atom.section == into.section && atom.start < into.end && into.start < atom.end;
+            let parent = OldAtom(parent_of(&pair.old, atom.id));
+            let replaced = pair.pairs.new_of(parent).is_some_and(|n| self.replaced.contains(&(item.pair, n)));
+            if overlaps || replaced {
+                continue;
+            }
+            for r in atom.refs.iter().filter(|r| r.usage == Usage::Branch) {
+                let Target::Section(section, offset) = r.target else { continue };
+                let inside = section == into.section && offset > into.start as i64 && offset < into.end as i64;
+                if inside {
+                    found.push((offset as u64 - into.start, format!("{} jumps there and stays as it is", atom.name)));
+                }
+            }
+        }
+        for (at, what) in found {
+            self.refuse(item.pair, item.atom, "LP2010", Some(at), what);
+        }
+    }
+
+    /// Is this old data known to replaced functions only?
+    fn only_replaced_use(&self, id: PairId, data: OldAtom) -> bool {
+        let pair = self.pair(id);
+        let own = pair.old.atom(data.0);
+        let refers = |r: &Ref| match r.target {
+            Target::Section(s, o) => s == own.section && o >= own.start as i64 && o < own.end as i64,
+            Target::Extern(..) => false,
+        };
+        let mut users = pair.old.atoms.iter().filter(|a| a.id != own.id && a.refs.iter().any(refers));
+        !own.global
+            && users.all(|a| {
+                let parent = OldAtom(parent_of(&pair.old, a.id));
+                a.is_code() && pair.pairs.new_of(parent).is_some_and(|n| self.replaced.contains(&(id, n)))
+            })
+    }
+
     /// Data that stays in the kernel must not point into the middle of a function that is replaced.
     fn check_interior_pointers(&mut self, item: &Item) {
         if item.role != Role::Data {
@@ -295,8 +340,9 @@ impl Closure<'_> {
         let Role::Replaces(old) = item.role else { return };
         let pair = &self.pairs[item.pair.0 as usize];
         let atom = pair.old.atom(old.0);
+        self.check_jumps_into(item, old);
         for (from, at) in &atom.interior_pointers {
-            let private = pair.old.class_of(*from) == Class::Rodata;
+            let private = pair.old.class_of(*from) == Class::Rodata && self.only_replaced_use(item.pair, OldAtom(*from));
             if !private {
                 let name = pair.old.section(pair.old.atom(*from).section).name.clone();
                 self.refuse(item.pair, item.atom, "LP2010", Some(*at), format!("{name} points there"));
