@@ -49,8 +49,20 @@ struct Pair {
 }
 
 const CASES: &[&str] = &[
-    "warn", "jump-label", "alternatives-12", "exception-table", "static-call", "orc", "altinstr-aux", "cold", "new-data",
-    "dyndbg", "switch-table", "two-objects", "wide-string", "short-jump-before",
+    "warn",
+    "jump-label",
+    "alternatives-12",
+    "exception-table",
+    "static-call",
+    "orc",
+    "altinstr-aux",
+    "cold",
+    "new-data",
+    "dyndbg",
+    "switch-table",
+    "two-objects",
+    "wide-string",
+    "short-jump-before",
 ];
 
 fn pairs() -> &'static [Pair] {
@@ -64,7 +76,11 @@ fn pairs() -> &'static [Pair] {
         for case in CASES {
             let dir = folders.iter().find(|f| f.to_string_lossy().ends_with(&format!("-{case}")));
             let dir = dir.unwrap_or_else(|| panic!("no case {case}"));
-            let flags = if *case == "switch-table" { vec!["-fjump-tables".into(), "-mindirect-branch=keep".into()] } else { vec![] };
+            let flags = if *case == "switch-table" {
+                vec!["-fjump-tables".into(), "-mindirect-branch=keep".into()]
+            } else {
+                vec![]
+            };
             let recipe = Recipe { variant: Variant::Plain, fentry: true, flags };
             let source = sources(dir).remove(0);
             let object = |define: &str| compile(&source, &recipe, define, &work.path().join("out.o"));
@@ -104,7 +120,11 @@ fn judge(what: &str, f: impl FnOnce() -> Result<(), Error>) {
         }
         let broken = e.exit_code() == 1;
         let ids = || e.problems.iter().map(|p| p.code.id).collect::<Vec<_>>();
-        assert!(!broken || ids().iter().any(|i| ["LP10", "LP11", "LP12"].iter().any(|p| i.starts_with(p))), "{what}: {:?}", ids());
+        assert!(
+            !broken || ids().iter().any(|i| ["LP10", "LP11", "LP12"].iter().any(|p| i.starts_with(p))),
+            "{what}: {:?}",
+            ids()
+        );
     }
     let largest = LARGEST.load(Ordering::Relaxed);
     assert!(largest < ABSURD, "{what}: {largest} bytes were asked for at once");
@@ -146,7 +166,8 @@ fn objects_cut_anywhere_are_broken() {
         cuts.sort();
         cuts.dedup();
         for cut in cuts {
-            for (old, new, side) in [(&pair.old[..], &pair.new[..cut], "new"), (&pair.new[..cut], &pair.old[..], "old")] {
+            for (old, new, side) in [(&pair.old[..], &pair.new[..cut], "new"), (&pair.new[..cut], &pair.old[..], "old")]
+            {
                 let what = format!("{}: the {side} object cut to {cut}", pair.name);
                 judge(&what, || run(old, new, None));
                 // The section headers are at the end of the file: without them nothing can be known.
@@ -161,7 +182,8 @@ fn objects_cut_anywhere_are_broken() {
 fn extreme_header_fields_do_no_harm() {
     let extremes = [0u64, 1, 7, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x7fff_ffff_ffff_ffff, u64::MAX, u64::MAX - 7];
     for pair in pairs() {
-        let mut fields: Vec<(usize, usize)> = vec![(0x10, 2), (0x12, 2), (0x28, 8), (0x34, 2), (0x3a, 2), (0x3c, 2), (0x3e, 2)];
+        let mut fields: Vec<(usize, usize)> =
+            vec![(0x10, 2), (0x12, 2), (0x28, 8), (0x34, 2), (0x3a, 2), (0x3c, 2), (0x3e, 2)];
         for (header, offset, size) in headers(&pair.new) {
             let widths = [(0, 4), (4, 4), (8, 8), (16, 8), (24, 8), (32, 8), (40, 4), (44, 4), (48, 8), (56, 8)];
             fields.extend(widths.map(|(at, w)| (header + at, w)));
@@ -220,7 +242,15 @@ fn damaged_kernels_do_no_harm() {
     };
     let mut cuts: Vec<usize> = (0..64).collect();
     for (header, offset, size) in headers(&image.file) {
-        cuts.extend([header, header + 24, header + 63, offset, offset + 1, offset + size / 2, (offset + size).saturating_sub(1)]);
+        cuts.extend([
+            header,
+            header + 24,
+            header + 63,
+            offset,
+            offset + 1,
+            offset + size / 2,
+            (offset + size).saturating_sub(1),
+        ]);
     }
     for cut in cuts.into_iter().filter(|c| *c < image.file.len()) {
         judge(&format!("kernel cut to {cut}"), || with(image.file[..cut].to_vec()));

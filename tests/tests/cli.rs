@@ -36,13 +36,17 @@ fn code(output: &Output) -> i32 {
 }
 
 fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)))
 }
 
 fn case(name: &str) -> PathBuf {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let found = std::fs::read_dir(&corpus).unwrap().map(|e| e.unwrap().path());
-    found.into_iter().find(|p| p.to_string_lossy().ends_with(&format!("-{name}"))).unwrap_or_else(|| panic!("no case {name}"))
+    found
+        .into_iter()
+        .find(|p| p.to_string_lossy().ends_with(&format!("-{name}")))
+        .unwrap_or_else(|| panic!("no case {name}"))
 }
 
 /// `old/` and `new/` trees of a case below `dir`.
@@ -52,7 +56,10 @@ fn trees(name: &str, dir: &Path) {
     for (side, define) in [("old", ""), ("new", "NEW")] {
         for source in sources(&case(name)) {
             let file = source.file_name().unwrap().to_string_lossy().into_owned();
-            let only_new = expect.get("only-new").and_then(|o| o.as_array()).is_some_and(|l| l.iter().any(|f| f.as_str() == Some(&file)));
+            let only_new = expect
+                .get("only-new")
+                .and_then(|o| o.as_array())
+                .is_some_and(|l| l.iter().any(|f| f.as_str() == Some(&file)));
             if only_new && side == "old" {
                 continue;
             }

@@ -89,7 +89,8 @@ fn patches_of_real_objects_mean_what_the_new_objects_mean() {
                 };
                 let kernel = bind.zip(image.as_ref()).map(|(read, image)| Kernel { image, read });
                 let bound = kernel.is_some();
-                let patch = Patch { patch: Elf::read(&output.patch_o), news: &news, replaced: replaced.clone(), kernel };
+                let patch =
+                    Patch { patch: Elf::read(&output.patch_o), news: &news, replaced: replaced.clone(), kernel };
                 match patch.check() {
                     Ok(n) => println!("{label}: {n} references compared, bound {bound}"),
                     Err(e) => wrong.push(format!("{label}, bound {bound}: {e}")),

@@ -342,7 +342,8 @@ impl Closure<'_> {
         let atom = pair.old.atom(old.0);
         self.check_jumps_into(item, old);
         for (from, at) in &atom.interior_pointers {
-            let private = pair.old.class_of(*from) == Class::Rodata && self.only_replaced_use(item.pair, OldAtom(*from));
+            let private =
+                pair.old.class_of(*from) == Class::Rodata && self.only_replaced_use(item.pair, OldAtom(*from));
             if !private {
                 let name = pair.old.section(pair.old.atom(*from).section).name.clone();
                 self.refuse(item.pair, item.atom, "LP2010", Some(*at), format!("{name} points there"));

@@ -66,7 +66,9 @@ pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
             Class::Data | Class::Bss | Class::Percpu if !numbered => {
                 v.refused.push(Problem::new("LP2013", place, "the new build does not have it"));
             }
-            Class::Rodata if atom.global => v.refused.push(Problem::new("LP2013", place, "the new build does not have it")),
+            Class::Rodata if atom.global => {
+                v.refused.push(Problem::new("LP2013", place, "the new build does not have it"))
+            }
             Class::InitData => {}
             _ => v.ignored.push(Ignored {
                 object: c.new.image.name.clone(),

@@ -319,7 +319,10 @@ impl Patch<'_> {
                 match within(&p.target, *a, *ao) {
                     Some(d) if within(&q.target, *b, *bo) == Some(d) => {}
                     Some(d) => {
-                        return Err(format!("a jump inside the replacement to +{d:#x} became {}", self.show(&q.target)));
+                        return Err(format!(
+                            "a jump inside the replacement to +{d:#x} became {}",
+                            self.show(&q.target)
+                        ));
                     }
                     None => self.same(new, &p.target, p.branch, &q.target, source, f)?,
                 }
