@@ -85,7 +85,7 @@ pub struct PatchRecord {
     pub magic: u64,
     /// [`ABI_VERSION`]
     pub abi_version: u32,
-    /// [`Mode`] as written by the builder; a module parameter may override it.
+    /// [`Mode`] as written by the builder.
     pub mode: u8,
     /// Bytes used of `build_id`.
     pub build_id_len: u8,

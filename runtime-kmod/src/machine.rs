@@ -203,8 +203,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         &mut self,
         primary: fn(&Order<'_, K>, &mut Work<'_>, &Lockstep<'_, '_, K, Work<'_>>),
     ) -> Result<(), Refusal> {
-        let order =
-            Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
+        let order = Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
         // Stays the result when the primary never gets to work.
         let result = Err(Refusal::CpusMissing);
         self.status.blockers.clear();
@@ -246,8 +245,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
 
     /// Turns the int3s into jumps. Nothing can enter a site, nothing is inside one.
     fn complete(&self) {
-        let order =
-            Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
+        let order = Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
         order.tails(Site::jump);
         self.k.serialize_all();
         order.first_bytes(Site::jump);

@@ -4,7 +4,8 @@
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
 //! - `lpbuild_apply`, `lpbuild_revert` from the one kernel thread, under cpus_read_lock and text_mutex.
 //! - `lpbuild_publish`, `lpbuild_show`, `lpbuild_released`, `lpbuild_set_deadline` under the status mutex;
-//!   `lpbuild_publish` and `lpbuild_released` from the kernel thread only.
+//!   `lpbuild_publish` and `lpbuild_released` from the kernel thread, `lpbuild_set_deadline` when there is none,
+//!   `lpbuild_publish` also when one could not be made.
 //! - `lpbuild_divert` from the die notifier, in any context, between setup and cleanup.
 //! - `lpbuild_cleanup` when no thread and no notifier is left.
 
@@ -29,7 +30,7 @@ use crate::{
     record::{MAX_SYMBOL, Patch, site_addr},
     refusal::Refusal,
     site::{self, Diverted, Expect, Site},
-    stack::{Blockers, MAX_BLOCKERS},
+    stack::MAX_BLOCKERS,
     status::{self, State, Status},
     text::{LINE, Text},
 };
@@ -90,7 +91,9 @@ unsafe extern "C" fn lpbuild_setup(name: *const u8, len: usize) -> c_int {
             // SAFETY: the caller vouches for both.
             let name = unsafe { slice::from_raw_parts(name, len) };
             let func = why.func().and_then(|i| Some(patch?.func_name(i))).unwrap_or(&[]);
-            status::log_refusal(&LINUX, name, func, why, &Blockers::new());
+            // SAFETY: nobody else uses the statics before setup has succeeded. No blockers yet, and not on the stack.
+            let none = unsafe { &(*SHOWN.0.get()).blockers };
+            status::log_refusal(&LINUX, name, func, why, none);
             -why.errno()
         }
     }
@@ -133,12 +136,25 @@ unsafe fn setup() -> Result<(), Refusal> {
     let sites = unsafe { slice::from_raw_parts(sites, n) };
     site::check(&LINUX, sites, Expect::Original)?;
     // SAFETY: nobody else uses the statics before setup has succeeded.
+    unsafe { install(patch, sites, seats) };
+    Ok(())
+}
+
+/// Puts patch and machine in their places.
+///
+/// Not inlined, and calls nothing: the machine is twice on the stack here, 5 KB, and what setup calls (vmap, printk) goes
+/// deep itself.
+///
+/// # Safety
+/// Nobody else uses the statics.
+#[inline(never)]
+unsafe fn install(patch: Patch<'static>, sites: &'static [Site<Alias>], seats: &'static [AtomicUsize]) {
+    // SAFETY: the caller's contract.
     unsafe {
         let frames = &mut *FRAME_BUFFER.0.get();
         (*PATCH.0.get()).write(patch);
         (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, sites, &ARMED, seats, frames));
     }
-    Ok(())
 }
 
 /// One step of applying: 0 done, `INT_MAX` wait for RCU tasks, positive milliseconds, negative errno.
@@ -172,7 +188,7 @@ fn result(step: Step) -> c_int {
     }
 }
 
-/// Makes the machine's status visible; takes over a new deadline.
+/// Makes the machine's status visible.
 ///
 /// # Safety
 /// See the head of this file.
@@ -183,7 +199,7 @@ unsafe extern "C" fn lpbuild_publish() {
     shown.clone_from(m.status());
 }
 
-/// Deadline of operations that begin from now on, milliseconds; called before the kernel thread is started.
+/// Deadline of operations that begin from now on, milliseconds; called while there is no kernel thread.
 ///
 /// # Safety
 /// See the head of this file.

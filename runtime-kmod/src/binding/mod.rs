@@ -4,9 +4,9 @@
 //! what `helpers.c` calls.
 //!
 //! Rust code has no ORC data, so the unwinder calls a task unreliable while a frame of this crate is on its stack.
-//! That is sound, and rare: the kernel thread enters Rust only while it holds `text_mutex`, and every wait of the
-//! protocol (for locks, for time, for RCU tasks) is made by C code. So no task ever *sleeps* for long inside Rust, and two
-//! patches that are loaded at the same time cannot keep each other from finding all stacks reliable.
+//! That is sound: it can only make an attempt of another patch wait. It is also rare: the kernel thread takes its steps
+//! while it holds `text_mutex`, as the other patch would, and every wait of the protocol (for locks, for time, for RCU
+//! tasks) is made by C code. What remains are the checks at insertion, readers of the files, and the lines of the log.
 
 mod entry;
 mod ffi;
