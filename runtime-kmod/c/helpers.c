@@ -33,6 +33,21 @@
 #include <linux/version.h>
 #include <asm/sync_core.h>
 
+/*
+ * What the rules rely on. On a real-time kernel the machine can stop while a task is in the middle of changing the task
+ * list; without ORC a frame without unwind data is a guess and not an error; without RCU tasks synchronize_rcu_tasks()
+ * is synchronize_rcu() (include/linux/rcupdate.h), which does not wait for preempted tasks.
+ */
+#ifdef CONFIG_PREEMPT_RT
+#error "lpbuild: kernels with CONFIG_PREEMPT_RT are not supported"
+#endif
+#ifndef CONFIG_UNWINDER_ORC
+#error "lpbuild: the kernel has no reliable stack traces, CONFIG_UNWINDER_ORC is not set"
+#endif
+#if defined(CONFIG_PREEMPTION) && !defined(CONFIG_TASKS_RCU)
+#error "lpbuild: the kernel is preemptible but has no CONFIG_TASKS_RCU"
+#endif
+
 /* As in src/binding/entry.rs. */
 #define LPB_RCU_TASKS INT_MAX
 enum { LPB_APPLYING, LPB_APPLIED, LPB_REVERTING, LPB_REVERTED, LPB_REFUSED };
