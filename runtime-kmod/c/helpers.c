@@ -447,10 +447,13 @@ static ssize_t lpb_store_deadline(struct file *file, struct kobject *kobj, struc
 	if (err)
 		return err;
 	mutex_lock(&lpb_status);
-	if (lpbuild_state() == LPB_APPLIED && lpb_ready)
+	if (lpbuild_state() == LPB_APPLIED && lpb_ready) {
+		/* A thread that has given up may still be reading what is changed here. It takes no lock in this state. */
+		lpb_end_thread();
 		lpbuild_set_deadline(ms);
-	else
+	} else {
 		err = -EBUSY;
+	}
 	mutex_unlock(&lpb_status);
 	return err ? err : count;
 }
