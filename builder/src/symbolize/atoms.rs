@@ -141,7 +141,8 @@ fn add_gap(object: &mut Object, id: SectionId, start: u64, end: u64, cuts: &BTre
 /// Anything but padding?
 fn has_content(section: &Section, start: u64, end: u64) -> bool {
     let bytes = section.data.get(start as usize..end as usize).unwrap_or(&[]);
-    bytes.iter().any(|b| *b != 0) || section.relocs.iter().any(|r| (start..end).contains(&r.offset))
+    let first = section.relocs.partition_point(|r| r.offset < start);
+    bytes.iter().any(|b| *b != 0) || section.relocs.get(first).is_some_and(|r| r.offset < end)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the one place atoms are made")]
