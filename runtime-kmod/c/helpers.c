@@ -116,6 +116,8 @@ static int lpb_result;
 static bool lpb_notified;
 /* Init is over: the module holds a reference on itself and may be reverted. */
 static bool lpb_ready;
+/* `rmmod -f`: a revert does not give up any more. */
+static bool lpb_forced;
 
 /* ---- wrappers ---- */
 
@@ -336,6 +338,12 @@ static int lpb_main(void *arg)
 	int result = lpb_operate(revert);
 
 	lpbuild_log_end(result);
+	while (revert && result && READ_ONCE(lpb_forced)) {
+		schedule_timeout_uninterruptible(HZ);
+		result = lpb_operate(revert);
+		if (!result)
+			lpbuild_log_end(result);
+	}
 	if (revert && result == 0) {
 		/* No site leads into the module and no task is inside: it may go. This thread waits for kthread_stop. */
 		unregister_die_notifier(&lpb_notifier);
@@ -521,6 +529,7 @@ static void lpb_remove_folder(void)
 	mutex_lock(lpk_ptr_text_mutex);
 	kobject_put(lpb_folder);
 	kobject_put(lpb_parent);
+	lpb_folder = lpb_parent = NULL;
 	mutex_unlock(lpk_ptr_text_mutex);
 }
 
@@ -573,8 +582,31 @@ undo:
 	return err;
 }
 
+/*
+ * `rmmod -f` does not ask for references (try_stop_module, kernel/module/main.c): it comes here with the patch applied
+ * or being reverted, and frees the module when this returns. So this returns when the patch is out, however long that
+ * takes. Called without the files, so that nobody else starts a thread.
+ */
+static void lpb_revert_before_exit(void)
+{
+	WRITE_ONCE(lpb_forced, true);
+	/* An operation that is under way ends first; a revert now has no deadline. */
+	lpb_end_thread();
+	if (!lpb_notified)
+		return;
+	pr_err("lpbuild: %s: removed by force while applied, reverting it first\n", KBUILD_MODNAME);
+	reinit_completion(&lpb_done);
+	while (lpb_start_thread(true))
+		schedule_timeout_uninterruptible(HZ);
+	/* A thread that is ended before it has begun would do nothing. */
+	while (!wait_for_completion_timeout(&lpb_done, 10 * HZ))
+		;
+}
+
 static void __exit lpb_exit(void)
 {
+	lpb_remove_folder();
+	lpb_revert_before_exit();
 	lpb_undo();
 }
 

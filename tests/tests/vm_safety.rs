@@ -110,6 +110,7 @@ expect_in code LP5013 "$out"
 expect_in blocker "$sleeper" "$out"
 expect state applied "$(cat /sys/kernel/lpbuild/sleepy_new/state)"
 expect_in blockers "$sleeper" "$(cat /sys/kernel/lpbuild/sleepy_new/blockers)"
+expect_in place pipe_read+ "$(cat /sys/kernel/lpbuild/sleepy_new/blockers)"
 refused rmmod sleepy_new
 dd if=/dev/zero bs=4242 count=1 2>/dev/null | dd bs=4242 count=1 of=/dev/null && fail 'the new function no longer runs'
 echo wake > /tmp/fifo
@@ -119,6 +120,37 @@ lpbuild unload sleepy_new
 ktext diff /tmp/text
 "#;
     boot("asleep-new", &env, &lpbuild, &[&sleepy.ko], script);
+}
+
+#[test]
+fn removal_by_force_reverts_first() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("removal_by_force_reverts_first") else { return };
+    let (hot, sleepy) = (module(&env, &lpbuild, "forced_hot", HOT), module(&env, &lpbuild, "forced_sleepy", SLEEPY));
+    let script = r#"
+ktext save /tmp/text
+lpbuild load /forced_hot.ko
+expect_in patched patched "$(cat /proc/cmdline)"
+rmmod -f forced_hot
+[ ! -e /sys/module/forced_hot ] || fail 'the module stayed'
+ktext diff /tmp/text
+cat /proc/cmdline
+mkfifo /tmp/fifo
+lpbuild load --deadline-ms 300 /forced_sleepy.ko
+pipe-sleeper /tmp/fifo > /tmp/fed & sleeper=$!
+sleep 1
+rmmod -f forced_sleepy & remover=$!
+sleep 3
+kill -0 $remover || fail 'the module went away under a task that sleeps in it'
+expect_in blocker "pid=$sleeper" "$(dmesg | tail -20)"
+echo wake > /tmp/fifo
+wait $sleeper
+expect_in fed fed=wake "$(cat /tmp/fed)"
+wait $remover || fail 'rmmod failed'
+[ ! -e /sys/module/forced_sleepy ] || fail 'the module stayed'
+[ ! -e /sys/kernel/lpbuild ] || fail 'the folder of the patches is still there'
+ktext diff /tmp/text
+"#;
+    boot("forced", &env, &lpbuild, &[&hot.ko, &sleepy.ko], script);
 }
 
 #[test]
@@ -132,6 +164,9 @@ fn another_owner_of_the_bytes_refuses_the_patch() {
 ktext save /tmp/text
 events=/sys/kernel/tracing/kprobe_events
 echo 'p:lp/site cmdline_proc_show+{offset}' > $events
+# Registered, but not armed yet: the bytes are still the original ones.
+if out=$(lpbuild load /owner_one.ko 2>&1); then fail "loaded over an unarmed kprobe: $out"; else expect status 4 $?; fi
+expect_in kprobe LP5005 "$out"
 echo 1 > /sys/kernel/tracing/events/lp/enable
 if out=$(lpbuild load /owner_one.ko 2>&1); then fail "loaded over a kprobe: $out"; else expect status 4 $?; fi
 expect_in kprobe LP5005 "$out"
@@ -155,6 +190,34 @@ ktext diff /tmp/text
         offset = site.offset
     );
     boot("owners", &env, &lpbuild, &[&one.ko, &two.ko], &script);
+}
+
+#[test]
+fn of_two_patches_loaded_at_once_one_is_applied() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("of_two_patches_loaded_at_once_one_is_applied") else { return };
+    let (one, two) = (module(&env, &lpbuild, "race_one", HOT), module(&env, &lpbuild, "race_two", HOT));
+    let script = r#"
+ktext save /tmp/text
+hammer /proc/cmdline forever console patched > /tmp/hammer &
+hammer=$!
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    insmod /race_one.ko 2>/dev/null & one=$!
+    insmod /race_two.ko 2>/dev/null & two=$!
+    in=0
+    wait $one && in=$((in + 1))
+    wait $two && in=$((in + 1))
+    expect "patches applied in round $round" 1 $in
+    expect_in patched patched "$(cat /proc/cmdline)"
+    for name in race_one race_two; do
+        [ ! -e /sys/module/$name ] || lpbuild unload $name
+    done
+    ktext diff /tmp/text
+done
+[ ! -e /sys/kernel/lpbuild ] || fail 'the folder of the patches is still there'
+kill -0 $hammer || fail 'the load ended early'
+kill $hammer
+"#;
+    boot("race", &env, &lpbuild, &[&one.ko, &two.ko], script);
 }
 
 /// A copy of the module with bytes replaced wherever they occur.
