@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use harness::change::Change;
 use harness::module::Module;
@@ -31,7 +32,9 @@ fn module(env: &Env, lpbuild: &Path, name: &str, (file, old, new): (&str, &str, 
 }
 
 fn boot(name: &str, env: &Env, lpbuild: &Path, modules: &[&Path], script: &str) {
-    let mut vm = Vm::new(name, &env.kernel).file("/bin/lpbuild", lpbuild).case(script);
+    // Hundreds of cycles take minutes on a host that does other things as well.
+    let limit = Duration::from_secs(1800);
+    let mut vm = Vm::new(name, &env.kernel).file("/bin/lpbuild", lpbuild).case(script).overtime(limit);
     for module in modules {
         vm = vm.file(&format!("/{}", module.file_name().unwrap().to_string_lossy()), module);
     }
