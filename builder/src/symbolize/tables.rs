@@ -102,7 +102,7 @@ fn parse(object: &Object, id: SectionId, table: Table) -> Result<Vec<Entry>, Str
             let at = (start / 4) as usize * size;
             bytes.extend_from_slice(orc.get(at..at + size).unwrap_or(&[]));
         }
-        let owner = refs.first().filter(|r| r.at == 0).and_then(|r| owner(object, r, table));
+        let owner = refs.first().filter(|r| r.at == 0).and_then(|r| owner(object, r));
         let mut entry = Entry { table, section: id, start, bytes, refs, owner, replacement: None };
         entry.replacement = replacement(object, &entry);
         entries.push(entry);
@@ -147,12 +147,11 @@ fn orc_entries(object: &Object, count: u64) -> Result<(&[u8], usize), String> {
 }
 
 /// The atom a table entry belongs to. ORC entries may sit on the padding behind a function: they belong to nobody then.
-fn owner(object: &Object, r: &Ref, table: Table) -> Option<Meaning> {
+fn owner(object: &Object, r: &Ref) -> Option<Meaning> {
     let Target::Section(section, offset) = r.target else { return None };
     if !matches!(object.class(section), Class::Text(_)) {
         return None;
     }
-    let _ = table;
     object.containing(section, offset)
 }
 
