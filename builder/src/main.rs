@@ -23,9 +23,13 @@ enum Command {
     Diff(cli::diff::DiffArgs),
     /// Make a kernel module of a patch folder; --kernel binds a symbolic one first.
     Pack(lpbuild::pack::PackArgs),
+    /// Apply a patch on this host: check that it fits, insert the module, say how it went.
     Load(LoadArgs),
+    /// Revert a patch on this host and remove its module.
     Unload(UnloadArgs),
+    /// List the patches of this host, their functions and who blocks them.
     Status(StatusArgs),
+    /// Show what a module would do: manifest, sites with disassembly, module information.
     Inspect(InspectArgs),
     Explain(cli::ExplainArgs),
 }

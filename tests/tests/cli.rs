@@ -131,7 +131,7 @@ fn wrong_usage_and_broken_input() {
         (vec!["diff", "missing.o", "new/sub/case.o"], 1, "LP1001"),
         (vec!["diff", "old", "new/sub/case.o"], 4, "LP2004"),
         (vec!["diff", "empty", "empty"], 4, "LP2004"),
-        (vec!["diff", "old", "new", "--name", "Not A Name"], 1, "LP1101"),
+        (vec!["diff", "old", "new", "--name", "Not A Name"], 2, "--name"),
         (vec!["diff", "old", "new", "--kernel", "text.o"], 1, "LP1201"),
         (vec!["diff", "old", "new", "--kernel", "missing"], 1, "LP1001"),
         (vec!["explain", "LP9999"], 1, "LP1102"),

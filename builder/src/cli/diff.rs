@@ -37,7 +37,7 @@ pub struct DiffArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct PatchArgs {
     /// Name of the patch and of its module: [a-z][a-z0-9_]*.
-    #[arg(long, default_value = "livepatch", value_name = "NAME")]
+    #[arg(long, default_value = "livepatch", value_name = "NAME", value_parser = patch_name)]
     name: String,
     /// Version of the patch, free text.
     #[arg(long = "patch-version", default_value = "1", value_name = "VERSION")]
@@ -50,10 +50,17 @@ pub struct PatchArgs {
     jump: String,
 }
 
+/// A bad name is a usage error: exit 2.
+fn patch_name(name: &str) -> std::result::Result<String, String> {
+    match check_name(name, "--name") {
+        Ok(()) => Ok(name.to_owned()),
+        Err(e) => Err(e.problems.iter().map(|p| p.detail.as_str()).collect()),
+    }
+}
+
 impl PatchArgs {
     /// As the pipeline takes them.
     pub fn options(&self) -> Result<Options> {
-        check_name(&self.name, "--name")?;
         Ok(Options {
             name: self.name.clone(),
             version: self.version.clone(),
