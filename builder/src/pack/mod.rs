@@ -120,16 +120,11 @@ pub fn pack_with(runtime: &[u8], dir: &Path, opts: &PackOptions) -> Result<PackR
     Ok(PackReport {
         module: path,
         size: module.len() as u64,
-        sha256: sha256(&module),
+        sha256: crate::pipeline::digest(&module),
         release: input.kernel.release.clone(),
         functions: input.manifest.functions.len(),
         signed: opts.sign.is_some(),
     })
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    crate::manifest::to_hex(&Sha256::digest(bytes))
 }
 
 /// Either the whole new file or what was there before; readable by all as files of a build are.
