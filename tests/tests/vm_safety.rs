@@ -275,3 +275,39 @@ lpbuild unload identity
 "#;
     boot("identity", &env, &lpbuild, &[&hot.ko, &everywhere, &record, &site], script);
 }
+
+#[test]
+fn tracers_and_probes_of_the_function_keep_working() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("tracers_and_probes_of_the_function_keep_working") else { return };
+    let hot = module(&env, &lpbuild, "traced", HOT);
+    // The fentry nop stays where it is, so whoever uses it does so before, with and after the patch.
+    let script = r#"
+t=/sys/kernel/tracing
+hits() { grep -c "$1" $t/trace || true; }
+echo 'p:lp/entry cmdline_proc_show' > $t/kprobe_events
+echo 'r:lp/back cmdline_proc_show' >> $t/kprobe_events
+echo cmdline_proc_show > $t/set_ftrace_filter
+echo 1 > $t/events/lp/enable
+echo function > $t/current_tracer
+cat /proc/cmdline > /dev/null
+expect traced 1 $(hits 'cmdline_proc_show <-')
+expect entry 1 $(hits 'entry: (cmdline_proc_show')
+lpbuild load /traced.ko
+expect_in during patched "$(cat /proc/cmdline)"
+expect traced 2 $(hits 'cmdline_proc_show <-')
+expect entry 2 $(hits 'entry: (cmdline_proc_show')
+expect back 2 $(hits 'back: (')
+echo function_graph > $t/current_tracer
+expect_in graph patched "$(cat /proc/cmdline)"
+[ $(hits 'cmdline_proc_show()') -ge 1 ] || fail 'the graph tracer saw nothing'
+echo nop > $t/current_tracer
+echo function > $t/current_tracer
+lpbuild unload traced
+expect_not_in after patched "$(cat /proc/cmdline)"
+[ $(hits 'cmdline_proc_show <-') -ge 1 ] || fail 'the function tracer lost its function'
+echo nop > $t/current_tracer
+echo 0 > $t/events/lp/enable
+echo > $t/kprobe_events
+"#;
+    boot("neighbours", &env, &lpbuild, &[&hot.ko], script);
+}
