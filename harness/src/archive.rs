@@ -185,6 +185,15 @@ fn names(prefix: &str, series: &str, suffix: &str) -> Result<Vec<String>> {
     Ok(cmd::output(&mut c)?.lines().filter(|n| abi(n) == Some(true)).map(str::to_string).collect())
 }
 
+/// The version of `package` to take beside `version` of the kernel: the same, or the newest there is. The build tools of a
+/// whole series are one package, of which the archive keeps no older version.
+pub fn nearest(package: &str, version: &Version) -> Result<Version> {
+    let mut all: Vec<Version> = madison(&[package.to_string()])?.into_iter().map(|(_, v)| v).collect();
+    all.sort();
+    let found = if all.contains(version) { Some(version.clone()) } else { all.pop() };
+    found.with_context(|| format!("the archive has no {package}"))
+}
+
 fn madison(packages: &[String]) -> Result<Vec<(String, Version)>> {
     if packages.is_empty() {
         return Ok(Vec::new());

@@ -9,13 +9,12 @@
 //! ```
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::archive::{Available, Choice, Version, Wanted};
+use crate::archive::{self, Available, Choice, Version, Wanted};
 use crate::{cache, cmd, packages, progress};
 
 /// A stock kernel in the cache.
@@ -149,7 +148,7 @@ fn wish(wanted: &Wanted) -> String {
 
 fn select(series: &str) -> Result<Choice> {
     let wanted = entry(series)?;
-    let choice = Available::query(&wanted)?.choose(&wanted)?;
+    let choice = choose(&wanted)?;
     if (&choice.old, &choice.new) != (&wanted.old, &wanted.new) {
         progress(format!(
             "the archive no longer has {} -> {}; falling back on {} -> {} (rule: harness/versions.toml)",
@@ -159,6 +158,22 @@ fn select(series: &str) -> Result<Choice> {
     let text = format!("wish = {:?}\n{}", wish(&wanted), toml::to_string(&choice)?);
     cache::write_atomic(&selected_path(series)?, text.as_bytes())?;
     Ok(choice)
+}
+
+/// The wanted pair. Before another one is taken, or none, apt's lists are renewed: they may only be old or incomplete.
+fn choose(wanted: &Wanted) -> Result<Choice> {
+    let first = Available::query(wanted)?.choose(wanted);
+    let is_wanted = |c: &Choice| (&c.old, &c.new) == (&wanted.old, &wanted.new);
+    if first.as_ref().is_ok_and(is_wanted) {
+        return first;
+    }
+    match packages::update_lists() {
+        Ok(()) => Available::query(wanted)?.choose(wanted),
+        Err(why) => {
+            progress(format!("{} -> {} is not in apt's lists, and {why:#}", wanted.old, wanted.new));
+            first
+        }
+    }
 }
 
 /// Downloads one package (or finds it complete from an interrupted run) and unpacks it into `dir`.
@@ -184,29 +199,32 @@ fn extract(package: &str, version: &Version, dir: &Path) -> Result<()> {
     fs::remove_file(&deb).with_context(|| format!("remove {}", deb.display()))
 }
 
-/// Flavour and common headers in one root; the paths inside, made for `/`, are pointed at `final_root`.
+/// Flavour headers, and the common headers and build tools they name, in one root; the path of the common Makefile, made
+/// for `/`, is pointed at `final_root`. The links to the tools are relative and hold in any root.
 fn extract_headers(choice: &Choice, dir: &Path, final_root: &Path) -> Result<()> {
     let release = &choice.release;
-    let abi = release.split('-').take(2).collect::<Vec<_>>().join("-");
-    extract(&format!("linux-headers-{abi}-common"), &choice.old, dir)?;
     extract(&format!("linux-headers-{release}"), &choice.old, dir)?;
-    let makefile = dir.join(format!("usr/src/linux-headers-{release}/Makefile"));
+    let flavour = dir.join(format!("usr/src/linux-headers-{release}"));
+    let makefile = flavour.join("Makefile");
     let text = fs::read_to_string(&makefile).with_context(|| makefile.display().to_string())?;
-    let moved = text.replace("include /usr/src/", &format!("include {}/usr/src/", final_root.display()));
-    if moved == text {
+    // `include /usr/src/linux-headers-ABI-common/Makefile`; how an ABI is named differs between series.
+    let common = text.lines().find_map(|l| l.strip_prefix("include /usr/src/")?.strip_suffix("/Makefile"));
+    let Some(common) = common else {
         bail!("{} does not include the common Makefile as expected:\n{text}", makefile.display());
-    }
-    fs::write(&makefile, moved)?;
-    // scripts and tools are links to ../../lib/linux-kbuild-*, which is a package of the host.
-    let scripts = fs::read_link(dir.join(format!("usr/src/linux-headers-{release}/scripts")))?;
-    let kbuild = scripts.iter().find(|c| c.to_string_lossy().starts_with("linux-kbuild-")).map(Path::new);
+    };
+    extract(common, &choice.old, dir)?;
+    let root = final_root.display();
+    fs::write(&makefile, text.replace("include /usr/src/", &format!("include {root}/usr/src/")))?;
+    // scripts and tools are links to ../../lib/linux-kbuild-*: a package of the series or of the ABI.
+    let scripts = fs::read_link(flavour.join("scripts"))?;
+    let kbuild = scripts.iter().filter_map(|c| c.to_str()).find(|c| c.starts_with("linux-kbuild-"));
     let kbuild = kbuild.with_context(|| format!("scripts leads to {}", scripts.display()))?;
-    let host = Path::new("/usr/lib").join(kbuild);
-    if !host.exists() {
-        bail!("{} is missing; install the package {}", host.display(), kbuild.display());
+    extract(kbuild, &archive::nearest(kbuild, &choice.old)?, dir)?;
+    let found = flavour.join("scripts/Makefile.build");
+    if !found.is_file() {
+        bail!("the package {kbuild} {} has no scripts/Makefile.build", choice.old);
     }
-    fs::create_dir_all(dir.join("usr/lib"))?;
-    symlink(&host, dir.join("usr/lib").join(kbuild)).context("link linux-kbuild")
+    Ok(())
 }
 
 fn extract_source(series: &str, version: &Version, dir: &Path) -> Result<()> {

@@ -19,7 +19,6 @@ pub const NEEDED: &[&str] = &[
     "libc6-dev",
     "libelf-dev",
     "libssl-dev",
-    "linux-kbuild-6.1",
     "make",
     "patch",
     "qemu-system-x86",

@@ -72,6 +72,7 @@ pub struct Tree {
     /// The `O=` folder.
     pub build: PathBuf,
     release: String,
+    compiler: String,
     objects: PathBuf,
 }
 
@@ -116,7 +117,9 @@ impl Tree {
     fn of(kernel: &Kernel) -> Result<Self> {
         let root = cache::root()?;
         let release = kernel.release.clone();
+        let config = fs::read_to_string(&kernel.config).with_context(|| format!("read {}", kernel.config.display()))?;
         Ok(Self {
+            compiler: compiler(&config)?,
             source: kernel.old_source(),
             build: root.join("trees").join(format!("{release}-{RECIPE}")),
             objects: root.join("objects").join(format!("{release}-{RECIPE}")),
@@ -211,7 +214,7 @@ impl Tree {
             format!("-j{jobs}"),
             format!("O={build}"),
             "ARCH=x86".to_string(),
-            "CC=gcc-12".to_string(),
+            format!("CC={}", self.compiler),
             format!("KERNELRELEASE={}", self.release),
             format!("KCFLAGS=-fdebug-prefix-map={source}/= -fdebug-prefix-map={build}=."),
         ]);
@@ -275,6 +278,13 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// The compiler as the configuration names it: the first word of CONFIG_CC_VERSION_TEXT. Under another name of the same
+/// compiler olddefconfig would count it as changed.
+fn compiler(config: &str) -> Result<String> {
+    let text = config.lines().find_map(|l| l.strip_prefix("CONFIG_CC_VERSION_TEXT=\"")?.split_whitespace().next());
+    text.map(str::to_string).context("the configuration has no CONFIG_CC_VERSION_TEXT")
 }
 
 fn split(object: &str) -> (&str, &str) {
