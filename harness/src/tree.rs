@@ -294,3 +294,16 @@ fn split(object: &str) -> (&str, &str) {
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("read {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compiler_is_called_as_the_configuration_calls_it() {
+        let config = |text: &str| format!("CONFIG_X=y\nCONFIG_CC_VERSION_TEXT=\"{text}\"\n");
+        assert_eq!(compiler(&config("gcc-12 (Debian 12.2.0-14) 12.2.0")).unwrap(), "gcc-12");
+        assert_eq!(compiler(&config("x86_64-linux-gnu-gcc-12 (Debian) 12")).unwrap(), "x86_64-linux-gnu-gcc-12");
+        assert!(compiler("CONFIG_X=y\n").is_err() && compiler(&config("")).is_err());
+    }
+}
