@@ -283,7 +283,8 @@ impl Tree {
 /// The compiler as the configuration names it: the first word of CONFIG_CC_VERSION_TEXT. Under another name of the same
 /// compiler olddefconfig would count it as changed.
 fn compiler(config: &str) -> Result<String> {
-    let text = config.lines().find_map(|l| l.strip_prefix("CONFIG_CC_VERSION_TEXT=\"")?.split_whitespace().next());
+    let text = config.lines().find_map(|l| l.strip_prefix("CONFIG_CC_VERSION_TEXT=\"")?.strip_suffix('"'));
+    let text = text.and_then(|t| t.split_whitespace().next());
     text.map(str::to_string).context("the configuration has no CONFIG_CC_VERSION_TEXT")
 }
 
