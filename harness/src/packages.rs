@@ -1,7 +1,5 @@
 //! Debian packages the tools of this workspace need on the host: which are missing, and installing them as root.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 
 use crate::cmd;
@@ -25,7 +23,7 @@ pub const NEEDED: &[&str] = &[
     "xz-utils",
 ];
 
-/// A compiler with the library source, for the in-kernel runtime; only when no other toolchain has both.
+/// A compiler with the library source, for the in-kernel runtime; only when no other toolchain will do.
 pub const RUST: &[&str] = &["rustc-web", "rust-web-src"];
 
 /// Those of `names` that are not installed.
@@ -48,12 +46,22 @@ pub fn ensure_packages(names: &[&str]) -> Result<()> {
     if !is_root() {
         bail!("Debian packages are missing; run:\n  sudo apt-get install --no-install-recommends {list}");
     }
-    crate::progress(format!("installing Debian packages: {list}"));
-    ensure_lists()?;
+    install(&missing.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Installs or upgrades packages as root, from fresh lists: those of an image can be old, or lack half of the archive.
+pub fn install(names: &[&str]) -> Result<()> {
+    if !is_root() {
+        bail!(
+            "Debian packages are missing or too old; run:\n  sudo apt-get install --no-install-recommends {}",
+            names.join(" ")
+        );
+    }
+    crate::progress(format!("installing Debian packages: {}", names.join(" ")));
+    update_lists()?;
     let mut c = cmd::command("apt-get");
-    c.args(["install", "-y", "--no-install-recommends"]).args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
-    cmd::output(&mut c)?;
-    Ok(())
+    c.args(["install", "-y", "--no-install-recommends"]).args(names).env("DEBIAN_FRONTEND", "noninteractive");
+    cmd::output(&mut c).map(drop)
 }
 
 /// Makes sure apt knows the archive: the source package of the first series stands for the lists as a whole.
@@ -73,18 +81,6 @@ pub fn update_lists() -> Result<()> {
     }
     crate::progress("apt-get update");
     cmd::output(cmd::command("apt-get").args(["update", "-q"])).map(drop)
-}
-
-/// Whether a rustc with rust-src is around, in a rustup toolchain or beside the rustc in PATH.
-pub fn has_rust_src() -> bool {
-    let mut c = cmd::command("rustc");
-    c.args(["--print", "sysroot"]);
-    let beside = cmd::output(&mut c).ok().map(|s| s.trim().to_string());
-    let debian = Some("/usr".to_string());
-    [beside, debian]
-        .into_iter()
-        .flatten()
-        .any(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file())
 }
 
 /// Whether this process may install packages.

@@ -79,6 +79,11 @@ pub fn build() -> Result<PathBuf> {
     Ok(dir.join("runtime.o"))
 }
 
+/// Whether a compiler is there that can make the runtime.
+pub fn has_compiler() -> bool {
+    Rustc::find().is_ok()
+}
+
 fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path) -> Result<()> {
     let abi = dir.join("liblpbuild_abi.rlib");
     let object = dir.join("rust.o");
@@ -137,14 +142,17 @@ impl Rustc {
         for program in candidates {
             let Ok(sysroot) = cmd::output(cmd::command(&program).args(["--print", "sysroot"])) else { continue };
             let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
-            if core.join("src/lib.rs").is_file() {
+            // An older compiler does not know every flag.
+            let mut check = cmd::command(&program);
+            check.env("RUSTC_BOOTSTRAP", "1").args(FLAGS).arg("--print=cfg");
+            if core.join("src/lib.rs").is_file() && cmd::output(&mut check).is_ok() {
                 let version = cmd::output(cmd::command(&program).arg("-vV"))?;
                 return Ok(Self { program, core, version });
             }
             tried.push(program.display().to_string());
         }
         bail!(
-            "no Rust compiler with the source of core among {tried:?}; install rustc-web and rust-web-src (Debian 12), or \
+            "no Rust compiler that is new enough and has the source of core among {tried:?}; install rustc-web and rust-web-src (Debian 12), or \
              `rustup component add rust-src`, or name one in LPBUILD_RUSTC"
         )
     }

@@ -20,8 +20,8 @@ pub fn task(_: &[String]) -> Result<()> {
 /// The kernel of a series with its prepared tree.
 pub fn run(series: &str) -> Result<(Kernel, Tree)> {
     packages::ensure_packages(packages::NEEDED)?;
-    if !packages::has_rust_src() {
-        packages::ensure_packages(packages::RUST)?;
+    if !crate::runtime::has_compiler() {
+        packages::install(packages::RUST)?;
     }
     let kernel = Kernel::ensure(series)?;
     let tree = Tree::ensure(&kernel)?;
