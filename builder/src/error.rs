@@ -123,6 +123,10 @@ impl Error {
     pub fn new(id: &str, place: Place, detail: impl Into<String>) -> Self {
         Self { problems: vec![Problem::new(id, place, detail)] }
     }
+    /// A file that could not be read or written.
+    pub fn io(path: &std::path::Path, e: &std::io::Error) -> Self {
+        Self::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+    }
     /// The process exit code: 1 when anything is broken, else 4.
     pub fn exit_code(&self) -> u8 {
         if self.problems.iter().any(|p| p.code.class == codes::Class::Broken) { 1 } else { 4 }

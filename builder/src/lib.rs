@@ -17,3 +17,4 @@ pub mod pipeline;
 pub mod sites;
 pub mod symbolize;
 pub mod target;
+pub mod tool;

@@ -15,8 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{io_error, tool};
+use super::io_error;
 use crate::error::{Error, Place, Result};
+use crate::tool;
 
 /// Usable headers of one release.
 pub(super) struct Headers {

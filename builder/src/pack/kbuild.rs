@@ -6,15 +6,16 @@
 
 use std::{fs, path::Path};
 
-use super::{headers::Headers, input::Input, io_error, tool};
+use super::{headers::Headers, input::Input, io_error};
 use crate::error::{Error, Place, Result};
+use crate::tool::{self, Log};
 
 const KBUILD: &str = include_str!("../../../templates/Kbuild.in");
 const MODULE: &str = include_str!("../../../templates/module.c.in");
 const HELPERS: &str = include_str!("../../../runtime-kmod/c/helpers.c");
 
 /// Makes the module and returns its bytes.
-pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log) -> Result<Vec<u8>> {
     let temp =
         tempfile::Builder::new().prefix("lpbuild-pack-").tempdir().map_err(|e| io_error(&std::env::temp_dir(), &e))?;
     // make cannot handle blanks and colons in paths.
@@ -49,19 +50,19 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8]) -> Result<
     // Behind the kernel's own flags: no debug information, in the file that modpost writes either, and no path.
     let flags = format!("-g0 -ffile-prefix-map={0}/= -ffile-prefix-map={0}=.", root.display());
     make.arg(format!("KCFLAGS={flags}")).arg("KAFLAGS=-g0").arg("modules");
-    tool::run(&mut make, "LP4006")?;
+    log.run(&mut make, "LP4006")?;
     let made = module.join(format!("{name}.ko"));
-    embed_manifest(&made, &module.join("lp-manifest.toml"))?;
+    embed_manifest(&made, &module.join("lp-manifest.toml"), log)?;
     fs::read(&made).map_err(|e| io_error(&made, &e))
 }
 
 /// Adds the manifest as a section that is not loaded. After modpost, which warns about sections it does not know.
-fn embed_manifest(module: &Path, manifest: &Path) -> Result<()> {
+fn embed_manifest(module: &Path, manifest: &Path, log: &Log) -> Result<()> {
     let section = lpbuild_abi::SEC_MANIFEST;
     let mut objcopy = tool::command("objcopy");
     objcopy.arg("--add-section").arg(format!("{section}={}", manifest.display()));
     objcopy.arg("--set-section-flags").arg(format!("{section}=noload,readonly"));
-    tool::run(objcopy.arg(module), "LP4006")
+    log.run(objcopy.arg(module), "LP4006").map(drop)
 }
 
 fn render(template: &str, input: &Input) -> String {

@@ -17,7 +17,6 @@ mod kbuild;
 mod sign;
 #[cfg(test)]
 mod tests;
-mod tool;
 mod verify;
 
 use std::{
@@ -28,6 +27,7 @@ use std::{
 use serde::Serialize;
 
 use crate::error::{Error, Place, Result};
+use crate::tool::Log;
 
 include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
 
@@ -57,7 +57,7 @@ impl PackArgs {
             Some([key, cert]) => Some(Signer { key: key.clone(), cert: cert.clone() }),
             _ => None,
         };
-        PackOptions { headers: self.headers.clone(), output: self.output.clone(), sign }
+        PackOptions { headers: self.headers.clone(), output: self.output.clone(), sign, log: Log::default() }
     }
 }
 
@@ -70,6 +70,8 @@ pub struct PackOptions {
     pub output: Option<PathBuf>,
     /// Who signs.
     pub sign: Option<Signer>,
+    /// Where the commands that are run are noted.
+    pub log: Log,
 }
 
 /// A key pair for module signing.
@@ -109,10 +111,10 @@ pub fn pack(dir: &Path, opts: &PackOptions) -> Result<PackReport> {
 pub fn pack_with(runtime: &[u8], dir: &Path, opts: &PackOptions) -> Result<PackReport> {
     let input = input::read(dir)?;
     let headers = headers::find(&input.kernel.release, opts.headers.as_deref())?;
-    let mut module = kbuild::build(&input, &headers, runtime)?;
+    let mut module = kbuild::build(&input, &headers, runtime, &opts.log)?;
     verify::verify(&module, &input, &headers)?;
     if let Some(signer) = &opts.sign {
-        module = sign::sign(&module, &headers, signer)?;
+        module = sign::sign(&module, &headers, signer, &opts.log)?;
     }
     let name = &input.manifest.patch.name;
     let path = opts.output.clone().unwrap_or_else(|| dir.join(format!("{name}.ko")));

@@ -3,13 +3,14 @@
 
 use std::fs;
 
-use super::{Signer, headers::Headers, io_error, tool};
+use super::{Signer, headers::Headers, io_error};
 use crate::error::{Error, Place, Result};
+use crate::tool::{self, Log};
 
 /// What `sign-file` appends last (include/linux/module_signature.h, scripts/sign-file.c).
 const MARK: &[u8] = b"~Module signature appended~\n";
 
-pub(super) fn sign(module: &[u8], headers: &Headers, signer: &Signer) -> Result<Vec<u8>> {
+pub(super) fn sign(module: &[u8], headers: &Headers, signer: &Signer, log: &Log) -> Result<Vec<u8>> {
     let program = headers.script("sign-file");
     if !program.is_file() {
         return Err(Error::new("LP4008", Place::object(program.display().to_string()), "not there"));
@@ -22,7 +23,7 @@ pub(super) fn sign(module: &[u8], headers: &Headers, signer: &Signer) -> Result<
     if let Some(pin) = std::env::var_os("KBUILD_SIGN_PIN") {
         c.env("KBUILD_SIGN_PIN", pin);
     }
-    tool::run(c.arg(&headers.sign_hash).arg(&signer.key).arg(&signer.cert).arg(&file), "LP4008")?;
+    log.run(c.arg(&headers.sign_hash).arg(&signer.key).arg(&signer.cert).arg(&file), "LP4008")?;
     let signed = fs::read(&file).map_err(|e| io_error(&file, &e))?;
     if signed.starts_with(module) && signed.ends_with(MARK) {
         return Ok(signed);
