@@ -3,6 +3,7 @@
 //! `pipeline.rs` is the architecture; one folder per phase.
 
 pub mod bind;
+pub mod build;
 pub mod closure;
 pub mod codes;
 pub mod compare;

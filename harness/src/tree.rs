@@ -3,7 +3,8 @@
 //! Stock objects are made by kbuild itself (`make path/file.o`), which runs objtool as well. A changed object is made by
 //! the very command kbuild recorded for the stock one (`.file.o.cmd`), in shadow copies of source and build folder (see
 //! [`crate::shadow`]): same flags, same relative file names, and neither the shared source nor the stock objects are
-//! touched. The debug information's absolute paths are mapped to relative ones, so that compiling an unchanged file this
+//! touched. Where the configuration delays objtool to the link of `vmlinux.o` (IBT), either kind is brought through the
+//! tree's own objtool here (see `lpbuild::build::objtool`). The debug information's absolute paths are mapped to relative ones, so that compiling an unchanged file this
 //! way gives the stock object byte by byte.
 //!
 //! Not supported, and not noticed here: changes to Makefiles, Kconfig files and headers that generated headers depend on.
@@ -13,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use lpbuild::build::objtool;
 
 use crate::change::Change;
 use crate::kernels::Kernel;
@@ -148,12 +150,28 @@ impl Tree {
             return Ok(entry);
         }
         self.stock(&[object])?;
-        if flags == Flags::Plain && change.files().next().is_none() {
-            cache::write_atomic(&entry, &read(&self.build.join(object))?)?;
+        let compiled = if flags == Flags::Plain && change.files().next().is_none() {
+            read(&self.build.join(object))?
         } else {
-            cache::write_atomic(&entry, &self.replay(object, change, flags)?)?;
-        }
+            self.replay(object, change, flags)?
+        };
+        cache::write_atomic(&entry, &self.finish(compiled)?)?;
         Ok(entry)
+    }
+
+    /// The object as objtool leaves it, where kbuild has not run it on single objects.
+    fn finish(&self, compiled: Vec<u8>) -> Result<Vec<u8>> {
+        let path = self.build.join(".config");
+        let config = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let args = objtool::objtool_args(&config);
+        if args.is_empty() {
+            return Ok(compiled);
+        }
+        let temp = tempfile::tempdir()?;
+        let object = temp.path().join("object.o");
+        fs::write(&object, compiled).with_context(|| format!("write {}", object.display()))?;
+        cmd::output(cmd::command(self.build.join("tools/objtool/objtool")).args(args).arg(&object))?;
+        read(&object)
     }
 
     /// Old and new of every object compiled from a changed source file.

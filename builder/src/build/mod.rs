@@ -1,0 +1,3 @@
+//! From a source change to the objects the analysis compares.
+
+pub mod objtool;
