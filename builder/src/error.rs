@@ -67,7 +67,8 @@ pub struct Problem {
     pub code: &'static Code,
     /// Where.
     pub place: Place,
-    /// What was found, in one sentence without a full stop.
+    /// What was found, in one sentence without a full stop. Lines after the first (of a text file, of a tool's output) are
+    /// shown below the message.
     pub detail: String,
 }
 
@@ -75,6 +76,13 @@ impl Problem {
     /// A problem with the code `id`, which must be in the table.
     pub fn new(id: &str, place: Place, detail: impl Into<String>) -> Self {
         Self { code: codes::get(id), place, detail: detail.into() }
+    }
+    /// The same problem with lines to show below it.
+    #[must_use]
+    pub fn with_lines(mut self, lines: &str) -> Self {
+        self.detail.push('\n');
+        self.detail.push_str(lines);
+        self
     }
 }
 
@@ -85,7 +93,12 @@ impl fmt::Display for Problem {
         if !place.is_empty() {
             write!(f, "{place}: ")?;
         }
-        write!(f, "{} [{}]; {}", self.detail, self.code.title, self.code.advice)
+        let (sentence, lines) = self.detail.split_once('\n').unwrap_or((&self.detail, ""));
+        write!(f, "{sentence} [{}]; {}", self.code.title, self.code.advice)?;
+        if !lines.is_empty() {
+            write!(f, "\n{}", lines.trim_end_matches('\n'))?;
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod build;
 pub mod closure;
 pub mod codes;
 pub mod compare;
+pub mod config;
 pub mod correlate;
 pub mod emit;
 pub mod error;

@@ -274,10 +274,42 @@ pub fn from_hex(s: &str) -> Option<Vec<u8>> {
     (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).ok()).collect()
 }
 
+/// The longest patch name in bytes.
+pub const NAME_MAX: usize = 48;
+/// The longest version in bytes.
+pub const VERSION_MAX: usize = 32;
+/// The longest kernel release in bytes (`__NEW_UTS_LEN`).
+pub const RELEASE_MAX: usize = 64;
+/// The longest description in bytes.
+pub const LINE_MAX: usize = 200;
+/// What [`is_line`] wants, for messages.
+pub const LINE_RULE: &str = "one line of at most 200 bytes without control characters";
+
+/// A text that goes into C source and make files as it is.
+pub fn is_plain(s: &str, max: usize) -> bool {
+    (1..=max).contains(&s.len()) && s.bytes().all(|c| c.is_ascii_graphic() && !b"\"\\$#`'%?".contains(&c))
+}
+
+/// What [`is_plain`] wants, for messages.
+pub fn plain_rule(max: usize) -> String {
+    format!("1 to {max} ASCII characters without blanks, quotes and any of \\ $ # % ?")
+}
+
+/// A line of text for people.
+pub fn is_line(s: &str) -> bool {
+    s.len() <= LINE_MAX && !s.chars().any(char::is_control)
+}
+
+/// The name of a C function.
+pub fn is_identifier(s: &str) -> bool {
+    s.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && s.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+}
+
 /// A patch name is also a module name and a sysfs folder.
 pub fn check_name(name: &str, from: &str) -> Result<()> {
     let ok = !name.is_empty()
-        && name.len() <= 48
+        && name.len() <= NAME_MAX
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
     if ok {

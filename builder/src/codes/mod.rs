@@ -5,10 +5,11 @@
 //! LP11xx broken input: manifest, files  LP21xx refused: jump site
 //! LP12xx broken input: kernel image     LP30xx refused: does not bind to the kernel image
 //! LP40xx pack                           LP50xx refused by the runtime in the kernel
-//!                                       LP51xx refused by load, unload, status, inspect
+//! LP60xx livepatch.toml                 LP51xx refused by load, unload, status, inspect
 //! ```
 
 mod bind;
+mod config;
 mod input;
 mod kernel;
 mod pack;
@@ -42,9 +43,18 @@ pub struct Code {
 
 /// Every entry, in the order of the codes.
 pub fn all() -> impl Iterator<Item = &'static Code> {
-    [input::CODES, kernel::CODES, refused::CODES, bind::CODES, pack::CODES, runtime::CODES, target::CODES]
-        .into_iter()
-        .flatten()
+    [
+        input::CODES,
+        kernel::CODES,
+        refused::CODES,
+        bind::CODES,
+        pack::CODES,
+        runtime::CODES,
+        target::CODES,
+        config::CODES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The entry `id`, if there is one.

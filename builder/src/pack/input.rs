@@ -10,7 +10,7 @@ use object::{Object, ObjectSection};
 use super::io_error;
 use crate::{
     error::{Error, Place, Result},
-    manifest::{Kernel, Manifest},
+    manifest::{self, Kernel, Manifest},
 };
 
 /// A patch that can be packed.
@@ -40,12 +40,13 @@ pub(super) fn read(dir: &Path) -> Result<Input> {
 
 /// These go into C source and make files as they are.
 fn check_texts(manifest: &Manifest, kernel: &Kernel, path: &Path) -> Result<()> {
-    let plain = |s: &str| s.bytes().all(|c| c.is_ascii_graphic() && !b"\"\\$#`'%?".contains(&c));
-    for (what, text, max) in
-        [("version", &manifest.patch.version, 32), ("release", &kernel.release, 64), ("build-id", &kernel.build_id, 64)]
-    {
-        if text.is_empty() || text.len() > max || !plain(text) {
-            let detail = format!("{what} {text:?} is not 1 to {max} plain characters");
+    for (what, text, max) in [
+        ("version", &manifest.patch.version, manifest::VERSION_MAX),
+        ("release", &kernel.release, manifest::RELEASE_MAX),
+        ("build-id", &kernel.build_id, 2 * abi::MAX_BUILD_ID),
+    ] {
+        if !manifest::is_plain(text, max) {
+            let detail = format!("{what} {text:?} is not {}", manifest::plain_rule(max));
             return Err(Error::new("LP1101", Place::object(path.display().to_string()), detail));
         }
     }

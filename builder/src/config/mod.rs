@@ -1,0 +1,151 @@
+//! `livepatch.toml`: what to build, for which kernel, and how it is applied. Described in docs/livepatch.md.
+//!
+//! Input: the file, or only patch files. Output: [`Config`], plain data with absolute paths. Refused: LP60xx, each with
+//! line, column and the line itself; all problems of the values are reported at once.
+
+mod expected;
+mod modes;
+mod resolve;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Place, Result};
+use crate::manifest::{Jump, Mode, NAME_MAX};
+use crate::pack::Signer;
+
+pub use expected::check_expected;
+
+/// Milliseconds after which applying or reverting gives up, when nothing else is said.
+pub const DEADLINE_MS: u32 = 10_000;
+
+/// Everything a build is asked for. What is `None` is found by itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from, if there is one.
+    pub file: Option<PathBuf>,
+    /// Name of the patch and its module.
+    pub name: String,
+    /// Version, 1 to 32 plain characters.
+    pub version: String,
+    /// What it is for, in one line; may be empty.
+    pub description: String,
+    /// Source patches in the order they are applied; never empty; absolute.
+    pub patches: Vec<PathBuf>,
+    /// The functions that must change, no more and no fewer: `symbol` or `path/file.o:symbol`.
+    pub functions: Option<Vec<String>>,
+    /// When the switch is made.
+    pub mode: Mode,
+    /// Milliseconds after which applying or reverting gives up when the functions are busy.
+    pub deadline_ms: u32,
+    /// The module stays: it cannot be reverted.
+    pub oneshot: bool,
+    /// Form of the jumps.
+    pub jump: Jump,
+    /// The kernel it is for.
+    pub kernel: Target,
+    /// Extra options of the compiler, for the old and the new build, each a word that needs no quoting.
+    pub flags: Vec<String>,
+    /// Functions the module calls around applying and reverting.
+    pub callbacks: Callbacks,
+    /// Who signs the module.
+    pub sign: Option<Signer>,
+}
+
+/// The kernel a patch is for. Paths are absolute and exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// As `uname -r` prints it.
+    pub release: Option<String>,
+    /// vmlinux or vmlinuz.
+    pub image: Option<PathBuf>,
+    /// Folder of the headers, for building the module.
+    pub headers: Option<PathBuf>,
+    /// Folder of the source tree.
+    pub source: Option<PathBuf>,
+    /// The configuration the kernel was built with.
+    pub config: Option<PathBuf>,
+    /// The compiler as in `CC=`, a launcher in front included; programs are names in PATH or absolute.
+    pub compiler: Option<String>,
+}
+
+/// Functions the patch adds and the module calls; C identifiers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Callbacks {
+    /// Before anything is written; may refuse.
+    pub pre_apply: Option<String>,
+    /// When the new code is in effect.
+    pub post_apply: Option<String>,
+    /// Before reverting begins.
+    pub pre_revert: Option<String>,
+    /// When the new code is out of effect, before the module may go.
+    pub post_revert: Option<String>,
+}
+
+/// Reads a `livepatch.toml`. Relative paths in it start from its folder.
+pub fn load(path: &Path) -> Result<Config> {
+    let shown = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| Error::new("LP1001", Place::object(&shown), e.to_string()))?;
+    let content = String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        Error::new("LP6001", Place::object(format!("{shown}:{line}:1")), "not UTF-8")
+    })?;
+    let text = text::Text { path: &shown, text: &content };
+    let file: schema::File = toml::from_str(&content).map_err(|e| text.parse_error(&e))?;
+    resolve::resolve(text, file, path)
+}
+
+impl Config {
+    /// A build of these patches for the running kernel, everything else as when left out. The name is
+    /// [`name_from_patch`] of the first one.
+    pub fn default_for(patches: &[PathBuf]) -> Result<Config> {
+        let first = patches.first().ok_or_else(|| Error::new("LP6004", Place::default(), "no patch is given"))?;
+        let mut absolute = Vec::new();
+        let mut problems = Vec::new();
+        for patch in patches {
+            match resolve::existing_file(patch) {
+                Ok(path) => absolute.push(path),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        crate::pipeline::refuse(problems)?;
+        Ok(Config {
+            file: None,
+            name: name_from_patch(first),
+            version: "1".to_owned(),
+            description: String::new(),
+            patches: absolute,
+            functions: None,
+            mode: Mode::StopMachine,
+            deadline_ms: DEADLINE_MS,
+            oneshot: false,
+            jump: Jump::Rel32,
+            kernel: Target::default(),
+            flags: Vec::new(),
+            callbacks: Callbacks::default(),
+            sign: None,
+        })
+    }
+}
+
+/// The name a patch file suggests: without folder and extension, in lower case; what is not a letter or digit becomes one
+/// `_`; what comes before the first letter (the number of `git format-patch`) is dropped; at most 48 bytes. `livepatch` when
+/// nothing is left.
+pub fn name_from_patch(patch: &Path) -> String {
+    let stem = patch.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = [".patch", ".diff"].iter().find_map(|e| stem.strip_suffix(e)).unwrap_or(&stem).to_ascii_lowercase();
+    let mut name = String::new();
+    for c in stem.chars() {
+        if c.is_ascii_lowercase() || (c.is_ascii_digit() && !name.is_empty()) {
+            name.push(c);
+        } else if !name.is_empty() && !name.ends_with('_') {
+            name.push('_');
+        }
+    }
+    name.truncate(NAME_MAX);
+    let name = name.trim_end_matches('_');
+    if name.is_empty() { "livepatch".to_owned() } else { name.to_owned() }
+}

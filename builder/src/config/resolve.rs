@@ -1,0 +1,265 @@
+//! What `schema` read becomes a [`Config`]: defaults, absolute paths, and every rule that is not a type.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+
+use crate::error::{Error, Place, Problem, Result};
+use crate::manifest::{self, Jump, Mode};
+use crate::pack::Signer;
+
+use super::schema::{self, Value};
+use super::text::{Text, nearest};
+use super::{Callbacks, Config, DEADLINE_MS, Target, expected, modes};
+
+/// What stands where a path is expected.
+#[derive(Clone, Copy)]
+enum Want {
+    File,
+    Folder,
+}
+
+/// The file being resolved and what was found wrong so far.
+struct Resolver<'a> {
+    text: Text<'a>,
+    /// Absolute.
+    folder: PathBuf,
+    problems: Vec<Problem>,
+}
+
+pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result<Config> {
+    let path = std::path::absolute(path).map_err(|e| Error::new("LP1001", Place::object(text.path), e.to_string()))?;
+    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let mut r = Resolver { text, folder, problems: Vec::new() };
+    let patch = &file.patch;
+    if let Err(e) = manifest::check_name(patch.name.get_ref(), text.path) {
+        let detail = e.problems.into_iter().map(|p| p.detail).collect::<Vec<_>>().join(", ");
+        r.bad(patch.name.span(), detail);
+    }
+    let version = r.checked(patch.version.as_ref(), |v| {
+        let ok = manifest::is_plain(v, manifest::VERSION_MAX);
+        if ok {
+            Ok(())
+        } else {
+            Err(format!("the version {v:?} is not {}", manifest::plain_rule(manifest::VERSION_MAX)))
+        }
+    });
+    let description = r.checked(patch.description.as_ref(), |d| {
+        let ok = manifest::is_line(d);
+        if ok { Ok(()) } else { Err(format!("the description is not {}", manifest::LINE_RULE)) }
+    });
+    let config = Config {
+        name: patch.name.get_ref().clone(),
+        version: version.unwrap_or_else(|| "1".to_owned()),
+        description: description.unwrap_or_default(),
+        patches: r.patches(&patch.patches),
+        functions: patch.functions.as_ref().map(|f| r.functions(f)),
+        mode: r.mode(patch.mode.as_ref()),
+        deadline_ms: r.deadline(patch.deadline_ms.as_ref()),
+        oneshot: patch.oneshot.as_ref().is_some_and(|o| *o.get_ref()),
+        jump: r.jump(patch.jump.as_ref()),
+        kernel: r.kernel(&file.kernel),
+        flags: r.flags(&file.build.flags),
+        callbacks: r.callbacks(&file.callbacks),
+        sign: file.sign.as_ref().map(|s| r.sign(s)),
+        file: Some(path),
+    };
+    if config.oneshot {
+        for callback in [&file.callbacks.pre_revert, &file.callbacks.post_revert].into_iter().flatten() {
+            let detail = "with oneshot = true the patch is never reverted, so this is never called";
+            r.bad(callback.span(), detail);
+        }
+    }
+    crate::pipeline::refuse(r.problems)?;
+    Ok(config)
+}
+
+/// A patch file given on the command line, as an absolute path.
+pub(super) fn existing_file(path: &Path) -> Result<PathBuf, Problem> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    match missing(&absolute, Want::File) {
+        None => Ok(absolute),
+        Some(why) => Err(Problem::new("LP6006", Place::object(path.display().to_string()), why)),
+    }
+}
+
+fn missing(path: &Path, want: Want) -> Option<String> {
+    match (std::fs::metadata(path), want) {
+        (Err(e), _) => Some(format!("{}: {e}", path.display())),
+        (Ok(m), Want::File) if m.is_dir() => Some(format!("{} is a folder, not a file", path.display())),
+        (Ok(m), Want::Folder) if !m.is_dir() => Some(format!("{} is not a folder", path.display())),
+        _ => None,
+    }
+}
+
+impl Resolver<'_> {
+    fn bad(&mut self, span: Range<usize>, detail: impl Into<String>) {
+        self.problems.push(self.text.problem("LP6005", span, detail));
+    }
+
+    fn checked(
+        &mut self,
+        value: Option<&Spanned<String>>,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<String> {
+        let value = value?;
+        if let Err(detail) = check(value.get_ref()) {
+            self.bad(value.span(), detail);
+        }
+        Some(value.get_ref().clone())
+    }
+
+    /// An absolute path of something that is there.
+    fn path(&mut self, value: &Spanned<String>, want: Want) -> PathBuf {
+        if value.get_ref().is_empty() {
+            self.bad(value.span(), "the path is empty");
+            return PathBuf::new();
+        }
+        let path = self.folder.join(value.get_ref());
+        if let Some(why) = missing(&path, want) {
+            self.problems.push(self.text.problem("LP6006", value.span(), why));
+        }
+        path
+    }
+
+    fn patches(&mut self, value: &Spanned<Vec<Spanned<String>>>) -> Vec<PathBuf> {
+        if value.get_ref().is_empty() {
+            self.bad(value.span(), "no patch is named");
+        }
+        let mut out = Vec::new();
+        for patch in value.get_ref() {
+            let path = self.path(patch, Want::File);
+            if out.contains(&path) {
+                self.bad(patch.span(), "this patch is named twice");
+            }
+            out.push(path);
+        }
+        out
+    }
+
+    fn functions(&mut self, value: &Spanned<Vec<Spanned<String>>>) -> Vec<String> {
+        if value.get_ref().is_empty() {
+            self.bad(value.span(), "no function is named; leave the key out to accept whatever changes");
+        }
+        let mut seen = BTreeSet::new();
+        for function in value.get_ref() {
+            let name = function.get_ref();
+            if !expected::is_entry(name) {
+                self.bad(function.span(), format!("{name:?} is neither `symbol` nor `path/file.o:symbol`"));
+            } else if !seen.insert(name.as_str()) {
+                self.bad(function.span(), format!("{name} is named twice"));
+            }
+        }
+        value.get_ref().iter().map(|f| f.get_ref().clone()).collect()
+    }
+
+    fn mode(&mut self, value: Option<&Spanned<String>>) -> Mode {
+        let Some(value) = value else { return Mode::StopMachine };
+        match modes::mode(value.get_ref()) {
+            Ok(mode) => mode,
+            Err((code, detail)) => {
+                self.problems.push(self.text.problem(code, value.span(), detail));
+                Mode::StopMachine
+            }
+        }
+    }
+
+    fn deadline(&mut self, value: Option<&Spanned<i64>>) -> u32 {
+        let Some(value) = value else { return DEADLINE_MS };
+        match u32::try_from(*value.get_ref()) {
+            Ok(ms) if ms > 0 => ms,
+            _ => {
+                self.bad(
+                    value.span(),
+                    format!("{} is not a number of milliseconds from 1 to {}", value.get_ref(), u32::MAX),
+                );
+                DEADLINE_MS
+            }
+        }
+    }
+
+    fn jump(&mut self, value: Option<&Spanned<String>>) -> Jump {
+        let Some(value) = value else { return Jump::Rel32 };
+        match value.get_ref().as_str() {
+            "rel32" => Jump::Rel32,
+            "abs64" => Jump::Abs64,
+            other => {
+                let hint = nearest(other, &["rel32", "abs64"]).unwrap_or_default();
+                self.bad(value.span(), format!("there is no jump {other:?}{hint}; known: rel32, abs64"));
+                Jump::Rel32
+            }
+        }
+    }
+
+    fn kernel(&mut self, k: &schema::Kernel) -> Target {
+        let release = self.checked(k.release.as_ref(), |r| {
+            let ok = manifest::is_plain(r, manifest::RELEASE_MAX) && !r.contains('/');
+            if ok { Ok(()) } else { Err(format!("{r:?} is not a kernel release as `uname -r` prints it")) }
+        });
+        let mut path = |v: &Value<String>, want| v.as_ref().map(|v| self.path(v, want));
+        let (image, headers) = (path(&k.image, Want::File), path(&k.headers, Want::Folder));
+        let (source, config) = (path(&k.source, Want::Folder), path(&k.config, Want::File));
+        let compiler = self.checked(k.compiler.as_ref(), |c| {
+            let programs: Vec<&str> = c.split_ascii_whitespace().collect();
+            let relative = |p: &&str| p.contains('/') && !p.starts_with('/');
+            if programs.is_empty() {
+                return Err("the compiler is empty".to_owned());
+            }
+            if let Some(word) = programs.iter().find(|p| !is_word(p)) {
+                return Err(format!("the compiler has {word:?}, which the shell would not take as one word"));
+            }
+            match programs.iter().find(|p| relative(p)) {
+                Some(p) => Err(format!("the compiler {p:?} is neither a name in PATH nor an absolute path")),
+                None => Ok(()),
+            }
+        });
+        Target { release, image, headers, source, config, compiler }
+    }
+
+    /// They reach the compiler through make and the shell as they are.
+    fn flags(&mut self, values: &[Spanned<String>]) -> Vec<String> {
+        for value in values {
+            let flag = value.get_ref();
+            let mode_of_operation = ["-c", "-S", "-E", "-M", "-MM", "-MD", "-MMD", "-fsyntax-only", "-save-temps"];
+            if !flag.starts_with('-') || flag.len() < 2 || !is_word(flag) {
+                let rule =
+                    "one compiler option that begins with `-` and has no blanks, quotes or characters of the shell";
+                self.bad(value.span(), format!("{flag:?} is not {rule}"));
+            } else if mode_of_operation.contains(&flag.as_str()) || flag.starts_with("-o") {
+                self.bad(
+                    value.span(),
+                    format!("{flag} decides what the compiler writes, which is up to the kernel's build"),
+                );
+            }
+        }
+        values.iter().map(|v| v.get_ref().clone()).collect()
+    }
+
+    fn callbacks(&mut self, c: &schema::Callbacks) -> Callbacks {
+        let mut name = |v: &Value<String>| {
+            self.checked(v.as_ref(), |f| {
+                if manifest::is_identifier(f) { Ok(()) } else { Err(format!("{f:?} is not the name of a C function")) }
+            })
+        };
+        Callbacks {
+            pre_apply: name(&c.pre_apply),
+            post_apply: name(&c.post_apply),
+            pre_revert: name(&c.pre_revert),
+            post_revert: name(&c.post_revert),
+        }
+    }
+
+    fn sign(&mut self, s: &schema::Sign) -> Signer {
+        // A key on a token has no path (scripts/sign-file.c).
+        let token = s.key.get_ref().starts_with("pkcs11:");
+        let key = if token { PathBuf::from(s.key.get_ref()) } else { self.path(&s.key, Want::File) };
+        Signer { key, cert: self.path(&s.certificate, Want::File) }
+    }
+}
+
+/// One word for make and the shell, whatever stands around it.
+fn is_word(s: &str) -> bool {
+    !s.is_empty() && s.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-+=.,/:@".contains(&c))
+}

@@ -1,0 +1,80 @@
+//! The tables and keys of `livepatch.toml`, as serde reads them. Types only: what the values mean is `resolve`.
+//!
+//! Refused: unknown tables and keys, missing keys, values of another type. docs/livepatch.md describes each key.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A value and the bytes of the file it was read from.
+pub(super) type Value<T> = Option<Spanned<T>>;
+
+/// Every table with its keys. Suggestions for a key in the wrong table come from here; a test holds it to the structs.
+pub(super) const TABLES: &[(&str, &[&str])] = &[
+    ("patch", &["name", "version", "description", "patches", "functions", "mode", "deadline-ms", "oneshot", "jump"]),
+    ("kernel", &["release", "image", "headers", "source", "config", "compiler"]),
+    ("build", &["flags"]),
+    ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
+    ("sign", &["key", "certificate"]),
+];
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct File {
+    pub patch: Patch,
+    #[serde(default)]
+    pub kernel: Kernel,
+    #[serde(default)]
+    pub build: Build,
+    #[serde(default)]
+    pub callbacks: Callbacks,
+    pub sign: Option<Sign>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct Patch {
+    pub name: Spanned<String>,
+    pub version: Value<String>,
+    pub description: Value<String>,
+    pub patches: Spanned<Vec<Spanned<String>>>,
+    pub functions: Value<Vec<Spanned<String>>>,
+    pub mode: Value<String>,
+    pub deadline_ms: Value<i64>,
+    pub oneshot: Value<bool>,
+    pub jump: Value<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct Kernel {
+    pub release: Value<String>,
+    pub image: Value<String>,
+    pub headers: Value<String>,
+    pub source: Value<String>,
+    pub config: Value<String>,
+    pub compiler: Value<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct Build {
+    #[serde(default)]
+    pub flags: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct Callbacks {
+    pub pre_apply: Value<String>,
+    pub post_apply: Value<String>,
+    pub pre_revert: Value<String>,
+    pub post_revert: Value<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct Sign {
+    pub key: Spanned<String>,
+    pub certificate: Spanned<String>,
+}

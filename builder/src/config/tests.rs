@@ -1,0 +1,360 @@
+//! livepatch.toml: every key, every rule, and the places errors point at.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::error::Problem;
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Self {
+        let dir = Dir(tempfile::tempdir().unwrap());
+        for name in ["fix.patch", "b.patch", "vmlinuz", "config", "key.pem", "cert.pem"] {
+            fs::write(dir.0.path().join(name), "x").unwrap();
+        }
+        for name in ["headers", "linux"] {
+            fs::create_dir(dir.0.path().join(name)).unwrap();
+        }
+        dir
+    }
+    fn load(&self, text: &str) -> Result<Config> {
+        let path = self.0.path().join("livepatch.toml");
+        fs::write(&path, text).unwrap();
+        load(&path)
+    }
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+    /// Code, `line:column`, detail and excerpt of the only problem.
+    fn problem(&self, text: &str) -> (String, String, String, String) {
+        let problems = self.problems(text);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems.into_iter().next().unwrap()
+    }
+    fn problems(&self, text: &str) -> Vec<(String, String, String, String)> {
+        let e = self.load(text).expect_err(text);
+        let place = |p: &Problem| p.place.object.clone().unwrap();
+        let at = |p: &Problem| place(p).rsplit_once("livepatch.toml:").unwrap().1.to_owned();
+        let parts = |p: &Problem| p.detail.split_once('\n').map(|(s, lines)| (s.to_owned(), lines.to_owned())).unwrap();
+        e.problems.iter().map(|p| (p.code.id.to_owned(), at(p), parts(p).0, parts(p).1)).collect()
+    }
+}
+
+const MINIMAL: &str = "[patch]\nname = \"fix\"\npatches = [\"fix.patch\"]\n";
+
+fn minimal_with(more: &str) -> String {
+    format!("{MINIMAL}{more}\n")
+}
+
+#[test]
+fn minimal_file_gives_the_defaults() {
+    let dir = Dir::new();
+    let c = dir.load(MINIMAL).unwrap();
+    assert_eq!((c.name.as_str(), c.version.as_str(), c.description.as_str()), ("fix", "1", ""));
+    assert_eq!(c.patches, [dir.at("fix.patch")]);
+    assert_eq!((c.mode, c.deadline_ms, c.oneshot, c.jump), (Mode::StopMachine, 10_000, false, Jump::Rel32));
+    assert_eq!(c.kernel, Target::default());
+    assert_eq!(c.callbacks, Callbacks::default());
+    assert!(c.functions.is_none() && c.flags.is_empty() && c.sign.is_none());
+    assert_eq!(c.file, Some(dir.at("livepatch.toml")));
+}
+
+#[test]
+fn every_key_arrives() {
+    let dir = Dir::new();
+    let c = dir
+        .load(
+            r#"
+[patch]
+name = "fix_2"
+version = "2.1-rc1"
+description = "It's \"quoted\"? ä"
+patches = ["b.patch", "fix.patch"]
+functions = ["one", "fs/proc/cmdline.o:two.isra.0"]
+mode = "stop-machine"
+deadline-ms = 250
+oneshot = true
+jump = "abs64"
+[kernel]
+release = "6.1.0-53-cloud-amd64"
+image = "vmlinuz"
+headers = "headers"
+source = "linux"
+config = "./config"
+compiler = "ccache gcc-12"
+[build]
+flags = ["-DX=1", "-Wno-error"]
+[callbacks]
+pre-apply = "a"
+post-apply = "_b1"
+[sign]
+key = "key.pem"
+certificate = "cert.pem"
+"#,
+        )
+        .unwrap();
+    assert_eq!((c.name.as_str(), c.version.as_str()), ("fix_2", "2.1-rc1"));
+    assert_eq!(c.description, "It's \"quoted\"? ä");
+    assert_eq!(c.patches, [dir.at("b.patch"), dir.at("fix.patch")], "the order stays");
+    assert_eq!(c.functions.unwrap(), ["one", "fs/proc/cmdline.o:two.isra.0"]);
+    assert_eq!((c.deadline_ms, c.oneshot, c.jump), (250, true, Jump::Abs64));
+    let target = Target {
+        release: Some("6.1.0-53-cloud-amd64".into()),
+        image: Some(dir.at("vmlinuz")),
+        headers: Some(dir.at("headers")),
+        source: Some(dir.at("linux")),
+        config: Some(dir.at("./config")),
+        compiler: Some("ccache gcc-12".into()),
+    };
+    assert_eq!(c.kernel, target);
+    assert_eq!(c.flags, ["-DX=1", "-Wno-error"]);
+    let callbacks = Callbacks { pre_apply: Some("a".into()), post_apply: Some("_b1".into()), ..Callbacks::default() };
+    assert_eq!(c.callbacks, callbacks);
+    let sign = c.sign.unwrap();
+    assert_eq!((sign.key, sign.cert), (dir.at("key.pem"), dir.at("cert.pem")));
+}
+
+#[test]
+fn key_on_a_token_is_no_path() {
+    let dir = Dir::new();
+    let text = minimal_with("[sign]\nkey = \"pkcs11:token=x\"\ncertificate = \"cert.pem\"");
+    assert_eq!(dir.load(&text).unwrap().sign.unwrap().key, Path::new("pkcs11:token=x"));
+}
+
+#[test]
+fn unknown_key_shows_line_column_mark_and_what_was_meant() {
+    let dir = Dir::new();
+    let (code, at, detail, excerpt) = dir.problem(&minimal_with("  deadlin-ms = 5"));
+    assert_eq!((code.as_str(), at.as_str()), ("LP6002", "4:3"));
+    assert!(detail.starts_with("there is no key `deadlin-ms` here, did you mean `deadline-ms`?"), "{detail}");
+    assert_eq!(excerpt, "  |\n4 |   deadlin-ms = 5\n  |   ^^^^^^^^^^");
+}
+
+#[test]
+fn suggestions() {
+    let dir = Dir::new();
+    for (line, meant) in [
+        ("deadline_ms = 5", ", did you mean `deadline-ms`?"),
+        ("Versoin = \"1\"", ", did you mean `version`?"),
+        ("patch = \"fix.patch\"", ", did you mean `patches`?"),
+        ("release = \"6.1\"", ", it belongs in [kernel]"),
+        ("flags = []", ", it belongs in [build]"),
+        ("nonsense = 1", "there is no key `nonsense` here; known: name, version,"),
+        ("[kernal]", ", did you mean `kernel`?"),
+    ] {
+        let (code, _, detail, _) = dir.problem(&minimal_with(line));
+        assert!(detail.contains(meant), "{line}: {detail}");
+        assert_eq!(code, "LP6002");
+    }
+}
+
+#[test]
+fn wrong_types_missing_keys_and_bad_syntax() {
+    let dir = Dir::new();
+    let none = "[patch]\nname = \"x\"\n";
+    for (text, code, at, part) in [
+        (minimal_with("deadline-ms = \"5\""), "LP6003", "4:15", "expected an integer"),
+        (minimal_with("oneshot = 1"), "LP6003", "4:11", "expected a boolean"),
+        (minimal_with("functions = [\"a\", 2]"), "LP6003", "4:19", "expected a string"),
+        (minimal_with("[kernel]\nimage = [1]"), "LP6003", "5:9", "expected a string"),
+        (minimal_with("[sign]\nkey = \"key.pem\""), "LP6004", "4:1", "`certificate`"),
+        (none.to_owned(), "LP6004", "1:1", "`patches`"),
+        (String::new(), "LP6004", "1:1", "`patch`"),
+        ("patch = 1\n".to_owned(), "LP6003", "1:9", "expected a table"),
+        (minimal_with("functions = [\"a\""), "LP6001", "4:17", "unclosed array"),
+        (minimal_with("version = \"1"), "LP6001", "4:13", "invalid basic string"),
+        (minimal_with("name = \"again\""), "LP6001", "4:1", "duplicate key"),
+    ] {
+        let (c, a, detail, excerpt) = dir.problem(&text);
+        assert_eq!((c.as_str(), a.as_str()), (code, at), "{text}\n{detail}");
+        assert!(detail.contains(part), "{detail}");
+        assert!(excerpt.contains('^'), "{excerpt}");
+    }
+}
+
+#[test]
+fn bad_values() {
+    let dir = Dir::new();
+    let patch = |line: &str| format!("[patch]\n{line}\n");
+    for (text, code, at, part) in [
+        (patch("name = \"Fix\"\npatches = [\"fix.patch\"]"), "LP6005", "2:8", "[a-z][a-z0-9_]*"),
+        (patch("name = \"fix\"\npatches = []"), "LP6005", "3:11", "no patch"),
+        (patch("name = \"fix\"\npatches = [\"no.patch\"]"), "LP6006", "3:12", "no.patch"),
+        (patch("name = \"fix\"\npatches = [\"linux\"]"), "LP6006", "3:12", "a folder"),
+        (patch("name = \"fix\"\npatches = [\"\"]"), "LP6005", "3:12", "empty"),
+        (patch("name = \"fix\"\npatches = [\"fix.patch\", \"fix.patch\"]"), "LP6005", "3:25", "twice"),
+        (minimal_with("version = \"\""), "LP6005", "4:11", "version"),
+        (minimal_with("version = \"a b\""), "LP6005", "4:11", "version"),
+        (minimal_with("version = \"1\\\"); evil(\\\"\""), "LP6005", "4:11", "version"),
+        (minimal_with("description = \"a\\nb\""), "LP6005", "4:15", "one line"),
+        (minimal_with("functions = []"), "LP6005", "4:13", "no function"),
+        (minimal_with("functions = [\"f\", \"f\"]"), "LP6005", "4:19", "twice"),
+        (minimal_with("functions = [\"f()\"]"), "LP6005", "4:14", "neither"),
+        (minimal_with("functions = [\"a.c:f\"]"), "LP6005", "4:14", "neither"),
+        (minimal_with("functions = [\"../a.o:f\"]"), "LP6005", "4:14", "neither"),
+        (minimal_with("deadline-ms = 0"), "LP6005", "4:15", "milliseconds"),
+        (minimal_with("deadline-ms = -1"), "LP6005", "4:15", "milliseconds"),
+        (minimal_with("deadline-ms = 4294967296"), "LP6005", "4:15", "milliseconds"),
+        (minimal_with("jump = \"rel23\""), "LP6005", "4:8", "did you mean `rel32`?"),
+        (minimal_with("mode = \"stopmachine\""), "LP6005", "4:8", "did you mean `stop-machine`?"),
+        (minimal_with("mode = \"drain\""), "LP6007", "4:8", "this version has: stop-machine"),
+        (minimal_with("mode = \"transition\""), "LP6007", "4:8", "this version has: stop-machine"),
+        (minimal_with("[kernel]\nrelease = \"../6.1\""), "LP6005", "5:11", "release"),
+        (minimal_with("[kernel]\nimage = \"headers\""), "LP6006", "5:9", "a folder"),
+        (minimal_with("[kernel]\nsource = \"config\""), "LP6006", "5:10", "not a folder"),
+        (minimal_with("[kernel]\nheaders = \"gone\""), "LP6006", "5:11", "gone"),
+        (minimal_with("[kernel]\nconfig = \"gone\""), "LP6006", "5:10", "gone"),
+        (minimal_with("[kernel]\ncompiler = \"\""), "LP6005", "5:12", "empty"),
+        (minimal_with("[kernel]\ncompiler = \"bin/gcc\""), "LP6005", "5:12", "absolute"),
+        (minimal_with("[kernel]\ncompiler = \"gcc;reboot\""), "LP6005", "5:12", "one word"),
+        (minimal_with("[build]\nflags = [\"-O2\", \"O3\"]"), "LP6005", "5:17", "begins with"),
+        (minimal_with("[build]\nflags = [\"-DA=$(x)\"]"), "LP6005", "5:10", "shell"),
+        (minimal_with("[build]\nflags = [\"-DA -DB\"]"), "LP6005", "5:10", "blanks"),
+        (minimal_with("[build]\nflags = [\"-c\"]"), "LP6005", "5:10", "kernel's build"),
+        (minimal_with("[build]\nflags = [\"-o/tmp/x\"]"), "LP6005", "5:10", "kernel's build"),
+        (minimal_with("[callbacks]\npre-apply = \"a-b\""), "LP6005", "5:13", "C function"),
+        (minimal_with("[callbacks]\npre-apply = \"\""), "LP6005", "5:13", "C function"),
+        (minimal_with("oneshot = true\n[callbacks]\npost-revert = \"f\""), "LP6005", "6:15", "never called"),
+        (minimal_with("[sign]\nkey = \"no.pem\"\ncertificate = \"cert.pem\""), "LP6006", "5:7", "no.pem"),
+    ] {
+        let (c, a, detail, _) = dir.problem(&text);
+        assert_eq!((c.as_str(), a.as_str()), (code, at), "{text}\n{detail}");
+        assert!(detail.contains(part), "{text}\n{detail}");
+    }
+}
+
+#[test]
+fn all_bad_values_are_reported_at_once() {
+    let dir = Dir::new();
+    let problems = dir.problems("[patch]\nname = \"9\"\npatches = [\"gone\"]\nmode = \"drain\"\n");
+    let codes: Vec<&str> = problems.iter().map(|p| p.0.as_str()).collect();
+    assert_eq!(codes, ["LP6005", "LP6006", "LP6007"]);
+}
+
+#[test]
+fn mode_of_a_later_version_is_refused_not_broken() {
+    let e = Dir::new().load(&minimal_with("mode = \"drain\"")).unwrap_err();
+    assert_eq!(e.exit_code(), 4);
+    assert_eq!(Dir::new().load("[patch]").unwrap_err().exit_code(), 1);
+}
+
+#[test]
+fn marks_stand_under_what_they_mean() {
+    let dir = Dir::new();
+    let (_, at, _, excerpt) = dir.problem(&minimal_with("description = \"ä\"\t\nversion = \"ö ö\""));
+    assert_eq!(at, "5:11");
+    assert_eq!(excerpt, "  |\n5 | version = \"ö ö\"\n  |           ^^^^^");
+    // CRLF, a long line, an escape sequence.
+    let (_, at, _, excerpt) = dir.problem("[patch]\r\nname = \"x\"\r\npatches = [\"gone\"]\r\n");
+    assert_eq!((at.as_str(), excerpt.as_str()), ("3:12", "  |\n3 | patches = [\"gone\"]\n  |            ^^^^^^"));
+    let long = format!("functions = [{}\"f\"]", "\"f\",".repeat(100));
+    let (_, _, _, excerpt) = dir.problems(&minimal_with(&long)).pop().unwrap();
+    let lines: Vec<&str> = excerpt.lines().collect();
+    let mark = lines[2].find('^').unwrap();
+    assert_eq!(&lines[1][mark..mark + 3], "\"f\"");
+    assert!(lines[1].len() < 140, "{excerpt}");
+    let (_, _, _, excerpt) = dir.problem(&minimal_with("nonsense = 1 # \u{1b}[2J"));
+    assert!(!excerpt.contains('\u{1b}'));
+}
+
+#[test]
+fn what_is_no_text_or_not_there() {
+    let dir = Dir::new();
+    assert_eq!(load(&dir.at("none.toml")).unwrap_err().problems[0].code.id, "LP1001");
+    fs::write(dir.at("bad.toml"), b"[patch]\n\xff").unwrap();
+    let e = load(&dir.at("bad.toml")).unwrap_err();
+    assert_eq!(e.problems[0].code.id, "LP6001");
+    assert!(e.problems[0].place.object.as_ref().unwrap().ends_with("bad.toml:2:1"), "{e}");
+}
+
+#[test]
+fn excerpt_follows_the_message() {
+    let e = Dir::new().load(&minimal_with("oneshit = true")).unwrap_err().to_string();
+    assert!(e.contains("livepatch.toml:4:1: there is no key `oneshit` here, did you mean `oneshot`?"), "{e}");
+    assert!(e.ends_with("\n  |\n4 | oneshit = true\n  | ^^^^^^^"), "{e}");
+}
+
+#[test]
+fn tables_for_suggestions_are_those_serde_knows() {
+    let dir = Dir::new();
+    let known = |text: &str| -> Vec<String> {
+        let (_, _, detail, _) = dir.problem(text);
+        let list = detail.split_once("known: ").unwrap().1.split(", ");
+        list.map(str::to_owned).collect()
+    };
+    let tables: Vec<&str> = schema::TABLES.iter().map(|(t, _)| *t).collect();
+    assert_eq!(known("zzzzzzzzzzzz = 1"), tables);
+    for (table, keys) in schema::TABLES {
+        assert_eq!(known(&format!("[{table}]\nzzzzzzzzzzzz = 1")), *keys, "[{table}]");
+    }
+}
+
+#[test]
+fn patch_files_alone() {
+    let dir = Dir::new();
+    let c = Config::default_for(&[dir.at("b.patch"), dir.at("fix.patch")]).unwrap();
+    assert_eq!(c.name, "b");
+    assert_eq!(c.patches, [dir.at("b.patch"), dir.at("fix.patch")]);
+    assert!(c.file.is_none());
+    let e = Config::default_for(&[dir.at("gone.patch"), dir.at("linux")]).unwrap_err();
+    assert_eq!(e.problems.iter().map(|p| p.code.id).collect::<Vec<_>>(), ["LP6006", "LP6006"]);
+    assert_eq!(Config::default_for(&[]).unwrap_err().problems[0].code.id, "LP6004");
+}
+
+#[test]
+fn name_of_a_patch_file() {
+    for (file, name) in [
+        ("fix.patch", "fix"),
+        ("/a/b.c/0001-net-Fix-a--leak.patch", "net_fix_a_leak"),
+        ("CVE-2024-1086.diff", "cve_2024_1086"),
+        ("fix", "fix"),
+        ("fix.v2.patch", "fix_v2"),
+        ("fix-.patch", "fix"),
+        ("ünder.patch", "nder"),
+        ("0001.patch", "livepatch"),
+        (".patch", "livepatch"),
+        ("", "livepatch"),
+    ] {
+        assert_eq!(name_from_patch(Path::new(file)), name, "{file}");
+    }
+    let long = name_from_patch(Path::new(&format!("{}-x.patch", "a".repeat(47))));
+    assert_eq!(long, "a".repeat(47));
+    for file in ["a__-_b", "Z9", "x".repeat(300).as_str()] {
+        crate::manifest::check_name(&name_from_patch(Path::new(file)), "").unwrap();
+    }
+}
+
+#[test]
+fn expected_changes() {
+    let changed = [("a.o", "f"), ("b.o", "f"), ("b.o", "g.isra.0"), ("b.o", "h")];
+    let found = |expected: &[&str]| -> Vec<String> {
+        check_expected(expected, &changed).iter().map(|p| format!("{} {}", p.code.id, p.place)).collect()
+    };
+    assert!(found(&["f", "g", "h"]).is_empty());
+    assert!(found(&["a.o:f", "b.o:f", "b.o:g.isra.0", "h"]).is_empty());
+    assert_eq!(found(&["a.o:f", "g", "h"]), ["LP6008 b.o: f"]);
+    assert_eq!(found(&["f", "g", "h", "k"]), ["LP6009 k"]);
+    assert_eq!(found(&["f", "g", "h", "a.o:h"]), ["LP6009 a.o: h"]);
+    assert_eq!(found(&["f", "g.isra.1", "h"]), ["LP6008 b.o: g.isra.0", "LP6009 g.isra.1"]);
+    assert_eq!(found(&[]).len(), 4);
+    assert!(check_expected(&["f"], &[] as &[(&str, &str)]).iter().all(|p| p.code.id == "LP6009"));
+}
+
+/// The files that come with lpbuild.
+#[test]
+fn examples_load() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut seen = 0;
+    for folder in ["examples", "tests/bench"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let file = entry.unwrap().path().join("livepatch.toml");
+            if file.exists() {
+                load(&file).unwrap_or_else(|e| panic!("{e}"));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2);
+}
