@@ -1,3 +1,4 @@
 //! From a source change to the objects the analysis compares.
 
 pub mod objtool;
+pub mod patch;

@@ -6,6 +6,7 @@
 //! LP12xx broken input: kernel image     LP30xx refused: does not bind to the kernel image
 //! LP40xx pack                           LP50xx refused by the runtime in the kernel
 //! LP60xx livepatch.toml                 LP51xx refused by load, unload, status, inspect
+//! LP61xx source patches
 //! ```
 
 mod bind;
@@ -13,6 +14,7 @@ mod config;
 mod input;
 mod kernel;
 mod pack;
+mod patchfile;
 mod refused;
 mod runtime;
 mod target;
@@ -52,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Code> {
         runtime::CODES,
         target::CODES,
         config::CODES,
+        patchfile::CODES,
     ]
     .into_iter()
     .flatten()

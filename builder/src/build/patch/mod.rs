@@ -1,0 +1,291 @@
+//! Source patches and a source folder -> [`SourceChange`]: old and new contents of every file the patches touch.
+//!
+//! Patches are unified diffs (`-p1`), applied in order in memory: the source is only read. Lines may have moved, which is
+//! noted; every line of context must match. Refused: what does not apply (LP6102, LP6103), removed (LP6104) and renamed
+//! files (LP6105), modes and links (LP6106), binary parts (LP6107), paths that lead outside (LP6108).
+
+mod parse;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use similar::{Algorithm, DiffOp, capture_diff_slices};
+
+use crate::error::{Error, Place, Problem, Result};
+use parse::FilePatch;
+
+/// What patches make of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceChange {
+    /// By path relative to the source. Files that are the same after all patches are not listed.
+    pub files: BTreeMap<String, FileChange>,
+    /// Hunks that were found at another line than their header says, in the order they were applied.
+    pub moved: Vec<Moved>,
+}
+
+/// One file in both versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// Path relative to the source.
+    pub path: String,
+    /// Content in the source; nothing for an added file.
+    pub old: Option<Vec<u8>>,
+    /// Content with all patches applied; nothing for a removed file (which [`apply`] refuses).
+    pub new: Option<Vec<u8>>,
+    /// What differs, in order, by a comparison of the two contents.
+    pub ranges: Vec<LineRange>,
+}
+
+/// Lines that differ. Starts are line numbers from 1; with a length of 0 the lines stand in front of that line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineRange {
+    /// First line in the old content.
+    pub old_start: usize,
+    /// Number of lines in the old content.
+    pub old_len: usize,
+    /// First line in the new content.
+    pub new_start: usize,
+    /// Number of lines in the new content.
+    pub new_len: usize,
+}
+
+/// A hunk that was applied at another line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The patch.
+    pub patch: PathBuf,
+    /// The file.
+    pub path: String,
+    /// The header of the hunk.
+    pub hunk: String,
+    /// Lines it was moved by.
+    pub offset: isize,
+    /// Places in which it fits; the nearest was taken.
+    pub places: usize,
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { patch, path, hunk, offset, places } = self;
+        write!(f, "{}: {path}: {hunk} applies {offset:+} lines away", patch.display())?;
+        if *places > 1 { write!(f, ", the nearest of {places} places where it fits") } else { Ok(()) }
+    }
+}
+
+impl FileChange {
+    /// A file with its contents; finds the ranges.
+    pub fn new(path: impl Into<String>, old: Option<Vec<u8>>, new: Option<Vec<u8>>) -> Self {
+        let ranges = ranges(&split(old.as_deref().unwrap_or_default()), &split(new.as_deref().unwrap_or_default()));
+        Self { path: path.into(), old, new, ranges }
+    }
+}
+
+impl SourceChange {
+    /// A change made of contents: path, old content, new content. Files that are the same are left out.
+    pub fn from_contents(files: impl IntoIterator<Item = (String, Option<Vec<u8>>, Option<Vec<u8>>)>) -> Self {
+        let differing = files.into_iter().filter(|(_, old, new)| old != new);
+        let files = differing.map(|(path, old, new)| (path.clone(), FileChange::new(path, old, new))).collect();
+        Self { files, moved: Vec::new() }
+    }
+
+    /// SHA-256 over all paths and contents, old and new, in lower-case hex.
+    pub fn digest(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        let mut part = |tag: u8, bytes: &[u8]| {
+            hash.update([tag]);
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for file in self.files.values() {
+            part(0, file.path.as_bytes());
+            for (tag, content) in [(1, &file.old), (2, &file.new)] {
+                if let Some(content) = content {
+                    part(tag, content);
+                }
+            }
+        }
+        crate::manifest::to_hex(&hash.finalize())
+    }
+}
+
+/// Applies `patches` in order to the files below `source`, which is only read.
+pub fn apply(source: &Path, patches: &[PathBuf]) -> Result<SourceChange> {
+    let mut state = State { source, files: BTreeMap::new(), moved: Vec::new() };
+    for patch in patches {
+        let io = |e| Error::new("LP1001", Place::object(patch.display().to_string()), format!("read: {e}"));
+        let text = std::fs::read(patch).map_err(io)?;
+        let files = parse::parse(&text).map_err(|c| {
+            let at = format!("line {} of {}: {}", c.line, patch.display(), c.what);
+            Error::new(c.code, c.path.map(Place::object).unwrap_or_default(), at)
+        })?;
+        state.apply(patch, &files)?;
+    }
+    let contents = state.files.into_iter().map(|(path, (old, new))| (path, old, new));
+    Ok(SourceChange { moved: state.moved, ..SourceChange::from_contents(contents) })
+}
+
+/// Old and present content of one file.
+type Contents = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+struct State<'s> {
+    source: &'s Path,
+    files: BTreeMap<String, Contents>,
+    moved: Vec<Moved>,
+}
+
+impl State<'_> {
+    /// One patch file. All hunks that do not fit are reported, then the patch counts as not applied.
+    fn apply(&mut self, patch: &Path, files: &[FilePatch]) -> Result<()> {
+        let mut problems = Vec::new();
+        let mut reverse = true;
+        for file in files {
+            let path = self.choose(file)?;
+            let Some((_, content)) = self.files.get(&path) else { continue };
+            let present = content.clone();
+            let bytes = present.as_deref().unwrap_or_default();
+            let lines = split(bytes);
+            reverse &= applied_already(file, present.as_deref());
+            let place = Place::object(&path);
+            if file.added && present.is_some() {
+                let what = format!("{} adds this file, but it exists", patch.display());
+                problems.push(Problem::new("LP6102", place, what));
+                continue;
+            }
+            if !file.added && present.is_none() {
+                let what = format!("{} changes this file, but the source does not have it", patch.display());
+                problems.push(Problem::new("LP6102", place, what));
+                continue;
+            }
+            match self.hunks(patch, &path, file, &lines) {
+                Ok(new) => {
+                    if let Some(entry) = self.files.get_mut(&path) {
+                        entry.1 = Some(new);
+                    }
+                }
+                Err(found) => problems.extend(found),
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        if reverse {
+            let place = problems.first().map(|p| p.place.clone()).unwrap_or_default();
+            let what = format!("{} does not apply, but it can be taken back", patch.display());
+            return Err(Error::new("LP6103", place, what));
+        }
+        Err(Error { problems })
+    }
+
+    /// The new content.
+    fn hunks(&mut self, patch: &Path, path: &str, file: &FilePatch, lines: &[&[u8]]) -> Result<Vec<u8>, Vec<Problem>> {
+        let (mut out, mut done, mut shift) = (Vec::new(), 0, 0);
+        let (mut moved, mut problems) = (Vec::new(), Vec::new());
+        for (index, hunk) in file.hunks.iter().enumerate() {
+            let Some(fit) = place::find(lines, hunk, done, shift) else {
+                let already = place::find(lines, &hunk.reversed(), 0, shift).is_some();
+                let what = format!(
+                    "{}, line {}: hunk {} ({}){}: {}",
+                    patch.display(),
+                    hunk.at,
+                    index + 1,
+                    hunk.header,
+                    if already { " seems to be applied already" } else { "" },
+                    place::explain(lines, hunk, shift)
+                );
+                problems.push(Problem::new("LP6102", Place::object(path), what));
+                continue;
+            };
+            shift = shift.saturating_add(fit.offset);
+            if shift != 0 {
+                let (patch, path, hunk) = (patch.to_owned(), path.to_owned(), hunk.header.clone());
+                moved.push(Moved { patch, path, hunk, offset: shift, places: fit.places });
+            }
+            for line in lines[done..fit.at].iter().copied().chain(hunk.new_lines()) {
+                out.extend_from_slice(line);
+            }
+            done = fit.at + hunk.old_lines().len();
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        lines[done..].iter().for_each(|l| out.extend_from_slice(l));
+        self.moved.extend(moved);
+        Ok(out)
+    }
+
+    /// The name of a patched file that exists, read if it is not yet known.
+    fn choose(&mut self, file: &FilePatch) -> Result<String> {
+        for path in &file.paths {
+            if !self.files.contains_key(path) {
+                let content = read(self.source, path)?;
+                self.files.insert(path.clone(), (content.clone(), content));
+            }
+            if self.files[path].1.is_some() {
+                return Ok(path.clone());
+            }
+        }
+        Ok(file.paths.first().cloned().unwrap_or_default())
+    }
+}
+
+/// Would taking the patch back give a file it applies to?
+fn applied_already(file: &FilePatch, present: Option<&[u8]>) -> bool {
+    let Some(present) = present else { return false };
+    let lines = split(present);
+    if file.added {
+        let new = file.hunks.first().map(|h| h.new_lines()).unwrap_or_default();
+        return new == lines;
+    }
+    let (mut done, mut shift) = (0, 0);
+    let mut grown = 0_isize;
+    file.hunks.iter().all(|hunk| {
+        // The header's numbers are those of the old side.
+        let reversed = hunk.reversed();
+        let Some(fit) = place::find(&lines, &reversed, done, shift + grown) else { return false };
+        shift += fit.offset;
+        grown += hunk.new_lines().len() as isize - hunk.old_lines().len() as isize;
+        done = fit.at + reversed.old_lines().len();
+        true
+    })
+}
+
+/// The content of a file of the source, if there is one; links are refused.
+fn read(source: &Path, path: &str) -> Result<Option<Vec<u8>>> {
+    let full = source.join(path);
+    let broken = |e: std::io::Error| Error::new("LP1001", Place::object(path), format!("read {}: {e}", full.display()));
+    match full.symlink_metadata() {
+        Ok(m) if m.is_symlink() => {
+            Err(Error::new("LP6106", Place::object(path), "it is a symbolic link in the source"))
+        }
+        Ok(_) => std::fs::read(&full).map(Some).map_err(broken),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(broken(e)),
+    }
+}
+
+/// Lines with their ends.
+fn split(content: &[u8]) -> Vec<&[u8]> {
+    content.split_inclusive(|b| *b == b'\n').collect()
+}
+
+fn ranges(old: &[&[u8]], new: &[&[u8]]) -> Vec<LineRange> {
+    // What both ends share needs no search.
+    let front = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let rest = old.len().min(new.len()) - front;
+    let back = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+    let ops = capture_diff_slices(Algorithm::Myers, &old[front..old.len() - back], &new[front..new.len() - back]);
+    let changed = ops.into_iter().filter(|op| !matches!(op, DiffOp::Equal { .. }));
+    changed
+        .map(|op| LineRange {
+            old_start: front + op.old_range().start + 1,
+            old_len: op.old_range().len(),
+            new_start: front + op.new_range().start + 1,
+            new_len: op.new_range().len(),
+        })
+        .collect()
+}
