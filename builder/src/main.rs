@@ -20,6 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(cli::init::InitArgs),
     Diff(cli::diff::DiffArgs),
     /// Make a kernel module of a patch folder; --kernel binds a symbolic one first.
     Pack(lpbuild::pack::PackArgs),
@@ -52,6 +53,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     let out = &mut std::io::stdout();
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
+        Command::Init(args) => cli::init::run(args, &host),
         Command::Diff(args) => cli::diff::run(args),
         Command::Pack(args) => cli::pack::run(args),
         Command::Load(args) => args.run(&host, out).map(done),

@@ -51,7 +51,7 @@ pub struct PatchArgs {
 }
 
 /// A bad name is a usage error: exit 2.
-fn patch_name(name: &str) -> std::result::Result<String, String> {
+pub fn patch_name(name: &str) -> std::result::Result<String, String> {
     match check_name(name, "--name") {
         Ok(()) => Ok(name.to_owned()),
         Err(e) => Err(e.problems.iter().map(|p| p.detail.as_str()).collect()),

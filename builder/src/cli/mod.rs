@@ -2,6 +2,7 @@
 
 pub mod diff;
 pub mod folder;
+pub mod init;
 pub mod pack;
 pub mod sources;
 

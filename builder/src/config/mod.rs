@@ -7,6 +7,7 @@ mod expected;
 mod modes;
 mod resolve;
 mod schema;
+mod template;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -18,6 +19,7 @@ use crate::manifest::{Jump, Mode, NAME_MAX};
 use crate::pack::Signer;
 
 pub use expected::check_expected;
+pub use template::Template;
 
 /// Milliseconds after which applying or reverting gives up, when nothing else is said.
 pub const DEADLINE_MS: u32 = 10_000;

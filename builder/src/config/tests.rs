@@ -358,3 +358,76 @@ fn examples_load() {
     }
     assert!(seen >= 2);
 }
+
+/// What `lpbuild init` writes, in the folder of a `Dir`.
+fn template(dir: &Dir, name: Option<&str>, patches: &[&str]) -> String {
+    let patches = patches.iter().map(|p| dir.at(p)).collect();
+    let template = Template { name: name.map(str::to_owned), release: "6.1.0-53-cloud-amd64".into(), patches };
+    template.text(dir.0.path()).unwrap()
+}
+
+#[test]
+fn the_template_loads_as_it_is() {
+    let dir = Dir::new();
+    let c = dir.load(&template(&dir, None, &["b.patch", "fix.patch"])).unwrap();
+    assert_eq!(c.name, "b");
+    assert_eq!(c.patches, [dir.at("b.patch"), dir.at("fix.patch")]);
+    assert_eq!(c.kernel.release.as_deref(), Some("6.1.0-53-cloud-amd64"));
+    let c = dir.load(&template(&dir, Some("other"), &[])).unwrap();
+    assert_eq!((c.name.as_str(), c.patches.as_slice()), ("other", [dir.at("fix.patch")].as_slice()));
+    assert!(template(&dir, None, &["b.patch"]).contains("patches = [\"b.patch\"]\n"), "relative to the folder");
+}
+
+#[test]
+fn every_key_of_the_template_can_be_uncommented() {
+    let dir = Dir::new();
+    let uncommented = |text: &str| -> String {
+        let line = |l: &str| match l.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') && !key.is_empty() => format!("{key}\n"),
+            _ => format!("{l}\n"),
+        };
+        text.lines().map(line).collect()
+    };
+    // What is at home in /boot and /lib is looked for below the folder of the test.
+    let text = uncommented(&template(&dir, None, &[])).replace("\"/", "\"./");
+    for folder in ["boot", "lib/modules/6.1.0-53-cloud-amd64/build", "usr/src/linux"] {
+        fs::create_dir_all(dir.at(folder)).unwrap();
+    }
+    for file in ["vmlinuz", "config"] {
+        fs::write(dir.at(&format!("boot/{file}-6.1.0-53-cloud-amd64")), "x").unwrap();
+    }
+    for file in ["signing_key.pem", "signing_key.x509"] {
+        fs::write(dir.at(file), "x").unwrap();
+    }
+    let c = dir.load(&text).unwrap();
+    assert!(c.kernel.config.is_some() && c.sign.is_some() && c.callbacks.post_revert.is_some());
+    // Each of them alone as well, and with its default unless it is an example.
+    let template = template(&dir, None, &[]).replace("\"/", "\"./");
+    for line in template.lines().filter(|l| l.starts_with('#') && !l.starts_with("# ") && !l.starts_with("#[")) {
+        let one = template.replace(line, &line[1..]);
+        let needs_table = line.starts_with("#key") || line.starts_with("#certificate");
+        assert_eq!(dir.load(&one).is_ok(), !needs_table, "{line}");
+    }
+    // None is forgotten, and each has its explanation above it.
+    let text: Vec<&str> = text.lines().collect();
+    for (table, keys) in schema::TABLES {
+        let start = text.iter().position(|l| *l == format!("[{table}]")).expect(table);
+        for key in *keys {
+            let at = text[start..].iter().position(|l| l.starts_with(&format!("{key} = "))).expect(key);
+            assert!(*table == "sign" || text[start + at - 1].starts_with("# "), "{key} is not explained");
+        }
+    }
+}
+
+#[test]
+fn commented_values_of_the_template_are_the_defaults() {
+    let dir = Dir::new();
+    let template = template(&dir, None, &[]);
+    for line in
+        ["#mode = \"stop-machine\"", "#deadline-ms = 10000", "#oneshot = false", "#jump = \"rel32\"", "#flags = []"]
+    {
+        assert!(template.contains(&format!("\n{line}\n")), "{line}");
+    }
+    let defaults = dir.load(MINIMAL).unwrap();
+    assert_eq!((defaults.mode, defaults.deadline_ms, defaults.jump), (Mode::StopMachine, 10_000, Jump::Rel32));
+}
