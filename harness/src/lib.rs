@@ -1,4 +1,4 @@
-//! Stock kernels from the archive, prepared trees, initramfs and QEMU runs.
+//! Stock kernels from the archive, prepared trees, and QEMU runs of test cases (`lpbuild::trial` is what boots).
 //!
 //! ```text
 //! versions.toml -> kernels::Kernel   image, headers and sources of one stock kernel, cached outside the checkout
@@ -15,9 +15,7 @@ pub mod archive;
 pub mod cache;
 pub mod change;
 pub mod cmd;
-pub mod console;
 pub mod guest;
-pub mod initramfs;
 pub mod kernels;
 pub mod module;
 pub mod packages;

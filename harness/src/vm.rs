@@ -5,30 +5,25 @@
 //! let kernel = harness::kernels::Kernel::ensure("6.1")?;
 //! let run = harness::vm::Vm::new("version", &kernel).case("result version $(uname -r)").run()?;
 //! run.require_pass()?;
-//! assert_eq!(run.transcript.result("version")?, kernel.release);
+//! assert_eq!(run.result("version")?, kernel.release);
 //! # Ok(()) }
 //! ```
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lpbuild::trial::console::{Transcript, Verdict};
+use lpbuild::trial::initramfs::Initramfs;
+use lpbuild::trial::programs::Programs;
+use lpbuild::trial::qemu::{Accel, Machine, Source, Watch};
 
-use crate::console::{Lines, Transcript, Verdict};
-use crate::initramfs::Initramfs;
 use crate::kernels::Kernel;
 use crate::{cache, cmd, guest, workspace_root};
 
 /// Guests that run at one time on this host, all test processes together.
 const SLOTS: usize = 2;
-/// How long the output is followed after a fault, for the trace that comes with it.
-const AFTER_FAULT: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(20);
-const BUSYBOX: &str = "/bin/busybox";
-
 /// Shell functions every case can use; `set -e` makes any failing command the end of the case.
 const PREAMBLE: &str = r#"set -eu
 fail() { echo "$*" > /run/reason; echo "case: FAIL $*"; exit 1; }
@@ -97,9 +92,18 @@ impl Run {
         self.transcript.kernel.iter().any(|l| l.contains(text))
     }
 
+    /// What the case printed as `RESULT KEY=value`; the last one when it did so more than once.
+    pub fn result(&self, key: &str) -> Result<&str> {
+        let results = || self.transcript.case.iter().filter_map(|l| l.trim().strip_prefix("RESULT ")?.split_once('='));
+        match results().rfind(|(k, _)| k.trim() == key) {
+            Some((_, value)) => Ok(value.trim()),
+            None => bail!("the case printed no `RESULT {key}=...`; it printed {:?}", results().collect::<Vec<_>>()),
+        }
+    }
+
     /// A result of the case as a number.
     pub fn number(&self, key: &str) -> Result<f64> {
-        let value = self.transcript.result(key)?;
+        let value = self.result(key)?;
         value.parse().with_context(|| format!("RESULT {key}={value} is not a number"))
     }
 }
@@ -210,33 +214,31 @@ impl Vm {
         let dir = workspace_root().join("target/vm").join(&self.name);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let _named = cache::lock(&dir)?;
-        let initramfs = dir.join("initramfs.cpio");
-        fs::write(&initramfs, self.initramfs()?).with_context(|| format!("write {}", initramfs.display()))?;
+        let initramfs = self.initramfs()?;
         let _slot = cache::slot("vm", SLOTS)?;
-        let (kernel, case) = (dir.join("kernel.raw"), dir.join("case.raw"));
-        for file in [&kernel, &case] {
-            File::create(file).with_context(|| format!("create {}", file.display()))?;
-        }
-        let mut qemu = self.qemu(&initramfs, &kernel, &case);
-        let errors = File::create(dir.join("qemu.log"))?;
-        qemu.stdout(Stdio::null()).stderr(errors);
-        let started = Instant::now();
-        let child = qemu.spawn().with_context(|| format!("cannot start `{}`", cmd::describe(&qemu)))?;
+        let (accel, cpus) = match self.clock {
+            Clock::Host => (Accel::Emulated, 2),
+            Clock::Instructions => (Accel::Counted, 1),
+        };
+        let machine = Machine {
+            qemu: Programs::find()?.qemu,
+            image: self.vmlinuz.clone(),
+            initramfs,
+            accel,
+            cpus,
+            memory_mib: self.memory_mib,
+            append: self.append.clone(),
+            allowed: self.allowed.clone(),
+            overtime: self.overtime,
+        };
         let log = dir.join("console.log");
-        let mut guest = Guest { child, started, transcript: Transcript::default(), log: File::create(&log)? };
-        let verdict = self.follow(&mut guest, File::open(&kernel)?, File::open(&case)?)?;
-        let transcript = std::mem::take(&mut guest.transcript);
-        let run = Run { verdict, transcript, log, took: started.elapsed() };
-        let complaint = fs::read_to_string(dir.join("qemu.log"))?;
-        if run.transcript.kernel.is_empty() && run.transcript.case.is_empty() && !complaint.is_empty() {
-            bail!("QEMU printed no guest output, but this:\n{complaint}");
-        }
-        Ok(run)
+        let end = machine.boot(&dir, &log, &mut Patience(self.silence))?;
+        Ok(Run { verdict: end.verdict, transcript: end.transcript, log, took: end.took })
     }
 
     fn initramfs(&self) -> Result<Vec<u8>> {
         let mut fs = Initramfs::new();
-        fs.busybox(Path::new(BUSYBOX)).context("the package busybox-static is needed")?;
+        fs.busybox(&Programs::find()?.busybox)?;
         fs.copy("/init", &guest::build()?)?;
         for applet in APPLETS {
             fs.link(&format!("/bin/{applet}"), "/init");
@@ -248,78 +250,17 @@ impl Vm {
             fs.file(path, 0o755, content.as_bytes());
         }
         fs.file("/case.sh", 0o755, format!("{PREAMBLE}{}\n", self.case));
-        fs.archive()
+        Ok(fs.archive()?)
     }
+}
 
-    fn qemu(&self, initramfs: &Path, kernel: &Path, case: &Path) -> std::process::Command {
-        // The guest must not outlive a test process that is killed.
-        let mut c = cmd::command("setpriv");
-        c.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-        match self.clock {
-            Clock::Host => c.args(["-accel", "tcg,thread=multi", "-smp", "2"]),
-            Clock::Instructions => {
-                c.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-smp", "1"]);
-                // Random numbers and the date decide where the guest puts things, which costs an instruction here or there.
-                c.args(["-seed", "1", "-rtc", "base=2024-01-01,clock=vm"])
-            }
-        };
-        c.args(["-cpu", "max", "-m", &self.memory_mib.to_string(), "-no-reboot", "-nodefaults", "-display", "none"]);
-        c.arg("-kernel").arg(&self.vmlinuz).arg("-initrd").arg(initramfs);
-        let fixed =
-            if self.clock == Clock::Instructions { " nokaslr norandmaps randomize_kstack_offset=off" } else { "" };
-        c.arg("-append").arg(format!("console=ttyS0 quiet panic=-1{fixed}{}", self.append));
-        for file in [kernel, case] {
-            c.arg("-serial").arg(format!("file:{}", file.display()));
-        }
-        c
-    }
+/// Nothing but a limit of silence.
+struct Patience(Duration);
 
-    /// Polls both outputs until the guest ends or has to be stopped.
-    fn follow(&self, guest: &mut Guest, mut kernel: File, mut case: File) -> Result<Verdict> {
-        let (mut kernel_lines, mut case_lines) = (Lines::default(), Lines::default());
-        let mut last_output = Instant::now();
-        let mut stop_at: Option<Instant> = None;
-        loop {
-            // Asked before reading, so that what the guest printed last is read as well.
-            let ended = guest.child.try_wait().context("wait for QEMU")?.is_some();
-            let (k, c) = (rest(&mut kernel)?, rest(&mut case)?);
-            if !k.is_empty() || !c.is_empty() {
-                last_output = Instant::now();
-            }
-            let mut k_lines = kernel_lines.push(&k);
-            let mut c_lines = case_lines.push(&c);
-            if ended {
-                k_lines.extend(kernel_lines.finish());
-                c_lines.extend(case_lines.finish());
-            }
-            for line in k_lines {
-                writeln!(guest.log, "k| {line}")?;
-                guest.transcript.kernel_line(&line, &self.allowed);
-            }
-            for line in c_lines {
-                writeln!(guest.log, "c| {line}")?;
-                guest.transcript.case_line(&line);
-            }
-            if ended {
-                return Ok(guest.transcript.verdict());
-            }
-            if guest.transcript.fault.is_some() && stop_at.is_none() {
-                stop_at = Some(Instant::now() + AFTER_FAULT);
-            }
-            if stop_at.is_some_and(|t| Instant::now() >= t) {
-                guest.stop()?;
-                return Ok(guest.transcript.verdict());
-            }
-            if last_output.elapsed() >= self.silence {
-                guest.stop()?;
-                return Ok(Verdict::Silent(self.silence));
-            }
-            if guest.started.elapsed() >= self.overtime {
-                guest.stop()?;
-                return Ok(Verdict::Overtime(self.overtime));
-            }
-            std::thread::sleep(POLL);
-        }
+impl Watch for Patience {
+    fn line(&mut self, _: Source, _: &str) {}
+    fn silence(&self) -> Duration {
+        self.0
     }
 }
 
@@ -339,32 +280,17 @@ pub const APPLETS: &[&str] = &[
     "wait-for",
 ];
 
-fn rest(file: &mut File) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).context("read the guest's output")?;
-    Ok(bytes)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A running QEMU; stopped when dropped.
-struct Guest {
-    child: Child,
-    started: Instant,
-    transcript: Transcript,
-    log: File,
-}
-
-impl Guest {
-    fn stop(&mut self) -> Result<()> {
-        self.child.kill().context("stop QEMU")?;
-        self.child.wait().context("wait for QEMU")?;
-        Ok(())
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        // Already ended in the usual case; after an error on the host side nothing more can be done about it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    #[test]
+    fn results_are_the_last_of_their_key() {
+        let lines = ["RESULT a=1", "noise", "RESULT b = x=y", "RESULT a=2"].map(str::to_owned).to_vec();
+        let transcript = Transcript { case: lines, ..Transcript::default() };
+        let run = Run { verdict: Verdict::Pass, transcript, log: PathBuf::new(), took: Duration::ZERO };
+        assert_eq!((run.result("a").unwrap(), run.result("b").unwrap()), ("2", "x=y"));
+        assert_eq!(run.number("a").unwrap(), 2.0);
+        assert!(run.result("c").is_err() && run.number("b").is_err());
     }
 }

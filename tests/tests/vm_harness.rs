@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use harness::console::Verdict;
 use harness::vm::{Clock, Vm};
+use lpbuild::trial::console::Verdict;
 use lpbuild_tests::Env;
 
 #[test]
@@ -12,7 +12,7 @@ fn a_case_that_passes() {
     let script = "result release $(uname -r); result cpus $(nproc); step done; mount | grep -q tracefs";
     let run = Vm::new("harness-pass", &env.kernel).case(script).run().unwrap();
     run.require_pass().unwrap();
-    assert_eq!(run.transcript.result("release").unwrap(), env.kernel.release);
+    assert_eq!(run.result("release").unwrap(), env.kernel.release);
     assert_eq!(run.number("cpus").unwrap(), 2.0);
     assert!(run.kernel_said("lpbuild-case: done"), "{}", run.log_end(40));
 }
@@ -107,9 +107,9 @@ fn the_helpers_do_what_they_say() {
     let run = Vm::new("harness-helpers", &env.kernel).case(script).run().unwrap();
     run.require_pass().unwrap();
     assert!(run.number("hammered").unwrap() > 100.0);
-    assert_eq!(run.transcript.result("fed").unwrap(), "food");
-    assert_eq!(run.transcript.result("entry").unwrap(), "0f1f440000");
-    assert_eq!(run.transcript.result("errno").unwrap(), "14", "EFAULT");
+    assert_eq!(run.result("fed").unwrap(), "food");
+    assert_eq!(run.result("entry").unwrap(), "0f1f440000");
+    assert_eq!(run.result("errno").unwrap(), "14", "EFAULT");
     assert!(run.number("before_slab_kb").unwrap() > 1000.0);
     assert!(run.transcript.case.iter().any(|l| l.contains("cmdline_proc_show+0x5..5")), "{}", run.log_end(60));
 }

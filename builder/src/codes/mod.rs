@@ -7,6 +7,7 @@
 //! LP40xx pack                           LP50xx refused by the runtime in the kernel
 //! LP60xx livepatch.toml                 LP51xx refused by load, unload, status, inspect
 //! LP61xx source patches
+//! LP64xx trials (`lpbuild try`)
 //! ```
 
 mod bind;
@@ -18,6 +19,7 @@ mod patchfile;
 mod refused;
 mod runtime;
 mod target;
+mod trial;
 
 /// Which exit code an entry leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,7 @@ pub fn all() -> impl Iterator<Item = &'static Code> {
         target::CODES,
         config::CODES,
         patchfile::CODES,
+        trial::CODES,
     ]
     .into_iter()
     .flatten()

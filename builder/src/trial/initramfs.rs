@@ -1,12 +1,16 @@
 //! An initramfs in the kernel's `newc` cpio format, written in memory.
 //!
-//! Every entry has owner root and time 0: the same content gives the same bytes.
+//! Input: texts, and files of the host with the libraries they need. Output: the archive; every entry has owner root and
+//! time 0, so that the same content gives the same bytes. Refused: guest paths that are not absolute (LP6406), files of
+//! 4 GiB and more (LP6406), files that cannot be read (LP1001).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use super::programs;
+use crate::error::{Error, Place, Result};
 
 #[derive(Clone, Debug)]
 enum Node {
@@ -42,9 +46,44 @@ impl Initramfs {
     /// Adds a file of the host, executable if it is so there.
     pub fn copy(&mut self, path: &str, from: &Path) -> Result<&mut Self> {
         use std::os::unix::fs::PermissionsExt;
-        let content = fs::read(from).with_context(|| format!("read {}", from.display()))?;
-        let executable = fs::metadata(from)?.permissions().mode() & 0o111 != 0;
+        let content = fs::read(from).map_err(|e| unreadable(from, &e))?;
+        let executable = fs::metadata(from).map_err(|e| unreadable(from, &e))?.permissions().mode() & 0o111 != 0;
         Ok(self.file(path, if executable { 0o755 } else { 0o644 }, content))
+    }
+
+    /// Adds a file of the host and, when it is a dynamically linked program, its loader and libraries at the paths they
+    /// have on the host.
+    pub fn program(&mut self, path: &str, from: &Path) -> Result<&mut Self> {
+        self.copy(path, from)?;
+        for library in programs::libraries(from)? {
+            let at = library.to_string_lossy().into_owned();
+            if !self.nodes.contains_key(&at) {
+                self.copy(&at, &library)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Adds a file of the host as [`Initramfs::program`] does, or a folder with everything below it. Links to
+    /// files are followed; links to folders, links that lead nowhere and what is neither file nor folder are left out.
+    pub fn tree(&mut self, path: &str, from: &Path) -> Result<&mut Self> {
+        let mut todo = vec![(path.trim_end_matches('/').to_string(), from.to_path_buf())];
+        while let Some((at, host)) = todo.pop() {
+            if !host.is_dir() {
+                self.program(&at, &host)?;
+                continue;
+            }
+            self.add(&at, Node::Directory);
+            for entry in fs::read_dir(&host).map_err(|e| unreadable(&host, &e))? {
+                let entry = entry.map_err(|e| unreadable(&host, &e))?.path();
+                let linked_folder = entry.is_symlink() && entry.is_dir();
+                if (entry.is_file() || entry.is_dir()) && !linked_folder {
+                    let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    todo.push((format!("{at}/{name}"), entry));
+                }
+            }
+        }
+        Ok(self)
     }
 
     /// Adds a symbolic link.
@@ -54,8 +93,10 @@ impl Initramfs {
 
     /// Adds busybox and a link for each of its applets.
     pub fn busybox(&mut self, binary: &Path) -> Result<&mut Self> {
-        self.copy("/bin/busybox", binary)?;
-        let applets = crate::cmd::output(crate::cmd::command(binary).arg("--list"))?;
+        self.program("/bin/busybox", binary)?;
+        let listed = Command::new(binary).arg("--list").stdin(Stdio::null()).output();
+        let listed = listed.map_err(|e| unreadable(binary, &e))?;
+        let applets = String::from_utf8_lossy(&listed.stdout).into_owned();
         for applet in applets.lines().filter(|a| *a != "busybox" && !a.contains('/')) {
             self.link(&format!("/bin/{applet}"), "busybox");
         }
@@ -73,7 +114,8 @@ impl Initramfs {
         let mut parents = BTreeSet::new();
         for path in nodes.keys() {
             if !path.starts_with('/') || path.contains("/../") {
-                bail!("{path:?} is not an absolute guest path");
+                let detail = format!("{path:?} is not an absolute path without `..`");
+                return Err(Error::new("LP6406", Place::default(), detail));
             }
             parents.extend(path.match_indices('/').map(|(i, _)| path[..i].to_string()).filter(|p| !p.is_empty()));
         }
@@ -98,8 +140,9 @@ impl Initramfs {
 
 /// One record: magic, 13 fields of 8 hex digits, name, content; name and content padded to 4 bytes.
 fn entry(out: &mut Vec<u8>, name: &str, inode: u32, mode: u32, rdev: (u32, u32), content: &[u8]) -> Result<()> {
-    let size = u32::try_from(content.len()).with_context(|| format!("{name} is too big for an initramfs"))?;
-    let namesize = u32::try_from(name.len() + 1)?;
+    let too_big = |_| Error::new("LP6406", Place::object(name), "an initramfs holds no file of 4 GiB or more");
+    let size = u32::try_from(content.len()).map_err(too_big)?;
+    let namesize = u32::try_from(name.len() + 1).map_err(too_big)?;
     let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, rdev.0, rdev.1, namesize, 0];
     out.extend_from_slice(b"070701");
     for field in fields {
@@ -113,6 +156,10 @@ fn entry(out: &mut Vec<u8>, name: &str, inode: u32, mode: u32, rdev: (u32, u32),
     Ok(())
 }
 
+fn unreadable(path: &Path, e: &std::io::Error) -> Error {
+    Error::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+}
+
 fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(4), 0);
 }
@@ -123,10 +170,6 @@ mod tests {
 
     #[test]
     fn cpio_reads_back_what_was_written() {
-        if !crate::cmd::found("cpio") {
-            crate::skip("cpio_reads_back_what_was_written", "the program cpio is not installed");
-            return;
-        }
         let mut fs = Initramfs::default();
         fs.file("/a/b/three", 0o755, "123").file("/four", 0o644, "1234").link("/l", "four");
         let archive = fs.archive().unwrap();
@@ -134,13 +177,34 @@ mod tests {
         assert_eq!(archive.len() % 4, 0);
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("x.cpio"), archive).unwrap();
-        crate::cmd::run_in(dir.path(), "cpio", &["-id", "--quiet", "-F", "x.cpio"]).unwrap();
+        let mut cpio = match Command::new("cpio").args(["-id", "--quiet", "-F", "x.cpio"]).current_dir(&dir).spawn() {
+            Ok(child) => child,
+            Err(e) => return eprintln!("LPBUILD-SKIP: cpio_reads_back_what_was_written: cpio: {e}"),
+        };
+        assert!(cpio.wait().unwrap().success());
         assert_eq!(std::fs::read(dir.path().join("a/b/three")).unwrap(), b"123");
         assert_eq!(std::fs::read(dir.path().join("l")).unwrap(), b"1234");
     }
 
     #[test]
-    fn a_relative_path_is_refused() {
-        assert!(Initramfs::default().file("x", 0o644, "").archive().is_err());
+    fn a_tree_comes_with_its_folders_and_a_dangling_link_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/empty")).unwrap();
+        std::fs::write(dir.path().join("a/f"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("a/dangling")).unwrap();
+        std::os::unix::fs::symlink("..", dir.path().join("a/up")).unwrap();
+        std::os::unix::fs::symlink("f", dir.path().join("a/link")).unwrap();
+        let mut fs = Initramfs::default();
+        fs.tree("/t/", dir.path()).unwrap();
+        let paths: Vec<&String> = fs.nodes.keys().collect();
+        assert_eq!(paths, ["/t", "/t/a", "/t/a/empty", "/t/a/f", "/t/a/link"]);
+    }
+
+    #[test]
+    fn a_path_that_is_not_absolute_is_refused() {
+        for path in ["x", "/a/../b"] {
+            let e = Initramfs::default().file(path, 0o644, "").archive().unwrap_err();
+            assert_eq!(e.problems[0].code.id, "LP6406");
+        }
     }
 }

@@ -1,12 +1,10 @@
-//! Reading a VM's output: what is a fault, what is a verdict, what is a result.
+//! Reading a guest's output: what is a fault, what is a verdict.
 //!
-//! The kernel log (ttyS0) and the case's output (ttyS1) come on two lines, so that a message of the kernel never lands
-//! in the middle of a verdict.
+//! Input: the kernel log (ttyS0) and what PID 1 and its programs print (ttyS1). They come on two lines, so that a message
+//! of the kernel never lands in the middle of a verdict. Output: [`Transcript`] and its [`Verdict`]. Nothing is refused:
+//! bytes that are no UTF-8 are replaced.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
-
-use anyhow::{Result, bail};
 
 /// What PID 1 prints exactly once.
 pub const VERDICT: &str = "LPBUILD-VERDICT:";
@@ -51,9 +49,7 @@ pub enum Verdict {
 pub struct Transcript {
     /// Verdict lines, without the marker.
     pub verdicts: Vec<String>,
-    /// `RESULT key=value` lines of the case; a key printed twice keeps its last value.
-    pub results: BTreeMap<String, String>,
-    /// Lines of the case.
+    /// Lines of PID 1 and its programs.
     pub case: Vec<String>,
     /// Lines of the kernel.
     pub kernel: Vec<String>,
@@ -71,12 +67,10 @@ impl Transcript {
         self.kernel.push(line.to_string());
     }
 
-    /// Takes in a line of the case's output.
+    /// Takes in a line of PID 1 or its programs.
     pub fn case_line(&mut self, line: &str) {
         if let Some(verdict) = line.trim().strip_prefix(VERDICT) {
             self.verdicts.push(verdict.trim().to_string());
-        } else if let Some((key, value)) = line.trim().strip_prefix("RESULT ").and_then(|r| r.split_once('=')) {
-            self.results.insert(key.trim().to_string(), value.trim().to_string());
         }
         self.case.push(line.to_string());
     }
@@ -91,14 +85,6 @@ impl Transcript {
             [one] if one == "PASS" => Verdict::Pass,
             [one] => Verdict::Fail(one.strip_prefix("FAIL").unwrap_or(one).trim().to_string()),
             several => Verdict::Several(several.len()),
-        }
-    }
-
-    /// A result, or an error that lists those there are.
-    pub fn result(&self, key: &str) -> Result<&str> {
-        match self.results.get(key) {
-            Some(value) => Ok(value),
-            None => bail!("the case printed no `RESULT {key}=...`; it printed {:?}", self.results),
         }
     }
 }
@@ -157,18 +143,16 @@ mod tests {
     }
 
     #[test]
-    fn results_and_lines_survive_any_cut() {
-        let stream = b"RESULT a=1\r\nnoise\r\nRESULT b = x=y\r\nunfinished";
+    fn lines_survive_any_cut() {
+        let stream = b"one\r\n\r\nLPBUILD-VERDICT: PASS\r\nunfinished";
         for cut in 0..stream.len() {
             let (mut lines, mut t) = (Lines::default(), Transcript::default());
             for part in [&stream[..cut], &stream[cut..]] {
                 lines.push(part).iter().for_each(|l| t.case_line(l));
             }
             assert_eq!(lines.finish().as_deref(), Some("unfinished"));
-            assert_eq!(t.result("a").unwrap(), "1");
-            assert_eq!(t.result("b").unwrap(), "x=y");
-            assert!(t.result("c").is_err());
-            assert_eq!(t.case.len(), 3);
+            assert_eq!(t.case, ["one", "", "LPBUILD-VERDICT: PASS"]);
+            assert_eq!(t.verdict(), Verdict::Pass);
         }
     }
 }
