@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod manifest;
 pub mod pack;
 pub mod pipeline;
+pub mod report;
 pub mod sites;
 pub mod symbolize;
 pub mod target;

@@ -20,6 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Build(cli::build::BuildArgs),
     Init(cli::init::InitArgs),
     Diff(cli::diff::DiffArgs),
     /// Make a kernel module of a patch folder; --kernel binds a symbolic one first.
@@ -32,6 +33,7 @@ enum Command {
     Status(StatusArgs),
     /// Show what a module would do: manifest, sites with disassembly, module information.
     Inspect(InspectArgs),
+    Cache(cli::cache::CacheArgs),
     Explain(cli::ExplainArgs),
 }
 
@@ -53,6 +55,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     let out = &mut std::io::stdout();
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
+        Command::Build(args) => cli::build::run(args),
         Command::Init(args) => cli::init::run(args, &host),
         Command::Diff(args) => cli::diff::run(args),
         Command::Pack(args) => cli::pack::run(args),
@@ -60,6 +63,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Unload(args) => args.run(&host, out).map(done),
         Command::Status(args) => args.run(&host, out).map(done),
         Command::Inspect(args) => args.run(out).map(done),
+        Command::Cache(args) => cli::cache::run(args),
         Command::Explain(args) => cli::explain(args),
     }
 }

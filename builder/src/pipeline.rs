@@ -69,6 +69,12 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
     Ok(Analysis { pairs, digests, set, sites, refused, timings: t.phases })
 }
 
+/// Whether the two builds differ in anything that runs; debug information and the like do not count.
+pub fn differs(source: &Source, options: &Options) -> Result<bool> {
+    let found = analyse(std::slice::from_ref(source), options)?;
+    Ok(!found.set.items.is_empty() || !found.refused.is_empty())
+}
+
 /// bind .. emit. Call only for an analysis that refused nothing.
 pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &Options) -> Result<Output> {
     let mut t = Timer::new();

@@ -33,6 +33,10 @@ impl Log {
     /// Runs to the end and returns stdout; a failure is the error `code` with the last lines of both streams.
     pub fn run(&self, c: &mut Command, code: &str) -> Result<String> {
         let program = c.get_program().to_string_lossy().into_owned();
+        let interrupted = || Error::new("LP6215", Place::object(&program), "a signal asked for the end");
+        if crate::interrupt::requested() {
+            return Err(interrupted());
+        }
         let started = Instant::now();
         let out = c.output();
         let (status, stdout, stderr) = match &out {
@@ -47,6 +51,8 @@ impl Log {
         self.note(entry);
         let failed = match &out {
             Ok(o) if o.status.success() => return Ok(stdout.into_owned()),
+            // A terminal sends the signal to the tool as well.
+            Ok(_) if crate::interrupt::requested() => return Err(interrupted()),
             Ok(_) => code,
             Err(_) => "LP4005",
         };

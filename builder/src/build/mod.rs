@@ -1,4 +1,49 @@
-//! From a source change to the objects the analysis compares.
+//! From a source patch to a module: what `lpbuild build` does.
+//!
+//! ```text
+//! locate     release, paths -> Target        image, headers, source, configuration, compiler; that they belong together
+//! patch      patches, source -> SourceChange applied in memory
+//! tree       Target -> Tree                  configured and prepared once, cached
+//! touched    SourceChange -> Touched         the objects concerned; what cannot be patched is refused before any compile
+//! compile    Touched -> pairs of objects     by the commands kbuild names; unchanged lines keep their numbers
+//! ...                                        then the phases of pipeline.rs
+//! pack       patch folder -> NAME.ko
+//! ```
+//!
+//! Each line is a phase with a time in the report. Nothing but the cache is written until everything has succeeded.
 
+pub mod cache;
+pub mod compile;
+pub mod debian;
+pub mod flow;
+mod generated;
+pub mod includes;
+pub mod kbuild;
+pub mod kernel_config;
+pub mod lines;
+pub mod locate;
+mod makefiles;
 pub mod objtool;
+mod outline;
 pub mod patch;
+pub mod shadow;
+pub mod touched;
+pub mod tree;
+
+/// Is told what a build is doing.
+pub trait Progress: Sync + std::fmt::Debug {
+    /// Something that may take a while begins.
+    fn status(&self, text: &str);
+    /// This many objects are going to be compiled.
+    fn objects(&self, _total: usize) {}
+    /// One of them is done.
+    fn object(&self, _name: &str) {}
+}
+
+/// Nobody is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn status(&self, _text: &str) {}
+}

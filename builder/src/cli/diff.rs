@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use lpbuild::closure::Role;
 use lpbuild::emit::Options;
 use lpbuild::error::{Problem, Result};
 use lpbuild::kernel::KernelImage;
 use lpbuild::manifest::{Jump, Manifest, Mode, check_name};
-use lpbuild::pipeline::{self, Analysis, Source};
-use serde::Serialize;
+use lpbuild::pipeline::{self, Source};
+use lpbuild::report::Report;
 
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources};
 
@@ -71,42 +70,6 @@ impl PatchArgs {
     }
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    changed: Vec<Changed>,
-    new: Vec<New>,
-    ignored: Vec<&'a lpbuild::compare::Ignored>,
-    refused: Vec<Problem>,
-    timings_us: Vec<(&'static str, u64)>,
-}
-
-#[derive(Serialize)]
-struct Changed {
-    object: String,
-    symbol: String,
-    reason: String,
-    old_size: u64,
-    new_size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    site: Option<SiteRecord>,
-}
-
-#[derive(Serialize)]
-struct SiteRecord {
-    offset: u16,
-    size: u8,
-    jump: Jump,
-    rule: &'static str,
-}
-
-#[derive(Serialize)]
-struct New {
-    object: String,
-    symbol: String,
-    reason: String,
-    new_size: u64,
-}
-
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let options = args.patch.options()?;
@@ -131,7 +94,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
             Err(e) => return Err(e),
         }
     }
-    let report = report(&analysis);
+    let report = Report::of(&analysis);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
     } else {
@@ -152,69 +115,15 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
 
 /// Refused before anything was compared.
 fn report_refused(problems: &[Problem]) -> ExitCode {
-    let report =
-        Report { changed: vec![], new: vec![], ignored: vec![], refused: problems.to_vec(), timings_us: vec![] };
-    println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+    println!("{}", serde_json::to_string_pretty(&Report::refusal(problems)).unwrap_or_default());
     for problem in problems {
         eprintln!("refused: {problem}");
     }
     ExitCode::from(EXIT_REFUSED)
 }
 
-fn report(analysis: &Analysis) -> Report<'_> {
-    let (mut changed, mut new) = (Vec::new(), Vec::new());
-    for (index, item) in analysis.set.items.iter().enumerate() {
-        let pair = &analysis.pairs[item.pair.0 as usize];
-        let atom = pair.new.atom(item.atom.0);
-        match item.role {
-            Role::Replaces(old) => {
-                let site = analysis.sites.iter().find(|(i, _)| *i == index);
-                changed.push(Changed {
-                    object: pair.name.clone(),
-                    symbol: atom.name.clone(),
-                    reason: item.why.clone(),
-                    old_size: pair.old.atom(old.0).size(),
-                    new_size: atom.size(),
-                    site: site.map(|(_, s)| SiteRecord {
-                        offset: s.offset,
-                        size: s.size,
-                        jump: s.jump,
-                        rule: s.rule.name(),
-                    }),
-                });
-            }
-            Role::Piece => {}
-            Role::NewFunction | Role::Data => new.push(New {
-                object: pair.name.clone(),
-                symbol: atom.name.clone(),
-                reason: item.why.clone(),
-                new_size: atom.size(),
-            }),
-        }
-    }
-    Report {
-        changed,
-        new,
-        ignored: analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).collect(),
-        refused: analysis.refused.clone(),
-        timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
-    }
-}
-
-fn print(report: &Report<'_>, manifest: Option<&Manifest>, args: &DiffArgs) {
-    for c in &report.changed {
-        let site = c
-            .site
-            .as_ref()
-            .map_or(String::new(), |s| format!(", jump at +{:#x} ({} bytes, {})", s.offset, s.size, s.rule));
-        println!("changed  {}: {}: {}; {} -> {} bytes{site}", c.object, c.symbol, c.reason, c.old_size, c.new_size);
-    }
-    for n in &report.new {
-        println!("new      {}: {}: {}; {} bytes", n.object, n.symbol, n.reason, n.new_size);
-    }
-    for i in &report.ignored {
-        println!("ignored  {}: {}: {}", i.object, i.symbol, i.reason);
-    }
+fn print(report: &Report, manifest: Option<&Manifest>, args: &DiffArgs) {
+    print!("{}", report.text());
     let Some(manifest) = manifest else { return };
     match &manifest.kernel {
         Some(k) => println!("bound to {} (build id {})", k.release, k.build_id),

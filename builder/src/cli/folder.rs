@@ -17,6 +17,15 @@ const OBJECTS: &str = "objects";
 
 /// Writes a patch folder; an older one in the same place is replaced, anything else is not touched.
 pub fn write(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
+    put(dir, |new| fill(new, output, objects))
+}
+
+/// The same with a finished folder, which may be on another file system.
+pub fn replace(dir: &Path, finished: &Path) -> Result<()> {
+    put(dir, |new| copy(finished, new))
+}
+
+fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if dir.exists()
         && !dir.join(MANIFEST).is_file()
         && std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.next().is_some()
@@ -31,7 +40,7 @@ pub fn write(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
     std::fs::create_dir_all(parent).map_err(|e| io(parent, &e))?;
     let staging = tempfile::Builder::new().prefix(".lpbuild-").tempdir_in(parent).map_err(|e| io(parent, &e))?;
     let new = staging.path().join("new");
-    fill(&new, output, objects)?;
+    fill(&new)?;
     if dir.exists() {
         std::fs::rename(dir, staging.path().join("old")).map_err(|e| io(dir, &e))?;
     }
@@ -40,6 +49,20 @@ pub fn write(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
         let _ = std::fs::rename(staging.path().join("old"), dir);
         io(dir, &e)
     })
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(|e| io(to, &e))?;
+    for entry in std::fs::read_dir(from).map_err(|e| io(from, &e))? {
+        let entry = entry.map_err(|e| io(from, &e))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy(&source, &target)?;
+        } else {
+            std::fs::copy(&source, &target).map_err(|e| io(&target, &e))?;
+        }
+    }
+    Ok(())
 }
 
 fn fill(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {

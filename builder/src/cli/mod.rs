@@ -1,9 +1,13 @@
 //! The command line.
 
+pub mod build;
+pub mod cache;
 pub mod diff;
 pub mod folder;
 pub mod init;
 pub mod pack;
+pub mod progress;
+pub mod savedir;
 pub mod sources;
 
 use std::process::ExitCode;

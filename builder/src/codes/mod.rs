@@ -6,11 +6,13 @@
 //! LP12xx broken input: kernel image     LP30xx refused: does not bind to the kernel image
 //! LP40xx pack                           LP50xx refused by the runtime in the kernel
 //! LP60xx livepatch.toml                 LP51xx refused by load, unload, status, inspect
-//! LP61xx source patches
+//! LP61xx source patches                 LP62xx finding and preparing a kernel, compiling
+//! LP63xx refused before any compile
 //! LP64xx trials (`lpbuild try`)
 //! ```
 
 mod bind;
+mod build;
 mod config;
 mod input;
 mod kernel;
@@ -19,6 +21,7 @@ mod patchfile;
 mod refused;
 mod runtime;
 mod target;
+mod touched;
 mod trial;
 
 /// Which exit code an entry leads to.
@@ -57,6 +60,8 @@ pub fn all() -> impl Iterator<Item = &'static Code> {
         target::CODES,
         config::CODES,
         patchfile::CODES,
+        build::CODES,
+        touched::CODES,
         trial::CODES,
     ]
     .into_iter()

@@ -174,23 +174,30 @@ pub fn find_build_id(notes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The release from `linux_banner`.
-pub(super) fn release(name: &str, sections: &[KernelSection]) -> Result<String> {
+/// `linux_banner`: from "Linux version RELEASE (" to the end of its line.
+pub(super) fn banner(name: &str, sections: &[KernelSection]) -> Result<String> {
     const BANNER: &[u8] = b"Linux version ";
     for s in sections.iter().filter(|s| !s.is_code()) {
         for at in memchr_all(&s.data, BANNER) {
-            let text = s.data.get(at.saturating_add(BANNER.len())..).unwrap_or_default();
-            let end = text.iter().take(64).position(|&c| c == b' ');
-            let word = end.and_then(|end| text.get(..end)).and_then(|w| std::str::from_utf8(w).ok());
-            if let Some(word) = word
+            let text = s.data.get(at..).unwrap_or_default();
+            let end = text.iter().take(1024).position(|&c| c == b'\n' || c == 0);
+            let line = end.and_then(|end| text.get(..end)).and_then(|l| std::str::from_utf8(l).ok());
+            if let Some(line) = line
+                && let Some(word) = release(line)
+                && word.len() < 64
                 && word.starts_with(|c: char| c.is_ascii_digit())
                 && word.bytes().all(|c| c.is_ascii_graphic())
             {
-                return Ok(word.to_owned());
+                return Ok(line.to_owned());
             }
         }
     }
     Err(Error::new("LP1207", Place::object(name), "there is no \"Linux version RELEASE (\" in its data"))
+}
+
+/// The release in a banner: the word behind "Linux version".
+pub(super) fn release(banner: &str) -> Option<&str> {
+    banner.split(' ').nth(2)
 }
 
 /// Every place of `needle` in `hay`.

@@ -38,6 +38,7 @@ pub struct KernelImage {
     name: String,
     build_id: Vec<u8>,
     release: String,
+    banner: String,
     sections: Vec<KernelSection>,
     kallsyms: Kallsyms,
 }
@@ -68,7 +69,8 @@ impl KernelImage {
         };
         let sections = elf::sections(name, &vmlinux)?;
         let build_id = elf::build_id(name, &sections)?;
-        let release = elf::release(name, &sections)?;
+        let banner = elf::banner(name, &sections)?;
+        let release = elf::release(&banner).unwrap_or_default().to_owned();
         if let Some(boot) = boot_release
             && boot != release
         {
@@ -76,7 +78,7 @@ impl KernelImage {
             return Err(Error::new("LP1207", Place::object(name), detail));
         }
         let kallsyms = kallsyms_tables::read(name, &sections)?;
-        Ok(Self { name: name.to_owned(), build_id, release, sections, kallsyms })
+        Ok(Self { name: name.to_owned(), build_id, release, banner, sections, kallsyms })
     }
 
     /// The name given to [`KernelImage::open`] or [`KernelImage::from_bytes`], for messages.
@@ -92,6 +94,11 @@ impl KernelImage {
     /// As `uname -r` prints it.
     pub fn release(&self) -> &str {
         &self.release
+    }
+
+    /// `linux_banner`, as `/proc/version` shows it: release, who built it, compiler, build number and date.
+    pub fn banner(&self) -> &str {
+        &self.banner
     }
 
     /// `len` bytes at the link-time address `addr`, when one section of the file holds them all.

@@ -1,0 +1,282 @@
+//! Objects of the stock source and of the changed one, compiled by the commands kbuild names.
+//!
+//! Stock objects stay in the tree's folder and are made once. A changed object is made by the same command in a shadow of
+//! the source (links, with the changed files real): same flags, same relative file names, and debug information that does
+//! not name the folder, so that an unchanged file gives the same bytes. Nothing is written to source or build folder.
+//! Refused: a file that cannot be compiled (LP6213), one that reads a changed header past the shadow (LP6214).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use super::kbuild::Recipe;
+use super::patch::SourceChange;
+use super::tree::Tree;
+use super::{cache, lines, shadow};
+use crate::emit::Options;
+use crate::error::{Error, Place, Result};
+use crate::pipeline::{self, Source, digest};
+use crate::tool::{self, Log};
+
+/// Variables of the caller that launchers (ccache, sccache, distcc) are configured with.
+const LAUNCHERS: &[&str] = &["CCACHE_", "SCCACHE_", "DISTCC_", "ICECC_"];
+
+/// Makes objects of one tree.
+#[derive(Debug)]
+pub struct Compiler<'a> {
+    tree: &'a Tree,
+    /// The compiler, perhaps behind a launcher, as shell words.
+    command: &'a str,
+    /// The user's flags, as shell words.
+    extra: String,
+    /// The folder of this build.
+    work: &'a Path,
+    log: &'a Log,
+}
+
+/// A shadow of the source with a change.
+#[derive(Debug)]
+pub struct Shadow {
+    /// Its folder.
+    pub source: PathBuf,
+    /// Paths of the changed files in the stock source, as they really are.
+    stock: BTreeSet<PathBuf>,
+    /// Folders that are real.
+    real: BTreeSet<PathBuf>,
+}
+
+impl<'a> Compiler<'a> {
+    /// `work` is a folder for what this build makes.
+    pub fn new(tree: &'a Tree, command: &'a str, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
+        Self { tree, command, extra: flags.join(" "), work, log }
+    }
+
+    /// The shadow of `change`; objects in `folders` can be compiled from it.
+    pub fn shadow(&self, change: &SourceChange, folders: &BTreeSet<PathBuf>) -> Result<Shadow> {
+        let source = self.work.join("source");
+        cache::empty_dir(&source)?;
+        let folder = |p: &str| PathBuf::from(p.rsplit_once('/').map_or("", |(d, _)| d));
+        let real: BTreeSet<PathBuf> = change.files.keys().map(|p| folder(p)).chain(folders.iter().cloned()).collect();
+        shadow::mirror(&self.tree.source, &source, &real, &|_| false)?;
+        let mut stock = BTreeSet::new();
+        for (path, file) in &change.files {
+            let Some(new) = &file.new else { continue };
+            shadow::replace(&source, path, &numbered(path, file.old.as_deref(), new))?;
+            stock.extend(self.tree.source.join(path).canonicalize().ok());
+        }
+        Ok(Shadow { source, stock, real })
+    }
+
+    /// The stock object.
+    pub fn old(&self, recipe: &Recipe) -> Result<PathBuf> {
+        let key = digest(format!("{}\n{}\n{}", recipe.flags, recipe.objtool, self.extra).as_bytes());
+        let folder = self.tree.build.join("lpbuild-objects").join(key.get(..16).unwrap_or(&key));
+        let object = folder.join(&recipe.object);
+        if !object.exists() {
+            self.compile(recipe, &recipe.source, &recipe.flags, &object)?;
+        }
+        Ok(object)
+    }
+
+    /// What an object of a source file without content would be: the old side of a file that a patch adds.
+    pub fn empty(&self, recipe: &Recipe) -> Result<PathBuf> {
+        let empty = self.work.join("empty.c");
+        fs::write(&empty, "").map_err(|e| Error::io(&empty, &e))?;
+        let object = self.work.join("old").join(&recipe.object);
+        self.compile(recipe, &empty.to_string_lossy(), &recipe.flags, &object)?;
+        Ok(object)
+    }
+
+    /// The object with the change.
+    pub fn new_object(&self, recipe: &Recipe, shadow: &Shadow) -> Result<PathBuf> {
+        let (from, to) = (self.tree.source.to_string_lossy(), shadow.source.to_string_lossy());
+        let object = self.work.join("new").join(&recipe.object);
+        let moved = |text: &str| text.replace(from.as_ref(), to.as_ref());
+        self.compile(recipe, &moved(&recipe.source), &moved(&recipe.flags), &object)?;
+        for read in self.inputs(&object)? {
+            if shadow.stock.contains(&read) {
+                let what = format!(
+                    "the compiler read the unchanged {}: it is included by a path that leads around the change",
+                    read.display()
+                );
+                return Err(Error::new("LP6214", Place::object(&recipe.object), what));
+            }
+        }
+        Ok(object)
+    }
+
+    /// Whether the stock object was made from one of these files (paths relative to the tree).
+    pub fn reads(&self, object: &Path, files: &BTreeSet<PathBuf>) -> Result<bool> {
+        Ok(self.inputs(object)?.iter().any(|f| files.contains(f)))
+    }
+
+    /// Every file the compiler read, as it really is.
+    fn inputs(&self, object: &Path) -> Result<Vec<PathBuf>> {
+        let path = cache::sibling(object, ".d");
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+        let words = text.split_whitespace().filter(|w| *w != "\\" && !w.ends_with(':'));
+        Ok(words.filter_map(|w| self.tree.build.join(w).canonicalize().ok()).collect())
+    }
+
+    /// Runs compiler and objtool; the object is in its place only when both are done.
+    fn compile(&self, recipe: &Recipe, source: &str, flags: &str, object: &Path) -> Result<()> {
+        let folder = object.parent().unwrap_or(self.work);
+        fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
+        let temp =
+            tempfile::Builder::new().prefix(".lpbuild-").tempdir_in(folder).map_err(|e| Error::io(folder, &e))?;
+        let name = object.file_name().unwrap_or_default();
+        let made = temp.path().join(name);
+        let depends = cache::sibling(&made, ".d");
+        let flags = dependencies_to(flags, &depends);
+        let mut line = format!("{} {flags} {} -c -o {} {source}", self.command, self.extra, made.display());
+        if !recipe.objtool.is_empty() {
+            line.push_str(&format!(" && {} {}", recipe.objtool, made.display()));
+        }
+        let mut sh = tool::command("sh");
+        sh.args(["-c", &line]).current_dir(&self.tree.build);
+        with_launcher_settings(&mut sh);
+        self.log.run(&mut sh, "LP6213").map_err(|mut e| {
+            for p in &mut e.problems {
+                p.place = Place::object(&recipe.object);
+            }
+            e
+        })?;
+        // The list of inputs first: an object without one would not be usable.
+        for (from, to) in [(&depends, &cache::sibling(object, ".d")), (&made, &object.to_path_buf())] {
+            fs::rename(from, to).map_err(|e| Error::io(to, &e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Shadow {
+    /// Whether objects of `folder` can be compiled from it.
+    pub fn covers(&self, folder: &Path) -> bool {
+        self.real.contains(folder)
+    }
+}
+
+/// What became of the objects.
+#[derive(Debug, Default)]
+pub struct Pairs {
+    /// Objects compiled in both versions, by name.
+    pub compiled: Vec<String>,
+    /// Those that differ in more than debug information, by name.
+    pub differing: Vec<Source>,
+}
+
+/// Compiles both versions of every object, of the supposed ones only those that really read a changed file, with `jobs`
+/// compilers at a time. An object that comes out the same is dropped at once. `done` is called after each.
+pub fn pairs(
+    compiler: &Compiler<'_>,
+    shadow: &Shadow,
+    work: &Work<'_>,
+    jobs: usize,
+    options: &Options,
+    done: &(dyn Fn(&str) + Sync),
+) -> Result<Pairs> {
+    let state: Mutex<(Pairs, Vec<Error>)> = Mutex::default();
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.max(1)).build();
+    let pool = pool.map_err(|e| Error::new("LP1000", Place::default(), e.to_string()))?;
+    let one = |recipe: &Recipe| -> Result<()> {
+        let name = &recipe.object;
+        let old = || if work.added.contains(name) { compiler.empty(recipe) } else { compiler.old(recipe) };
+        let (old_path, new_path) = if work.supposed.contains(name) {
+            let old = old()?;
+            if !compiler.reads(&old, work.changed)? {
+                return Ok(());
+            }
+            (old, compiler.new_object(recipe, shadow)?)
+        } else {
+            let (old, new) = rayon::join(old, || compiler.new_object(recipe, shadow));
+            (old?, new?)
+        };
+        let read = |p: &Path| fs::read(p).map_err(|e| Error::io(p, &e));
+        let source = Source { name: name.clone(), old: read(&old_path)?, new: read(&new_path)?, old_path, new_path };
+        let same = source.old == source.new || (work.recipes.len() > 1 && !pipeline::differs(&source, options)?);
+        let mut state = lock();
+        state.0.compiled.push(name.clone());
+        if !same {
+            state.0.differing.push(source);
+        }
+        Ok(())
+    };
+    pool.in_place_scope(|scope| {
+        for recipe in work.recipes.values() {
+            let (one, lock) = (&one, &lock);
+            scope.spawn(move |_| {
+                // The first failure ends the build; what has not begun is not begun any more.
+                if lock().1.is_empty() {
+                    match one(recipe) {
+                        Ok(()) => done(&recipe.object),
+                        Err(e) => lock().1.push(e),
+                    }
+                }
+            });
+        }
+    });
+    let (mut pairs, mut failed) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if !failed.is_empty() {
+        return Err(failed.swap_remove(0));
+    }
+    pairs.compiled.sort();
+    pairs.differing.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(pairs)
+}
+
+/// What is to be compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// How, by object.
+    pub recipes: &'a BTreeMap<String, Recipe>,
+    /// Objects of which it is only supposed that they read a changed file.
+    pub supposed: &'a BTreeSet<String>,
+    /// Objects that only the changed source has.
+    pub added: &'a BTreeSet<String>,
+    /// Changed files in the stock source, as they really are.
+    pub changed: &'a BTreeSet<PathBuf>,
+}
+
+/// The new content, with every unchanged line keeping its old number.
+fn numbered(path: &str, old: Option<&[u8]>, new: &[u8]) -> Vec<u8> {
+    let is_c = path.ends_with(".c") || path.ends_with(".h");
+    match (old.map(std::str::from_utf8), std::str::from_utf8(new)) {
+        (Some(Ok(old)), Ok(new)) if is_c => lines::keep_lines(old, new).into_bytes(),
+        _ => new.to_vec(),
+    }
+}
+
+/// The flags with another file for the list of what the compiler reads.
+fn dependencies_to(flags: &str, file: &Path) -> String {
+    const OPTION: &str = "-Wp,-MMD,";
+    let words = flags
+        .split(' ')
+        .map(|w| if w.starts_with(OPTION) { format!("{OPTION}{}", file.display()) } else { w.to_owned() });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn with_launcher_settings(c: &mut Command) {
+    for (name, value) in std::env::vars_os() {
+        if name.to_str().is_some_and(|n| LAUNCHERS.iter().any(|l| n.starts_with(l))) {
+            c.env(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_list_of_inputs_is_redirected() {
+        let flags = "-Wp,-MMD,net/.x.o.d -DKBUILD_MODFILE='\"net/x\"' -Wp,-DX";
+        assert_eq!(
+            dependencies_to(flags, Path::new("/w/x.o.d")),
+            "-Wp,-MMD,/w/x.o.d -DKBUILD_MODFILE='\"net/x\"' -Wp,-DX"
+        );
+    }
+}

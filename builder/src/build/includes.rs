@@ -1,0 +1,247 @@
+//! Which objects may include a file: found by reading `#include` lines, without running the preprocessor.
+//!
+//! Starts from the sources of the configuration's objects and follows what they include, through the source and the
+//! generated headers of the build folder. Conditions are ignored and a name in angle brackets may mean every file that ends
+//! in it, so the answer can name too many objects, never too few: the compiler's own list of what it read decides later.
+//! Names that a macro computes are not followed; in the kernel these are trace headers including themselves.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+use super::kbuild::{Layout, Part};
+
+/// One `#include`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Include {
+    /// As written.
+    name: String,
+    /// `"..."`: looked for beside the including file first.
+    quoted: bool,
+}
+
+/// Files included by the compiler's command line of every object.
+const FORCED: &[&str] =
+    &["include/linux/compiler-version.h", "include/linux/kconfig.h", "include/linux/compiler_types.h"];
+
+/// Folders whose files no object of the kernel includes.
+const OUTSIDE: &[&str] = &["Documentation", "tools", "samples", ".git", "LICENSES"];
+
+/// Who includes whom.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// Every file of source and build folder that can be part of an object.
+    files: Vec<String>,
+    by_path: HashMap<String, u32>,
+    /// By file name: the files that have it.
+    by_name: HashMap<String, Vec<u32>>,
+    /// For every file: the files that include it.
+    included_by: HashMap<u32, Vec<u32>>,
+}
+
+/// The object compiled from a source file, if the configuration has one.
+pub fn object_of(layout: &Layout, file: &str) -> Option<(String, Part)> {
+    let stem = file.strip_suffix(".c").or(file.strip_suffix(".S"))?;
+    let object = format!("{stem}.o");
+    layout.objects.get(&object).map(|part| (object, *part))
+}
+
+impl Index {
+    /// Reads the sources of all objects and what they include.
+    pub fn read(source: &Path, build: &Path, layout: &Layout) -> Self {
+        let mut index = Self::default();
+        for root in [source, build] {
+            index.list(root);
+        }
+        index.follow(source, build, layout);
+        index
+    }
+
+    /// The objects that may include one of `files` (paths relative to the tree), directly or not, or are made from it.
+    pub fn dependents<'f>(
+        &self,
+        layout: &Layout,
+        files: impl IntoIterator<Item = &'f String>,
+    ) -> BTreeMap<String, Part> {
+        let mut todo: Vec<u32> = files.into_iter().filter_map(|f| self.by_path.get(f)).copied().collect();
+        let mut seen: HashSet<u32> = todo.iter().copied().collect();
+        let mut found = BTreeMap::new();
+        while let Some(file) = todo.pop() {
+            todo.extend(self.included_by.get(&file).into_iter().flatten().filter(|by| seen.insert(**by)));
+            let Some(path) = self.files.get(file as usize) else { continue };
+            if FORCED.contains(&path.as_str()) {
+                return layout.objects.clone();
+            }
+            if let Some((object, part)) = object_of(layout, path) {
+                found.insert(object, part);
+            }
+        }
+        found
+    }
+
+    /// Sources that are included by other files, whether or not they are objects of their own.
+    pub fn included_sources(&self) -> BTreeSet<String> {
+        let files = self.included_by.keys().filter_map(|id| self.files.get(*id as usize));
+        files.filter(|f| f.ends_with(".c") || f.ends_with(".S")).cloned().collect()
+    }
+
+    fn list(&mut self, root: &Path) {
+        let mut folders = vec![String::new()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(root.join(&folder)).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+                let Ok(kind) = entry.file_type() else { continue };
+                if kind.is_dir() {
+                    let other = path.strip_prefix("arch/").is_some_and(|a| a != "x86" && !a.starts_with("x86/"));
+                    if !other && !OUTSIDE.contains(&path.as_str()) {
+                        folders.push(path);
+                    }
+                } else if !path.ends_with(".o") && !path.ends_with(".cmd") && !self.by_path.contains_key(&path) {
+                    let id = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+                    self.by_name.entry(name).or_default().push(id);
+                    self.by_path.insert(path.clone(), id);
+                    self.files.push(path);
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, source: &Path, build: &Path, layout: &Layout) {
+        let sources = layout.objects.keys().flat_map(|o| {
+            let stem = o.strip_suffix(".o").unwrap_or(o);
+            [format!("{stem}.c"), format!("{stem}.S")]
+        });
+        let starts = sources.chain(FORCED.iter().map(ToString::to_string));
+        let mut todo: Vec<u32> = starts.filter_map(|s| self.by_path.get(&s)).copied().collect();
+        let mut seen: HashSet<u32> = todo.iter().copied().collect();
+        while let Some(file) = todo.pop() {
+            let Some(path) = self.files.get(file as usize) else { continue };
+            // A file of the build folder stands before one of the source, as in the order of -I.
+            let text = std::fs::read(source.join(path)).or_else(|_| std::fs::read(build.join(path)));
+            for include in parse(&text.unwrap_or_default()) {
+                for target in self.resolve(path, &include) {
+                    self.included_by.entry(target).or_default().push(file);
+                    if seen.insert(target) {
+                        todo.push(target);
+                    }
+                }
+            }
+        }
+    }
+
+    fn resolve(&self, from: &str, include: &Include) -> Vec<u32> {
+        let folder = from.rsplit_once('/').map_or("", |(d, _)| d);
+        if include.quoted
+            && let Some(beside) = normal(&format!("{folder}/{}", include.name)).and_then(|p| self.by_path.get(&p))
+        {
+            return vec![*beside];
+        }
+        // `../x.h` is relative to some -I: everything that ends like it.
+        let name = include.name.trim_start_matches("../").trim_start_matches("./");
+        let last = name.rsplit('/').next().unwrap_or(name);
+        let candidates = self.by_name.get(last).into_iter().flatten().copied();
+        let ends = |id: &u32| {
+            let path = self.files.get(*id as usize);
+            path.and_then(|p| p.strip_suffix(name)).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        };
+        candidates.filter(ends).collect()
+    }
+}
+
+/// A path without `.` and `..`, if it stays inside.
+fn normal(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            other => parts.push(other),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+fn parse(text: &[u8]) -> Vec<Include> {
+    let mut found = Vec::new();
+    for at in memchr::memmem::find_iter(text, b"include") {
+        let line_start = text.get(..at).and_then(|b| memchr::memrchr(b'\n', b)).map_or(0, |n| n.saturating_add(1));
+        let before = text.get(line_start..at).unwrap_or_default();
+        let mut words = before.iter().filter(|c| !c.is_ascii_whitespace());
+        if words.next() != Some(&b'#') || words.next().is_some() {
+            continue;
+        }
+        let rest = text.get(at.saturating_add(b"include".len())..).unwrap_or_default();
+        let rest = rest.get(..memchr::memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default().trim_ascii_start();
+        let (open, close) = match rest.first() {
+            Some(b'"') => (b'"', b'"'),
+            Some(b'<') => (b'<', b'>'),
+            _ => continue,
+        };
+        let name = rest.get(1..).unwrap_or_default();
+        if let Some(end) = memchr::memchr(close, name)
+            && let Some(name) = name.get(..end).and_then(|n| std::str::from_utf8(n).ok())
+        {
+            found.push(Include { name: name.to_owned(), quoted: open == b'"' });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Layout) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut layout = Layout::default();
+        for (path, text) in files {
+            let path_on_disk = dir.path().join("s").join(path);
+            std::fs::create_dir_all(path_on_disk.parent().unwrap()).unwrap();
+            std::fs::write(path_on_disk, text).unwrap();
+            if let Some(stem) = path.strip_suffix(".c") {
+                layout.objects.insert(format!("{stem}.o"), Part::Builtin);
+            }
+        }
+        (dir, layout)
+    }
+
+    fn dependents_of(files: &[(&str, &str)], changed: &str) -> Vec<String> {
+        let (dir, layout) = tree(files);
+        let index = Index::read(&dir.path().join("s"), &dir.path().join("b"), &layout);
+        index.dependents(&layout, &[changed.to_owned()]).into_keys().collect()
+    }
+
+    #[test]
+    fn headers_are_followed_through_other_headers_and_sources() {
+        let files = [
+            ("include/linux/a.h", "#pragma once\n"),
+            ("include/linux/b.h", " #  include <linux/a.h>\n"),
+            ("net/x.c", "#include <linux/b.h>\n"),
+            ("net/y.c", "// #include <linux/b.h>\n/* include */\n"),
+            ("net/z.c", "#include \"../include/linux/a.h\"\n"),
+            ("net/w.c", "#include \"x.c\"\n"),
+        ];
+        assert_eq!(dependents_of(&files, "include/linux/a.h"), ["net/w.o", "net/x.o", "net/z.o"]);
+    }
+
+    #[test]
+    fn a_quoted_name_means_the_file_beside_if_there_is_one() {
+        let files = [
+            ("a/internal.h", ""),
+            ("b/internal.h", ""),
+            ("a/x.c", "#include \"internal.h\"\n"),
+            ("b/x.c", "#include \"internal.h\"\n"),
+            ("c/x.c", "#include \"internal.h\"\n"),
+        ];
+        // c/x.c finds it by some -I; which is for the compiler to say.
+        assert_eq!(dependents_of(&files, "a/internal.h"), ["a/x.o", "c/x.o"]);
+    }
+
+    #[test]
+    fn what_every_command_line_includes_concerns_every_object() {
+        let files =
+            [("include/linux/kconfig.h", "#include <generated/x.h>\n"), ("include/generated/x.h", ""), ("a/x.c", "\n")];
+        assert_eq!(dependents_of(&files, "include/generated/x.h"), ["a/x.o"]);
+        assert_eq!(dependents_of(&files, "include/linux/kconfig.h"), ["a/x.o"]);
+    }
+}

@@ -1,0 +1,301 @@
+//! What the kernel's own build system says about a prepared tree: which objects the kernel consists of, and how each is
+//! compiled.
+//!
+//! kbuild itself is asked, by two small makefiles (templates/kbuild-*.mk) that include its own: no Makefile of the kernel is
+//! interpreted here. [`Layout`] is made once per tree; a [`Recipe`] is asked for again each time, which takes about 20 ms
+//! per folder since nothing is compiled. Refused: answers that are not understood (LP6212).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Place, Result};
+use crate::tool::{self, Log};
+
+const TOP: &str = include_str!("../../../templates/kbuild-top.mk");
+const DIR: &str = include_str!("../../../templates/kbuild-dir.mk");
+
+/// Where an object of the configuration ends up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// In vmlinux.
+    Builtin,
+    /// In a module.
+    Module,
+}
+
+/// The objects of a configured kernel, and what kbuild exports to the Makefiles of its folders.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Layout {
+    /// Every object, by path relative to the tree.
+    pub objects: BTreeMap<String, Part>,
+    /// Source files that are included by others.
+    #[serde(default)]
+    pub included_sources: BTreeSet<String>,
+    /// Compiler flags a folder adds for itself and all folders below.
+    inherited: BTreeMap<String, (String, String)>,
+    /// Exported variables.
+    variables: BTreeMap<String, String>,
+}
+
+/// How one object is compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Relative to the tree.
+    pub object: String,
+    /// Source file as the compiler is given it: absolute below the source, or relative to the build folder when generated.
+    pub source: String,
+    /// The compiler, perhaps behind a launcher, as shell words.
+    pub compiler: String,
+    /// Its flags as shell words.
+    pub flags: String,
+    /// objtool with its arguments as shell words, without the object; empty when it is not run.
+    pub objtool: String,
+}
+
+impl Recipe {
+    /// The module the object belongs to, from `KBUILD_MODFILE`.
+    pub fn module(&self) -> Option<&str> {
+        let (_, rest) = self.flags.split_once("-DKBUILD_MODFILE=")?;
+        let name = rest.trim_start_matches(['\'', '"']).split(['\'', '"', ' ']).next()?;
+        name.rsplit('/').next()
+    }
+}
+
+/// A tree to ask about: its source (or a copy with changes) and its build folder.
+#[derive(Clone, Copy, Debug)]
+pub struct Kbuild<'a> {
+    /// The kernel source.
+    pub source: &'a Path,
+    /// The prepared build folder.
+    pub build: &'a Path,
+    /// Where commands are noted.
+    pub log: &'a Log,
+}
+
+impl Kbuild<'_> {
+    /// Asks for every folder. `make_args` are those the tree was prepared with.
+    pub fn layout(&self, make_args: &[String]) -> Result<Layout> {
+        let scratch = self.scratch()?;
+        let out = scratch.path();
+        let mut make = tool::command("make");
+        make.arg("-C").arg(self.build).arg("-f").arg(out.join("kbuild-top.mk")).arg("-s").args(make_args);
+        make.arg(format!("lpbuild-source={}", self.source.display())).arg(format!("lpbuild-out={}", out.display()));
+        self.log.run(&mut make, "LP6212")?;
+        let mut layout = Layout { variables: variables(&read(&out.join("env"))?), ..Layout::default() };
+
+        for text in self.folders(out, &layout, ".")? {
+            layout.add(&text);
+        }
+        if layout.objects.is_empty() {
+            return Err(Error::new("LP6212", self.place(), "kbuild names no object at all"));
+        }
+        Ok(layout)
+    }
+
+    /// The objects of one folder and those below, asked anew.
+    pub fn list(&self, layout: &Layout, folder: &str) -> Result<BTreeMap<String, Part>> {
+        let scratch = self.scratch()?;
+        let mut found = Layout::default();
+        for text in self.folders(scratch.path(), layout, folder)? {
+            found.add(&text);
+        }
+        Ok(found.objects)
+    }
+
+    fn folders(&self, out: &Path, layout: &Layout, folder: &str) -> Result<Vec<String>> {
+        let mut make = self.make(out, layout, folder);
+        let jobs = std::thread::available_parallelism().map_or(2, usize::from);
+        self.log.run(make.arg(format!("-j{jobs}")).args(["lpbuild-list=1", "lpbuild-list"]), "LP6212")?;
+        Ok(answers(out, "dir-")?.into_iter().map(|(_, text)| text).collect())
+    }
+
+    /// Asks how objects are compiled. What has to be generated first is made in the build folder. Objects kbuild has no rule
+    /// for are absent from the answer.
+    pub fn recipes(&self, layout: &Layout, objects: &BTreeSet<String>) -> Result<BTreeMap<String, Recipe>> {
+        self.ask(layout, objects, &["-k"])
+    }
+
+    /// The same without making anything, for a source that is not the build folder's own.
+    pub fn dry_recipes(&self, layout: &Layout, objects: &BTreeSet<String>) -> Result<BTreeMap<String, Recipe>> {
+        self.ask(layout, objects, &["-k", "-n"])
+    }
+
+    fn ask(&self, layout: &Layout, objects: &BTreeSet<String>, how: &[&str]) -> Result<BTreeMap<String, Recipe>> {
+        let scratch = self.scratch()?;
+        let out = scratch.path();
+        let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for object in objects {
+            folders.entry(object.rsplit_once('/').map_or(".", |(d, _)| d)).or_default().push(object);
+        }
+        for (folder, objects) in folders {
+            let mut make = self.make(out, layout, folder);
+            self.log.run(make.args(how).args(objects), "LP6212")?;
+        }
+        let mut found = BTreeMap::new();
+        for (name, text) in answers(out, "object-")? {
+            found.insert(name.clone(), recipe(name, &text)?);
+        }
+        Ok(found)
+    }
+
+    fn make(&self, out: &Path, layout: &Layout, folder: &str) -> Command {
+        let mut make = tool::command("make");
+        let makefile = out.join("kbuild-dir.mk");
+        make.arg("-C").arg(self.build).args(["-rR", "-s", "--no-print-directory", "-I"]).arg(self.source);
+        make.envs(layout.environment(folder));
+        for (name, value) in [("srctree", self.source), ("abs_srctree", self.source), ("VPATH", self.source)] {
+            make.env(name, value);
+        }
+        make.arg("-f").arg(&makefile).arg(format!("lpbuild-self={}", makefile.display()));
+        make.arg(format!("lpbuild-out={}", out.display())).arg(format!("obj={folder}"));
+        make.args(["need-builtin=1", "need-modorder=1"]);
+        make
+    }
+
+    fn scratch(&self) -> Result<tempfile::TempDir> {
+        let made = tempfile::Builder::new().prefix("lpbuild-kbuild-").tempdir();
+        let dir = made.map_err(|e| Error::io(&std::env::temp_dir(), &e))?;
+        for (name, text) in [("kbuild-top.mk", TOP), ("kbuild-dir.mk", DIR)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).map_err(|e| Error::io(&path, &e))?;
+        }
+        Ok(dir)
+    }
+
+    fn place(&self) -> Place {
+        Place::object(self.build.display().to_string())
+    }
+}
+
+impl Layout {
+    /// The variables kbuild exports to the Makefile of `folder`: flags that folders above add for those below are included.
+    fn environment(&self, folder: &str) -> BTreeMap<String, String> {
+        let mut variables = self.variables.clone();
+        let mut below = String::new();
+        for part in [""].into_iter().chain(folder.split('/')) {
+            let here = if below.is_empty() { part.to_owned() } else { format!("{below}/{part}") };
+            // The folder's own flags are added by its own Makefile.
+            if let Some((c, a)) = self.inherited.get(&below) {
+                for (name, more) in [("KBUILD_CFLAGS", c), ("KBUILD_AFLAGS", a)] {
+                    let flags = variables.entry(name.to_owned()).or_default();
+                    flags.push(' ');
+                    flags.push_str(more);
+                }
+            }
+            below = here;
+        }
+        variables
+    }
+
+    /// Takes in what one folder answered.
+    fn add(&mut self, text: &str) {
+        let fields = fields(text);
+        let words = |key: char| fields.get(&key).copied().unwrap_or("").split_whitespace();
+        let objects = |key: char| words(key).filter(|w| w.ends_with(".o")).map(str::to_owned);
+        for object in objects('m') {
+            self.objects.entry(object).or_insert(Part::Module);
+        }
+        // vmlinux's own `head_64.o` is in `extra-y` before 6.2, and in `always-y` since.
+        for object in objects('y').chain(objects('e').filter(|o| o.starts_with("arch/x86/kernel/"))) {
+            self.objects.insert(object, Part::Builtin);
+        }
+        let flags = |key: char| fields.get(&key).copied().unwrap_or("").trim().to_owned();
+        let folder = flags('d');
+        if !flags('c').is_empty() || !flags('a').is_empty() {
+            self.inherited.insert(folder, (flags('c'), flags('a')));
+        }
+    }
+}
+
+/// The output of `env -0`, without make's own variables and those of the caller.
+fn variables(text: &str) -> BTreeMap<String, String> {
+    const OWN: &[&str] =
+        &["MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "PATH", "HOME", "TMPDIR", "PWD", "OLDPWD"];
+    let pairs = text.split('\0').filter_map(|v| v.split_once('='));
+    pairs.filter(|(n, _)| !OWN.contains(n)).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+}
+
+/// Files of the answer with this prefix: the object or folder, and the text.
+fn answers(out: &Path, prefix: &str) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(out).map_err(|e| Error::io(out, &e))? {
+        let path = entry.map_err(|e| Error::io(out, &e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().replace('%', "/");
+        if let Some(name) = name.strip_prefix(prefix) {
+            found.push((name.to_owned(), read(&path)?));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn fields(text: &str) -> BTreeMap<char, &str> {
+    text.lines().filter_map(|l| Some((l.chars().next()?, l.get(1..)?.trim()))).collect()
+}
+
+fn recipe(object: String, text: &str) -> Result<Recipe> {
+    let fields = fields(text);
+    let field = |key: char| fields.get(&key).copied().unwrap_or("").to_owned();
+    let (source, compiler, flags) = (field('s'), field('k'), field('f'));
+    if source.is_empty() || compiler.is_empty() || !flags.contains("-Wp,-MMD,") {
+        let what = format!("kbuild describes it in an unknown way: {text}");
+        return Err(Error::new("LP6212", Place::object(object), what));
+    }
+    // `; objtool ARGS OBJECT`. Where objtool is delayed until everything is linked, it is run on each object instead, with
+    // the arguments that the linked one would get, so that the object has the shape the image has.
+    let run = field('o');
+    let run = run.trim_start_matches([';', ' ']);
+    let objtool = match run.strip_suffix(&object) {
+        Some(run) => run.trim().to_owned(),
+        // On vmlinux.o it sees every object, those that are exempted from a run of their own as well.
+        None if run.is_empty() && !field('l').is_empty() => {
+            format!("{} {} --link", field('t'), field('p'))
+        }
+        None if run.is_empty() => String::new(),
+        None => {
+            let what = format!("the call of objtool has an unknown form: {run}");
+            return Err(Error::new("LP6212", Place::object(object), what));
+        }
+    };
+    Ok(Recipe { object, source, compiler, flags, objtool })
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_folders_above_are_inherited_and_own_ones_are_left_to_the_makefile() {
+        let mut layout = Layout::default();
+        layout.variables.insert("KBUILD_CFLAGS".into(), "-O2".into());
+        layout.add("d drivers/a\nc -DA\ny drivers/a/x.o drivers/a/b/built-in.a\nm drivers/a/m.o\n");
+        layout.add("d drivers/a/b\nc -DB\n");
+        assert_eq!(layout.environment("drivers/a")["KBUILD_CFLAGS"], "-O2");
+        assert_eq!(layout.environment("drivers/a/b/c")["KBUILD_CFLAGS"], "-O2 -DA -DB");
+        assert_eq!(layout.objects["drivers/a/x.o"], Part::Builtin);
+        assert_eq!(layout.objects["drivers/a/m.o"], Part::Module);
+        assert_eq!(layout.objects.len(), 2);
+    }
+
+    #[test]
+    fn a_recipe_names_compiler_flags_module_and_objtool() {
+        let text = "s /s/net/x.c\nk ccache gcc-12\nf -Wp,-MMD,net/.x.o.d -DKBUILD_MODFILE='\"net/deep/foo\"' -DX\n\
+                    o ; ./objtool --orc  net/x.o\nt ./objtool\np --orc\nl \n";
+        let r = recipe("net/x.o".into(), text).unwrap();
+        assert_eq!((r.objtool.as_str(), r.module()), ("./objtool --orc", Some("foo")));
+        let delayed = text.replace("o ; ./objtool --orc  net/x.o", "o ").replace("l \n", "l y\n");
+        assert_eq!(recipe("net/x.o".into(), &delayed).unwrap().objtool, "./objtool --orc --link");
+        let exempted = text.replace("o ; ./objtool --orc  net/x.o", "o ");
+        assert_eq!(recipe("net/x.o".into(), &exempted).unwrap().objtool, "");
+        assert!(recipe("net/x.o".into(), "k gcc\n").is_err());
+        assert!(recipe("net/x.o".into(), &text.replace("x.o\nt", "y.o\nt")).is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! Changed files -> the objects they concern, before anything is compiled.
+//!
+//! A file is the source of an object, is included by objects, belongs to no object of this configuration (said, not
+//! refused), or is one that no live patch can change (refused, LP63xx).
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::includes::{Index, object_of};
+use super::kbuild::Part;
+use super::outline;
+use super::patch::SourceChange;
+use super::tree::Tree;
+use crate::error::{Error, Place, Problem, Result};
+
+/// What a change concerns.
+#[derive(Clone, Debug, Default)]
+pub struct Touched {
+    /// Objects of vmlinux.
+    pub objects: BTreeSet<String>,
+    /// Those of them for which it is only supposed that they read a changed file.
+    pub supposed: BTreeSet<String>,
+    /// Objects of modules that may read a changed file.
+    pub modules: BTreeSet<String>,
+    /// Files without a part in this kernel, and why.
+    pub unused: Vec<Unused>,
+    /// Files that decide how the kernel is built: objects may come, go or be compiled otherwise.
+    pub makefiles: BTreeSet<String>,
+}
+
+/// A changed file that has no part in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unused {
+    /// Relative to the tree.
+    pub file: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Refuses files that no live patch can change, whatever the configuration.
+pub fn screen(change: &SourceChange) -> Result<()> {
+    let problem = |path: &String| impossible(path).map(|(code, what)| Problem::new(code, Place::object(path), what));
+    let problems: Vec<Problem> = change.files.keys().filter_map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+}
+
+/// Finds the objects of a change.
+pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
+    let mut found = Touched::default();
+    let mut problems = Vec::new();
+    let mut included = BTreeSet::new();
+    for (path, file) in &change.files {
+        if let Some(why) = outside(path) {
+            found.unused.push(Unused { file: path.clone(), why: why.into() });
+        } else if is_makefile(path) {
+            found.makefiles.insert(path.clone());
+        } else if let Some((object, part)) = object_of(&tree.layout, path) {
+            if outline::only_init(file) {
+                let what = "every changed line is in __init or __exit code, which is gone once the kernel has booted";
+                problems.push(Problem::new("LP6302", Place::object(path), what));
+            }
+            match part {
+                Part::Builtin => drop(found.objects.insert(object)),
+                Part::Module => drop(found.modules.insert(object)),
+            }
+        } else {
+            included.insert(path.clone());
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Error { problems });
+    }
+    // A source file can be included by another one as well.
+    included.extend(change.files.keys().filter(|p| tree.layout.included_sources.contains(*p)).cloned());
+    if included.is_empty() {
+        return Ok(found);
+    }
+    let index = Index::read(&tree.source, &tree.build, &tree.layout);
+    for path in included {
+        let added = change.files.get(&path).is_some_and(|f| f.old.is_none());
+        let dependents = index.dependents(&tree.layout, [&path]);
+        if dependents.is_empty() && !added {
+            let why = "no object of this configuration is made from it".into();
+            found.unused.push(Unused { file: path, why });
+        }
+        for (object, part) in dependents {
+            match part {
+                Part::Builtin if found.objects.insert(object.clone()) => drop(found.supposed.insert(object)),
+                Part::Builtin => {}
+                Part::Module => drop(found.modules.insert(object)),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Files that end up in no kernel object on any machine.
+fn outside(path: &str) -> Option<&'static str> {
+    const FOLDERS: &[(&str, &str)] = &[
+        ("Documentation/", "documentation"),
+        ("tools/", "a program that runs outside the kernel"),
+        ("samples/", "an example"),
+        ("LICENSES/", "a licence"),
+        ("scripts/", "part of the build system"),
+        ("usr/", "part of the initial ramdisk"),
+    ];
+    if let Some((_, why)) = FOLDERS.iter().find(|(f, _)| path.starts_with(f)) {
+        return Some(why);
+    }
+    if path.strip_prefix("arch/").is_some_and(|rest| !rest.starts_with("x86/")) {
+        return Some("code of another architecture");
+    }
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let texts = ["MAINTAINERS", "CREDITS", "README", ".gitignore", ".mailmap", "COPYING"];
+    if texts.contains(&name) || name.ends_with(".rst") || name.ends_with(".txt") {
+        return Some("not code");
+    }
+    None
+}
+
+/// Files that no live patch can change, whatever is in them.
+fn impossible(path: &str) -> Option<(&'static str, &'static str)> {
+    const VDSO: &str = "the vDSO is mapped into every process and not reached by calls of the kernel";
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if path.starts_with("arch/x86/entry/vdso/") && !["vma.c", "extable.c", "vdso32-setup.c"].contains(&name) {
+        return Some(("LP6301", VDSO));
+    }
+    for (folder, what) in [
+        ("arch/x86/boot/", "code that runs before the kernel does and is gone then"),
+        ("arch/x86/realmode/", "real-mode code, copied below 1 MiB when the machine starts"),
+        ("arch/x86/purgatory/", "code of the next kernel's start, copied by kexec"),
+        ("lib/vdso/", VDSO),
+    ] {
+        if path.starts_with(folder) {
+            return Some(("LP6301", what));
+        }
+    }
+    if name.starts_with("Kconfig") || path.starts_with("arch/x86/configs/") {
+        return Some(("LP6303", "another configuration is another kernel"));
+    }
+    if name == "Makefile" && !path.contains('/') || path == "Kbuild" || path == "arch/x86/Makefile" {
+        return Some(("LP6303", "it decides how every object is compiled"));
+    }
+    let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
+    match extension {
+        "rs" => Some(("LP6304", "Rust source")),
+        "lds" => Some(("LP6304", "a linker script decides where everything is")),
+        _ if name.ends_with(".lds.S") => Some(("LP6304", "a linker script decides where everything is")),
+        "tbl" | "awk" | "y" | "l" | "asn1" | "dts" | "dtsi" | "pl" | "sh" | "py" => {
+            Some(("LP6304", "other files are generated from it"))
+        }
+        _ => None,
+    }
+}
+
+fn is_makefile(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name == "Makefile" || name == "Kbuild" || name.starts_with("Makefile.") || name.starts_with("Kbuild.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_sorted_by_what_they_can_do() {
+        let class = |p: &str| impossible(p).map(|c| c.0).or(outside(p).map(|_| "outside"));
+        for (path, want) in [
+            ("arch/x86/entry/vdso/vclock_gettime.c", Some("LP6301")),
+            ("arch/x86/entry/vdso/vma.c", None),
+            ("arch/x86/boot/compressed/misc.c", Some("LP6301")),
+            ("net/Kconfig", Some("LP6303")),
+            ("Makefile", Some("LP6303")),
+            ("arch/x86/kernel/vmlinux.lds.S", Some("LP6304")),
+            ("arch/x86/entry/syscalls/syscall_64.tbl", Some("LP6304")),
+            ("arch/x86/lib/memcpy_64.S", None),
+            ("arch/arm64/mm/fault.c", Some("outside")),
+            ("tools/testing/selftests/x.c", Some("outside")),
+            ("MAINTAINERS", Some("outside")),
+            ("net/core/dev.c", None),
+        ] {
+            assert_eq!(class(path), want, "{path}");
+        }
+        assert!(is_makefile("net/core/Makefile") && is_makefile("arch/x86/Kbuild") && !is_makefile("net/core/dev.c"));
+    }
+}

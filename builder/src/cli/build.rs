@@ -1,0 +1,288 @@
+//! `lpbuild build`: from source patches to a module.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use lpbuild::build::flow::{self, Built, How};
+use lpbuild::config::{self, Config};
+use lpbuild::error::{Error, Place, Result};
+use lpbuild::manifest::Jump;
+use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
+use lpbuild::report::Report;
+use lpbuild::tool::Log;
+use serde::Serialize;
+
+use super::diff::patch_name;
+use super::progress::Bars;
+use super::{EXIT_NOTHING, EXIT_REFUSED, folder, savedir};
+
+/// Make a live patch of source patches: compile the objects they touch, compare, prove that it fits, pack.
+///
+/// Without arguments the livepatch.toml of this folder says what to build. Options given here go before what it says. The
+/// kernel is the running one unless named; its image, headers, source, configuration and compiler are found by themselves
+/// on Debian and Ubuntu, if need be fetched by apt into the cache.
+#[derive(Debug, clap::Args)]
+pub struct BuildArgs {
+    /// Source patches (unified diffs, applied with -p1 in this order), or one livepatch.toml.
+    #[arg(value_name = "PATCH")]
+    patches: Vec<PathBuf>,
+    #[command(flatten)]
+    kernel: KernelArgs,
+    /// Name of the patch and of its module: [a-z][a-z0-9_]* [default: from the first patch file].
+    #[arg(long, value_name = "NAME", value_parser = patch_name)]
+    name: Option<String>,
+    /// Version of the patch, free text.
+    #[arg(long = "patch-version", value_name = "VERSION")]
+    version: Option<String>,
+    /// Milliseconds after which applying or reverting gives up when the functions are busy [default: 10000].
+    #[arg(long, value_name = "MS")]
+    deadline_ms: Option<u32>,
+    /// Form of the jumps: rel32 (5 bytes) or abs64 (12 bytes, any distance) [default: rel32].
+    #[arg(long, value_parser = ["rel32", "abs64"])]
+    jump: Option<String>,
+    /// Folder for NAME.ko, manifest.toml and build.log [default: NAME].
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Compilers at a time [default: the number of CPUs].
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Sign the module with this private key and X.509 certificate.
+    #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
+    sign: Option<Vec<PathBuf>>,
+    /// Build although code of modules changes as well, and leave theirs as it is.
+    #[arg(long)]
+    leave_modules: bool,
+    /// Also keep patch.o and the compared objects in the output folder.
+    #[arg(long)]
+    keep: bool,
+    /// Also save everything the result depends on, with a script that repeats it, for bug reports.
+    #[arg(long, value_name = "DIR")]
+    save_dir: Option<PathBuf>,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The kernel a patch is for.
+#[derive(Debug, Default, clap::Args)]
+pub struct KernelArgs {
+    /// Release of the kernel, as uname -r prints it [default: the running kernel].
+    #[arg(long, value_name = "RELEASE")]
+    pub release: Option<String>,
+    /// Its image: vmlinuz or vmlinux.
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// Its headers: the folder for `make -C`.
+    #[arg(long, value_name = "DIR")]
+    pub headers: Option<PathBuf>,
+    /// Its source tree; only read.
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
+    /// The configuration it was built with.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Compiler as in CC=, perhaps behind a launcher: "ccache gcc-12" [default: CC, else the one the configuration names].
+    #[arg(long, value_name = "COMMAND")]
+    pub compiler: Option<String>,
+}
+
+impl KernelArgs {
+    /// Puts what was given into the place of what `target` says.
+    fn apply(&self, target: &mut config::Target) -> Result<()> {
+        let absolute = |p: &Path| p.canonicalize().map_err(|e| Error::io(p, &e));
+        for (given, place) in [
+            (&self.image, &mut target.image),
+            (&self.headers, &mut target.headers),
+            (&self.source, &mut target.source),
+            (&self.config, &mut target.config),
+        ] {
+            if let Some(path) = given {
+                *place = Some(absolute(path)?);
+            }
+        }
+        for (given, place) in [(&self.release, &mut target.release), (&self.compiler, &mut target.compiler)] {
+            if given.is_some() {
+                place.clone_from(given);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    release: &'a str,
+    build_id: &'a str,
+    compiled: &'a [String],
+    objects: &'a [String],
+    unused: &'a [lpbuild::build::touched::Unused],
+    moved: &'a [String],
+    modules_left: &'a [String],
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<&'a PackReport>,
+    phases_us: Vec<(&'static str, u64)>,
+}
+
+/// Runs the command.
+pub fn run(args: &BuildArgs) -> Result<ExitCode> {
+    lpbuild::interrupt::watch();
+    let config = configuration(args)?;
+    let log = Log::default();
+    let bars = Bars::new(args.json);
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    let how = How { jobs: args.jobs.unwrap_or(cpus), leave_modules: args.leave_modules };
+    let built = flow::build(&config, &how, &log, &bars);
+    let mut built = match (built, &args.save_dir) {
+        (Ok(built), _) => built,
+        (Err(e), Some(dir)) => {
+            bars.clear();
+            savedir::inputs(dir, &config, &log)?;
+            return Err(e);
+        }
+        (Err(e), None) => {
+            bars.clear();
+            return Err(e);
+        }
+    };
+    let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.name));
+    let mut module = None;
+    if built.output.is_some() {
+        let started = Instant::now();
+        module = Some(finish(&config, &built, &dir, args.keep, &log, &bars)?);
+        built.phases.push(("pack", started.elapsed()));
+    }
+    bars.clear();
+    if let Some(dir) = &args.save_dir {
+        savedir::all(dir, &config, &built, &log)?;
+    }
+    if args.json {
+        print_json(&config, &built, module.as_ref());
+    } else {
+        print(&built, module.as_ref());
+    }
+    for problem in &built.report.refused {
+        eprintln!("refused: {problem}");
+    }
+    Ok(if !built.report.refused.is_empty() {
+        ExitCode::from(EXIT_REFUSED)
+    } else if module.is_none() {
+        eprintln!("nothing changed: {}", nothing(&built));
+        ExitCode::from(EXIT_NOTHING)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn nothing(built: &Built) -> String {
+    if built.compiled.is_empty() {
+        "no object of this kernel is made from the changed files".to_owned()
+    } else {
+        format!("no function differs in the {} objects compiled", built.compiled.len())
+    }
+}
+
+/// livepatch.toml, or patches; then the options of the command line.
+fn configuration(args: &BuildArgs) -> Result<Config> {
+    let toml = |p: &PathBuf| p.extension().is_some_and(|e| e == "toml");
+    let mut config = match args.patches.as_slice() {
+        [] => {
+            let path = Path::new("livepatch.toml");
+            if !path.exists() {
+                let what = "there is no livepatch.toml in this folder, and no patch is named";
+                return Err(Error::new("LP6004", Place::default(), what));
+            }
+            config::load(path)?
+        }
+        [one] if toml(one) => config::load(one)?,
+        patches => Config::default_for(patches)?,
+    };
+    for (given, place) in [(&args.name, &mut config.name), (&args.version, &mut config.version)] {
+        if let Some(given) = given {
+            place.clone_from(given);
+        }
+    }
+    config.deadline_ms = args.deadline_ms.unwrap_or(config.deadline_ms);
+    match args.jump.as_deref() {
+        Some("abs64") => config.jump = Jump::Abs64,
+        Some(_) => config.jump = Jump::Rel32,
+        None => {}
+    }
+    args.kernel.apply(&mut config.kernel)?;
+    if let Some([key, cert]) = args.sign.as_deref() {
+        config.sign = Some(Signer { key: key.clone(), cert: cert.clone() });
+    }
+    Ok(config)
+}
+
+/// Packs the module and puts the output folder in its place, whole.
+fn finish(config: &Config, built: &Built, dir: &Path, keep: bool, log: &Log, bars: &Bars) -> Result<PackReport> {
+    use lpbuild::build::Progress;
+    bars.status("packing");
+    let Some(output) = &built.output else { return Err(Error::new("LP1000", Place::default(), "nothing to pack")) };
+    let temp = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), &e))?;
+    let patch = temp.path().join("patch");
+    folder::write(&patch, output, if keep { &built.sources } else { &[] })?;
+    let options =
+        PackOptions { headers: Some(built.headers.clone()), output: None, sign: config.sign.clone(), log: log.clone() };
+    let mut report = pack(&patch, &options)?;
+    let put = |name: &str, text: &str| {
+        let path = patch.join(name);
+        std::fs::write(&path, text).map_err(|e| Error::io(&path, &e))
+    };
+    put("build.log", &log.text())?;
+    if !keep {
+        let path = patch.join("patch.o");
+        std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
+    }
+    folder::replace(dir, &patch)?;
+    report.module = dir.join(format!("{}.ko", config.name));
+    Ok(report)
+}
+
+fn print(built: &Built, module: Option<&PackReport>) {
+    println!("kernel   {} (build id {})", built.release, built.build_id);
+    for hunk in &built.moved {
+        println!("moved    {hunk}");
+    }
+    for unused in &built.unused {
+        println!("unused   {}: {}", unused.file, unused.why);
+    }
+    let differ = match built.objects.as_slice() {
+        [] => "none differs".to_owned(),
+        some => format!("{} differ: {}", some.len(), some.join(" ")),
+    };
+    println!("objects  {} compiled in both versions, {differ}", built.compiled.len());
+    for object in &built.left {
+        println!("left     {object}: its module keeps the old code");
+    }
+    print!("{}", built.report.text());
+    if let Some(m) = module {
+        let signed = if m.signed { ", signed" } else { "" };
+        let (path, size) = (m.module.display(), m.size);
+        println!("module   {path}: {size} bytes, {} function(s), sha256 {}{signed}", m.functions, m.sha256);
+    }
+    let phases: Vec<String> =
+        built.phases.iter().map(|(name, time)| format!("{name} {:.2}", time.as_secs_f64())).collect();
+    println!("seconds  {}", phases.join(", "));
+}
+
+fn print_json(config: &Config, built: &Built, module: Option<&PackReport>) {
+    let output = Output {
+        name: &config.name,
+        release: &built.release,
+        build_id: &built.build_id,
+        compiled: &built.compiled,
+        objects: &built.objects,
+        unused: &built.unused,
+        moved: &built.moved,
+        modules_left: &built.left,
+        report: &built.report,
+        module,
+        phases_us: built.phases.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
+    };
+    println!("{}", serde_json::to_string_pretty(&output).unwrap_or_default());
+}

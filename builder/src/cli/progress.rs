@@ -1,0 +1,63 @@
+//! What a build is doing, on stderr: bars on a terminal, lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lpbuild::build::Progress;
+
+/// A spinner that becomes a bar while objects are compiled.
+#[derive(Debug)]
+pub struct Bars {
+    bar: Option<ProgressBar>,
+    silent: bool,
+}
+
+impl Bars {
+    /// `silent`: lines are left out where there is no terminal.
+    pub fn new(silent: bool) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { bar, silent }
+    }
+
+    /// Nothing of it stays on the screen.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn status(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None if self.silent => {}
+            None => eprintln!("{text}"),
+        }
+    }
+
+    fn objects(&self, total: usize) {
+        let Some(bar) = &self.bar else {
+            if total > 0 {
+                self.status(&format!("compiling {total} object(s), old and new"));
+            }
+            return;
+        };
+        bar.set_length(total as u64);
+        if let Ok(style) = ProgressStyle::with_template("compiling {wide_bar} {pos}/{len} {msg} {eta}") {
+            bar.set_style(style);
+        }
+    }
+
+    fn object(&self, name: &str) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+            bar.set_message(name.to_owned());
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What an analysis found, as commands print it: text for people, JSON for programs.
+
+use serde::Serialize;
+
+use crate::closure::Role;
+use crate::compare::Ignored;
+use crate::error::Problem;
+use crate::manifest::Jump;
+use crate::pipeline::Analysis;
+
+/// Changed, new and ignored functions, and what stands against the patch.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Functions that are replaced.
+    pub changed: Vec<Changed>,
+    /// Functions and data that come with them.
+    pub new: Vec<New>,
+    /// Differences without a meaning, and why.
+    pub ignored: Vec<Ignored>,
+    /// What stands against the patch.
+    pub refused: Vec<Problem>,
+    /// Microseconds each phase took.
+    pub timings_us: Vec<(&'static str, u64)>,
+}
+
+/// A replaced function.
+#[derive(Clone, Debug, Serialize)]
+pub struct Changed {
+    /// The object it is in.
+    pub object: String,
+    /// Its name.
+    pub symbol: String,
+    /// Why it is replaced.
+    pub reason: String,
+    /// Bytes.
+    pub old_size: u64,
+    /// Bytes.
+    pub new_size: u64,
+    /// Where the jump goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteRecord>,
+}
+
+/// A jump site.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteRecord {
+    /// Bytes from the function's entry.
+    pub offset: u16,
+    /// Bytes of whole instructions it covers.
+    pub size: u8,
+    /// Form of the jump.
+    pub jump: Jump,
+    /// The rule that chose it.
+    pub rule: &'static str,
+}
+
+/// Something the patch adds.
+#[derive(Clone, Debug, Serialize)]
+pub struct New {
+    /// The object it is in.
+    pub object: String,
+    /// Its name.
+    pub symbol: String,
+    /// What pulled it in.
+    pub reason: String,
+    /// Bytes.
+    pub new_size: u64,
+}
+
+impl Report {
+    /// The report of an analysis.
+    pub fn of(analysis: &Analysis) -> Self {
+        let mut report = Self {
+            ignored: analysis.pairs.iter().flat_map(|p| p.verdicts.ignored.iter().cloned()).collect(),
+            refused: analysis.refused.clone(),
+            timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
+            ..Self::default()
+        };
+        for (index, item) in analysis.set.items.iter().enumerate() {
+            let pair = &analysis.pairs[item.pair.0 as usize];
+            let atom = pair.new.atom(item.atom.0);
+            let (object, symbol, reason) = (pair.name.clone(), atom.name.clone(), item.why.clone());
+            match item.role {
+                Role::Replaces(old) => {
+                    let site = analysis.sites.iter().find(|(i, _)| *i == index);
+                    report.changed.push(Changed {
+                        object,
+                        symbol,
+                        reason,
+                        old_size: pair.old.atom(old.0).size(),
+                        new_size: atom.size(),
+                        site: site.map(|(_, s)| SiteRecord {
+                            offset: s.offset,
+                            size: s.size,
+                            jump: s.jump,
+                            rule: s.rule.name(),
+                        }),
+                    });
+                }
+                Role::Piece => {}
+                Role::NewFunction | Role::Data => {
+                    report.new.push(New { object, symbol, reason, new_size: atom.size() });
+                }
+            }
+        }
+        report
+    }
+
+    /// Only refusals are known.
+    pub fn refusal(problems: &[Problem]) -> Self {
+        Self { refused: problems.to_vec(), ..Self::default() }
+    }
+
+    /// One line for each function; refusals are left to the caller, since they belong on stderr.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for c in &self.changed {
+            let site = c.site.as_ref();
+            let site =
+                site.map_or(String::new(), |s| format!(", jump at +{:#x} ({} bytes, {})", s.offset, s.size, s.rule));
+            let sizes = format!("{} -> {} bytes", c.old_size, c.new_size);
+            text += &format!("changed  {}: {}: {}; {sizes}{site}\n", c.object, c.symbol, c.reason);
+        }
+        for n in &self.new {
+            text += &format!("new      {}: {}: {}; {} bytes\n", n.object, n.symbol, n.reason, n.new_size);
+        }
+        for i in &self.ignored {
+            text += &format!("ignored  {}: {}: {}\n", i.object, i.symbol, i.reason);
+        }
+        text
+    }
+}
