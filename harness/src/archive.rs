@@ -3,77 +3,13 @@
 //! Input: the text of `apt-cache madison`, and the wanted pair of `versions.toml`. Output: [`Choice`]. A wanted pair the
 //! archive no longer has falls back on the newest complete pair of neighbouring upstream versions.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use anyhow::{Context, Result, bail};
+pub use lpbuild::build::debian::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::{cmd, packages};
-
-/// A Debian package version; ordered as dpkg orders them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Version(pub String);
-
-impl Version {
-    /// The part before the Debian revision.
-    pub fn upstream(&self) -> &str {
-        self.0.rsplit_once('-').map_or(&self.0, |(u, _)| u)
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Ord for Version {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.0, &other.0)
-    }
-}
-
-impl PartialOrd for Version {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Alternating runs of non-digits (`~` before everything, letters before the rest) and numbers.
-fn compare(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a, b);
-    while !a.is_empty() || !b.is_empty() {
-        let ((ta, ra), (tb, rb)) = (split(a, |c| !c.is_ascii_digit()), split(b, |c| !c.is_ascii_digit()));
-        let weight = |c: Option<char>| match c {
-            Some('~') => -1,
-            None => 0,
-            Some(c) if c.is_ascii_alphabetic() => c as i32,
-            Some(c) => c as i32 + 256,
-        };
-        let len = ta.chars().count().max(tb.chars().count());
-        for i in 0..len {
-            let order = weight(ta.chars().nth(i)).cmp(&weight(tb.chars().nth(i)));
-            if order.is_ne() {
-                return order;
-            }
-        }
-        let ((na, ra), (nb, rb)) = (split(ra, |c| c.is_ascii_digit()), split(rb, |c| c.is_ascii_digit()));
-        let number = |s: &str| s.parse::<u64>().unwrap_or(0);
-        let order = number(na).cmp(&number(nb));
-        if order.is_ne() {
-            return order;
-        }
-        (a, b) = (ra, rb);
-    }
-    Ordering::Equal
-}
-
-fn split(s: &str, f: impl Fn(char) -> bool) -> (&str, &str) {
-    s.split_at(s.find(|c| !f(c)).unwrap_or(s.len()))
-}
 
 /// One entry of `versions.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -185,15 +121,6 @@ fn names(prefix: &str, series: &str, suffix: &str) -> Result<Vec<String>> {
     Ok(cmd::output(&mut c)?.lines().filter(|n| abi(n) == Some(true)).map(str::to_string).collect())
 }
 
-/// The version of `package` to take beside `version` of the kernel: the same, or the newest there is. The build tools of a
-/// whole series are one package, of which the archive keeps no older version.
-pub fn nearest(package: &str, version: &Version) -> Result<Version> {
-    let mut all: Vec<Version> = madison(&[package.to_string()])?.into_iter().map(|(_, v)| v).collect();
-    all.sort();
-    let found = if all.contains(version) { Some(version.clone()) } else { all.pop() };
-    found.with_context(|| format!("the archive has no {package}"))
-}
-
 fn madison(packages: &[String]) -> Result<Vec<(String, Version)>> {
     if packages.is_empty() {
         return Ok(Vec::new());
@@ -231,16 +158,6 @@ mod tests {
     fn available(sources: &[&str], images: &[(&str, &str)]) -> Available {
         let images: BTreeMap<_, _> = images.iter().map(|(k, r)| (v(k), r.to_string())).collect();
         Available { sources: sources.iter().map(|s| v(s)).collect(), headers: images.clone(), images }
-    }
-
-    #[test]
-    fn versions_are_ordered_as_dpkg_orders_them() {
-        for (a, b) in
-            [("6.1.99-1", "6.1.187-1"), ("6.1.192-1", "6.1.192-2"), ("6.12.9-1~bpo12+1", "6.12.9-1"), ("1", "1a")]
-        {
-            assert!(v(a) < v(b), "{a} {b}");
-        }
-        assert_eq!(v("6.1.187-1").upstream(), "6.1.187");
     }
 
     #[test]

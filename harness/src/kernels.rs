@@ -1,21 +1,22 @@
 //! Stock kernels: image, headers and sources of the versions in `versions.toml`, from the Debian archive into the cache.
 //!
 //! ```text
-//! kernels/selected-6.1.toml              the pair in use (see versions.toml for the fallback rule)
-//! kernels/<release>/image/               boot/vmlinuz-*, boot/config-*, lib/modules/*
-//! kernels/<release>/headers/             usr/src/linux-headers-*, ready for `make -C`
-//! kernels/<release>/source-<version>/    one kernel source tree, never written to
-//! downloads/*.deb                        only until they are extracted
+//! selected-6.1.toml   the pair in use (see versions.toml for the fallback rule)
 //! ```
+//!
+//! Everything else is where `lpbuild build` looks for it and would put it itself (`lpbuild::build::debian`).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use lpbuild::build::Progress;
+use lpbuild::build::debian::{Archive, Unpacked, source_path};
+use lpbuild::tool::Log;
 use serde::Deserialize;
 
-use crate::archive::{self, Available, Choice, Version, Wanted};
-use crate::{cache, cmd, packages, progress};
+use crate::archive::{Available, Choice, Version, Wanted};
+use crate::{cache, packages, progress};
 
 /// A stock kernel in the cache.
 #[derive(Clone, Debug)]
@@ -34,7 +35,8 @@ pub struct Kernel {
     pub config: PathBuf,
     /// Its modules (`lib/modules/<release>`).
     pub modules: PathBuf,
-    root: PathBuf,
+    old_source: PathBuf,
+    new_source: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +56,7 @@ impl Kernel {
     pub fn locate(series: &str) -> Result<Option<Self>> {
         let Some(choice) = selected(series)? else { return Ok(None) };
         let kernel = Self::of(&choice)?;
-        let parts = [&kernel.vmlinuz, &kernel.headers, &kernel.source(&choice.old), &kernel.source(&choice.new)];
+        let parts = [&kernel.vmlinuz, &kernel.headers, &kernel.old_source, &kernel.new_source];
         Ok(parts.iter().all(|p| p.exists()).then_some(kernel))
     }
 
@@ -68,15 +70,12 @@ impl Kernel {
             None => select(series)?,
         };
         let kernel = Self::of(&choice)?;
-        let release = &choice.release;
-        cache::publish(&kernel.root.join("image"), |dir| {
-            extract(&format!("linux-image-{release}-unsigned"), &choice.old, dir)
-        })?;
-        cache::publish(&kernel.root.join("headers"), |dir| {
-            extract_headers(&choice, dir, &kernel.root.join("headers"))
-        })?;
+        let log = Log::default();
+        let archive = Archive::new(&log, &Said)?;
+        archive.image_of(&choice.release, &choice.old)?;
+        archive.headers(&choice.release, &choice.old)?;
         for version in [&choice.old, &choice.new] {
-            cache::publish(&kernel.source(version), |dir| extract_source(series, version, dir))?;
+            archive.source(version)?;
         }
         for path in [&kernel.vmlinuz, &kernel.headers, &kernel.config] {
             if !path.exists() {
@@ -88,37 +87,43 @@ impl Kernel {
 
     fn of(choice: &Choice) -> Result<Self> {
         let release = choice.release.clone();
-        let root = cache::root()?.join("kernels").join(&release);
+        let at = Unpacked::of(&release)?;
         Ok(Self {
-            vmlinuz: root.join(format!("image/boot/vmlinuz-{release}")),
-            config: root.join(format!("image/boot/config-{release}")),
-            modules: root.join(format!("image/lib/modules/{release}")),
-            headers: root.join(format!("headers/usr/src/linux-headers-{release}")),
+            vmlinuz: at.image,
+            config: at.config,
+            modules: at.modules,
+            headers: at.headers,
+            old_source: source_path(&choice.old)?,
+            new_source: source_path(&choice.new)?,
             version: choice.old.clone(),
             new_version: choice.new.clone(),
             release,
-            root,
         })
     }
 
-    /// The source tree of a package version; shared, so it must not be written to.
-    pub fn source(&self, version: &Version) -> PathBuf {
-        self.root.join(format!("source-{version}"))
-    }
-
-    /// The source of the running kernel.
+    /// The source of the running kernel; shared, so it must not be written to.
     pub fn old_source(&self) -> PathBuf {
-        self.source(&self.version)
+        self.old_source.clone()
     }
 
-    /// The source fixes are taken from.
+    /// The source fixes are taken from; shared as well.
     pub fn new_source(&self) -> PathBuf {
-        self.source(&self.new_version)
+        self.new_source.clone()
+    }
+}
+
+/// What lpbuild is doing, as progress of the harness.
+#[derive(Debug)]
+pub(crate) struct Said;
+
+impl Progress for Said {
+    fn status(&self, text: &str) {
+        progress(text);
     }
 }
 
 fn selected_path(series: &str) -> Result<PathBuf> {
-    Ok(cache::root()?.join(format!("kernels/selected-{series}.toml")))
+    Ok(cache::root()?.join(format!("selected-{series}.toml")))
 }
 
 fn entry(series: &str) -> Result<Wanted> {
@@ -174,67 +179,4 @@ fn choose(wanted: &Wanted) -> Result<Choice> {
             first
         }
     }
-}
-
-/// Downloads one package (or finds it complete from an interrupted run) and unpacks it into `dir`.
-fn extract(package: &str, version: &Version, dir: &Path) -> Result<()> {
-    let downloads = cache::root()?.join("downloads");
-    fs::create_dir_all(&downloads).with_context(|| format!("create {}", downloads.display()))?;
-    let _lock = cache::lock(&downloads)?;
-    progress(format!("fetching {package} {version}"));
-    let mut apt = cmd::command("apt-get");
-    if packages::is_root() {
-        apt.args(["-o", "APT::Sandbox::User=root"]);
-    }
-    apt.args(["download", "-q", &format!("{package}={version}")]).current_dir(&downloads);
-    cmd::output(&mut apt)?;
-    // apt escapes a colon in file names; kernel packages have no epoch.
-    let prefix = format!("{package}_{version}_");
-    let deb = fs::read_dir(&downloads)?
-        .flatten()
-        .map(|e| e.path())
-        .find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)))
-        .with_context(|| format!("apt-get download left no {prefix}*.deb in {}", downloads.display()))?;
-    cmd::output(cmd::command("dpkg-deb").arg("-x").arg(&deb).arg(dir))?;
-    fs::remove_file(&deb).with_context(|| format!("remove {}", deb.display()))
-}
-
-/// Flavour headers, and the common headers and build tools they name, in one root; the path of the common Makefile, made
-/// for `/`, is pointed at `final_root`. The links to the tools are relative and hold in any root.
-fn extract_headers(choice: &Choice, dir: &Path, final_root: &Path) -> Result<()> {
-    let release = &choice.release;
-    extract(&format!("linux-headers-{release}"), &choice.old, dir)?;
-    let flavour = dir.join(format!("usr/src/linux-headers-{release}"));
-    let makefile = flavour.join("Makefile");
-    let text = fs::read_to_string(&makefile).with_context(|| makefile.display().to_string())?;
-    // `include /usr/src/linux-headers-ABI-common/Makefile`; how an ABI is named differs between series.
-    let common = text.lines().find_map(|l| l.strip_prefix("include /usr/src/")?.strip_suffix("/Makefile"));
-    let Some(common) = common else {
-        bail!("{} does not include the common Makefile as expected:\n{text}", makefile.display());
-    };
-    extract(common, &choice.old, dir)?;
-    let root = final_root.display();
-    fs::write(&makefile, text.replace("include /usr/src/", &format!("include {root}/usr/src/")))?;
-    // scripts and tools are links to ../../lib/linux-kbuild-*: a package of the series or of the ABI.
-    let scripts = fs::read_link(flavour.join("scripts"))?;
-    let kbuild = scripts.iter().filter_map(|c| c.to_str()).find(|c| c.starts_with("linux-kbuild-"));
-    let kbuild = kbuild.with_context(|| format!("scripts leads to {}", scripts.display()))?;
-    extract(kbuild, &archive::nearest(kbuild, &choice.old)?, dir)?;
-    let found = flavour.join("scripts/Makefile.build");
-    if !found.is_file() {
-        bail!("the package {kbuild} {} has no scripts/Makefile.build", choice.old);
-    }
-    Ok(())
-}
-
-fn extract_source(series: &str, version: &Version, dir: &Path) -> Result<()> {
-    let package = format!("linux-source-{series}");
-    let temp = tempfile::tempdir_in(dir)?;
-    extract(&package, version, temp.path())?;
-    progress(format!("unpacking the source of {version}"));
-    let tarball = temp.path().join(format!("usr/src/{package}.tar.xz"));
-    let mut tar = cmd::command("tar");
-    tar.arg("-C").arg(dir).args(["--strip-components=1", "-xf"]).arg(&tarball).env("XZ_DEFAULTS", "-T0");
-    cmd::output(&mut tar)?;
-    Ok(())
 }

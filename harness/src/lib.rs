@@ -19,7 +19,6 @@ pub mod guest;
 pub mod kernels;
 pub mod module;
 pub mod packages;
-pub mod shadow;
 pub mod tree;
 pub mod vm;
 

@@ -63,23 +63,27 @@ impl Maker<'_> {
         c
     }
 
-    /// The module of an example: `fix.patch`, and `livepatch.toml` for name, version and deadline.
+    /// `lpbuild build` with arguments, for this kernel, not yet started; the result goes to `dir`.
+    pub fn build(&self, what: &[&Path], dir: &Path) -> std::process::Command {
+        let mut c = cmd::command(self.lpbuild);
+        c.arg("build").args(what).arg("-o").arg(dir).arg("--image").arg(&self.kernel.vmlinuz);
+        c.arg("--headers").arg(&self.kernel.headers).arg("--source").arg(self.kernel.old_source());
+        c.arg("--config").arg(&self.kernel.config);
+        c
+    }
+
+    /// The module of a source patch, or of a livepatch.toml, in `target/modules/NAME`.
+    pub fn make_patch(&self, name: &str, patch: &Path) -> Result<Module> {
+        let dir = workspace_root().join("target/modules").join(name);
+        let _lock = cache::lock(&dir)?;
+        let report = cmd::output(self.build(&[patch], &dir).args(["--name", name, "--keep"]))?;
+        Ok(Module { name: name.to_string(), ko: dir.join(format!("{name}.ko")), dir, report })
+    }
+
+    /// The module of an example, as its livepatch.toml says.
     pub fn example(&self, example: &Path) -> Result<Module> {
-        let read = |name: &str| {
-            let path = example.join(name);
-            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
-        };
-        let change = Change::from_patch(&self.tree.source, &read("fix.patch")?)?;
-        let toml: toml::Table = read("livepatch.toml")?.parse().context("livepatch.toml")?;
-        let patch = toml.get("patch").and_then(toml::Value::as_table).context("livepatch.toml has no [patch]")?;
-        let name = patch.get("name").and_then(toml::Value::as_str).context("livepatch.toml has no patch.name")?;
-        let mut options = Vec::new();
-        for (key, option) in [("version", "--patch-version"), ("deadline-ms", "--deadline-ms")] {
-            if let Some(value) = patch.get(key) {
-                options.push(option.to_string());
-                options.push(value.as_str().map_or_else(|| value.to_string(), str::to_string));
-            }
-        }
-        self.make_of(name, &self.tree.pair(&change, Flags::Plain)?, &options)
+        let toml = example.join("livepatch.toml");
+        let name = lpbuild::config::load(&toml)?.name;
+        self.make_patch(&name, &toml)
     }
 }

@@ -35,6 +35,8 @@ pub struct Compiler<'a> {
     /// The folder of this build.
     work: &'a Path,
     log: &'a Log,
+    /// Whether unchanged lines keep their numbers.
+    keep_lines: bool,
 }
 
 /// A shadow of the source with a change.
@@ -51,7 +53,14 @@ pub struct Shadow {
 impl<'a> Compiler<'a> {
     /// `work` is a folder for what this build makes.
     pub fn new(tree: &'a Tree, command: &'a str, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
-        Self { tree, command, extra: flags.join(" "), work, log }
+        Self { tree, command, extra: flags.join(" "), work, log, keep_lines: true }
+    }
+
+    /// Changed files are compiled as they are, without `#line`: what someone else's build would have made of them.
+    #[must_use]
+    pub fn plain_lines(mut self) -> Self {
+        self.keep_lines = false;
+        self
     }
 
     /// The shadow of `change`; objects in `folders` can be compiled from it.
@@ -64,7 +73,8 @@ impl<'a> Compiler<'a> {
         let mut stock = BTreeSet::new();
         for (path, file) in &change.files {
             let Some(new) = &file.new else { continue };
-            shadow::replace(&source, path, &numbered(path, file.old.as_deref(), new))?;
+            let content = if self.keep_lines { numbered(path, file.old.as_deref(), new) } else { new.clone() };
+            shadow::replace(&source, path, &content)?;
             stock.extend(self.tree.source.join(path).canonicalize().ok());
         }
         Ok(Shadow { source, stock, real })

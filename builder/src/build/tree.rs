@@ -28,7 +28,7 @@ const STAMP: &str = "lpbuild-tree.toml";
 const LAYOUT: &str = "lpbuild-layout.json";
 
 /// A prepared tree.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tree {
     /// The kernel source; only read.
     pub source: PathBuf,
@@ -63,6 +63,17 @@ impl Tree {
                 prepare(target, &config, &build, log, progress)?;
             }
         }
+        Self::open(target, build)
+    }
+
+    /// The tree of a target, if it is prepared.
+    pub fn locate(target: &Target) -> Result<Option<Self>> {
+        let config = fs::read_to_string(&target.config).map_err(|e| Error::io(&target.config, &e))?;
+        let build = folder(target, &config)?;
+        if build.join(STAMP).exists() { Self::open(target, build).map(Some) } else { Ok(None) }
+    }
+
+    fn open(target: &Target, build: PathBuf) -> Result<Self> {
         // The time of the last use, for `lpbuild cache`; a read-only cache still works.
         let _ = fs::File::open(build.join(STAMP)).and_then(|f| f.set_modified(SystemTime::now()));
         let path = build.join(LAYOUT);
