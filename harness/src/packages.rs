@@ -10,6 +10,7 @@ pub const NEEDED: &[&str] = &[
     "binutils",
     "bison",
     "busybox-static",
+    "ccache",
     "dwarves",
     "flex",
     "gcc-12",

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use lpbuild::build::compile::Compiler;
+use lpbuild::build::kbuild::Layout;
 use lpbuild::build::locate::Target;
 use lpbuild::build::patch::SourceChange;
 use lpbuild::build::tree as prepared;
@@ -101,6 +102,11 @@ impl Tree {
     fn of(tree: prepared::Tree, target: &Target) -> Self {
         let compiler = target.compiler_name.clone();
         Self { source: tree.source.clone(), build: tree.build.clone(), tree, compiler }
+    }
+
+    /// The objects of its configuration.
+    pub fn layout(&self) -> &Layout {
+        &self.tree.layout
     }
 
     /// The stock object with `change` applied to the source, and `flags`.
