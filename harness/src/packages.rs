@@ -21,6 +21,7 @@ pub const NEEDED: &[&str] = &[
     "make",
     "patch",
     "qemu-system-x86",
+    "time",
     "xz-utils",
 ];
 

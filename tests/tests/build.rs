@@ -182,11 +182,14 @@ fn a_patch_may_add_a_source_file_and_a_header() {
     assert!(module.windows(20).any(|w| w == b"from the added file\0"));
 }
 
+/// File, text that occurs once (nothing: the end), what is put in its place.
+type Edit = (&'static str, &'static str, &'static str);
+
 /// Exit code 3, or 4 with a code, and nothing compiled.
 #[test]
 fn what_cannot_be_patched_is_said_before_any_compile() {
     let Some(b) = Bench::find("what_cannot_be_patched_is_said_before_any_compile") else { return };
-    let cases: &[(&str, &[(&str, &str, &str)], i32, &str)] = &[
+    let cases: &[(&str, &[Edit], i32, &str)] = &[
         ("docs", &[("tools/perf/builtin-help.c", "", "\nint x;\n")], 3, "outside the kernel"),
         ("arm", &[("arch/arm64/mm/fault.c", "", "\nint x;\n")], 3, "another architecture"),
         ("unbuilt", &[("drivers/gpio/gpio-zevio.c", "", "\nint x;\n")], 3, "no object of this configuration"),

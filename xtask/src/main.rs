@@ -1,6 +1,7 @@
 //! Development tasks: one table. `cargo xtask` lists it, `cargo xtask NAME ARGS` runs an entry.
 
 mod bench;
+mod bench_build;
 mod build;
 mod check;
 mod corpus;
