@@ -10,7 +10,6 @@ pub const NEEDED: &[&str] = &[
     "binutils",
     "bison",
     "busybox-static",
-    "ccache",
     "dwarves",
     "flex",
     "gcc-12",
@@ -21,7 +20,6 @@ pub const NEEDED: &[&str] = &[
     "make",
     "patch",
     "qemu-system-x86",
-    "time",
     "xz-utils",
 ];
 

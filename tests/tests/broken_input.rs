@@ -63,6 +63,8 @@ const CASES: &[&str] = &[
     "two-objects",
     "wide-string",
     "short-jump-before",
+    "line-number",
+    "line-in-a-string",
 ];
 
 fn pairs() -> &'static [Pair] {
@@ -78,6 +80,8 @@ fn pairs() -> &'static [Pair] {
             let dir = dir.unwrap_or_else(|| panic!("no case {case}"));
             let flags = if *case == "switch-table" {
                 vec!["-fjump-tables".into(), "-mindirect-branch=keep".into()]
+            } else if case.starts_with("line-") {
+                vec!["-g".into()]
             } else {
                 vec![]
             };

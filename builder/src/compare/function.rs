@@ -6,8 +6,30 @@ use super::targets::{Comparer, certain, insn_index};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::symbolize::{AtomId, Entry, Insn, Object, Ref, RefKind, Table, Target, Usage};
 
-/// What differs first, in words; nothing when the functions are the same.
-pub fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom, changed_constants: &BTreeSet<NewAtom>) -> Option<String> {
+/// What differs in a pair of instructions.
+pub struct Differing<'a> {
+    /// Index of the instruction in both functions.
+    pub index: usize,
+    /// What it is.
+    pub what: What<'a>,
+}
+
+/// The two sides.
+pub enum What<'a> {
+    /// Other bytes, with the fields of references blanked.
+    Bytes(&'a [u8], &'a [u8]),
+    /// One of the references; all else up to it is the same.
+    Reference(&'a Ref, &'a Ref),
+}
+
+/// What differs first, in words; nothing when the functions are the same. Pairs for which `excuse` holds do not count.
+pub fn difference(
+    c: &Comparer<'_>,
+    o: OldAtom,
+    n: NewAtom,
+    changed_constants: &BTreeSet<NewAtom>,
+    excuse: &mut dyn FnMut(Differing<'_>) -> bool,
+) -> Option<String> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
     let (Some(oc), Some(nc)) = (&old.code, &new.code) else { return None };
     if c.old.class(old.section) != c.new.class(new.section) {
@@ -29,14 +51,14 @@ pub fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom, changed_constants: &
         }
     }
     let (mut orefs, mut nrefs) = (old.refs.iter().peekable(), new.refs.iter().peekable());
-    for (io, ino) in oc.insns.iter().zip(&nc.insns) {
+    for (index, (io, ino)) in oc.insns.iter().zip(&nc.insns).enumerate() {
         let ro = take(&mut orefs, io);
         let rn = take(&mut nrefs, ino);
-        if !same_opcode(ob, io, &ro, nb, ino, &rn) {
+        if !same_opcode(ob, io, &ro, nb, ino, &rn) && !excused(ob, io, &ro, nb, ino, &rn, index, excuse) {
             return Some(format!("the instruction at +{:#x} differs", ino.at));
         }
         for (a, b) in ro.iter().zip(&rn) {
-            if !c.same_ref(a, b) {
+            if !c.same_ref(a, b) && !excuse(Differing { index, what: What::Reference(a, b) }) {
                 return Some(format!("the instruction at +{:#x} refers to something else", ino.at));
             }
             if let Some(name) = changed_constant(c.new, b, changed_constants) {
@@ -56,6 +78,39 @@ fn take<'r>(refs: &mut std::iter::Peekable<std::slice::Iter<'r, Ref>>, insn: &In
     out
 }
 
+/// Asks `excuse` about instructions that differ, with the fields of references blanked.
+#[expect(clippy::too_many_arguments, reason = "both sides of one instruction, as for same_opcode")]
+fn excused(
+    ob: &[u8],
+    io: &Insn,
+    ro: &[&Ref],
+    nb: &[u8],
+    ino: &Insn,
+    rn: &[&Ref],
+    index: usize,
+    excuse: &mut dyn FnMut(Differing<'_>) -> bool,
+) -> bool {
+    if ro.len() != rn.len() || ro.iter().chain(rn).any(|r| r.usage == Usage::Branch) {
+        return false;
+    }
+    match (blanked(ob, io, ro), blanked(nb, ino, rn)) {
+        (Some(old), Some(new)) => excuse(Differing { index, what: What::Bytes(&old, &new) }),
+        _ => false,
+    }
+}
+
+/// The bytes of an instruction with the fields of references blanked.
+fn blanked(bytes: &[u8], insn: &Insn, refs: &[&Ref]) -> Option<Vec<u8>> {
+    let mut own = bytes.get(insn.at as usize..insn.at as usize + usize::from(insn.len))?.to_vec();
+    for r in refs {
+        let at = (r.at - u64::from(insn.at)) as usize;
+        if let Some(field) = own.get_mut(at..at + usize::from(r.width)) {
+            field.fill(0);
+        }
+    }
+    Some(own)
+}
+
 /// Same instruction once the fields of references are blanked; a resolved branch may be short or near.
 fn same_opcode(ob: &[u8], io: &Insn, ro: &[&Ref], nb: &[u8], ino: &Insn, rn: &[&Ref]) -> bool {
     if ro.len() != rn.len() {
@@ -63,20 +118,12 @@ fn same_opcode(ob: &[u8], io: &Insn, ro: &[&Ref], nb: &[u8], ino: &Insn, rn: &[&
     }
     let slice =
         |bytes: &[u8], i: &Insn| bytes.get(i.at as usize..i.at as usize + usize::from(i.len)).map(<[u8]>::to_vec);
-    let (Some(mut a), Some(mut b)) = (slice(ob, io), slice(nb, ino)) else { return false };
+    let (Some(a), Some(b)) = (slice(ob, io), slice(nb, ino)) else { return false };
     let branch = |refs: &[&Ref]| refs.iter().any(|r| r.usage == Usage::Branch);
     if branch(ro) && branch(rn) {
         return branch_opcode(&a, ro) == branch_opcode(&b, rn);
     }
-    for (bytes, insn, refs) in [(&mut a, io, ro), (&mut b, ino, rn)] {
-        for r in refs {
-            let at = (r.at - u64::from(insn.at)) as usize;
-            if let Some(field) = bytes.get_mut(at..at + usize::from(r.width)) {
-                field.fill(0);
-            }
-        }
-    }
-    a == b
+    blanked(ob, io, ro) == blanked(nb, ino, rn)
 }
 
 /// Everything before the displacement, in the near form.

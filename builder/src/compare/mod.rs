@@ -8,6 +8,8 @@
 
 mod data;
 mod function;
+mod line_numbers;
+mod line_table;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,11 +75,15 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     data::compare_data(&comparer, &mut v);
     data::judge_gone(&comparer, &mut v);
     let mut differing: BTreeMap<NewAtom, String> = BTreeMap::new();
+    let (mut evidence, mut moved) = (line_numbers::Evidence::default(), Vec::new());
     for (o, n) in pairs.iter() {
         if !new.atom(n.0).is_code() {
             continue;
         }
-        if let Some(why) = function::difference(&comparer, o, n, &v.changed_constants) {
+        let Some(why) = function::difference(&comparer, o, n, &v.changed_constants, &mut |_| false) else { continue };
+        if evidence.only_line_numbers(&comparer, o, n, &v.changed_constants) {
+            moved.push(n);
+        } else {
             differing.insert(n, why);
         }
     }
@@ -92,6 +98,11 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
         if parent.0 != atom.id && pairs.old_of(parent).is_some() {
             v.changed.entry(parent).or_insert_with(|| format!("{} is new", atom.name));
         }
+    }
+    // A piece of a function that changed otherwise is replaced with it.
+    for n in moved.into_iter().filter(|n| !v.changed.contains_key(&NewAtom(parent_of(new, n.0)))) {
+        let (object, symbol) = (new.image.name.clone(), new.atom(n.0).name.clone());
+        v.ignored.push(Ignored { object, symbol, reason: "line number".into() });
     }
     refuse_unpatchable(&comparer, &mut v);
     report_gone(&comparer, &mut v);

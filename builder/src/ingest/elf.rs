@@ -62,7 +62,8 @@ fn read_rel(name: &str, header: &Header, endian: LE, data: &[u8]) -> Result<Imag
     }
     let symbols = read_symbols(name, &table, endian, data, &sections)?;
     read_relocs(name, &table, endian, data, &mut sections, symbols.len())?;
-    Ok(Image { name: name.to_owned(), sections, symbols })
+    let line_info = super::debug::read(&table, endian, data, symbols.len());
+    Ok(Image { name: name.to_owned(), sections, symbols, line_info })
 }
 
 type Table<'d> = object::read::elf::SectionTable<'d, Header>;

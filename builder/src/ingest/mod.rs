@@ -2,8 +2,10 @@
 //!
 //! Refused (broken): anything but ELF64 little-endian `ET_REL` for x86-64; tables that point outside the file.
 
+mod debug;
 mod elf;
 
+pub use debug::LineInfo;
 pub use elf::read;
 use object::elf as sys;
 
@@ -24,6 +26,8 @@ pub struct Image {
     pub sections: Vec<Section>,
     /// Symbol 0 is the null symbol.
     pub symbols: Vec<Symbol>,
+    /// Line table, when the object has debug information.
+    pub line_info: LineInfo,
 }
 
 /// One section.
