@@ -10,6 +10,7 @@ pub const NEEDED: &[&str] = &[
     "binutils",
     "bison",
     "busybox-static",
+    "ccache",
     "dwarves",
     "flex",
     "gcc-12",
@@ -20,6 +21,7 @@ pub const NEEDED: &[&str] = &[
     "make",
     "patch",
     "qemu-system-x86",
+    "time",
     "xz-utils",
 ];
 

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lpbuild::build::compile::Compiler;
+use lpbuild::build::kbuild::Layout;
 use lpbuild::build::locate::Target;
 use lpbuild::build::patch::SourceChange;
 use lpbuild::build::tree as prepared;
@@ -103,6 +105,11 @@ impl Tree {
         Self { source: tree.source.clone(), build: tree.build.clone(), tree, compiler }
     }
 
+    /// The objects of its configuration.
+    pub fn layout(&self) -> &Layout {
+        &self.tree.layout
+    }
+
     /// The stock object with `change` applied to the source, and `flags`.
     pub fn changed_object(&self, object: &str, change: &Change, flags: Flags) -> Result<PathBuf> {
         let entry = self.entry(flags, change, object)?;
@@ -131,6 +138,19 @@ impl Tree {
         };
         cache::write_atomic(&entry, &std::fs::read(&made).with_context(|| format!("read {}", made.display()))?)?;
         Ok(entry)
+    }
+
+    /// The time of compiling a stock object by its command, without anything around it.
+    pub fn bare_compile(&self, object: &str) -> Result<Duration> {
+        let log = Log::default();
+        let asked: BTreeSet<String> = [object.to_string()].into();
+        let recipes = self.tree.kbuild(&log).recipes(&self.tree.layout, &asked)?;
+        let recipe = recipes.get(object).with_context(|| format!("kbuild cannot make {object}"))?;
+        let work = tempfile::tempdir()?;
+        let compiler = Compiler::new(&self.tree, &self.compiler, &[], work.path(), &log);
+        let started = Instant::now();
+        compiler.stock_to(recipe, &work.path().join(object))?;
+        Ok(started.elapsed())
     }
 
     /// Old and new of every object compiled from a changed source file.

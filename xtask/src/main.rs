@@ -1,8 +1,10 @@
 //! Development tasks: one table. `cargo xtask` lists it, `cargo xtask NAME ARGS` runs an entry.
 
 mod bench;
+mod bench_build;
 mod build;
 mod check;
+mod corpus;
 mod demo;
 mod runtime;
 mod setup;
@@ -23,6 +25,7 @@ const TASKS: &[(&str, Task, &str)] = &[
     ("demo", demo::task, "[EXAMPLE] patch a stock kernel in a VM with a fix and take it out again"),
     ("test", test::task, "[FILTER] all tests: on the host, then in VMs; ends with one line of totals"),
     ("vm", vm::task, "--case FILE [--add GUEST=HOST].. boot a stock kernel and run a shell script in it"),
+    ("corpus", corpus::task, "every changed file between two kernel versions through lpbuild build; a table"),
     ("bench", bench::task, "measure what the README promises"),
     ("fmt", check::fmt, "format all code"),
     ("lint", check::lint, "formatting and clippy, warnings are errors"),

@@ -86,9 +86,14 @@ impl<'a> Compiler<'a> {
         let folder = self.tree.build.join("lpbuild-objects").join(key.get(..16).unwrap_or(&key));
         let object = folder.join(&recipe.object);
         if !object.exists() {
-            self.compile(recipe, &recipe.source, &recipe.flags, &object)?;
+            self.stock_to(recipe, &object)?;
         }
         Ok(object)
+    }
+
+    /// The stock object, made anew in another place.
+    pub fn stock_to(&self, recipe: &Recipe, object: &Path) -> Result<()> {
+        self.compile(recipe, &recipe.source, &recipe.flags, object)
     }
 
     /// What an object of a source file without content would be: the old side of a file that a patch adds.

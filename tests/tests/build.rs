@@ -1,0 +1,375 @@
+//! `lpbuild build` on the stock kernel's source: which objects it compiles, what it refuses before compiling, and that
+//! host, source, cache and output folder are as they were when something goes wrong. What the modules do is seen in
+//! tests/vm_fixes.rs.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use lpbuild_tests::Env;
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Bench {
+    env: Env,
+    lpbuild: PathBuf,
+    dir: TempDir,
+}
+
+impl Bench {
+    fn find(name: &str) -> Option<Self> {
+        let (env, lpbuild) = Env::with_lpbuild(name)?;
+        Some(Self { env, lpbuild, dir: tempfile::tempdir().unwrap() })
+    }
+
+    /// A patch of edits; each replaces a text that occurs once.
+    fn patch(&self, name: &str, edits: &[(&str, &str, &str)]) -> PathBuf {
+        let (old, new) = (self.dir.path().join("a"), self.dir.path().join("b"));
+        let mut text = String::new();
+        for (file, from, to) in edits {
+            let content = fs::read_to_string(self.env.tree.source.join(file)).unwrap_or_default();
+            assert!(from.is_empty() || content.matches(from).count() == 1, "{file}: {from:?} once");
+            let changed = if from.is_empty() { format!("{content}{to}") } else { content.replace(from, to) };
+            text += &diff(&old, &new, file, &content, &changed);
+        }
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    fn command(&self, what: &[&Path]) -> Command {
+        let mut c = self.env.maker(&self.lpbuild).build(what, &self.out());
+        c.arg("--json");
+        c
+    }
+
+    fn run(&self, what: &[&Path], more: &[&str]) -> (i32, Value, String) {
+        report(&self.command(what).args(more).output().unwrap())
+    }
+}
+
+/// A unified diff of one file; an empty old content makes a new file of it.
+fn diff(old: &Path, new: &Path, file: &str, before: &str, after: &str) -> String {
+    for (root, content) in [(old, before), (new, after)] {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let from = if before.is_empty() { "/dev/null".to_owned() } else { format!("a/{file}") };
+    let out = Command::new("diff")
+        .args(["-u", "--label", &from, "--label", &format!("b/{file}")])
+        .args([old.join(file), new.join(file)])
+        .output()
+        .unwrap();
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn report(out: &Output) -> (i32, Value, String) {
+    let code = out.status.code().unwrap_or(-1);
+    (
+        code,
+        serde_json::from_slice(&out.stdout).unwrap_or(Value::Null),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    )
+}
+
+fn strings(value: &Value, key: &str, field: &str) -> Vec<String> {
+    let entries = value[key].as_array().cloned().unwrap_or_default();
+    entries
+        .iter()
+        .map(|e| if field.is_empty() { e.clone() } else { e[field].clone() })
+        .map(|e| e.as_str().unwrap_or("").to_owned())
+        .collect()
+}
+
+const CMDLINE: (&str, &str, &str) = (
+    "fs/proc/cmdline.c",
+    "seq_puts(m, saved_command_line);",
+    "seq_puts(m, saved_command_line);\n\tseq_puts(m, \" built\");",
+);
+const VERSION: (&str, &str, &str) = ("fs/proc/version.c", "utsname()->version);", "utsname()->version + 1);");
+
+#[test]
+fn two_patches_to_one_file_and_the_same_bytes_in_any_folder() {
+    let Some(b) = Bench::find("two_patches_to_one_file_and_the_same_bytes_in_any_folder") else { return };
+    let first = b.patch("1-first.patch", &[CMDLINE]);
+    let text = fs::read_to_string(&first).unwrap();
+    // The second is made against the file with the first: the same place again.
+    let second = b.dir.path().join("2-second.patch");
+    fs::write(&second, text.replace("saved_command_line);\n-", "").replace(" built", " twice")).unwrap();
+    let old = fs::read_to_string(b.env.tree.source.join(CMDLINE.0)).unwrap();
+    let once = old.replace(CMDLINE.1, CMDLINE.2);
+    let twice = once.replace(" built", " built and built again");
+    let (a, c) = (b.dir.path().join("c"), b.dir.path().join("d"));
+    fs::write(&second, diff(&a, &c, CMDLINE.0, &once, &twice)).unwrap();
+    let (code, report, err) = b.run(&[&first, &second], &["--name", "twice"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(strings(&report, "changed", "symbol"), ["cmdline_proc_show"]);
+    assert_eq!(strings(&report, "objects", ""), ["fs/proc/cmdline.o"]);
+    for made in ["twice.ko", "manifest.toml", "build.log"] {
+        assert!(b.out().join(made).is_file(), "{made}");
+    }
+    let module = fs::read(b.out().join("twice.ko")).unwrap();
+    assert!(module.windows(16).any(|w| w == b"built and built "), "both patches are in");
+
+    // Another output folder, temporary folder, working folder and user environment.
+    let elsewhere = b.dir.path().join("a/much/longer/path/than/before");
+    fs::create_dir_all(&elsewhere).unwrap();
+    let mut again = b.env.maker(&b.lpbuild).build(&[&first, &second], &elsewhere.join("made"));
+    again.args(["--name", "twice"]).current_dir(&elsewhere).env("TMPDIR", &elsewhere).env("USER", "somebody");
+    again.env("KBUILD_BUILD_TIMESTAMP", "yesterday").env("LANG", "de_DE.UTF-8").env("SOURCE_DATE_EPOCH", "1");
+    assert!(again.output().unwrap().status.success());
+    assert!(fs::read(elsewhere.join("made/twice.ko")).unwrap() == module, "the module depends on where it was built");
+}
+
+#[test]
+fn a_header_reaches_every_object_that_includes_it_and_only_those_that_differ_are_carried() {
+    let Some(b) = Bench::find("a_header_reaches_every_object_that_includes_it") else { return };
+    let header = b.patch(
+        "header.patch",
+        &[(
+            "io_uring/io_uring.h",
+            "- ctx->cached_sq_head;\n}",
+            "- READ_ONCE(ctx->cached_sq_head) - (ctx->flags >> 31);\n}",
+        )],
+    );
+    let (code, report, err) = b.run(&[&header], &["--name", "header"]);
+    assert_eq!(code, 0, "{err}");
+    let compiled = strings(&report, "compiled", "");
+    assert!(compiled.len() > 20, "{compiled:?}");
+    let objects = strings(&report, "objects", "");
+    assert!(objects.len() >= 2 && objects.len() < 6, "{objects:?}");
+    assert!(objects.contains(&"io_uring/sqpoll.o".to_owned()), "{objects:?}");
+    assert!(strings(&report, "changed", "object").iter().all(|o| objects.contains(o)));
+}
+
+#[test]
+fn a_patch_may_add_a_source_file_and_a_header() {
+    let Some(b) = Bench::find("a_patch_may_add_a_source_file_and_a_header") else { return };
+    let added = "#include <linux/seq_file.h>\n#include \"added.h\"\nvoid lp_added(struct seq_file *m)\n{\n\tseq_puts(m, LP_ADDED);\n}\n";
+    let patch = b.patch(
+        "add.patch",
+        &[
+            ("fs/proc/added.c", "", added),
+            (
+                "fs/proc/added.h",
+                "",
+                "#define LP_ADDED \" from the added file\"\nstruct seq_file;\nvoid lp_added(struct seq_file *m);\n",
+            ),
+            ("fs/proc/Makefile", "proc-y\t+= cmdline.o\n", "proc-y\t+= cmdline.o added.o\n"),
+            (CMDLINE.0, CMDLINE.1, "seq_puts(m, saved_command_line);\n\tlp_added(m);"),
+            (CMDLINE.0, "#include <linux/fs.h>\n", "#include <linux/fs.h>\n#include \"added.h\"\n"),
+        ][..3],
+    );
+    // Both edits of cmdline.c in one diff.
+    let old = fs::read_to_string(b.env.tree.source.join(CMDLINE.0)).unwrap();
+    let new = old.replace(CMDLINE.1, "seq_puts(m, saved_command_line);\n\tlp_added(m);");
+    let new = format!("#include \"added.h\"\n{new}");
+    let text = fs::read_to_string(&patch).unwrap()
+        + &diff(&b.dir.path().join("a"), &b.dir.path().join("b"), CMDLINE.0, &old, &new);
+    fs::write(&patch, text).unwrap();
+    let (code, report, err) = b.run(&[&patch], &["--name", "add"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(strings(&report, "objects", "").contains(&"fs/proc/added.o".to_owned()), "{report}");
+    assert_eq!(strings(&report, "changed", "symbol"), ["cmdline_proc_show"]);
+    assert_eq!(strings(&report, "new", "symbol"), ["lp_added"]);
+    let module = fs::read(b.out().join("add.ko")).unwrap();
+    assert!(module.windows(20).any(|w| w == b"from the added file\0"));
+}
+
+/// File, text that occurs once (nothing: the end), what is put in its place.
+type Edit = (&'static str, &'static str, &'static str);
+
+/// Exit code 3, or 4 with a code, and nothing compiled.
+#[test]
+fn what_cannot_be_patched_is_said_before_any_compile() {
+    let Some(b) = Bench::find("what_cannot_be_patched_is_said_before_any_compile") else { return };
+    let cases: &[(&str, &[Edit], i32, &str)] = &[
+        ("docs", &[("tools/perf/builtin-help.c", "", "\nint x;\n")], 3, "outside the kernel"),
+        ("arm", &[("arch/arm64/mm/fault.c", "", "\nint x;\n")], 3, "another architecture"),
+        ("unbuilt", &[("drivers/gpio/gpio-zevio.c", "", "\nint x;\n")], 3, "no object of this configuration"),
+        ("vdso", &[("arch/x86/entry/vdso/vclock_gettime.c", "", "\nint x;\n")], 4, "LP6301"),
+        ("boot", &[("arch/x86/boot/main.c", "", "\nint x;\n")], 4, "LP6301"),
+        ("init", &[("fs/proc/version.c", "\tpde_make_permanent(pde);\n", "")], 4, "LP6302"),
+        ("kconfig", &[("mm/Kconfig", "", "\n# x\n")], 4, "LP6303"),
+        ("table", &[("arch/x86/entry/syscalls/syscall_64.tbl", "", "\n# x\n")], 4, "LP6304"),
+    ];
+    for (name, edits, want, word) in cases {
+        let patch = b.patch(&format!("{name}.patch"), edits);
+        let (code, report, err) = b.run(&[&patch], &[]);
+        assert_eq!(code, *want, "{name}: {err}");
+        assert!(err.contains(word) || report.to_string().contains(word), "{name}: {err} {report}");
+        assert!(strings(&report, "compiled", "").is_empty(), "{name}");
+        assert!(!b.out().exists(), "{name}: the output folder was made");
+    }
+}
+
+#[test]
+fn code_of_a_module_is_refused_and_an_object_cannot_leave_the_kernel() {
+    let Some(b) = Bench::find("code_of_a_module_is_refused") else { return };
+    let module = b.patch(
+        "module.patch",
+        &[(
+            "net/core/failover.c",
+            "failover_dev = rtnl_dereference(failover->failover_dev);\n\n",
+            "failover_dev = rtnl_dereference(failover->failover_dev);\n\tsmp_mb();\n",
+        )],
+    );
+    let (code, _, err) = b.run(&[&module], &[]);
+    assert!(code == 4 && err.contains("LP6307") && err.contains("failover"), "{code} {err}");
+    let gone = b.patch("gone.patch", &[("fs/proc/Makefile", "proc-y\t+= version.o\n", "")]);
+    let (code, _, err) = b.run(&[&gone], &[]);
+    assert!(code == 4 && err.contains("LP6306") && err.contains("fs/proc/version.o"), "{code} {err}");
+}
+
+#[test]
+fn a_header_that_offsets_are_generated_from_is_refused() {
+    let Some(b) = Bench::find("a_header_that_offsets_are_generated_from_is_refused") else { return };
+    let patch = b.patch(
+        "offsets.patch",
+        &[(
+            "arch/x86/include/asm/suspend_64.h",
+            "struct saved_context {\n",
+            "struct saved_context {\n\tunsigned long first;\n",
+        )],
+    );
+    let (code, _, err) = b.run(&[&patch], &[]);
+    assert!(code == 4 && err.contains("LP6305") && err.contains("asm-offsets"), "{code} {err}");
+}
+
+#[test]
+fn a_patch_that_does_not_apply_shows_the_hunk_and_a_broken_one_the_compiler() {
+    let Some(b) = Bench::find("a_patch_that_does_not_apply_shows_the_hunk") else { return };
+    let patch = b.patch("fix.patch", &[CMDLINE]);
+    let text = fs::read_to_string(&patch).unwrap();
+    fs::write(&patch, text.replace(" static int cmdline_proc_show", " static int another_name_show")).unwrap();
+    let (code, _, err) = b.run(&[&patch], &[]);
+    assert!(code == 1 || code == 4, "{code} {err}");
+    assert!(err.contains("LP6102") && err.contains("another_name_show") && err.contains("cmdline_proc_show"), "{err}");
+    let broken = b.patch("broken.patch", &[(CMDLINE.0, CMDLINE.1, "no_such_function(m);")]);
+    let (code, _, err) = b.run(&[&broken], &[]);
+    assert!(code == 1 && err.contains("LP6213") && err.contains("no_such_function"), "{code} {err}");
+    assert!(!b.out().exists());
+}
+
+#[test]
+fn a_missing_or_another_compiler_and_foreign_parts_are_told_apart() {
+    let Some(b) = Bench::find("a_missing_or_another_compiler_and_foreign_parts_are_told_apart") else { return };
+    let patch = b.patch("fix.patch", &[CMDLINE]);
+    // A PATH with everything but the compiler.
+    let bin = b.dir.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    for dir in ["/usr/bin", "/bin", "/usr/sbin"] {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            let name = entry.file_name();
+            if !name.to_string_lossy().contains("gcc") {
+                let _ = std::os::unix::fs::symlink(entry.path(), bin.join(name));
+            }
+        }
+    }
+    let (code, _, err) = report(&b.command(&[&patch]).env("PATH", &bin).env_remove("CC").output().unwrap());
+    assert!(code == 1 && err.contains("LP6207") && err.contains("gcc-12"), "{code} {err}");
+    // Another version under the right name.
+    fs::write(bin.join("gcc-12"), "#!/bin/sh\necho 'gcc-12 (Debian 12.1.0-1) 12.1.0'\n").unwrap();
+    fs::set_permissions(bin.join("gcc-12"), fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, _, err) = report(&b.command(&[&patch]).env("PATH", &bin).env_remove("CC").output().unwrap());
+    assert!(code == 1 && err.contains("LP6207") && err.contains("12.1.0-1") && err.contains("12.2.0"), "{code} {err}");
+    // The source of another version.
+    let mut c = b.env.maker(&b.lpbuild).build(&[&patch], &b.out());
+    let args: Vec<_> = c.get_args().map(ToOwned::to_owned).collect();
+    let at = args.iter().position(|a| a == "--source").unwrap();
+    let program = c.get_program().to_owned();
+    c = Command::new(program);
+    c.args(&args[..at + 1]).arg(b.env.kernel.new_source()).args(&args[at + 2..]);
+    let (code, _, err) = report(&c.output().unwrap());
+    let (old, new) = (b.env.kernel.version.upstream(), b.env.kernel.new_version.upstream());
+    assert!(code == 4 && err.contains("LP6206") && err.contains(old) && err.contains(new), "{code} {err}");
+    // The image of another release.
+    let (code, _, err) = b.run(&[&patch], &["--release", "6.1.0-1-amd64"]);
+    assert!(code == 4 && err.contains("LP6206") && err.contains("6.1.0-1-amd64"), "{code} {err}");
+    assert!(!b.out().exists());
+}
+
+#[test]
+fn livepatch_toml_decides_and_an_unexpected_function_fails_the_build() {
+    let Some(b) = Bench::find("livepatch_toml_decides_and_an_unexpected_function_fails_the_build") else { return };
+    b.patch("fix.patch", &[CMDLINE, VERSION]);
+    let toml = b.dir.path().join("livepatch.toml");
+    let write = |functions: &str| {
+        let text = format!("[patch]\nname = \"declared\"\npatches = [\"fix.patch\"]\nfunctions = [{functions}]\n");
+        fs::write(&toml, text).unwrap();
+    };
+    write("\"cmdline_proc_show\"");
+    let (code, _, err) = b.run(&[&toml], &[]);
+    assert!(code == 4 && err.contains("LP6008") && err.contains("version_proc_show"), "{code} {err}");
+    write("\"cmdline_proc_show\", \"fs/proc/version.o:version_proc_show\", \"uptime_proc_show\"");
+    let (code, _, err) = b.run(&[&toml], &[]);
+    assert!(code == 4 && err.contains("LP6009") && err.contains("uptime_proc_show"), "{code} {err}");
+    assert!(!b.out().exists());
+    write("\"cmdline_proc_show\", \"fs/proc/version.o:version_proc_show\"");
+    let (code, _, err) = b.run(&[&toml], &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(b.out().join("declared.ko").is_file());
+}
+
+#[test]
+fn two_builds_at_once_and_a_saved_one_can_be_repeated() {
+    let Some(b) = Bench::find("two_builds_at_once_and_a_saved_one_can_be_repeated") else { return };
+    let patch = b.patch("fix.patch", &[CMDLINE]);
+    let saved = b.dir.path().join("saved");
+    let start = |out: &Path, more: &[&str]| {
+        let mut c = b.env.maker(&b.lpbuild).build(&[&patch], out);
+        c.args(["--name", "both"]).args(more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let (one, two) = (b.dir.path().join("one"), b.dir.path().join("two"));
+    let first = start(&one, &["--save-dir", saved.to_str().unwrap()]);
+    let second = start(&two, &["--keep"]);
+    for child in [first, second] {
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let module = fs::read(one.join("both.ko")).unwrap();
+    assert!(module == fs::read(two.join("both.ko")).unwrap());
+    assert!(two.join("patch.o").is_file() && two.join("objects/new/fs/proc/cmdline.o").is_file(), "--keep");
+    let mut path = std::ffi::OsString::from(b.lpbuild.parent().unwrap());
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    let out = Command::new(saved.join("replay.sh")).env("PATH", path).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(fs::read(saved.join("replayed/both.ko")).unwrap() == module, "the replay gives another module");
+}
+
+#[test]
+fn ccache_is_used_through_cc_and_hits_the_second_time() {
+    let Some(b) = Bench::find("ccache_is_used_through_cc") else { return };
+    if !harness::cmd::found("ccache") {
+        return harness::skip("ccache_is_used_through_cc", "ccache is not installed: run `cargo xtask setup`");
+    }
+    let patch = b.patch("fix.patch", &[CMDLINE]);
+    let cache = b.dir.path().join("ccache");
+    let build = |out: &str| {
+        let mut c = b.env.maker(&b.lpbuild).build(&[&patch], &b.dir.path().join(out));
+        c.args(["--name", "cached"]).env("CC", "ccache gcc-12").env("CCACHE_DIR", &cache);
+        let out = c.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    let hits = || {
+        let out = Command::new("ccache").arg("--print-stats").env("CCACHE_DIR", &cache).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        let count =
+            |key: &str| -> u64 { text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok()).unwrap_or(0) };
+        (count("direct_cache_hit") + count("preprocessed_cache_hit"), count("cache_miss"))
+    };
+    build("one");
+    let (before, misses) = hits();
+    assert!(misses > 0, "ccache was not called");
+    build("two");
+    assert!(hits().0 > before, "the changed object was compiled again");
+    let module = |dir: &str| fs::read(b.dir.path().join(dir).join("cached.ko")).unwrap();
+    assert!(module("one") == module("two"));
+}
