@@ -8,7 +8,8 @@
 //! .lpbuild.funcs   FuncRecord[n_funcs]
 //! .lpbuild.ranges  RangeRecord[n_ranges]     old code: the pieces (parent, .cold, .part) no task may be inside
 //! .lpbuild.strings NUL-terminated names the records point to
-//! .lpbuild.import  PatchImport thunks `lpk_NAME: jmp NAME` and pointers `lpk_ptr_NAME: .quad NAME`
+//! .lpbuild.import  PatchImport thunks `lpk_NAME: jmp NAME` and pointers `lpk_ptr_NAME: .quad NAME`,
+//!                  and one thunk `lpbuild_call_KIND: jmp FUNCTION` for each [`Callback`]
 //! .text.lpbuild    every function carried by the patch, between `lpbuild_text_start` and `lpbuild_text_end`
 //! ```
 #![no_std]
@@ -20,7 +21,7 @@ pub use unpatchable::UNPATCHABLE;
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
 /// Raised whenever the layout of any record changes.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Section of the one [`PatchRecord`].
 pub const SEC_PATCH: &str = ".lpbuild.patch";
@@ -77,6 +78,53 @@ pub enum Mode {
     StopMachine = 1,
 }
 
+/// When the runtime calls a function of the patch.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callback {
+    /// Before anything is written; what it returns decides whether the patch is applied.
+    PreApply = 0,
+    /// When the new code is in effect.
+    PostApply = 1,
+    /// Before reverting begins.
+    PreRevert = 2,
+    /// When the new code is out of effect, or was refused after [`Callback::PreApply`] had agreed.
+    PostRevert = 3,
+}
+
+impl Callback {
+    /// Every callback, in the order of a patch's life.
+    pub const ALL: [Callback; 4] = [Callback::PreApply, Callback::PostApply, Callback::PreRevert, Callback::PostRevert];
+
+    /// As livepatch.toml, the manifest and `--callback` name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Callback::PreApply => "pre-apply",
+            Callback::PostApply => "post-apply",
+            Callback::PreRevert => "pre-revert",
+            Callback::PostRevert => "post-revert",
+        }
+    }
+    /// The thunk in [`SEC_IMPORT`] that jumps to the function, or returns 0 when the patch has none.
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Callback::PreApply => "lpbuild_call_pre_apply",
+            Callback::PostApply => "lpbuild_call_post_apply",
+            Callback::PreRevert => "lpbuild_call_pre_revert",
+            Callback::PostRevert => "lpbuild_call_post_revert",
+        }
+    }
+    /// Set in [`PatchRecord::flags`] when the patch has this callback.
+    pub const fn flag(self) -> u16 {
+        2 << self as u8
+    }
+}
+
+/// Set in [`PatchRecord::flags`] when the patch is never reverted.
+pub const FLAG_ONESHOT: u16 = 1;
+/// Every flag there is.
+pub const FLAGS: u16 = 0x1f;
+
 /// The patch as a whole.
 #[repr(C)]
 #[derive(Debug)]
@@ -89,8 +137,8 @@ pub struct PatchRecord {
     pub mode: u8,
     /// Bytes used of `build_id`.
     pub build_id_len: u8,
-    /// Reserved, zero.
-    pub reserved: u16,
+    /// [`FLAG_ONESHOT`] and [`Callback::flag`]s.
+    pub flags: u16,
     /// GNU build id of the kernel this patch fits.
     pub build_id: [u8; MAX_BUILD_ID],
     /// Milliseconds after which an apply or revert that finds the functions busy gives up.
@@ -188,6 +236,7 @@ pub const IMPORTS: &[Import] = &[
     Import { name: "text_mutex", kind: ImportKind::Pointer, optional: false },
 ];
 
+const _: () = assert!(Callback::PostRevert.flag() | FLAGS == FLAGS && FLAG_ONESHOT < Callback::PreApply.flag());
 const _: () = assert!(size_of::<PatchRecord>() == 128);
 const _: () = assert!(size_of::<FuncRecord>() == 64);
 const _: () = assert!(size_of::<RangeRecord>() == 16);

@@ -1,6 +1,7 @@
 //! `manifest.toml`: what a patch does to one kernel, in a stable order. Schema and meaning: docs/manifest.md.
 
 use lpbuild_abi as abi;
+pub use lpbuild_abi::Callback;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Place, Result};
@@ -16,6 +17,9 @@ pub struct Manifest {
     pub schema: u32,
     /// Name, version and mode of the patch.
     pub patch: Patch,
+    /// Functions of the patch that the runtime calls.
+    #[serde(default, skip_serializing_if = "Callbacks::is_empty")]
+    pub callbacks: Callbacks,
     /// The kernel it is bound to; absent while the patch is symbolic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Kernel>,
@@ -42,12 +46,66 @@ pub struct Manifest {
 pub struct Patch {
     /// Also the name of the module: `[a-z0-9_]`, at most 48 bytes, begins with a letter.
     pub name: String,
-    /// Free text, at most 32 bytes.
+    /// 1 to 32 characters, see [`is_plain`].
     pub version: String,
+    /// What it is for: one line, see [`is_line`]; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
     /// When the switch is made.
     pub mode: Mode,
     /// Milliseconds after which an apply or revert that finds the functions busy gives up.
     pub deadline_ms: u32,
+    /// It is never reverted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oneshot: bool,
+}
+
+/// Functions the patch adds and the runtime calls; C identifiers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Callbacks {
+    /// Before anything is written; may refuse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_apply: Option<String>,
+    /// When the new code is in effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_apply: Option<String>,
+    /// Before reverting begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_revert: Option<String>,
+    /// When the new code is out of effect, before the module may go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_revert: Option<String>,
+}
+
+impl Callbacks {
+    /// The function for each callback there is, in the order of a patch's life.
+    pub fn all(&self) -> impl Iterator<Item = (Callback, &str)> {
+        Callback::ALL.into_iter().filter_map(|c| Some((c, self.get(c)?)))
+    }
+    /// The function of one callback.
+    pub fn get(&self, callback: Callback) -> Option<&str> {
+        match callback {
+            Callback::PreApply => self.pre_apply.as_deref(),
+            Callback::PostApply => self.post_apply.as_deref(),
+            Callback::PreRevert => self.pre_revert.as_deref(),
+            Callback::PostRevert => self.post_revert.as_deref(),
+        }
+    }
+    /// Sets the function of one callback.
+    pub fn set(&mut self, callback: Callback, function: String) {
+        let slot = match callback {
+            Callback::PreApply => &mut self.pre_apply,
+            Callback::PostApply => &mut self.post_apply,
+            Callback::PreRevert => &mut self.pre_revert,
+            Callback::PostRevert => &mut self.post_revert,
+        };
+        *slot = Some(function);
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all().next().is_none()
+    }
 }
 
 /// Quiesce mode.
@@ -232,6 +290,14 @@ impl Manifest {
             return Err(Error::new("LP1101", Place::object(from), format!("schema {} is not {SCHEMA}", m.schema)));
         }
         check_name(&m.patch.name, from)?;
+        if !is_line(&m.patch.description) {
+            let detail = format!("the description is not {LINE_RULE}");
+            return Err(Error::new("LP1101", Place::object(from), detail));
+        }
+        if let Some((c, f)) = m.callbacks.all().find(|(_, f)| !is_identifier(f)) {
+            let detail = format!("the {} callback {f:?} is not the name of a C function", c.name());
+            return Err(Error::new("LP1101", Place::object(from), detail));
+        }
         for f in &m.functions {
             let bytes = f.site.original_bytes();
             let ok = bytes.as_ref().is_some_and(|b| b.len() == usize::from(f.site.size))

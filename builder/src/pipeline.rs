@@ -61,7 +61,7 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
         pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts });
         digests.push((digest(&source.old), digest(&source.new)));
     }
-    let set = t.time("closure", || closure::close(&pairs));
+    let set = t.time("closure", || closure::close(&pairs, &options.callbacks));
     let (sites, mut refused) = t.time("sites", || choose_sites(&pairs, &set, options));
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
     refused.sort();

@@ -50,13 +50,18 @@
 
 /* As in src/binding/entry.rs. */
 #define LPB_RCU_TASKS INT_MAX
+#define LPB_CALL 0x40000000
+enum { LPB_PRE_APPLY, LPB_POST_APPLY, LPB_PRE_REVERT, LPB_POST_REVERT };
 enum { LPB_APPLYING, LPB_APPLIED, LPB_REVERTING, LPB_REVERTED, LPB_REFUSED };
 enum { LPB_SHOW_STATE, LPB_SHOW_MODE, LPB_SHOW_FUNCTIONS, LPB_SHOW_BLOCKERS, LPB_SHOW_PAUSE, LPB_SHOW_ATTEMPTS,
-       LPB_SHOW_LAST_ERROR, LPB_SHOW_VERSION, LPB_SHOW_DEADLINE, LPB_SHOW_ENABLED };
+       LPB_SHOW_LAST_ERROR, LPB_SHOW_VERSION, LPB_SHOW_DEADLINE, LPB_SHOW_ENABLED,
+       LPB_SHOW_ONESHOT };
 
 int lpbuild_setup(const char *name, size_t len);
 int lpbuild_apply(void);
 int lpbuild_revert(void);
+void lpbuild_called(int callback, int value);
+void lpbuild_force(void);
 void lpbuild_publish(void);
 void lpbuild_set_deadline(u32 ms);
 u32 lpbuild_default_deadline(void);
@@ -68,6 +73,12 @@ size_t lpbuild_show(int what, char *out, size_t len);
 int lpbuild_state(void);
 void lpbuild_show_reverting(void);
 void lpbuild_cleanup(void);
+
+/* Functions of the patch, or nothing, which returns 0: thunks of the patch object, so that no pointer is called. */
+int lpbuild_call_pre_apply(void);
+void lpbuild_call_post_apply(void);
+void lpbuild_call_pre_revert(void);
+void lpbuild_call_post_revert(void);
 
 int lpk_stack_trace_save_tsk_reliable(struct task_struct *task, unsigned long *store, unsigned int size);
 int lpk_stop_machine_cpuslocked(int (*fn)(void *), void *data, const struct cpumask *cpus);
@@ -307,6 +318,25 @@ static struct notifier_block lpb_notifier = { .notifier_call = lpb_die, .priorit
 
 /* ---- one operation, in a thread of its own ---- */
 
+/* Without a lock, in process context: a callback may sleep. */
+static int lpb_call(int callback)
+{
+	switch (callback) {
+	case LPB_PRE_APPLY:
+		return lpbuild_call_pre_apply();
+	case LPB_POST_APPLY:
+		lpbuild_call_post_apply();
+		break;
+	case LPB_PRE_REVERT:
+		lpbuild_call_pre_revert();
+		break;
+	case LPB_POST_REVERT:
+		lpbuild_call_post_revert();
+		break;
+	}
+	return 0;
+}
+
 static int lpb_operate(bool revert)
 {
 	int step;
@@ -327,6 +357,8 @@ static int lpb_operate(bool revert)
 			return step;
 		if (step == LPB_RCU_TASKS)
 			synchronize_rcu_tasks();
+		else if (step >= LPB_CALL)
+			lpbuild_called(step - LPB_CALL, lpb_call(step - LPB_CALL));
 		else
 			schedule_timeout_uninterruptible(msecs_to_jiffies(step));
 	}
@@ -485,10 +517,12 @@ LPB_FILE(last_error, 0444, NULL, LPB_SHOW_LAST_ERROR);
 LPB_FILE(version, 0444, NULL, LPB_SHOW_VERSION);
 LPB_FILE(deadline_ms, 0644, lpb_store_deadline, LPB_SHOW_DEADLINE);
 LPB_FILE(enabled, 0644, lpb_store_enabled, LPB_SHOW_ENABLED);
+LPB_FILE(oneshot, 0444, NULL, LPB_SHOW_ONESHOT);
 
 static struct bin_attribute *lpb_files[] = {
 	&lpb_file_state, &lpb_file_mode, &lpb_file_functions, &lpb_file_blockers, &lpb_file_pause_ns,
-	&lpb_file_attempts, &lpb_file_last_error, &lpb_file_version, &lpb_file_deadline_ms, &lpb_file_enabled, NULL,
+	&lpb_file_attempts, &lpb_file_last_error, &lpb_file_version, &lpb_file_deadline_ms, &lpb_file_enabled,
+	&lpb_file_oneshot, NULL,
 };
 
 static const struct attribute_group lpb_group = { .bin_attrs = lpb_files };
@@ -595,6 +629,7 @@ static void lpb_revert_before_exit(void)
 	if (!lpb_notified)
 		return;
 	pr_err("lpbuild: %s: removed by force while applied, reverting it first\n", KBUILD_MODNAME);
+	lpbuild_force();
 	reinit_completion(&lpb_done);
 	while (lpb_start_thread(true))
 		schedule_timeout_uninterruptible(HZ);

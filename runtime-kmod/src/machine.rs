@@ -13,8 +13,15 @@
 //! with the other CPUs. It must not be spread out, since an int3 would still send callers into the new code. NMIs are
 //! the only code that can run in that window, and they never see half a jump. Afterwards `synchronize_rcu_tasks` waits
 //! for exiting tasks again, this time inside the new code, before the caller may let the module go.
+//!
+//! Callbacks of the patch are steps of their own, with the machine running and no lock held. Apply: pre-apply, attempts,
+//! post-apply. Revert: pre-revert, attempts, post-revert. An apply that is refused after pre-apply agreed ends with
+//! post-revert, a revert that is refused with post-apply: whatever the first callback of an operation did is undone by the
+//! one that would also undo it later, as the kernel's livepatch does (Documentation/livepatch/callbacks.rst).
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use lpbuild_abi::Callback;
 
 use crate::{
     kernel::Kernel,
@@ -38,6 +45,8 @@ pub enum Step {
     Again(u64),
     /// Wait for `synchronize_rcu_tasks`, then call again.
     RcuTasks,
+    /// Call this function of the patch with no lock held, hand what it returns to [`Machine::called`], then call again.
+    Call(Callback),
     /// The operation is complete.
     Done,
     /// Not done; everything is as before.
@@ -66,6 +75,14 @@ pub struct Machine<'a, K: Kernel> {
     started_ns: Option<u64>,
     backoff_ms: u64,
     deadline_ms: u64,
+    /// The callback that comes before the first attempt of this operation has been called, or there is none.
+    prepared: bool,
+    /// What pre-apply returned, when that was not 0.
+    veto: Option<i32>,
+    /// How the operation ends when the callback that comes last has returned.
+    ending: Option<(State, Step)>,
+    /// A oneshot patch is reverted all the same.
+    forced: bool,
     status: Status,
 }
 
@@ -91,8 +108,23 @@ impl<'a, K: Kernel> Machine<'a, K> {
         frames: &'a mut [u64],
     ) -> Self {
         let deadline_ms = u64::from(patch.record.deadline_ms);
-        let (phase, status) = (Phase::Original, Status::new());
-        Self { k, patch, sites, armed, seats, frames, phase, started_ns: None, backoff_ms: 1, deadline_ms, status }
+        Self {
+            k,
+            patch,
+            sites,
+            armed,
+            seats,
+            frames,
+            phase: Phase::Original,
+            started_ns: None,
+            backoff_ms: 1,
+            deadline_ms,
+            prepared: false,
+            veto: None,
+            ending: None,
+            forced: false,
+            status: Status::new(),
+        }
     }
 
     /// What is shown of it.
@@ -112,18 +144,40 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.deadline_ms = ms;
     }
 
+    /// The module is going away whatever the patch wants: from now on a oneshot patch is reverted like any other.
+    pub fn force(&mut self) {
+        self.forced = true;
+    }
+    /// What the callback of the last [`Step::Call`] returned; only that of pre-apply means something.
+    pub fn called(&mut self, callback: Callback, value: i32) {
+        if callback == Callback::PreApply && value != 0 {
+            self.veto = Some(value);
+        }
+    }
+
     /// One step of applying.
     pub fn apply(&mut self) -> Step {
+        if let Some((state, step)) = self.ending.take() {
+            return self.end(state, step);
+        }
         match self.phase {
             Phase::Original => {}
             Phase::Trapped => {
                 self.complete();
                 self.phase = Phase::Jumping;
-                return self.end(State::Applied, Step::Done);
+                return self.finish(Callback::PostApply, State::Applied, Step::Done);
             }
             Phase::Jumping | Phase::Restored => return Step::Done,
         }
-        self.begin(State::Applying);
+        if let Some(call) = self.prepare(Callback::PreApply, State::Applying) {
+            return call;
+        }
+        if let Some(value) = self.veto.take() {
+            let why = Refusal::Vetoed { value };
+            self.status.refusal = Some(why);
+            return self.end(State::Refused, Step::Refused(why));
+        }
+        self.begin();
         match self.stop(Self::trap) {
             Ok(()) => {
                 self.phase = Phase::Trapped;
@@ -131,19 +185,29 @@ impl<'a, K: Kernel> Machine<'a, K> {
             }
             Err(why) => {
                 self.disarm();
-                self.retry(why, State::Refused)
+                self.retry(why, Callback::PostRevert, State::Refused)
             }
         }
     }
 
     /// One step of reverting.
     pub fn revert(&mut self) -> Step {
+        if let Some((state, step)) = self.ending.take() {
+            return self.end(state, step);
+        }
         match self.phase {
             Phase::Jumping => {}
-            Phase::Restored => return self.end(State::Reverting, Step::Done),
+            Phase::Restored => return self.finish(Callback::PostRevert, State::Reverting, Step::Done),
             Phase::Original | Phase::Trapped => return Step::Done,
         }
-        self.begin(State::Reverting);
+        if self.patch.is_oneshot() && !self.forced {
+            self.status.refusal = Some(Refusal::Oneshot);
+            return self.end(State::Applied, Step::Refused(Refusal::Oneshot));
+        }
+        if let Some(call) = self.prepare(Callback::PreRevert, State::Reverting) {
+            return call;
+        }
+        self.begin();
         let result = self.stop(Self::restore);
         self.disarm();
         match result {
@@ -151,7 +215,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
                 self.phase = Phase::Restored;
                 Step::RcuTasks
             }
-            Err(why) => self.retry(why, State::Applied),
+            Err(why) => self.retry(why, Callback::PostApply, State::Applied),
         }
     }
 
@@ -160,32 +224,54 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.status.state = State::Reverted;
     }
 
-    fn begin(&mut self, state: State) {
+    /// The beginning of an operation: its first callback, once, if the patch has it.
+    fn prepare(&mut self, callback: Callback, state: State) -> Option<Step> {
+        if self.prepared {
+            return None;
+        }
+        self.prepared = true;
         self.status.state = state;
+        self.status.attempts = 0;
+        self.status.pause_ns = 0;
+        self.status.refusal = None;
+        self.status.blockers.clear();
+        self.patch.has(callback).then_some(Step::Call(callback))
+    }
+
+    /// The beginning of an attempt; the deadline counts from the first, so not while a callback runs.
+    fn begin(&mut self) {
         if self.started_ns.is_none() {
             self.started_ns = Some(self.k.now_ns());
             self.backoff_ms = 1;
-            self.status.attempts = 0;
-            self.status.pause_ns = 0;
-            self.status.refusal = None;
         }
         self.status.attempts += 1;
+    }
+
+    /// The end of an operation, behind its last callback if the patch has it. The state changes when that has returned.
+    fn finish(&mut self, callback: Callback, state: State, step: Step) -> Step {
+        if self.patch.has(callback) {
+            self.ending = Some((state, step));
+            return Step::Call(callback);
+        }
+        self.end(state, step)
     }
 
     fn end(&mut self, state: State, step: Step) -> Step {
         self.status.state = state;
         self.started_ns = None;
+        self.prepared = false;
         step
     }
 
-    /// Another attempt while the deadline allows it, else the end: back to `state`.
-    fn retry(&mut self, why: Refusal, state: State) -> Step {
+    /// Another attempt while the deadline allows it, else the end: what the first callback has done is undone by `undo`,
+    /// and back to `state`.
+    fn retry(&mut self, why: Refusal, undo: Callback, state: State) -> Step {
         let now = self.k.now_ns();
         let spent_ms = now.saturating_sub(self.started_ns.unwrap_or(now)) / MS;
         let left_ms = self.deadline_ms.saturating_sub(spent_ms);
         if !why.is_transient() || left_ms == 0 {
             self.status.refusal = Some(why);
-            return self.end(state, Step::Refused(why));
+            return self.finish(undo, state, Step::Refused(why));
         }
         let wait = self.backoff_ms.min(left_ms);
         self.backoff_ms = (self.backoff_ms * 2).min(MAX_BACKOFF_MS);

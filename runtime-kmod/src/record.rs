@@ -3,8 +3,8 @@
 use core::slice;
 
 use lpbuild_abi::{
-    ABI_VERSION, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, MAGIC, MAX_BUILD_ID, MAX_SITE, Mode,
-    PatchRecord, RangeRecord,
+    ABI_VERSION, Callback, FLAG_ONESHOT, FLAGS, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, MAGIC,
+    MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RangeRecord,
 };
 
 use crate::refusal::Refusal;
@@ -49,6 +49,9 @@ impl<'a> Patch<'a> {
         }
         if record.mode != Mode::StopMachine as u8 {
             return bad("unknown mode");
+        }
+        if record.flags & !FLAGS != 0 {
+            return bad("unknown flags");
         }
         if record.build_id_len == 0 || usize::from(record.build_id_len) > MAX_BUILD_ID {
             return bad("length of the build id");
@@ -120,6 +123,16 @@ impl<'a> Patch<'a> {
         let Some(f) = self.funcs.get(i) else { return &[] };
         // SAFETY: `new` has checked that the name is not null; the caller of `new` vouched for it.
         unsafe { string(f.name, MAX_SYMBOL) }.unwrap_or(&[])
+    }
+
+    /// Whether the patch is never reverted.
+    pub fn is_oneshot(&self) -> bool {
+        self.record.flags & FLAG_ONESHOT != 0
+    }
+
+    /// Whether the patch has a callback.
+    pub fn has(&self, callback: Callback) -> bool {
+        self.record.flags & callback.flag() != 0
     }
 
     /// The build id expected.

@@ -51,9 +51,17 @@ pub enum Refusal {
     },
     /// LP5013: tasks were inside the new functions until the deadline.
     StillInside,
+    /// LP5014: a oneshot patch is not reverted.
+    Oneshot,
+    /// LP5015: the pre-apply callback does not want the patch applied.
+    Vetoed {
+        /// What it returned; not 0.
+        value: i32,
+    },
 }
 
 // Values of include/uapi/asm-generic/errno{-base,}.h.
+const EPERM: i32 = 1;
 const ENOEXEC: i32 = 8;
 const EAGAIN: i32 = 11;
 const ENOMEM: i32 = 12;
@@ -62,6 +70,8 @@ const EINVAL: i32 = 22;
 const ERANGE: i32 = 34;
 const EILSEQ: i32 = 84;
 const EADDRINUSE: i32 = 98;
+/// The largest errno (include/linux/err.h).
+const MAX_ERRNO: i32 = 4095;
 
 impl Refusal {
     /// Code in the table of lpbuild, printed with `LP` before it.
@@ -79,6 +89,8 @@ impl Refusal {
             Refusal::NoMemory => 5010,
             Refusal::JumpGone { .. } => 5012,
             Refusal::StillInside => 5013,
+            Refusal::Oneshot => 5014,
+            Refusal::Vetoed { .. } => 5015,
         }
     }
 
@@ -93,6 +105,9 @@ impl Refusal {
             Refusal::OutOfReach { .. } => ERANGE,
             Refusal::CpusMissing => EAGAIN,
             Refusal::NoMemory => ENOMEM,
+            Refusal::Oneshot => EPERM,
+            Refusal::Vetoed { value } if (-MAX_ERRNO..0).contains(&value) => -value,
+            Refusal::Vetoed { .. } => EINVAL,
         }
     }
 
@@ -134,6 +149,8 @@ impl Refusal {
             Refusal::NoMemory => out.str("no memory, or no writable mapping of the kernel's code"),
             Refusal::JumpGone { .. } => out.str("the jump site no longer holds this patch's jump"),
             Refusal::StillInside => out.str("tasks were inside the new functions until the deadline"),
+            Refusal::Oneshot => out.str("the patch was made with oneshot, it stays until the next boot"),
+            Refusal::Vetoed { value } => out.str("the pre-apply callback returned ").int(i64::from(value)),
         };
     }
 }

@@ -16,6 +16,7 @@
 //! flags = ["-fjump-tables"]        # more compiler flags
 //! fentry = false                   # without -pg -mfentry
 //! jump = "abs64"                   # the form of the jump
+//! callbacks = { pre-apply = "f" }  # functions the runtime calls
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
 //! image-only = ["strong.c"]        # files only the kernel has
 //! [bound]                          # binding to a kernel made of the old objects; by default it must succeed
@@ -37,7 +38,7 @@ use lpbuild::closure::Role;
 use lpbuild::codes;
 use lpbuild::error::{Error, Problem};
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::{Jump, Manifest};
+use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest};
 use lpbuild::pipeline::{self, Analysis, Source};
 use support::check::{Kernel, Patch};
 use support::compile::{Recipe, Variant, compile, sources};
@@ -81,6 +82,7 @@ const KEYS: &[&str] = &[
     "hide",
     "twice",
     "jump",
+    "callbacks",
 ];
 
 /// `expect.toml` of one variant.
@@ -210,6 +212,10 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     if expect.table.contains_key("jump") {
         options.jump = Jump::Abs64;
     }
+    for (kind, function) in expect.map("callbacks") {
+        let kind = Callback::ALL.into_iter().find(|c| c.name() == kind).unwrap_or_else(|| panic!("{kind}"));
+        options.callbacks.set(kind, function.as_str().unwrap().to_owned());
+    }
     let mut analysis = match pipeline::analyse(&built.sources, &options) {
         Ok(a) => a,
         Err(e) => {
@@ -283,6 +289,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         report.wrong(format!("bound patch: {e}"));
     }
     read_again("bound", &output.manifest, &mut report);
+    called(&patch, &options.callbacks, &mut report);
     for f in &output.manifest.functions {
         let anchor = output.manifest.kernel.as_ref().map_or(0, |k| k.anchor_address);
         let at = anchor.wrapping_add(f.anchor_offset.unwrap_or(0) as u64);
@@ -309,6 +316,23 @@ fn read_again(which: &str, manifest: &Manifest, report: &mut Report) {
         Ok(m) if m == *manifest => {}
         Ok(_) => report.wrong(format!("{which}: the manifest is not what was written")),
         Err(Error { problems }) => report.wrong(format!("{which}: {problems:?}")),
+    }
+}
+
+/// Each thunk leads to its function, or nowhere.
+fn called(patch: &Patch<'_>, callbacks: &Callbacks, report: &mut Report) {
+    for callback in Callback::ALL {
+        let thunk = patch.patch.symbols.iter().find(|s| s.name == callback.symbol());
+        let leads = thunk.and_then(|t| Some((t.section?, t))).map(|(section, t)| {
+            let code = patch.patch.code(section, t.value, t.size);
+            let refs = code.into_iter().flat_map(|insn| insn.refs).filter_map(|r| match r.target {
+                Target::Section(s, o) => Some(patch.patch.names_at(s, o)),
+                Target::Extern(..) | Target::Absolute(_) => None,
+            });
+            refs.flatten().filter(|n| n.1 == 0).map(|n| n.0).collect::<Vec<String>>()
+        });
+        let found = leads.map(|l| l.into_iter().find(|n| Some(n.as_str()) == callbacks.get(callback)));
+        report.same(callback.name(), &found, &Some(callbacks.get(callback).map(str::to_owned)));
     }
 }
 

@@ -126,9 +126,12 @@ pub fn options(config: &Config) -> Options {
     Options {
         name: config.name.clone(),
         version: config.version.clone(),
+        description: config.description.clone(),
         mode: config.mode,
         deadline_ms: config.deadline_ms,
         jump: config.jump,
+        oneshot: config.oneshot,
+        callbacks: config.callbacks.clone(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use lpbuild::emit::Options;
 use lpbuild::error::{Problem, Result};
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::{Jump, Manifest, Mode, check_name};
+use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, is_identifier, is_line};
 use lpbuild::pipeline::{self, Source};
 use lpbuild::report::Report;
 
@@ -47,6 +47,31 @@ pub struct PatchArgs {
     /// Form of the jumps: rel32 (5 bytes) or abs64 (12 bytes, any distance).
     #[arg(long, default_value = "rel32", value_parser = ["rel32", "abs64"])]
     jump: String,
+    /// What the patch is for, in one line.
+    #[arg(long = "patch-description", default_value = "", value_name = "TEXT", value_parser = description)]
+    description: String,
+    /// The patch stays until the next boot: it cannot be reverted or unloaded.
+    #[arg(long)]
+    oneshot: bool,
+    /// A function the patch adds and the module calls; KIND is pre-apply, post-apply, pre-revert or post-revert.
+    #[arg(long = "callback", value_name = "KIND=FUNCTION", value_parser = callback)]
+    callbacks: Vec<(Callback, String)>,
+}
+
+fn description(text: &str) -> std::result::Result<String, String> {
+    if is_line(text) { Ok(text.to_owned()) } else { Err(format!("not {}", lpbuild::manifest::LINE_RULE)) }
+}
+
+fn callback(text: &str) -> std::result::Result<(Callback, String), String> {
+    let (kind, function) = text.split_once('=').ok_or("expected KIND=FUNCTION")?;
+    let kind = Callback::ALL
+        .into_iter()
+        .find(|c| c.name() == kind)
+        .ok_or_else(|| format!("{kind:?} is none of {}", Callback::ALL.map(Callback::name).join(", ")))?;
+    if !is_identifier(function) {
+        return Err(format!("{function:?} is not the name of a C function"));
+    }
+    Ok((kind, function.to_owned()))
 }
 
 /// A bad name is a usage error: exit 2.
@@ -60,12 +85,19 @@ pub fn patch_name(name: &str) -> std::result::Result<String, String> {
 impl PatchArgs {
     /// As the pipeline takes them.
     pub fn options(&self) -> Result<Options> {
+        let mut callbacks = Callbacks::default();
+        for (kind, function) in &self.callbacks {
+            callbacks.set(*kind, function.clone());
+        }
         Ok(Options {
             name: self.name.clone(),
             version: self.version.clone(),
+            description: self.description.clone(),
             mode: Mode::StopMachine,
             deadline_ms: self.deadline_ms,
             jump: if self.jump == "abs64" { Jump::Abs64 } else { Jump::Rel32 },
+            oneshot: self.oneshot,
+            callbacks,
         })
     }
 }

@@ -50,8 +50,11 @@ fn patch_options(m: &Manifest) -> Options {
     Options {
         name: m.patch.name.clone(),
         version: m.patch.version.clone(),
+        description: m.patch.description.clone(),
         mode: m.patch.mode,
         deadline_ms: m.patch.deadline_ms,
         jump: if abs64 { Jump::Abs64 } else { Jump::Rel32 },
+        oneshot: m.patch.oneshot,
+        callbacks: m.callbacks.clone(),
     }
 }

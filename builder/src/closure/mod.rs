@@ -6,7 +6,7 @@
 //!
 //! Refused here: references that can mean two things (LP2008), code that cannot be decoded (LP2009), pointers into the
 //! middle of a replaced function (LP2010), static locals that cannot be told apart (LP2006), tables that are not understood
-//! (LP2011), new registrations (LP2005).
+//! (LP2011), new registrations (LP2005), callbacks that are no new function (LP2014).
 
 mod resolve;
 
@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use crate::compare::{Comparer, Verdicts, parent_of};
 use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
-use crate::symbolize::{AtomKind, Class, EntryId, Object, Ref, Table, Target, TextKind, Usage};
+use crate::manifest::{Callback, Callbacks};
+use crate::symbolize::{Atom, AtomKind, Class, EntryId, Object, Ref, Table, Target, TextKind, Usage};
 
 /// Index of an object pair in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +115,8 @@ pub struct ItemEntry {
 pub struct PatchSet {
     /// In the order of objects and atoms.
     pub items: Vec<Item>,
+    /// The function of each callback, among the items.
+    pub callbacks: Vec<(Callback, (PairId, NewAtom))>,
     /// What cannot be carried.
     pub refused: Vec<Problem>,
 }
@@ -130,8 +133,8 @@ struct Closure<'a> {
     refused: Vec<Problem>,
 }
 
-/// Computes the patch set.
-pub fn close(pairs: &[ObjectPair]) -> PatchSet {
+/// Computes the patch set. Where no function changes there is no patch, whatever the callbacks are.
+pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
     let mut c = Closure {
         pairs,
         replaced: BTreeSet::new(),
@@ -154,6 +157,12 @@ pub fn close(pairs: &[ObjectPair]) -> PatchSet {
             c.add_function(id, *n, why.clone());
         }
     }
+    let mut roots = Vec::new();
+    if !c.queue.is_empty() {
+        for (callback, name) in callbacks.all() {
+            roots.extend(c.callback(callback, name).map(|key| (callback, key)));
+        }
+    }
     let mut items = Vec::new();
     while let Some((pair, atom)) = c.queue.pop_front() {
         items.push(c.item(pair, atom));
@@ -164,7 +173,7 @@ pub fn close(pairs: &[ObjectPair]) -> PatchSet {
     items.sort_by_key(|i| (i.pair, i.atom));
     c.refused.sort();
     c.refused.dedup();
-    PatchSet { items, refused: c.refused }
+    PatchSet { items, callbacks: roots, refused: c.refused }
 }
 
 impl Closure<'_> {
@@ -190,6 +199,36 @@ impl Closure<'_> {
             slot.insert(why);
             self.queue.push_back(key);
         }
+    }
+
+    /// A callback is a root of its own: nothing refers to it.
+    fn callback(&mut self, callback: Callback, name: &str) -> Option<(PairId, NewAtom)> {
+        let mut found = Vec::new();
+        for (i, pair) in self.pairs.iter().enumerate() {
+            let named = |a: &&Atom| a.is_code() && (a.name == name || a.aliases.iter().any(|alias| alias == name));
+            found.extend(pair.new.atoms.iter().filter(named).map(|a| (PairId(i as u32), NewAtom(a.id))));
+        }
+        let problem = match found.as_slice() {
+            [(id, n)] if self.pair(*id).pairs.old_of(*n).is_none() => {
+                self.add((*id, *n), format!("{} callback", callback.name()));
+                return Some((*id, *n));
+            }
+            [(id, _)] => {
+                let detail = format!("the {} callback is a function the old build has as well", callback.name());
+                Problem::new("LP2014", Place::symbol(&self.pair(*id).name, name), detail)
+            }
+            [] => {
+                let detail = format!("no changed object has this function for the {} callback", callback.name());
+                Problem::new("LP2014", Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
+            }
+            [(a, _), .., (b, _)] => {
+                let (a, b) = (&self.pair(*a).name, &self.pair(*b).name);
+                let detail = format!("{a} and {b} both have a function for the {} callback", callback.name());
+                Problem::new("LP2014", Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
+            }
+        };
+        self.refused.push(problem);
+        None
     }
 
     fn refuse(&mut self, id: PairId, n: NewAtom, code: &str, at: Option<u64>, what: impl Into<String>) {

@@ -105,6 +105,13 @@ pub(super) static CODES: &[Code] = &[
         advice: "leave the variable in place in the patch",
     },
     Code {
+        id: "LP2014",
+        class: Refused,
+        title: "a callback is not a new function of the patch",
+        why: "A callback is carried although nothing refers to it, so it must be one function that the patch adds to an object               it touches. The compiler drops a static function that nothing calls, and one that is in the old build belongs to               the running kernel.",
+        advice: "add the function in the patch, not static or marked __used, with a name no other object has",
+    },
+    Code {
         id: "LP2101",
         class: Refused,
         title: "no room for a jump",

@@ -106,4 +106,18 @@ pub(super) static CODES: &[Code] = &[
               stays applied (EBUSY).",
         advice: "raise deadline_ms, wake or end the tasks listed as blockers, or try later",
     },
+    Code {
+        id: "LP5014",
+        class: Refused,
+        title: "a oneshot patch is not reverted",
+        why: "Whoever made the patch said so: what its new code does cannot be taken back while the kernel runs, or must not be               (EPERM). The module holds a reference on itself for good.",
+        advice: "boot without it; to be able to unload such a patch, build it without oneshot",
+    },
+    Code {
+        id: "LP5015",
+        class: Refused,
+        title: "the pre-apply callback refused the patch",
+        why: "The patch brings a function that looks at the kernel before anything is written, and it did not return 0. A               negative errno is also what `insmod` returns, any other value becomes EINVAL.",
+        advice: "the callback's author knows what it wants; dmesg has what it printed",
+    },
 ];

@@ -15,7 +15,7 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Place, Result};
-use crate::manifest::{Jump, Mode, NAME_MAX};
+use crate::manifest::{Callbacks, Jump, Mode, NAME_MAX};
 use crate::pack::Signer;
 
 pub use expected::check_expected;
@@ -72,19 +72,6 @@ pub struct Target {
     pub config: Option<PathBuf>,
     /// The compiler as in `CC=`, a launcher in front included; programs are names in PATH or absolute.
     pub compiler: Option<String>,
-}
-
-/// Functions the patch adds and the module calls; C identifiers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Callbacks {
-    /// Before anything is written; may refuse.
-    pub pre_apply: Option<String>,
-    /// When the new code is in effect.
-    pub post_apply: Option<String>,
-    /// Before reverting begins.
-    pub pre_revert: Option<String>,
-    /// When the new code is out of effect, before the module may go.
-    pub post_revert: Option<String>,
 }
 
 /// Reads a `livepatch.toml`. Relative paths in it start from its folder.

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use crate::error::{Error, Place, Problem, Result};
-use crate::manifest::{self, Jump, Mode};
+use crate::manifest::{self, Callbacks, Jump, Mode};
 use crate::pack::Signer;
 
 use super::schema::{self, Value};
 use super::text::{Text, nearest};
-use super::{Callbacks, Config, DEADLINE_MS, Target, expected, modes};
+use super::{Config, DEADLINE_MS, Target, expected, modes};
 
 /// What stands where a path is expected.
 #[derive(Clone, Copy)]
@@ -66,11 +66,9 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         sign: file.sign.as_ref().map(|s| r.sign(s)),
         file: Some(path),
     };
-    if config.oneshot {
-        for callback in [&file.callbacks.pre_revert, &file.callbacks.post_revert].into_iter().flatten() {
-            let detail = "with oneshot = true the patch is never reverted, so this is never called";
-            r.bad(callback.span(), detail);
-        }
+    // post-revert also follows an apply that was refused.
+    if let (true, Some(callback)) = (config.oneshot, &file.callbacks.pre_revert) {
+        r.bad(callback.span(), "with oneshot = true the patch is never reverted, so this is never called");
     }
     crate::pipeline::refuse(r.problems)?;
     Ok(config)

@@ -216,7 +216,7 @@ fn bad_values() {
         (minimal_with("[build]\nflags = [\"-o/tmp/x\"]"), "LP6005", "5:10", "kernel's build"),
         (minimal_with("[callbacks]\npre-apply = \"a-b\""), "LP6005", "5:13", "C function"),
         (minimal_with("[callbacks]\npre-apply = \"\""), "LP6005", "5:13", "C function"),
-        (minimal_with("oneshot = true\n[callbacks]\npost-revert = \"f\""), "LP6005", "6:15", "never called"),
+        (minimal_with("oneshot = true\n[callbacks]\npre-revert = \"f\""), "LP6005", "6:14", "never called"),
         (minimal_with("[sign]\nkey = \"no.pem\"\ncertificate = \"cert.pem\""), "LP6006", "5:7", "no.pem"),
     ] {
         let (c, a, detail, _) = dir.problem(&text);

@@ -48,9 +48,12 @@ pub fn describe(input: Input<'_>, options: &Options, layout: &Layout) -> Result<
         patch: m::Patch {
             name: options.name.clone(),
             version: options.version.clone(),
+            description: options.description.clone(),
             mode: options.mode,
             deadline_ms: options.deadline_ms,
+            oneshot: options.oneshot,
         },
+        callbacks: options.callbacks.clone(),
         kernel,
         functions,
         carried: carried(input, layout),

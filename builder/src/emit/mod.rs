@@ -12,7 +12,7 @@ mod writer;
 use crate::bind::{Bound, Resolved};
 use crate::closure::{Dest, Edge, Item, ObjectPair, PatchSet, Role};
 use crate::error::{Error, Place, Problem, Result};
-use crate::manifest::{Jump, Manifest, Mode};
+use crate::manifest::{Callbacks, Jump, Manifest, Mode};
 use crate::sites::Site;
 
 use writer::{Base, Writer};
@@ -22,14 +22,20 @@ use writer::{Base, Writer};
 pub struct Options {
     /// Name of the patch and its module.
     pub name: String,
-    /// Version, free text.
+    /// Version, see [`crate::manifest::is_plain`].
     pub version: String,
+    /// What it is for, in one line.
+    pub description: String,
     /// When to switch.
     pub mode: Mode,
     /// Milliseconds to try.
     pub deadline_ms: u32,
     /// Form of the jumps.
     pub jump: Jump,
+    /// Never reverted.
+    pub oneshot: bool,
+    /// Functions of the patch that the runtime calls.
+    pub callbacks: Callbacks,
 }
 
 /// The two files.

@@ -90,7 +90,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     r.extend_from_slice(&abi::ABI_VERSION.to_le_bytes());
     r.push(options.mode.to_abi() as u8);
     r.push(build_id_len as u8);
-    r.extend_from_slice(&[0; 2]);
+    r.extend_from_slice(&flags(options).to_le_bytes());
     r.extend_from_slice(&build_id);
     for word in [options.deadline_ms, n_funcs, n_ranges, 0] {
         r.extend_from_slice(&word.to_le_bytes());
@@ -116,6 +116,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     w.define(abi::SYM_TEXT_START, text, 0, 0, false, true);
     w.define(abi::SYM_TEXT_END, text, text_end, 0, false, true);
     imports(w, bound, &anchor);
+    callbacks(w, input, layout);
     Ok(())
 }
 
@@ -154,6 +155,32 @@ fn c_string(w: &mut Writer, section: object::write::SectionId, text: &str) -> u6
     w.append(section, &bytes, 1)
 }
 
+fn flags(options: &Options) -> u16 {
+    let oneshot = if options.oneshot { abi::FLAG_ONESHOT } else { 0 };
+    options.callbacks.all().fold(oneshot, |flags, (callback, _)| flags | callback.flag())
+}
+
+/// Thunks `lpbuild_call_KIND: jmp FUNCTION`: direct, as those of the imports; one that returns 0 where there is no function.
+fn callbacks(w: &mut Writer, input: Input<'_>, layout: &Layout) {
+    let code = w.section(abi::SEC_IMPORT, Kind::Code);
+    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    for callback in abi::Callback::ALL {
+        let root = input.set.callbacks.iter().find(|(c, _)| *c == callback);
+        let spot = root.and_then(|(_, key)| layout.items.get(key));
+        let bytes: &[u8] = if spot.is_some() { JUMP } else { RETURN_0 };
+        let at = w.append_code(code, bytes, 16);
+        if let Some(spot) = spot {
+            w.relocate(code, at + 1, reloc::PLT32, &Base::Section(text), spot.offset as i64 - 4);
+        }
+        w.define(callback.symbol(), code, at, bytes.len() as u64, true, true);
+    }
+}
+
+/// `jmp rel32`
+const JUMP: &[u8] = &[0xe9, 0, 0, 0, 0];
+/// `xor %eax,%eax; ret`
+const RETURN_0: &[u8] = &[0x31, 0xc0, 0xc3];
+
 /// Thunks `lpk_NAME: jmp NAME` (direct, so that a sealed ENDBR at the target does not matter) and pointers.
 fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
     let code = w.section(abi::SEC_IMPORT, Kind::Code);
@@ -161,10 +188,7 @@ fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
     for (import, address) in &bound.imports {
         match import.kind {
             abi::ImportKind::Call => {
-                let bytes: &[u8] = match address {
-                    Some(_) => &[0xe9, 0, 0, 0, 0],
-                    None => &[0x31, 0xc0, 0xc3], // xor %eax,%eax; ret
-                };
+                let bytes = if address.is_some() { JUMP } else { RETURN_0 };
                 let at = w.append_code(code, bytes, 16);
                 if let Some(address) = address {
                     w.relocate(code, at + 1, reloc::PLT32, anchor, bound.anchored(*address).wrapping_sub(4));

@@ -8,6 +8,7 @@ use std::{fs, path::Path};
 
 use super::{headers::Headers, input::Input, io_error};
 use crate::error::{Error, Place, Result};
+use crate::manifest::Manifest;
 use crate::tool::{self, Log};
 
 const KBUILD: &str = include_str!("../../../templates/Kbuild.in");
@@ -71,6 +72,21 @@ fn render(template: &str, input: &Input) -> String {
         .replace("@VERSION@", &input.manifest.patch.version)
         .replace("@BUILD_ID@", &input.kernel.build_id)
         .replace("@ABI@", &lpbuild_abi::ABI_VERSION.to_string())
+        .replace("@DESCRIPTION@", &c_text(&description(&input.manifest)))
+}
+
+/// What `modinfo` shows.
+pub(super) fn description(manifest: &Manifest) -> String {
+    match manifest.patch.description.as_str() {
+        "" => format!("lpbuild live patch {}", manifest.patch.name),
+        text => text.to_owned(),
+    }
+}
+
+/// The inside of a C string; what is not ASCII stays as it is.
+pub(super) fn c_text(text: &str) -> String {
+    let escaped = |c: char| if matches!(c, '"' | '\\' | '?') { format!("\\{c}") } else { c.to_string() };
+    text.chars().map(escaped).collect()
 }
 
 fn write(dir: &Path, name: &str, content: &[u8]) -> Result<()> {

@@ -8,7 +8,7 @@ use object::{
     write::{Object, Relocation, SectionId, Symbol, SymbolId, SymbolSection},
 };
 
-use super::{headers, input, verify};
+use super::{headers, input, kbuild, verify};
 use crate::{error::Error, manifest::Manifest};
 
 const RELEASE: &str = "6.1.0-0-test";
@@ -16,8 +16,12 @@ const MANIFEST: &str = r#"schema = 1
 [patch]
 name = "demo"
 version = "1.0"
+description = "why \"it\" is"
 mode = "stop-machine"
 deadline-ms = 500
+oneshot = true
+[callbacks]
+pre-apply = "ready"
 [kernel]
 release = "6.1.0-0-test"
 build-id = "0707"
@@ -148,6 +152,9 @@ struct Parts {
     old: i64,
     start: i64,
     piece: i64,
+    /// Where the thunk of each callback leads in the carried code, without the 4 bytes of the field.
+    calls: [Option<i64>; 4],
+    thunks: usize,
     extra_symbol: Option<&'static str>,
     extra_reloc: Option<u32>,
     text_byte: u8,
@@ -158,7 +165,7 @@ impl Parts {
         let mut patch = vec![0; size_of::<abi::PatchRecord>()];
         patch[..8].copy_from_slice(&abi::MAGIC.to_le_bytes());
         patch[8] = abi::ABI_VERSION as u8;
-        (patch[12], patch[13], patch[16], patch[17]) = (1, 2, 7, 7);
+        (patch[12], patch[13], patch[14], patch[16], patch[17]) = (1, 2, 3, 7, 7);
         patch[48..50].copy_from_slice(&500u16.to_le_bytes());
         (patch[52], patch[56]) = (1, 2);
         let mut funcs = vec![0; size_of::<abi::FuncRecord>()];
@@ -172,7 +179,8 @@ impl Parts {
             "name=demo",
             "lpbuild_name=demo",
             "lpbuild_build_id=0707",
-            "lpbuild_abi=1",
+            "lpbuild_abi=2",
+            "description=why \"it\" is",
             "vermagic=6.1.0-0-test SMP mod_unload",
         ];
         Self {
@@ -185,6 +193,8 @@ impl Parts {
             old: -4096,
             start: -4096,
             piece: 8192,
+            calls: [Some(8), None, None, None],
+            thunks: 4,
             extra_symbol: None,
             extra_reloc: None,
             text_byte: 0,
@@ -206,7 +216,12 @@ impl Parts {
         let ranges = section(abi::SEC_RANGES, SectionKind::Data, &self.ranges);
         let strings = section(abi::SEC_STRINGS, SectionKind::ReadOnlyData, &self.strings);
         let text = section(abi::SEC_TEXT, SectionKind::Text, &[self.text_byte; 16]);
+        let thunks = section(abi::SEC_IMPORT, SectionKind::Text, &[0; 64]);
         let anchor = undefined(&mut o, "_printk");
+        defined(&mut o, "ready", text, 8);
+        for callback in abi::Callback::ALL.into_iter().take(self.thunks) {
+            defined(&mut o, callback.symbol(), thunks, 16 * callback as u64);
+        }
         let local = |o: &mut Object<'_>, id| o.section_symbol(id);
         let (funcs_sym, ranges_sym) = (local(&mut o, funcs), local(&mut o, ranges));
         let (strings_sym, text_sym) = (local(&mut o, strings), local(&mut o, text));
@@ -222,6 +237,11 @@ impl Parts {
             (ranges, 16, anchor, self.piece),
         ] {
             reloc(&mut o, at, to, symbol, addend, object::elf::R_X86_64_64.0);
+        }
+        for (i, to) in self.calls.iter().enumerate() {
+            if let Some(to) = to {
+                reloc(&mut o, thunks, 16 * i as u64 + 1, text_sym, to - 4, object::elf::R_X86_64_PLT32.0);
+            }
         }
         if let Some(name) = self.extra_symbol {
             undefined(&mut o, name);
@@ -244,6 +264,19 @@ fn undefined(o: &mut Object<'_>, name: &str) -> SymbolId {
         section: SymbolSection::Undefined,
         flags: SymbolFlags::None,
     })
+}
+
+fn defined(o: &mut Object<'_>, name: &str, section: SectionId, value: u64) {
+    o.add_symbol(Symbol {
+        name: name.as_bytes().to_vec(),
+        value,
+        size: 4,
+        kind: SymbolKind::Text,
+        scope: SymbolScope::Linkage,
+        weak: false,
+        section: SymbolSection::Section(section),
+        flags: SymbolFlags::None,
+    });
 }
 
 fn reloc(o: &mut Object<'_>, section: SectionId, offset: u64, symbol: SymbolId, addend: i64, kind: u32) {
@@ -270,11 +303,11 @@ fn a_module_as_it_was_asked_for_passes() {
 
 #[test]
 fn every_field_of_the_module_is_compared() {
-    for i in 0..7 {
+    for i in 0..8 {
         assert_eq!(verified(|p| p.modinfo[i] = "x=y".into()), ["LP4007"], "modinfo {i}");
     }
     assert_eq!(verified(|p| p.manifest.push(' ')), ["LP4007"]);
-    for at in [0, 8, 12, 13, 16, 48, 52] {
+    for at in [0, 8, 12, 13, 14, 16, 48, 52] {
         assert_eq!(verified(|p| p.patch[at] ^= 4), ["LP4009"], "patch record {at}");
     }
     for at in [24, 28, 32, 34, 35, 37, 42] {
@@ -289,6 +322,21 @@ fn every_field_of_the_module_is_compared() {
     assert_eq!(verified(|p| p.old += 1), ["LP4009"], "address of the old code");
     assert_eq!(verified(|p| p.start += 1), ["LP4009"], "guard of the function");
     assert_eq!(verified(|p| p.piece += 1), ["LP4009"], "guard of the piece");
+}
+
+#[test]
+fn callbacks_lead_to_the_functions_named() {
+    assert_eq!(verified(|p| p.calls[0] = None), ["LP4009"], "a callback that is not called");
+    assert_eq!(verified(|p| p.calls[0] = Some(9)), ["LP4009"], "into the middle");
+    assert_eq!(verified(|p| p.calls[0] = Some(0)), ["LP4009"], "another function");
+    assert_eq!(verified(|p| p.calls[2] = Some(8)), ["LP4009"], "one too many");
+    assert_eq!(verified(|p| p.thunks = 3), ["LP4009"], "no thunk");
+    assert_eq!(verified(|p| p.patch[14] = 1), ["LP4009"], "not among the flags");
+}
+
+#[test]
+fn texts_in_c_source() {
+    assert_eq!(kbuild::c_text("a \"b\" \\ ??/ ä"), "a \\\"b\\\" \\\\ \\?\\?/ ä");
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
         v.function(i, f, &input.kernel);
     }
     v.ranges(input);
+    v.callbacks(input);
     v.undefined(headers);
     v.relocations();
     if v.problems.is_empty() { Ok(()) } else { Err(Error { problems: v.problems }) }
@@ -92,16 +93,19 @@ impl<'a> Verifier<'a> {
         found.unwrap_or(&[])
     }
 
-    /// What the 8-byte field at `offset` of a section is filled with at load time.
-    fn pointer(&self, section: &str, offset: u64) -> Option<Target<'a>> {
-        let (index, _) = self.section(section)?;
+    /// The relocation at `offset` of the section with this index.
+    fn relocation(&self, index: usize, offset: u64) -> Option<Reloc> {
         let (_, relocs) = self
             .elf
             .shdr_relocs
             .iter()
             .find(|(i, _)| self.elf.section_headers.get(*i).is_some_and(|h| h.sh_info as usize == index))?;
-        let r = relocs.iter().find(|r| r.r_offset == offset && r.r_type == R_X86_64_64)?;
-        self.target(&r)
+        relocs.iter().find(|r| r.r_offset == offset)
+    }
+    /// What the 8-byte field at `offset` of a section is filled with at load time.
+    fn pointer(&self, section: &str, offset: u64) -> Option<Target<'a>> {
+        let (index, _) = self.section(section)?;
+        self.target(&self.relocation(index, offset).filter(|r| r.r_type == R_X86_64_64)?)
     }
     fn target(&self, r: &Reloc) -> Option<Target<'a>> {
         let sym = self.elf.syms.get(r.r_sym)?;
@@ -124,9 +128,11 @@ impl<'a> Verifier<'a> {
         let text = self.content(".modinfo");
         let m = &input.manifest.patch;
         let abi = abi::ABI_VERSION.to_string();
+        let description = super::kbuild::description(&input.manifest);
         for (key, want) in [
             ("license", "GPL"),
             ("version", &m.version),
+            ("description", &description),
             ("name", &m.name),
             ("lpbuild_name", &m.name),
             ("lpbuild_build_id", &input.kernel.build_id),
@@ -157,6 +163,9 @@ impl<'a> Verifier<'a> {
         self.expect("LP4009", place(), "magic", int(r, 0, 8), abi::MAGIC);
         self.expect("LP4009", place(), "abi version", int(r, 8, 4), u64::from(abi::ABI_VERSION));
         self.expect("LP4009", place(), "mode", int(r, 12, 1), m.mode.to_abi() as u64);
+        let oneshot = if m.oneshot { abi::FLAG_ONESHOT } else { 0 };
+        let flags = input.manifest.callbacks.all().fold(oneshot, |flags, (callback, _)| flags | callback.flag());
+        self.expect("LP4009", place(), "flags", int(r, 14, 2), u64::from(flags));
         let id = r.get(16..16 + int(r, 13, 1) as usize).unwrap_or(&[]);
         let id = crate::manifest::to_hex(id);
         self.expect("LP4009", place(), "build id", id.as_str(), &input.kernel.build_id);
@@ -247,6 +256,42 @@ impl<'a> Verifier<'a> {
                 }
             }
         }
+    }
+
+    /// Each thunk must jump to the function of that name among the carried code, or return when there is none.
+    fn callbacks(&mut self, input: &Input) {
+        for callback in abi::Callback::ALL {
+            let place = || Place::symbol(&input.manifest.patch.name, callback.symbol());
+            let Some((index, value)) = self.defined(callback.symbol()) else {
+                self.problem("LP4009", place(), "the thunk is missing");
+                continue;
+            };
+            let target = self.relocation(index, value + 1).and_then(|r| self.target(&r));
+            // The displacement counts from behind the jump.
+            let leads: Option<Vec<&str>> = target.map(|t| self.functions_at(t.section, t.offset.wrapping_add(4)));
+            match (input.manifest.callbacks.get(callback), leads) {
+                (None, None) => {}
+                (Some(function), Some(names)) if names.contains(&function) => {}
+                (function, leads) => {
+                    let detail = format!("the thunk leads to {leads:?}, expected {function:?}");
+                    self.problem("LP4009", place(), detail);
+                }
+            }
+        }
+    }
+
+    /// Section and offset of a symbol of this module.
+    fn defined(&self, name: &str) -> Option<(usize, u64)> {
+        let named = |s: &goblin::elf::Sym| s.st_shndx != 0 && self.elf.strtab.get_at(s.st_name) == Some(name);
+        self.elf.syms.iter().find(named).map(|s| (s.st_shndx, s.st_value))
+    }
+
+    /// Names of the functions that begin at an offset of the carried code.
+    fn functions_at(&self, section: usize, offset: i64) -> Vec<&'a str> {
+        let carried = self.elf.section_headers.get(section).is_some_and(|h| self.section_name(h) == abi::SEC_TEXT);
+        let here = |s: &goblin::elf::Sym| carried && s.st_shndx == section && s.st_value.cast_signed() == offset;
+        let functions = self.elf.syms.iter().filter(|s| here(s) && s.is_function());
+        functions.filter_map(|s| self.elf.strtab.get_at(s.st_name)).collect()
     }
 
     fn undefined(&mut self, headers: &Headers) {

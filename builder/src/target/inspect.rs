@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Report;
 use super::module::{ModuleFile, Signature};
 use crate::error::Result;
-use crate::manifest::{Function, Jump, Kernel, Manifest, Mode};
+use crate::manifest::{Callbacks, Function, Jump, Kernel, Manifest, Mode};
 
 /// A module.
 #[derive(Clone, Debug, Serialize)]
@@ -24,10 +24,16 @@ pub struct InspectReport {
     pub name: String,
     /// Version of the patch.
     pub version: String,
+    /// What it is for; may be empty.
+    pub description: String,
     /// Quiesce mode.
     pub mode: Mode,
     /// Deadline in milliseconds.
     pub deadline_ms: u32,
+    /// It is never reverted.
+    pub oneshot: bool,
+    /// Functions of the patch that the runtime calls.
+    pub callbacks: Callbacks,
     /// The kernel it fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<InspectedKernel>,
@@ -107,15 +113,18 @@ pub struct Instruction {
 /// Reads the module at `path`.
 pub fn inspect(path: &Path) -> Result<InspectReport> {
     let module = ModuleFile::open(path)?;
-    let Manifest { patch, kernel, functions, carried, symbols, .. } = module.manifest;
+    let Manifest { patch, callbacks, kernel, functions, carried, symbols, .. } = module.manifest;
     let functions = functions.into_iter().map(|f| function(f, kernel.as_ref())).collect();
     Ok(InspectReport {
         module: module.path,
         size: module.size,
         name: patch.name,
         version: patch.version,
+        description: patch.description,
         mode: patch.mode,
         deadline_ms: patch.deadline_ms,
+        oneshot: patch.oneshot,
+        callbacks,
         kernel: kernel.map(|k| InspectedKernel { release: k.release, build_id: k.build_id }),
         functions,
         carried: carried.len(),
@@ -176,11 +185,18 @@ fn decode(bytes: &[u8], start: u64, site: u64) -> Vec<Instruction> {
 impl Report for InspectReport {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "patch      {} {}", self.name, self.version)?;
+        if !self.description.is_empty() {
+            writeln!(out, "           {}", self.description)?;
+        }
         writeln!(out, "module     {} ({} bytes)", self.module, self.size)?;
         let mode = match self.mode {
             Mode::StopMachine => "stop-machine",
         };
-        writeln!(out, "mode       {mode}, deadline {} ms", self.deadline_ms)?;
+        let oneshot = if self.oneshot { ", oneshot" } else { "" };
+        writeln!(out, "mode       {mode}, deadline {} ms{oneshot}", self.deadline_ms)?;
+        for (callback, function) in self.callbacks.all() {
+            writeln!(out, "calls      {function} ({})", callback.name())?;
+        }
         match &self.kernel {
             Some(k) => writeln!(out, "kernel     {} build id {}", k.release, k.build_id)?,
             None => writeln!(out, "kernel     not bound to one")?,

@@ -26,6 +26,8 @@ pub struct PatchState {
     pub pause_ns: u64,
     /// Deadline of operations, milliseconds.
     pub deadline_ms: Option<u64>,
+    /// It is never reverted.
+    pub oneshot: bool,
     /// `LP50nn: text` of the last operation, if it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -91,6 +93,7 @@ impl PatchState {
             attempts: number("attempts").unwrap_or(0),
             pause_ns: number("pause_ns").unwrap_or(0),
             deadline_ms: number("deadline_ms"),
+            oneshot: text("oneshot").as_deref() == Some("1"),
             last_error: text("last_error").filter(|t| !t.is_empty()),
             blockers: text("blockers").unwrap_or_default().lines().filter_map(blocker).collect(),
         })

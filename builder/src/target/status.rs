@@ -65,11 +65,12 @@ impl Report for StatusReport {
         for PatchStatus { patch: p, warnings } in &self.patches {
             writeln!(
                 out,
-                "{} {}: {}, {} (attempts {}, pause {})",
+                "{} {}: {}, {}{} (attempts {}, pause {})",
                 p.name,
                 p.version,
                 p.state,
                 p.mode,
+                if p.oneshot { ", oneshot" } else { "" },
                 p.attempts,
                 pause(p.pause_ns)
             )?;

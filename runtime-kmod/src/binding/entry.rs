@@ -2,7 +2,9 @@
 //!
 //! Who may call what, and when (helpers.c keeps to it):
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
-//! - `lpbuild_apply`, `lpbuild_revert` from the one kernel thread, under cpus_read_lock and text_mutex.
+//! - `lpbuild_apply`, `lpbuild_revert` from the one kernel thread, under cpus_read_lock and text_mutex; `lpbuild_called`
+//!   from it, without locks.
+//! - `lpbuild_force` from module exit, when there is no kernel thread.
 //! - `lpbuild_publish`, `lpbuild_show`, `lpbuild_released`, `lpbuild_set_deadline` under the status mutex;
 //!   `lpbuild_publish` and `lpbuild_released` from the kernel thread, `lpbuild_set_deadline` when there is none,
 //!   `lpbuild_publish` also when one could not be made.
@@ -17,7 +19,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst},
 };
 
-use lpbuild_abi::PatchRecord;
+use lpbuild_abi::{Callback, PatchRecord};
 
 use super::{
     ffi,
@@ -41,6 +43,8 @@ const FRAMES: usize = 512;
 // Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in helpers.c.
 const DONE: c_int = 0;
 const RCU_TASKS: c_int = c_int::MAX;
+/// This and the number of the callback to call.
+const CALL: c_int = 0x4000_0000;
 
 // Operations shown by lpbuild_show. As in helpers.c.
 const SHOW_STATE: c_int = 0;
@@ -53,6 +57,7 @@ const SHOW_LAST_ERROR: c_int = 6;
 const SHOW_VERSION: c_int = 7;
 const SHOW_DEADLINE: c_int = 8;
 const SHOW_ENABLED: c_int = 9;
+const SHOW_ONESHOT: c_int = 10;
 
 unsafe extern "C" {
     #[link_name = "lpbuild_patch"]
@@ -157,7 +162,8 @@ unsafe fn install(patch: Patch<'static>, sites: &'static [Site<Alias>], seats: &
     }
 }
 
-/// One step of applying: 0 done, `INT_MAX` wait for RCU tasks, positive milliseconds, negative errno.
+/// One step of applying: 0 done, `INT_MAX` wait for RCU tasks, [`CALL`] and a callback, positive milliseconds, negative
+/// errno.
 ///
 /// # Safety
 /// See the head of this file.
@@ -183,9 +189,33 @@ fn result(step: Step) -> c_int {
     match step {
         Step::Done => DONE,
         Step::RcuTasks => RCU_TASKS,
+        Step::Call(callback) => CALL + callback as c_int,
         Step::Again(ms) => c_int::try_from(ms).unwrap_or(1000).max(1),
         Step::Refused(why) => -why.errno(),
     }
+}
+
+/// What a callback returned.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_called(callback: c_int, value: c_int) {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    let m = unsafe { machine() };
+    if let Some(&callback) = Callback::ALL.iter().find(|c| **c as c_int == callback) {
+        m.called(callback, value);
+    }
+}
+
+/// The module goes away by force: a oneshot patch is reverted like any other.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_force() {
+    // SAFETY: setup has succeeded, and there is no kernel thread.
+    unsafe { machine() }.force();
 }
 
 /// Makes the machine's status visible.
@@ -292,6 +322,7 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
         SHOW_VERSION => t.bytes(patch.version).str("\n"),
         SHOW_DEADLINE => t.dec(u64::from(DEADLINE_MS.load(SeqCst))).str("\n"),
         SHOW_ENABLED => t.str(if matches!(shown.state, State::Reverted | State::Refused) { "0\n" } else { "1\n" }),
+        SHOW_ONESHOT => t.str(if patch.is_oneshot() { "1\n" } else { "0\n" }),
         SHOW_FUNCTIONS => {
             status::functions(patch, shown, &mut t);
             &mut t

@@ -2,6 +2,7 @@
 //! come, bytes that change in between, and a memory that notices every write a running CPU could trip over.
 
 mod apply;
+mod callbacks;
 mod divert;
 mod identity;
 mod record;

@@ -20,6 +20,9 @@ fn every_rule_of_the_patch_record() {
     assert_eq!(rejected(|p, _, _| p.magic ^= 1), "no lpbuild patch");
     assert_eq!(rejected(|p, _, _| p.abi_version += 1), "another version of the records");
     assert_eq!(rejected(|p, _, _| p.mode = 9), "unknown mode");
+    for flag in 5..16 {
+        assert_eq!(rejected(|p, _, _| p.flags = 1 << flag), "unknown flags");
+    }
     for len in [0, 33] {
         assert_eq!(rejected(|p, _, _| p.build_id_len = len), "length of the build id");
     }

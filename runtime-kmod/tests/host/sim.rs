@@ -377,7 +377,7 @@ impl Fixture {
             abi_version: ABI_VERSION,
             mode: 1,
             build_id_len: 20,
-            reserved: 0,
+            flags: 0,
             build_id: [7; 32],
             deadline_ms: 1000,
             n_funcs: n as u32,

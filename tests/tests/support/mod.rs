@@ -8,15 +8,18 @@ pub mod image;
 pub mod read;
 
 use lpbuild::emit::Options;
-use lpbuild::manifest::{Jump, Mode};
+use lpbuild::manifest::{Callbacks, Jump, Mode};
 
 /// Options every test uses.
 pub fn options() -> Options {
     Options {
         name: "corpus".into(),
         version: "1".into(),
+        description: String::new(),
         mode: Mode::StopMachine,
         deadline_ms: 10_000,
         jump: Jump::Rel32,
+        oneshot: false,
+        callbacks: Callbacks::default(),
     }
 }

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "kernel.h"
+
+#ifdef NEW
+static long kept = 7;
+static noinline int helper(long n) { return take(n, 3) + 1; }
+int ready(void);
+int ready(void) { kept++; return helper(kept) ? -16 : 0; }
+static used void gone(void) { take(kept, 4); }
+#endif
+int check(long n)
+{
+#ifdef NEW
+	if (n > 8) return -1;
+#endif
+	return handle((void *)n) + 1;
+}
