@@ -132,6 +132,10 @@ fn wrong_usage_and_broken_input() {
         (vec!["diff", "old", "new/sub/case.o"], 4, "LP2004"),
         (vec!["diff", "empty", "empty"], 4, "LP2004"),
         (vec!["diff", "old", "new", "--name", "Not A Name"], 2, "--name"),
+        (vec!["diff", "old", "new", "--callback", "pre-aply=f"], 2, "pre-apply, post-apply, pre-revert, post-revert"),
+        (vec!["diff", "old", "new", "--callback", "pre-apply=f()"], 2, "C function"),
+        (vec!["diff", "old", "new", "--callback", "pre-apply"], 2, "KIND=FUNCTION"),
+        (vec!["diff", "old", "new", "--patch-description", "a\nb"], 2, "one line"),
         (vec!["diff", "old", "new", "--kernel", "text.o"], 1, "LP1201"),
         (vec!["diff", "old", "new", "--kernel", "missing"], 1, "LP1001"),
         (vec!["explain", "LP9999"], 1, "LP1102"),
@@ -142,6 +146,24 @@ fn wrong_usage_and_broken_input() {
         assert!(errors.contains(id), "{args:?}: {errors}");
         assert!(output.stdout.is_empty(), "{args:?} printed {:?}", String::from_utf8_lossy(&output.stdout));
     }
+}
+
+#[test]
+fn oneshot_callbacks_and_description_are_in_the_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    trees("callbacks", dir.path());
+    let options = ["--oneshot", "--patch-description", "what it is for", "--callback", "pre-apply=ready"];
+    let args = [&["diff", "old", "new", "-o", "patch"], options.as_slice()].concat();
+    let output = run(&args, dir.path());
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+    let manifest = std::fs::read_to_string(dir.path().join("patch/manifest.toml")).unwrap();
+    for line in ["oneshot = true", "description = \"what it is for\"", "[callbacks]\npre-apply = \"ready\""] {
+        assert!(manifest.contains(line), "{line}: {manifest}");
+    }
+    assert!(!manifest.contains("symbol = \"gone\""), "only what is named or referred to is carried: {manifest}");
+    let output = run(&["diff", "old", "new", "--callback", "pre-apply=missing"], dir.path());
+    assert_eq!(code(&output), 4);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("LP2014"));
 }
 
 #[test]
