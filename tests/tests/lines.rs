@@ -159,7 +159,9 @@ fn shifted_lines_are_recognised_by_the_line_tables() {
     let Some(env) = Env::find("shifted_lines_are_recognised_by_the_line_tables") else { return };
     let named = std::env::var("LPBUILD_LINES_FILES").unwrap_or_default();
     let named: Vec<&str> = named.split_whitespace().map(|f| f.split(',').next().unwrap()).collect();
-    let files = if named.is_empty() { vec!["net/core/dev.c", "fs/ext4/inode.c"] } else { named };
+    // Other files may have no lines in their code.
+    let named_none = named.is_empty();
+    let files = if named_none { vec!["net/core/dev.c", "fs/ext4/inode.c"] } else { named };
     let mut wrong = Vec::new();
     for path in files {
         let old = std::fs::read_to_string(env.tree.source.join(path)).unwrap();
@@ -169,7 +171,7 @@ fn shifted_lines_are_recognised_by_the_line_tables() {
         let ignored = analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).filter(|i| i.reason == "line number");
         let ignored = ignored.count();
         println!("{object}: {ignored} functions differ in line numbers only, {} otherwise", differs.len());
-        if ignored == 0 || !differs.is_empty() {
+        if named_none && ignored == 0 || !differs.is_empty() {
             wrong.push(format!("{object}: {}", differs.join("\n    ")));
         }
     }

@@ -197,14 +197,16 @@ impl Sides<'_, '_> {
                 immediate(bytes).filter(|i| i.1 == rest)
             });
             let Some((number, _)) = number else { continue };
-            let is_line = (first..=*index).any(|i| {
+            let comes_from = |i: usize| {
                 let at = atom.start + u64::from(code.insns[i].at);
                 self.tables.old.at(atom.section, at).any(|(_, line)| line == number)
-            });
-            if !is_line {
+            };
+            // A line that inlined code with branches keeps apart from the call neither speaks for nor against it.
+            if (first..=*index).any(comes_from) {
+                others += usize::from(number != own);
+            } else if !(0..code.insns.len()).any(comes_from) {
                 return false;
             }
-            others += usize::from(number != own);
         }
         others > 0
     }
