@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use lpbuild::build::flow::Built;
 use lpbuild::config::Config;
 use lpbuild::error::{Error, Place, Result};
+use lpbuild::manifest::Jump;
 use lpbuild::tool::{self, Log};
 
 /// What is known before the build has got anywhere.
@@ -53,7 +54,6 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
             write(dir, &format!("objects/{side}/{}", source.name), bytes)?;
         }
     }
-    let jump = if config.jump == lpbuild::manifest::Jump::Abs64 { "abs64" } else { "rel32" };
     let script = format!(
         "#!/bin/sh\n\
          # Compares, binds and packs the saved objects of the patch {name} for {release} again.\n\
@@ -61,18 +61,49 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
          set -eu\n\
          cd \"$(dirname \"$0\")\"\n\
          lpbuild diff objects/old objects/new --kernel vmlinuz -o replayed \\\n\
-         \x20   --name {name} --patch-version {version} --deadline-ms {deadline} --jump {jump}\n\
+         \x20   {options}\n\
          lpbuild pack replayed --headers \"${{HEADERS:-{headers}}}\"\n",
         name = config.name,
         release = built.release,
-        version = config.version,
-        deadline = config.deadline_ms,
+        options = options(config).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" "),
         headers = built.headers.display(),
     );
     write(dir, "replay.sh", script.as_bytes())?;
     let path = dir.join("replay.sh");
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(|e| Error::io(&path, &e))
+}
+
+/// What `lpbuild diff` is told about the patch.
+fn options(config: &Config) -> Vec<String> {
+    let jump = if config.jump == Jump::Abs64 { "abs64" } else { "rel32" };
+    let deadline = config.deadline_ms.to_string();
+    let mut options = Vec::new();
+    for (option, value) in [
+        ("--name", config.name.as_str()),
+        ("--patch-version", &config.version),
+        ("--patch-description", &config.description),
+        ("--deadline-ms", &deadline),
+        ("--jump", jump),
+    ] {
+        options.extend([option.to_owned(), value.to_owned()]);
+    }
+    if config.oneshot {
+        options.push("--oneshot".to_owned());
+    }
+    for (callback, function) in config.callbacks.all() {
+        options.extend(["--callback".to_owned(), format!("{}={function}", callback.name())]);
+    }
+    options
+}
+
+/// One word of the shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=.,/:+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -85,4 +116,27 @@ fn write(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
         fs::create_dir_all(parent).map_err(|e| Error::io(parent, &e))?;
     }
     fs::write(&path, content).map_err(|e| Error::io(&path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_says_everything_of_the_patch_as_words_of_the_shell() {
+        let dir = tempfile::tempdir().unwrap();
+        let patch = dir.path().join("fix.patch");
+        fs::write(&patch, "x").unwrap();
+        let mut config = Config::default_for(&[patch]).unwrap();
+        let plain = "--name fix --patch-version 1 --patch-description '' --deadline-ms 10000 --jump rel32";
+        let words = |c: &Config| options(c).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" ");
+        assert_eq!(words(&config), plain);
+        config.description = "it's $(x)".into();
+        config.version = "1;2".into();
+        config.oneshot = true;
+        config.callbacks.set(lpbuild::manifest::Callback::PreApply, "f".into());
+        let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --deadline-ms 10000 --jump rel32 \
+                   --oneshot --callback pre-apply=f";
+        assert_eq!(words(&config), all);
+    }
 }
