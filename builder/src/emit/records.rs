@@ -168,6 +168,8 @@ fn callbacks(w: &mut Writer, input: Input<'_>, layout: &Layout) {
         let root = input.set.callbacks.iter().find(|(c, _)| *c == callback);
         let spot = root.and_then(|(_, key)| layout.items.get(key));
         let bytes: &[u8] = if spot.is_some() { JUMP } else { RETURN_0 };
+        // Padding as before any function that is called (call depth tracking writes there).
+        w.append_code(code, &[0x90; 16], 16);
         let at = w.append_code(code, bytes, 16);
         if let Some(spot) = spot {
             w.relocate(code, at + 1, reloc::PLT32, &Base::Section(text), spot.offset as i64 - 4);
