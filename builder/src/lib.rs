@@ -19,6 +19,7 @@ pub mod pack;
 pub mod pipeline;
 pub mod report;
 pub mod sites;
+pub mod style;
 pub mod symbolize;
 pub mod target;
 pub mod tool;

@@ -5,6 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use cli::terminal;
 use lpbuild::error::Result;
 use lpbuild::target::{Host, InspectArgs, LoadArgs, StatusArgs, UnloadArgs};
 
@@ -25,6 +26,7 @@ enum Command {
     Diff(cli::diff::DiffArgs),
     /// Make a kernel module of a patch folder; --kernel binds a symbolic one first.
     Pack(lpbuild::pack::PackArgs),
+    Try(cli::trial::TryArgs),
     /// Apply a patch on this host: check that it fits, insert the module, say how it went.
     Load(LoadArgs),
     /// Revert a patch on this host and remove its module.
@@ -37,14 +39,33 @@ enum Command {
     Explain(cli::ExplainArgs),
 }
 
+impl Command {
+    /// Whether a failure is to be printed as JSON here; the commands on the target print their own, with blockers.
+    fn json(&self) -> bool {
+        match self {
+            Command::Build(args) => args.json,
+            Command::Cache(args) => args.json,
+            Command::Diff(args) => args.json,
+            Command::Pack(args) => args.json,
+            Command::Try(args) => args.json,
+            Command::Explain(args) => args.json,
+            Command::Init(_) | Command::Load(_) | Command::Unload(_) | Command::Status(_) | Command::Inspect(_) => {
+                false
+            }
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    match run(&cli) {
         Ok(code) => code,
         Err(e) => {
-            let word = if e.exit_code() == cli::EXIT_BROKEN { "error" } else { "refused" };
-            for problem in &e.problems {
-                eprintln!("{word}: {problem}");
+            if cli.command.json() {
+                // What is wrong is said below in any case.
+                let _ = terminal::failure_json(&e);
             }
+            terminal::problems(&e);
             ExitCode::from(e.exit_code())
         }
     }
@@ -52,13 +73,14 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode> {
     let host = Host::running();
-    let out = &mut std::io::stdout();
+    let out = &mut anstream::stdout();
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
         Command::Build(args) => cli::build::run(args),
         Command::Init(args) => cli::init::run(args, &host),
         Command::Diff(args) => cli::diff::run(args),
         Command::Pack(args) => cli::pack::run(args),
+        Command::Try(args) => cli::trial::run(args),
         Command::Load(args) => args.run(&host, out).map(done),
         Command::Unload(args) => args.run(&host, out).map(done),
         Command::Status(args) => args.run(&host, out).map(done),

@@ -5,6 +5,8 @@
 //! counts what was left out all the same.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use harness::kernels::Kernel;
@@ -71,6 +73,23 @@ pub fn lpbuild_bin() -> PathBuf {
         Some(path) => PathBuf::from(path),
         None => harness::workspace_root().join("target/static/x86_64-unknown-linux-gnu/release/lpbuild"),
     }
+}
+
+/// The binary of this build of the tests: no runtime inside, linked as the target is by default.
+pub fn built_lpbuild() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // target/PROFILE/deps/TEST-HASH -> target/PROFILE
+        let profile = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo.args(["build", "--quiet", "-p", "lpbuild", "--manifest-path"]).arg(in_checkout("Cargo.toml"));
+        cargo.arg("--target-dir").arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success());
+        profile.join("lpbuild")
+    })
 }
 
 /// A file of the checkout.

@@ -5,30 +5,12 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
+use lpbuild_tests::built_lpbuild;
 use support::compile::{Recipe, Variant, compile, sources};
 
-/// The binary of this build.
-fn lpbuild() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // target/PROFILE/deps/cli-HASH -> target/PROFILE
-        let profile = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "lpbuild", "--manifest-path"]);
-        cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
-        cargo.arg("--target-dir").arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success());
-        profile.join("lpbuild")
-    })
-}
-
 fn run(args: &[&str], dir: &Path) -> Output {
-    Command::new(lpbuild()).args(args).current_dir(dir).output().unwrap()
+    Command::new(built_lpbuild()).args(args).current_dir(dir).output().unwrap()
 }
 
 fn code(output: &Output) -> i32 {
@@ -139,6 +121,19 @@ fn wrong_usage_and_broken_input() {
         (vec!["diff", "old", "new", "--kernel", "text.o"], 1, "LP1201"),
         (vec!["diff", "old", "new", "--kernel", "missing"], 1, "LP1001"),
         (vec!["explain", "LP9999"], 1, "LP1102"),
+        (vec!["try"], 2, "MODULE"),
+        (vec!["try", "m.ko", "--add", "relative=/bin/true"], 2, "--add"),
+        (vec!["try", "m.ko", "--add", "/a/../b=/bin/true"], 2, "--add"),
+        (vec!["try", "m.ko", "--add", "/bin/true"], 2, "--add"),
+        (vec!["try", "m.ko", "--script", "a", "--during", "b"], 2, "--during"),
+        (vec!["try", "m.ko", "--strict"], 2, "--script"),
+        (vec!["try", "m.ko", "--cpus", "0"], 2, "--cpus"),
+        (vec!["try", "m.ko", "--cycles", "0"], 2, "--cycles"),
+        (vec!["try", "m.ko", "--memory", "64"], 2, "--memory"),
+        (vec!["try", "m.ko", "--timeout", "soon"], 2, "--timeout"),
+        (vec!["try", "missing.ko"], 1, "LP1001"),
+        (vec!["try", "text.o"], 4, "LP5102"),
+        (vec!["try", "new/sub/case.o"], 4, "LP5101"),
     ] {
         let output = run(&args, dir.path());
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();

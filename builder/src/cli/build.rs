@@ -61,7 +61,7 @@ pub struct BuildArgs {
     save_dir: Option<PathBuf>,
     /// Print one JSON object on stdout.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// The kernel a patch is for.

@@ -12,7 +12,7 @@ pub struct CacheArgs {
     command: Option<CacheCommand>,
     /// Print one JSON object on stdout.
     #[arg(long, global = true)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]

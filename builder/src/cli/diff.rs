@@ -1,5 +1,6 @@
 //! `lpbuild diff OLD NEW`: compares two builds and writes a patch folder.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, i
 use lpbuild::pipeline::{self, Source};
 use lpbuild::report::Report;
 
-use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources};
+use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal};
 
 /// Compare two builds of kernel objects and describe the live patch between them.
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,7 @@ pub struct DiffArgs {
     output: Option<PathBuf>,
     /// Print one JSON object on stdout.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     #[command(flatten)]
     patch: PatchArgs,
 }
@@ -106,7 +107,7 @@ impl PatchArgs {
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let options = args.patch.options()?;
     let sources = match sources::read(&args.old, &args.new) {
-        Err(e) if args.json && e.exit_code() == EXIT_REFUSED => return Ok(report_refused(&e.problems)),
+        Err(e) if args.json && e.exit_code() == EXIT_REFUSED => return report_refused(&e.problems),
         other => other?,
     };
     let mut analysis = pipeline::analyse(&sources, &options)?;
@@ -128,17 +129,17 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     }
     let report = Report::of(&analysis);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+        terminal::json(&report)?;
     } else {
-        print(&report, manifest.as_ref(), args);
+        terminal::print(|out| print(&report, manifest.as_ref(), args, out))?;
     }
     Ok(if !analysis.refused.is_empty() {
         for problem in &analysis.refused {
-            eprintln!("refused: {problem}");
+            terminal::problem("refused", problem);
         }
         ExitCode::from(EXIT_REFUSED)
     } else if nothing {
-        eprintln!("nothing changed: no function differs");
+        terminal::note("nothing changed: no function differs");
         ExitCode::from(EXIT_NOTHING)
     } else {
         ExitCode::SUCCESS
@@ -146,22 +147,23 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
 }
 
 /// Refused before anything was compared.
-fn report_refused(problems: &[Problem]) -> ExitCode {
-    println!("{}", serde_json::to_string_pretty(&Report::refusal(problems)).unwrap_or_default());
+fn report_refused(problems: &[Problem]) -> Result<ExitCode> {
+    terminal::json(&Report::refusal(problems))?;
     for problem in problems {
-        eprintln!("refused: {problem}");
+        terminal::problem("refused", problem);
     }
-    ExitCode::from(EXIT_REFUSED)
+    Ok(ExitCode::from(EXIT_REFUSED))
 }
 
-fn print(report: &Report, manifest: Option<&Manifest>, args: &DiffArgs) {
-    print!("{}", report.text());
-    let Some(manifest) = manifest else { return };
+fn print(report: &Report, manifest: Option<&Manifest>, args: &DiffArgs, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{}", report.text())?;
+    let Some(manifest) = manifest else { return Ok(()) };
     match &manifest.kernel {
-        Some(k) => println!("bound to {} (build id {})", k.release, k.build_id),
-        None => println!("symbolic: bind it with lpbuild pack --kernel IMAGE"),
+        Some(k) => writeln!(out, "bound to {} (build id {})", k.release, k.build_id)?,
+        None => writeln!(out, "symbolic: bind it with lpbuild pack --kernel IMAGE")?,
     }
     if let Some(dir) = &args.output {
-        println!("wrote {}", dir.display());
+        writeln!(out, "wrote {}", dir.display())?;
     }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use lpbuild::config::Template;
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::target::Host;
 
-use super::{diff::patch_name, sources::io};
+use super::{diff::patch_name, sources::io, terminal};
 
 /// Write a commented livepatch.toml for the running kernel, with every key explained.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,7 @@ pub fn run(args: &InitArgs, host: &Host) -> Result<ExitCode> {
     fs::create_dir_all(&dir).map_err(|e| io(&dir, &e))?;
     let path = dir.join("livepatch.toml");
     write(&path, &text, args.force)?;
-    println!("{}", path.display());
+    terminal::print(|out| writeln!(out, "{}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,11 +9,15 @@ pub mod pack;
 pub mod progress;
 pub mod savedir;
 pub mod sources;
+pub mod terminal;
+pub mod trial;
 
 use std::process::ExitCode;
 
-use lpbuild::codes;
+use lpbuild::codes::{self, Code};
 use lpbuild::error::{Error, Place, Result};
+use lpbuild::style::HEAD;
+use serde::Serialize;
 
 /// Malformed input, I/O or a bug.
 pub const EXIT_BROKEN: u8 = 1;
@@ -27,23 +31,34 @@ pub const EXIT_REFUSED: u8 = 4;
 pub struct ExplainArgs {
     /// The code, as errors print it.
     code: Option<String>,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs `lpbuild explain`.
 pub fn explain(args: &ExplainArgs) -> Result<ExitCode> {
-    let Some(id) = &args.code else {
-        for c in codes::all() {
-            println!("{}  {}", c.id, c.title);
-        }
-        return Ok(ExitCode::SUCCESS);
+    #[derive(Serialize)]
+    struct List {
+        codes: Vec<&'static Code>,
+    }
+    let found = match &args.code {
+        None => codes::all().collect(),
+        Some(id) => match codes::find(id) {
+            Some(code) => vec![code],
+            None => return Err(Error::new("LP1102", Place::default(), format!("there is no code {id}"))),
+        },
     };
-    let Some(code) = codes::find(id) else {
-        return Err(Error::new("LP1102", Place::default(), format!("there is no code {id}")));
-    };
-    let class = match code.class {
-        codes::Class::Broken => "broken (exit 1)",
-        codes::Class::Refused => "refused (exit 4)",
-    };
-    println!("{}: {}\n{class}\n\n{}\n\nWhat to do: {}.", code.id, code.title, code.why, code.advice);
+    match (args.json, found.as_slice()) {
+        (true, _) => terminal::json(&List { codes: found })?,
+        (false, [c]) => terminal::print(|out| {
+            let class = match c.class {
+                codes::Class::Broken => "broken (exit 1)",
+                codes::Class::Refused => "refused (exit 4)",
+            };
+            writeln!(out, "{HEAD}{}: {}{HEAD:#}\n{class}\n\n{}\n\nWhat to do: {}.", c.id, c.title, c.why, c.advice)
+        })?,
+        (false, list) => terminal::print(|out| list.iter().try_for_each(|c| writeln!(out, "{}  {}", c.id, c.title)))?,
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use lpbuild::manifest::{Jump, Manifest};
 use lpbuild::pack::{PackArgs, pack};
 use lpbuild::pipeline;
 
-use super::{folder, sources::io};
+use super::{folder, sources::io, terminal};
 
 /// Runs the command.
 pub fn run(args: &PackArgs) -> Result<ExitCode> {
@@ -32,15 +32,22 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
             pack(&dir, &options)?
         }
     };
-    println!(
-        "{}: {} bytes for {}, {} function(s), sha256 {}{}",
-        report.module.display(),
-        report.size,
-        report.release,
-        report.functions,
-        report.sha256,
-        if report.signed { ", signed" } else { "" },
-    );
+    if args.json {
+        terminal::json(&report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    terminal::print(|out| {
+        writeln!(
+            out,
+            "{}: {} bytes for {}, {} function(s), sha256 {}{}",
+            report.module.display(),
+            report.size,
+            report.release,
+            report.functions,
+            report.sha256,
+            if report.signed { ", signed" } else { "" },
+        )
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

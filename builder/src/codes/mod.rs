@@ -11,6 +11,8 @@
 //! LP64xx trials (`lpbuild try`)
 //! ```
 
+use serde::Serialize;
+
 mod bind;
 mod build;
 mod config;
@@ -25,7 +27,8 @@ mod touched;
 mod trial;
 
 /// Which exit code an entry leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Malformed input, I/O, a bug: exit 1.
     Broken,
@@ -34,9 +37,10 @@ pub enum Class {
 }
 
 /// One entry.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Code {
     /// `LPnnnn`, never reused.
+    #[serde(rename = "code")]
     pub id: &'static str,
     /// Broken or refused.
     pub class: Class,

@@ -48,6 +48,9 @@ pub struct PackArgs {
     /// Sign the module with this private key and X.509 certificate
     #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
     pub sign: Option<Vec<PathBuf>>,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl PackArgs {

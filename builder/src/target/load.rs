@@ -111,7 +111,7 @@ impl Report for LoadReport {
 }
 
 /// Nanoseconds for people.
-pub(super) fn pause(ns: u64) -> String {
+pub(crate) fn pause(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns} ns"),
         1_000..1_000_000 => format!("{} us", ns / 1_000),

@@ -28,6 +28,7 @@ use crate::error::{Error, Place, Problem, Result};
 pub use host::Host;
 pub use inspect::{InspectReport, InspectedFunction, InspectedKernel, InspectedSite, Instruction, inspect};
 pub use klog::{KernelMessages, parse_log};
+pub(crate) use load::pause;
 pub use load::{LoadReport, load};
 pub use module::{ModuleFile, Signature};
 pub use preflight::preflight;

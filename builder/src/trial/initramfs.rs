@@ -24,6 +24,7 @@ enum Node {
 #[derive(Clone, Debug, Default)]
 pub struct Initramfs {
     nodes: BTreeMap<String, Node>,
+    library_folders: BTreeSet<String>,
 }
 
 impl Initramfs {
@@ -57,11 +58,19 @@ impl Initramfs {
         self.copy(path, from)?;
         for library in programs::libraries(from)? {
             let at = library.to_string_lossy().into_owned();
+            if let Some((folder, _)) = at.rsplit_once('/') {
+                self.library_folders.insert(folder.to_owned());
+            }
             if !self.nodes.contains_key(&at) {
                 self.copy(&at, &library)?;
             }
         }
         Ok(self)
+    }
+
+    /// The folders of all libraries, for LD_LIBRARY_PATH: the guest has no cache of the loader.
+    pub fn library_folders(&self) -> impl Iterator<Item = &str> {
+        self.library_folders.iter().map(String::as_str)
     }
 
     /// Adds a file of the host as [`Initramfs::program`] does, or a folder with everything below it. Links to

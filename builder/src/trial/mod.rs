@@ -1,6 +1,180 @@
-//! Trials.
+//! Trials: a module on its own kernel, in a virtual machine, before it goes to production.
+//!
+//! Input: [`Options`]: a finished module, perhaps an image, check scripts. Output: a [`Report`] that says PASS or FAIL, with
+//! every step, its times, the length of the pauses and what the scripts printed. Refused before anything is booted: an
+//! image of another build (LP6404), a patch without a kernel (LP6415). A trial that fails is no error of this function: the
+//! report has the problems (LP64xx, and the LP50xx and LP51xx of `lpbuild load` and `unload` as they came).
+//!
+//! ```text
+//! image      manifest -> vmlinuz       found, of the module's build
+//! guest      Plan -> initramfs         busybox, this lpbuild, module, scripts, PID 1
+//! qemu       Machine -> End            one boot, followed line by line
+//! kvm        whether to try it
+//! steps      lines -> Steps            what ran when, with which status and output
+//! report     Steps, End -> Report      problems, table, JSON
+//! ```
+//!
+//! The VM tests of this project boot with the same parts.
 
 pub mod console;
+mod guest;
+pub mod image;
 pub mod initramfs;
+mod kvm;
 pub mod programs;
 pub mod qemu;
+mod report;
+mod steps;
+mod table;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use report::{Outputs, Report, StepReport};
+
+use crate::error::{Error, Place, Result};
+use crate::interrupt;
+use crate::target::ModuleFile;
+use programs::Programs;
+use qemu::{Accel, End, Machine, unwritable};
+use steps::Steps;
+
+/// How long the guest may print nothing, beyond the deadline of the patch, while no script runs.
+const QUIET: Duration = Duration::from_secs(90);
+/// Time for a trial of one cycle, and for each further one, unless told.
+const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT_PER_CYCLE: Duration = Duration::from_secs(5);
+/// How long a guest may take to its first word with KVM, which takes a second or two when it works.
+const KVM_PATIENCE: Duration = Duration::from_secs(20);
+/// Memory unless told: this much, or what the files of the guest need while they are unpacked.
+const MEMORY_MIB: u32 = 1024;
+
+/// Scripts for busybox sh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scripts {
+    /// Before the patch is loaded.
+    pub before: Option<PathBuf>,
+    /// While it is applied, in every cycle.
+    pub during: Option<PathBuf>,
+    /// When it is gone.
+    pub after: Option<PathBuf>,
+    /// They are one script: what it prints before and after is compared.
+    pub same: bool,
+}
+
+impl Scripts {
+    /// One script for all phases.
+    pub fn one(path: PathBuf) -> Self {
+        Self { before: Some(path.clone()), during: Some(path.clone()), after: Some(path), same: true }
+    }
+
+    fn by_phase(&self) -> Vec<(&'static str, PathBuf)> {
+        let all = [("before", &self.before), ("during", &self.during), ("after", &self.after)];
+        all.into_iter().filter_map(|(phase, path)| Some((phase, path.clone()?))).collect()
+    }
+}
+
+/// A trial.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The module.
+    pub module: PathBuf,
+    /// The kernel's image; found by itself when not named.
+    pub image: Option<PathBuf>,
+    /// What is run around it.
+    pub scripts: Scripts,
+    /// Emulate even where KVM can be used.
+    pub emulate: bool,
+    /// CPUs of the guest.
+    pub cpus: u32,
+    /// Memory of the guest in MiB.
+    pub memory_mib: Option<u32>,
+    /// More kernel parameters.
+    pub append: String,
+    /// The kernel's modules, for modprobe in scripts.
+    pub modules: Option<PathBuf>,
+    /// Files and folders of this host by guest path; programs come with their libraries.
+    pub add: Vec<(String, PathBuf)>,
+    /// Lines of the kernel log with one of these texts are no faults.
+    pub allow: Vec<String>,
+    /// The guest is stopped after this long.
+    pub timeout: Option<Duration>,
+    /// How often the patch is loaded and unloaded.
+    pub cycles: u32,
+    /// The script must print the same after the unload as before the load.
+    pub strict: bool,
+    /// Where the console log is kept.
+    pub log: Option<PathBuf>,
+}
+
+/// Runs the trial; `progress` gets a line for each step as it begins.
+pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
+    let module = ModuleFile::open(&options.module)?;
+    let Some(kernel) = &module.manifest.kernel else {
+        return Err(Error::new("LP6415", Place::object(&module.path), "its manifest names no kernel"));
+    };
+    let programs = Programs::find()?;
+    let image = image::image(options.image.as_deref(), kernel)?;
+    let patch = &module.manifest.patch;
+    let plan = guest::Plan {
+        name: &patch.name,
+        module: &options.module,
+        scripts: options.scripts.by_phase(),
+        cycles: options.cycles,
+        stays: false,
+        add: &options.add,
+        modules: options.modules.as_deref().map(|dir| (dir, kernel.release.as_str())),
+    };
+    let initramfs = plan.initramfs(&programs)?;
+    interrupt::watch();
+    let temp = tempfile::Builder::new().prefix("lpbuild-try-").tempdir();
+    let temp = temp.map_err(|e| unwritable(&std::env::temp_dir(), &e))?;
+    let log = options.log.clone().unwrap_or_else(|| temp.path().join("console.log"));
+    File::create(&log).map_err(|e| unwritable(&log, &e))?;
+    let needed = u32::try_from(initramfs.len() >> 20).unwrap_or(u32::MAX).saturating_mul(3).saturating_add(512);
+    let mut machine = Machine {
+        qemu: programs.qemu,
+        image,
+        initramfs,
+        accel: if options.emulate { Accel::Emulated } else { Accel::Any },
+        cpus: options.cpus,
+        memory_mib: options.memory_mib.unwrap_or(needed.max(MEMORY_MIB)),
+        append: options.append.clone(),
+        allowed: options.allow.clone(),
+        overtime: options
+            .timeout
+            .unwrap_or(TIMEOUT.saturating_add(TIMEOUT_PER_CYCLE.saturating_mul(options.cycles.saturating_sub(1)))),
+    };
+    let quiet = QUIET.saturating_add(Duration::from_millis(patch.deadline_ms.into()));
+    let emulated = machine.emulated();
+    let with = if emulated { "emulated" } else { "with KVM" };
+    let (cpus, mib) = (machine.cpus, machine.memory_mib);
+    progress(&format!("booting {} {with} ({cpus} CPUs, {mib} MiB): {}", kernel.release, machine.image.display()));
+    let first_word = if emulated { quiet } else { KVM_PATIENCE };
+    let mut steps = Steps::new([first_word, quiet, machine.overtime], options.cycles, progress);
+    let mut end = machine.boot(temp.path(), &log, &mut steps)?;
+    if steps.steps.is_empty() {
+        // On a loaded host emulation now and then loses the start of the second CPU.
+        progress(&format!(
+            "{}, before its first program ran; booting once more, emulated",
+            report::ended(&end.verdict)
+        ));
+        machine.accel = Accel::Emulated;
+        steps = Steps::new([quiet, quiet, machine.overtime], options.cycles, progress);
+        end = machine.boot(temp.path(), &log, &mut steps)?;
+        if steps.steps.is_empty() {
+            return Err(does_not_boot(&machine, &end, &steps));
+        }
+        if !emulated {
+            kvm::remember_that_it_fails();
+        }
+    }
+    Ok(report::report(options, &module, kernel, &machine, &end, &steps))
+}
+
+fn does_not_boot(machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
+    let console: String = steps.tail.iter().map(|l| format!("\n{l}")).collect();
+    let detail = format!("{}; the end of the console:{console}\n", report::ended(&end.verdict));
+    Error::new("LP6414", Place::object(machine.image.display().to_string()), detail)
+}

@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::console::{Lines, Transcript, Verdict};
+use super::kvm;
 use crate::error::{Error, Place, Result};
 use crate::{interrupt, tool};
 
@@ -96,7 +97,7 @@ impl Machine {
             File::create(file).map_err(|e| unwritable(file, &e))?;
         }
         let errors = File::create(&complaints).map_err(|e| unwritable(&complaints, &e))?;
-        let emulated = self.accel != Accel::Any || !kvm_usable();
+        let emulated = self.emulated();
         let mut qemu = self.command(emulated, &initramfs, [&kernel, &case]);
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let log_file = File::create(log).map_err(|e| unwritable(log, &e))?;
@@ -105,7 +106,7 @@ impl Machine {
             let place = Place::object(self.qemu.display().to_string());
             Error::new("LP6402", place, format!("cannot be started: {e}"))
         })?;
-        let mut guest = Guest { child, started, transcript: Transcript::default(), log: log_file };
+        let mut guest = Guest { child, started, transcript: Transcript::default(), log: log_file, log_path: log };
         let open = |path: &Path| File::open(path).map_err(|e| unwritable(path, &e));
         let verdict = self.follow(&mut guest, open(&kernel)?, open(&case)?, watch)?;
         let transcript = std::mem::take(&mut guest.transcript);
@@ -116,6 +117,11 @@ impl Machine {
         }
         let emulated = emulated || complaint.contains("falling back to tcg");
         Ok(End { verdict, transcript, took: started.elapsed(), emulated })
+    }
+
+    /// Whether instructions will be emulated, as far as can be said before QEMU is asked.
+    pub fn emulated(&self) -> bool {
+        self.accel != Accel::Any || !kvm::usable()
     }
 
     fn command(&self, emulated: bool, initramfs: &Path, serial: [&Path; 2]) -> Command {
@@ -149,13 +155,20 @@ impl Machine {
         let space = if append.is_empty() { "" } else { " " };
         c.arg("-append").arg(format!("console=ttyS0 quiet panic=-1{fixed}{space}{append}"));
         for file in serial {
-            c.arg("-serial").arg(format!("file:{}", file.display()));
+            // A comma in a path begins the next option, unless it is doubled.
+            c.arg("-serial").arg(format!("file:{}", file.display().to_string().replace(',', ",,")));
         }
         c
     }
 
     /// Polls both outputs until the guest ends or has to be stopped.
-    fn follow(&self, guest: &mut Guest, mut kernel: File, mut case: File, watch: &mut dyn Watch) -> Result<Verdict> {
+    fn follow(
+        &self,
+        guest: &mut Guest<'_>,
+        mut kernel: File,
+        mut case: File,
+        watch: &mut dyn Watch,
+    ) -> Result<Verdict> {
         let (mut kernel_lines, mut case_lines) = (Lines::default(), Lines::default());
         let mut last_output = Instant::now();
         let mut stop_at: Option<Instant> = None;
@@ -210,11 +223,6 @@ impl Machine {
     }
 }
 
-/// True when this user may use KVM; QEMU falls back by itself when more than that is wrong.
-fn kvm_usable() -> bool {
-    File::options().read(true).write(true).open("/dev/kvm").is_ok()
-}
-
 fn rest(file: &mut File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|e| host(&e))?;
@@ -231,16 +239,17 @@ pub(super) fn unwritable(path: &Path, e: &std::io::Error) -> Error {
 }
 
 /// A running QEMU; stopped when dropped.
-struct Guest {
+struct Guest<'a> {
     child: Child,
     started: Instant,
     transcript: Transcript,
     log: File,
+    log_path: &'a Path,
 }
 
-impl Guest {
+impl Guest<'_> {
     fn logged(&mut self, line: &str) -> Result<()> {
-        self.log.write_all(line.as_bytes()).map_err(|e| unwritable(Path::new("the log"), &e))
+        self.log.write_all(line.as_bytes()).map_err(|e| unwritable(self.log_path, &e))
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -250,7 +259,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for Guest<'_> {
     fn drop(&mut self) {
         // Already ended in the usual case; after an error on the host side nothing more can be done about it.
         let _ = self.child.kill();

@@ -1,0 +1,75 @@
+//! What every command prints, and where: results on stdout, progress and diagnostics on stderr; colour only on a terminal
+//! and not with NO_COLOR; with `--json` one object on stdout, also when the command fails.
+
+use std::io::{self, Write};
+
+use lpbuild::error::{Error, Place, Problem, Result};
+use lpbuild::style::{BAD, DIM, NOTE};
+use serde::Serialize;
+
+use super::EXIT_BROKEN;
+
+/// Columns of a stream that is no terminal.
+const WIDTH: usize = 120;
+
+/// Writes a result to stdout. A reader that has gone away is no error: it has seen what it wanted.
+pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new("LP1001", Place::object("standard output"), e.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes one JSON object to stdout.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    print(|out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        writeln!(out)
+    })
+}
+
+/// The object of a command that failed before it had anything to report.
+pub fn failure_json(error: &Error) -> Result<()> {
+    #[derive(Serialize)]
+    struct Failure<'a> {
+        refused: &'a [Problem],
+    }
+    json(&Failure { refused: &error.problems })
+}
+
+/// Says on stderr what is being done.
+pub fn progress(text: &str) {
+    to_stderr(format_args!("{DIM}{text}{DIM:#}"));
+}
+
+/// Says on stderr what speaks against it. `word` is `error` or `refused`.
+pub fn problem(word: &str, problem: &Problem) {
+    to_stderr(format_args!("{BAD}{word}:{BAD:#} {problem}"));
+}
+
+/// Every problem of an error.
+pub fn problems(error: &Error) {
+    let word = if error.exit_code() == EXIT_BROKEN { "error" } else { "refused" };
+    for p in &error.problems {
+        problem(word, p);
+    }
+}
+
+/// Says on stderr what is worth knowing.
+pub fn note(text: &str) {
+    to_stderr(format_args!("{NOTE}{text}{NOTE:#}"));
+}
+
+fn to_stderr(text: std::fmt::Arguments<'_>) {
+    // There is nowhere left to complain about a closed stderr.
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// Columns of the terminal on stdout.
+pub fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|s| usize::from(s.ws_col));
+    size.filter(|w| *w > 0).unwrap_or(WIDTH)
+}

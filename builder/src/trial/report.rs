@@ -1,0 +1,316 @@
+//! What a trial comes to: the problems, the table for people, the JSON for programs.
+//!
+//! Input: the steps and the end of the guest. Output: [`Report`]. Everything that speaks against the patch is a problem;
+//! what is only worth knowing is a note.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Options;
+use super::console::Verdict;
+use super::qemu::{End, Machine};
+use super::steps::{Step, Steps};
+use crate::codes;
+use crate::error::{Place, Problem};
+use crate::manifest::Kernel;
+
+use crate::target::{ModuleFile, pause};
+
+/// Lines of the kernel log shown from a fault on, and of a script's output in the table.
+const SHOWN: usize = 40;
+/// Taint flags that say the kernel was hurt: bad page, died, warned, soft lockup (Documentation/admin-guide/tainted-kernels.rst).
+const TAINT_BAD_PAGE: u64 = 1 << 5;
+const TAINT_DIE: u64 = 1 << 7;
+const TAINT_WARN: u64 = 1 << 9;
+const TAINT_SOFT_LOCKUP: u64 = 1 << 14;
+
+/// The result of a trial.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `pass` or `fail`.
+    pub verdict: &'static str,
+    /// Name of the patch.
+    pub name: String,
+    /// Version of the patch.
+    pub version: String,
+    /// The module.
+    pub module: PathBuf,
+    /// Release of the kernel that was booted.
+    pub release: String,
+    /// Its build id, lower-case hex.
+    pub build_id: String,
+    /// The image that was booted.
+    pub image: PathBuf,
+    /// `kvm` or `tcg`.
+    pub accelerator: &'static str,
+    /// CPUs of the guest.
+    pub cpus: u32,
+    /// Memory of the guest in MiB.
+    pub memory_mib: u32,
+    /// Cycles asked for.
+    pub cycles: u32,
+    /// Seconds from the start of QEMU to its end.
+    pub took_s: f64,
+    /// What was done, in order.
+    pub steps: Vec<StepReport>,
+    /// Replaced functions as the kernel showed them in the first cycle.
+    pub functions: Vec<Value>,
+    /// What the check scripts printed.
+    pub outputs: Outputs,
+    /// Whether one script printed the same after the unload as before the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_equals_before: Option<bool>,
+    /// Worth knowing, and no failure.
+    pub notes: Vec<String>,
+    /// Why the trial failed.
+    pub refused: Vec<Problem>,
+    /// Lines of the console that go with it: the kernel's complaint, or the end.
+    pub console: Vec<String>,
+}
+
+/// A step of the trial.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// `boot`, `before`, `load`, `during`, `status`, `unload`, `gone`, `after`.
+    pub step: String,
+    /// Cycle it belongs to, from 1; absent: to none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycle: Option<u32>,
+    /// Milliseconds of the host, as far as its polling tells.
+    pub host_ms: u64,
+    /// Milliseconds of the guest, in steps of 10.
+    pub guest_ms: u64,
+    /// Exit status; absent: the guest ended first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<i32>,
+    /// Milliseconds the command on the target measured itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// Attempts to apply or revert.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    /// Longest stop of the machine, nanoseconds of the guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_ns: Option<u64>,
+    /// In a few words.
+    pub result: String,
+}
+
+/// What the check scripts printed; of `during` in the first cycle, or the one in which it failed.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outputs {
+    /// Before the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Vec<String>>,
+    /// While the patch was applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub during: Option<Vec<String>>,
+    /// After the unload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Vec<String>>,
+}
+
+/// Puts everything together.
+pub(super) fn report(
+    options: &Options,
+    module: &ModuleFile,
+    kernel: &Kernel,
+    machine: &Machine,
+    end: &End,
+    steps: &Steps<'_>,
+) -> Report {
+    let all = &steps.steps;
+    let first = |name: &str| all.iter().find(|s| s.name == name);
+    let output = |name: &str| {
+        let failed = all.iter().find(|s| s.name == name && s.status != Some(0));
+        failed.or(first(name)).map(|s| s.output.clone())
+    };
+    let outputs = Outputs { before: output("before"), during: output("during"), after: output("after") };
+    let finished = |name: &str| first(name).is_some_and(|s| s.status.is_some());
+    let after_equals_before =
+        (options.scripts.same && finished("before") && finished("after")).then(|| outputs.before == outputs.after);
+    let mut notes = Vec::new();
+    let mut refused = problems(options, end, all, &module.manifest.patch.name);
+    if after_equals_before == Some(false) {
+        let detail = "what the script printed after the unload is not what it printed before the load";
+        match options.strict {
+            true => refused.push(Problem::new("LP6410", Place::default(), detail)),
+            false => notes.push(detail.to_owned()),
+        }
+    }
+    if options.scripts.same && outputs.during.is_some() && outputs.during == outputs.before {
+        notes.push("the script printed the same with the patch as without it: it does not show the patch".to_owned());
+    }
+    let console = if refused.is_empty() { Vec::new() } else { excerpt(end, steps) };
+    let functions = first("load").and_then(json).and_then(|j| j.get("functions")?.as_array().cloned());
+    Report {
+        verdict: if refused.is_empty() { "pass" } else { "fail" },
+        name: module.manifest.patch.name.clone(),
+        version: module.manifest.patch.version.clone(),
+        module: options.module.clone(),
+        release: kernel.release.clone(),
+        build_id: kernel.build_id.clone(),
+        image: machine.image.clone(),
+        accelerator: if end.emulated { "tcg" } else { "kvm" },
+        cpus: machine.cpus,
+        memory_mib: machine.memory_mib,
+        cycles: options.cycles,
+        took_s: end.took.as_secs_f64(),
+        steps: all.iter().filter(|s| s.name != "end").map(step).collect(),
+        functions: functions.unwrap_or_default(),
+        outputs,
+        after_equals_before,
+        notes,
+        refused,
+        console,
+    }
+}
+
+/// Why the trial failed; nothing when it did not.
+fn problems(options: &Options, end: &End, steps: &[Step], name: &str) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for s in steps.iter().filter(|s| s.status.is_some_and(|n| n != 0)) {
+        let status = s.status.unwrap_or_default();
+        match s.name.as_str() {
+            "before" | "during" | "after" => {
+                let detail = format!("{} ended with status {status}{}", s.name, in_cycle(s));
+                found.push(Problem::new("LP6407", Place::default(), detail));
+            }
+            "load" | "status" | "unload" => found.extend(inner(s, name, status)),
+            "gone" => found.push(Problem::new("LP6412", Place::object(name), s.output.join("; "))),
+            _ => {
+                let detail = format!("{} ended with status {status}: {}", s.name, s.output.join("; "));
+                found.push(Problem::new("LP6409", Place::default(), detail));
+            }
+        }
+    }
+    for s in steps.iter().filter(|s| s.name == "status" && s.status == Some(0)) {
+        let state = json(s).and_then(|j| Some(j.get("patches")?.get(0)?.get("state")?.as_str()?.to_owned()));
+        if state.as_deref() != Some("applied") {
+            let detail = format!("it is {} after the load{}", state.as_deref().unwrap_or("unknown"), in_cycle(s));
+            found.push(Problem::new("LP6412", Place::object(name), detail));
+        }
+    }
+    let at = steps.last().filter(|s| s.status.is_none());
+    let at = at.map_or(String::new(), |s| format!(" ({}{})", s.name, in_cycle(s)));
+    match &end.verdict {
+        Verdict::Fault(line) => {
+            found.push(Problem::new("LP6408", Place::default(), format!("{}{at}", line.trim())));
+        }
+        Verdict::Pass => found.extend(hurt(options, steps)),
+        Verdict::Fail(_) if !found.is_empty() => {}
+        other => found.push(Problem::new("LP6409", Place::default(), format!("{}{at}", ended(other)))),
+    }
+    found
+}
+
+fn in_cycle(s: &Step) -> String {
+    if s.cycle > 1 { format!(" in cycle {}", s.cycle) } else { String::new() }
+}
+
+/// The problems a command inside the guest printed as JSON.
+fn inner(s: &Step, name: &str, status: i32) -> Vec<Problem> {
+    let listed = json(s).and_then(|j| j.get("refused")?.as_array().cloned()).unwrap_or_default();
+    let problem = |p: &Value| {
+        let text = |key: &str| p.get(key).and_then(Value::as_str).map(str::to_owned);
+        let place = Place {
+            object: text("object"),
+            section: text("section"),
+            symbol: text("symbol"),
+            offset: p.get("offset").and_then(Value::as_u64),
+        };
+        let detail = text("detail").unwrap_or_default();
+        Some(Problem { code: codes::find(&text("code")?)?, place, detail: format!("{detail}{}", in_cycle(s)) })
+    };
+    let problems: Vec<Problem> = listed.iter().filter_map(problem).collect();
+    if !problems.is_empty() {
+        return problems;
+    }
+    let said = s.output.join("; ");
+    let detail = format!("lpbuild {} ended with status {status}{}: {said}", s.name, in_cycle(s));
+    vec![Problem::new("LP6411", Place::object(name), detail)]
+}
+
+/// Damage that the kernel's taint flags show although no line of the log did.
+fn hurt(options: &Options, steps: &[Step]) -> Option<Problem> {
+    let flags = |name: &str| steps.iter().find(|s| s.name == name)?.output.first()?.trim().parse::<u64>().ok();
+    let new = flags("end")? & !flags("boot")?;
+    // An allowed warning taints as any other.
+    let warn = if options.allow.is_empty() { TAINT_WARN } else { 0 };
+    let bad = new & (TAINT_BAD_PAGE | TAINT_DIE | TAINT_SOFT_LOCKUP | warn);
+    let detail = format!("the kernel is tainted ({bad:#x}) and was not before");
+    (bad != 0).then(|| Problem::new("LP6408", Place::object("/proc/sys/kernel/tainted"), detail))
+}
+
+/// How a guest ended, for people.
+pub(super) fn ended(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Pass => "the guest passed".to_owned(),
+        Verdict::Fail(reason) => format!("the guest said: {reason}"),
+        Verdict::Fault(line) => format!("the kernel said: {}", line.trim()),
+        Verdict::Silent(limit) => format!("the guest printed nothing for {} s and was stopped", limit.as_secs()),
+        Verdict::Overtime(limit) => format!("the guest was stopped after {} s", limit.as_secs()),
+        Verdict::None => "the guest ended without a verdict".to_owned(),
+        Verdict::Several(n) => {
+            format!("the guest printed {n} verdicts; one is printed by its PID 1 and none by a script")
+        }
+    }
+}
+
+/// From the kernel's complaint on, else the end of the console.
+fn excerpt(end: &End, steps: &Steps<'_>) -> Vec<String> {
+    let Some(fault) = &end.transcript.fault else { return steps.tail.iter().cloned().collect() };
+    let kernel = &end.transcript.kernel;
+    let from = kernel.iter().position(|l| l == fault).unwrap_or(0);
+    kernel.iter().skip(from).take(SHOWN).map(|l| format!("k| {l}")).collect()
+}
+
+/// The object a command inside the guest printed.
+fn json(s: &Step) -> Option<Value> {
+    let from = s.output.iter().position(|l| l.starts_with('{'))?;
+    let text = s.output.get(from..)?.join("\n");
+    serde_json::Deserializer::from_str(&text).into_iter::<Value>().next()?.ok()
+}
+
+fn step(s: &Step) -> StepReport {
+    let json = json(s);
+    let number = |key: &str| json.as_ref().and_then(|j| j.get(key)?.as_u64());
+    let result = match (s.status, s.name.as_str()) {
+        (None, _) => "did not end".to_owned(),
+        (Some(0), "boot") => String::new(),
+        (Some(0), "gone") => "nothing left".to_owned(),
+        (Some(0), "load" | "unload") => {
+            let state = json.as_ref().and_then(|j| j.get("state")?.as_str()).unwrap_or("done").to_owned();
+            let attempts = number("attempts").unwrap_or(0);
+            let plural = if attempts == 1 { "" } else { "s" };
+            format!("{state}, {attempts} attempt{plural}, pause {}", pause(number("pause_ns").unwrap_or(0)))
+        }
+        (Some(0), "status") => {
+            let state = json.as_ref().and_then(|j| j.get("patches")?.get(0)?.get("state")?.as_str());
+            state.unwrap_or("unknown").to_owned()
+        }
+        (Some(n), "before" | "during" | "after") => {
+            let plural = if s.output.len() == 1 { "" } else { "s" };
+            format!("exit {n}, {} line{plural}", s.output.len())
+        }
+        (Some(n), _) => format!("exit {n}"),
+    };
+    StepReport {
+        step: s.name.clone(),
+        cycle: (s.cycle > 0).then_some(s.cycle),
+        host_ms: millis(s.host),
+        guest_ms: millis(s.guest),
+        status: s.status,
+        took_ms: number("took_ms"),
+        attempts: number("attempts"),
+        pause_ns: number("pause_ns"),
+        result,
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
