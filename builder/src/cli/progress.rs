@@ -6,6 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use lpbuild::build::Progress;
 
+use super::terminal;
+
 /// A spinner that becomes a bar while objects are compiled.
 #[derive(Debug)]
 pub struct Bars {
@@ -37,7 +39,7 @@ impl Progress for Bars {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),
             None if self.silent => {}
-            None => eprintln!("{text}"),
+            None => terminal::progress(text),
         }
     }
 

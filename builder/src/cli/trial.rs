@@ -7,6 +7,7 @@ use std::time::Duration;
 use lpbuild::error::Result;
 use lpbuild::trial::{self, Options, Scripts};
 
+use super::progress::Bars;
 use super::{EXIT_REFUSED, terminal};
 
 /// Try a module in QEMU: boot its kernel, load it, run checks, unload it, print the verdict.
@@ -22,8 +23,7 @@ use super::{EXIT_REFUSED, terminal};
 pub struct TryArgs {
     /// The module lpbuild made
     module: PathBuf,
-    /// Kernel image to boot, of the build the module was made for [default: /boot/vmlinuz-RELEASE,
-    /// /usr/lib/modules/RELEASE/vmlinuz, or the cache]
+    /// Kernel image to boot, of the build the module was made for [default: installed, in the cache, or fetched by apt]
     #[arg(long, value_name = "VMLINUZ")]
     image: Option<PathBuf>,
     /// One script for all phases; its outputs are shown side by side, before and after are compared
@@ -113,7 +113,10 @@ pub fn run(args: &TryArgs) -> Result<ExitCode> {
         strict: args.strict,
         log: args.log.clone(),
     };
-    let report = trial::run(&options, &mut |step| terminal::progress(step))?;
+    let bars = Bars::new(args.json);
+    let report = trial::run(&options, &bars);
+    bars.clear();
+    let report = report?;
     if args.json {
         terminal::json(&report)?;
     } else {

@@ -5,25 +5,36 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::build::debian::Unpacked;
+use crate::build::{Progress, locate};
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 use crate::manifest::{Kernel, to_hex};
+use crate::tool::Log;
 
 /// The image the user named, once it is known to be the right build, or the first one that is found and is.
-pub fn image(named: Option<&Path>, kernel: &Kernel) -> Result<PathBuf> {
+pub fn image(named: Option<&Path>, kernel: &Kernel, progress: &dyn Progress) -> Result<PathBuf> {
     match named {
         Some(path) => match check(path, kernel)? {
             None => Ok(path.to_path_buf()),
             Some(other) => Err(other.into()),
         },
-        None => find_image(kernel),
+        None => find_image(kernel, progress),
     }
 }
 
-/// Looks for the image of a release where distributions and lpbuild keep it, and takes the first of the right build.
-/// Images of the same release and another build are passed over; when there is nothing else they are the reason.
-pub fn find_image(kernel: &Kernel) -> Result<PathBuf> {
-    let places = places(&kernel.release);
+/// Looks for the image of a release where distributions and lpbuild keep it, and takes the first of the right build; when
+/// there is none at all, it is fetched as `lpbuild build` does. Images of the same release and another build are passed
+/// over; when there is nothing else they are the reason.
+pub fn find_image(kernel: &Kernel, progress: &dyn Progress) -> Result<PathBuf> {
+    let mut places = places(&kernel.release)?;
+    let mut why = String::new();
+    if !places.iter().any(|p| p.exists()) {
+        match locate::find_image(&kernel.release, &Log::default(), progress) {
+            Ok(fetched) => places.push(fetched),
+            Err(e) => why = format!(", and it cannot be fetched: {e}"),
+        }
+    }
     let mut problems = Vec::new();
     for path in places.iter().filter(|p| p.exists()) {
         match check(path, kernel) {
@@ -35,32 +46,27 @@ pub fn find_image(kernel: &Kernel) -> Result<PathBuf> {
     }
     if problems.is_empty() {
         let list: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-        problems.push(Problem::new("LP6403", Place::object(&kernel.release), format!("none of {}", list.join(", "))));
+        problems.push(Problem::new(
+            "LP6403",
+            Place::object(&kernel.release),
+            format!("none of {}{why}", list.join(", ")),
+        ));
     }
     Err(Error { problems })
 }
 
 /// Where the image of a release may be, in the order of preference.
-fn places(release: &str) -> Vec<PathBuf> {
+fn places(release: &str) -> Result<Vec<PathBuf>> {
     // A release is one component of a path; a manifest that says otherwise leads nowhere.
     if release.is_empty() || release.contains('/') || release.starts_with('.') {
-        return Vec::new();
+        return Err(Error::new("LP6403", Place::default(), format!("{release:?} is no kernel release")));
     }
-    let mut all = vec![
+    Ok(vec![
         PathBuf::from(format!("/boot/vmlinuz-{release}")),
         PathBuf::from(format!("/usr/lib/modules/{release}/vmlinuz")),
         PathBuf::from(format!("/lib/modules/{release}/vmlinuz")),
-    ];
-    if let Some(cache) = cache() {
-        all.push(cache.join(format!("kernels/{release}/image/boot/vmlinuz-{release}")));
-    }
-    all
-}
-
-/// The user's cache of lpbuild.
-pub(super) fn cache() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-    Some(base.or_else(|| Some(std::env::home_dir()?.join(".cache")))?.join("lpbuild"))
+        Unpacked::of(release)?.image,
+    ])
 }
 
 /// Nothing when the image is the one the manifest names, else what it is.
@@ -88,12 +94,10 @@ mod tests {
     }
 
     #[test]
-    fn no_image_says_where_it_was_looked_for() {
-        let e = find_image(&kernel("6.1.0-no-such-kernel")).unwrap_err();
-        assert_eq!((e.problems[0].code.id, e.exit_code()), ("LP6403", 1));
-        assert!(e.to_string().contains("/boot/vmlinuz-6.1.0-no-such-kernel"), "{e}");
-        for odd in ["", "../../etc", ".."] {
-            assert_eq!(find_image(&kernel(odd)).unwrap_err().problems[0].code.id, "LP6403");
+    fn a_release_that_is_no_path_component_is_refused() {
+        for odd in ["", "../../etc", "..", "a/b"] {
+            let e = find_image(&kernel(odd), &crate::build::Silent).unwrap_err();
+            assert_eq!((e.problems[0].code.id, e.exit_code()), ("LP6403", 1));
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::image::cache;
+use crate::build::cache;
 
 /// Holds the boot id of the host on which KVM did not run a guest.
 const MEMORY: &str = "kvm-runs-no-guest";
@@ -28,7 +28,7 @@ pub(super) fn remember_that_it_fails() {
 }
 
 fn memory() -> Option<PathBuf> {
-    Some(cache()?.join(MEMORY))
+    Some(cache::root().ok()?.join(MEMORY))
 }
 
 fn boot_id() -> Option<String> {

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 pub use report::{Outputs, Report, StepReport};
 
+use crate::build::Progress;
 use crate::error::{Error, Place, Result};
 use crate::interrupt;
 use crate::target::ModuleFile;
@@ -109,13 +110,14 @@ pub struct Options {
 }
 
 /// Runs the trial; `progress` gets a line for each step as it begins.
-pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> {
+pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     let module = ModuleFile::open(&options.module)?;
     let Some(kernel) = &module.manifest.kernel else {
         return Err(Error::new("LP6415", Place::object(&module.path), "its manifest names no kernel"));
     };
+    interrupt::watch();
     let programs = Programs::find()?;
-    let image = image::image(options.image.as_deref(), kernel)?;
+    let image = image::image(options.image.as_deref(), kernel, progress)?;
     let patch = &module.manifest.patch;
     let plan = guest::Plan {
         name: &patch.name,
@@ -127,7 +129,6 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
         modules: options.modules.as_deref().map(|dir| (dir, kernel.release.as_str())),
     };
     let initramfs = plan.initramfs(&programs)?;
-    interrupt::watch();
     let temp = tempfile::Builder::new().prefix("lpbuild-try-").tempdir();
     let temp = temp.map_err(|e| unwritable(&std::env::temp_dir(), &e))?;
     let log = options.log.clone().unwrap_or_else(|| temp.path().join("console.log"));
@@ -150,13 +151,17 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
     let emulated = machine.emulated();
     let with = if emulated { "emulated" } else { "with KVM" };
     let (cpus, mib) = (machine.cpus, machine.memory_mib);
-    progress(&format!("booting {} {with} ({cpus} CPUs, {mib} MiB): {}", kernel.release, machine.image.display()));
+    progress.status(&format!(
+        "booting {} {with} ({cpus} CPUs, {mib} MiB): {}",
+        kernel.release,
+        machine.image.display()
+    ));
     let first_word = if emulated { quiet } else { KVM_PATIENCE };
     let mut steps = Steps::new([first_word, quiet, machine.overtime], options.cycles, progress);
     let mut end = machine.boot(temp.path(), &log, &mut steps)?;
     if steps.steps.is_empty() {
         // On a loaded host emulation now and then loses the start of the second CPU.
-        progress(&format!(
+        progress.status(&format!(
             "{}, before its first program ran; booting once more, emulated",
             report::ended(&end.verdict)
         ));
@@ -175,6 +180,6 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Report> 
 
 fn does_not_boot(machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
     let console: String = steps.tail.iter().map(|l| format!("\n{l}")).collect();
-    let detail = format!("{}; the end of the console:{console}\n", report::ended(&end.verdict));
+    let detail = format!("{}{console}", report::ended(&end.verdict));
     Error::new("LP6414", Place::object(machine.image.display().to_string()), detail)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::console;
 use super::guest::MARK;
 use super::qemu::{Source, Watch};
+use crate::build::Progress;
 
 /// Lines of the console kept for people.
 const TAIL: usize = 30;
@@ -42,7 +43,7 @@ pub struct Steps<'a> {
     open: Option<(Instant, f64)>,
     patience: [Duration; 3],
     cycles: u32,
-    progress: &'a mut dyn FnMut(&str),
+    progress: &'a dyn Progress,
 }
 
 impl std::fmt::Debug for Steps<'_> {
@@ -54,7 +55,7 @@ impl std::fmt::Debug for Steps<'_> {
 impl<'a> Steps<'a> {
     /// Nothing yet. `patience` is how long the guest may print nothing: before its first word, while no script runs, and
     /// while one does. `cycles` is how many there will be, for the progress.
-    pub fn new(patience: [Duration; 3], cycles: u32, progress: &'a mut dyn FnMut(&str)) -> Self {
+    pub fn new(patience: [Duration; 3], cycles: u32, progress: &'a dyn Progress) -> Self {
         let (steps, tail) = (Vec::new(), VecDeque::new());
         Self { steps, tail, started: Instant::now(), open: None, patience, cycles, progress }
     }
@@ -70,8 +71,8 @@ impl<'a> Steps<'a> {
             if name == "boot" { (self.started.elapsed(), self.started) } else { (Duration::ZERO, Instant::now()) };
         let guest = if name == "boot" { uptime } else { 0.0 };
         match cycle {
-            0 | 1 => (self.progress)(name),
-            n if n % 10 == 0 && name == "load" => (self.progress)(&format!("cycle {n} of {}", self.cycles)),
+            0 | 1 => self.progress.status(name),
+            n if n % 10 == 0 && name == "load" => self.progress.status(&format!("cycle {n} of {}", self.cycles)),
             _ => {}
         }
         self.open = Some((since, if name == "boot" { 0.0 } else { uptime }));
@@ -144,8 +145,7 @@ mod tests {
     use super::*;
 
     fn read(lines: &[&str]) -> (Vec<Step>, Duration) {
-        let mut ignore = |_: &str| {};
-        let mut s = Steps::new([5, 1, 9].map(Duration::from_secs), 1, &mut ignore);
+        let mut s = Steps::new([5, 1, 9].map(Duration::from_secs), 1, &crate::build::Silent);
         for line in lines {
             s.line(Source::Case, line);
         }

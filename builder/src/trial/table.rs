@@ -17,7 +17,7 @@ const GAP: &str = " | ";
 impl Report {
     /// Writes the report, `width` columns wide.
     pub fn text(&self, width: usize, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{HEAD}{:<10}  {:>9}  {:>9}  {}{HEAD:#}", "step", "host", "guest", "result")?;
+        writeln!(out, "{HEAD}{:<10}  {:>9}  {:>9}  result{HEAD:#}", "step", "host", "guest")?;
         for s in self.steps.iter().filter(|s| s.cycle.is_none_or(|c| c == 1) || s.status != Some(0)) {
             let line = format!("{:<10}  {:>9}  {:>9}  {}", s.step, time(s.host_ms), guest_time(s), s.result);
             writeln!(out, "{}", line.trim_end())?;
