@@ -122,9 +122,10 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     let plan = guest::Plan {
         name: &patch.name,
         module: &options.module,
-        scripts: options.scripts.by_phase(),
-        cycles: options.cycles,
-        stays: false,
+        // What cannot be taken out is loaded once, and there is no time after it.
+        scripts: options.scripts.by_phase().into_iter().filter(|(p, _)| *p != "after" || !patch.oneshot).collect(),
+        cycles: if patch.oneshot { 1 } else { options.cycles },
+        stays: patch.oneshot,
         add: &options.add,
         modules: options.modules.as_deref().map(|dir| (dir, kernel.release.as_str())),
     };

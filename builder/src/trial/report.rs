@@ -133,6 +133,11 @@ pub(super) fn report(
     let after_equals_before =
         (options.scripts.same && finished("before") && finished("after")).then(|| outputs.before == outputs.after);
     let mut notes = Vec::new();
+    if module.manifest.patch.oneshot {
+        notes.push(
+            "the patch is oneshot: it was loaded once and not unloaded, and nothing was checked after it".to_owned(),
+        );
+    }
     let mut refused = problems(options, end, all, &module.manifest.patch.name);
     if after_equals_before == Some(false) {
         let detail = "what the script printed after the unload is not what it printed before the load";
