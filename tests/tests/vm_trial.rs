@@ -39,6 +39,14 @@ impl Bench {
         Some(Self { env, lpbuild, module, dir: tempfile::tempdir().unwrap() })
     }
 
+    /// Another module.
+    fn make(&self, name: &str, (file, old, new): (&str, &str, &str), options: &[&str]) -> Module {
+        let change = Change::none().edit(&self.env.tree.source, file, old, new).unwrap();
+        let pair = self.env.tree.pair(&change, harness::tree::Flags::Plain).unwrap();
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        self.env.maker(&self.lpbuild).make_of(name, &pair, &options).unwrap()
+    }
+
     fn script(&self, text: &str) -> PathBuf {
         let path = self.dir.path().join("check.sh");
         fs::write(&path, text).unwrap();
@@ -224,7 +232,7 @@ fn a_guest_that_hangs_is_stopped_and_a_made_up_verdict_is_none() {
     let a = b.try_with("echo waiting; [ $1 = before ] || sleep 1000", &["--timeout", "60"]);
     let json = a.fails(&["LP6409"]);
     assert!(json["refused"][0]["detail"].as_str().unwrap().contains("stopped after 60 s (during)"), "{}", a.err);
-    assert!(lines(&json["console"]).iter().any(|l| *l == "c| waiting"), "{}", a.out);
+    assert!(lines(&json["console"]).contains(&"c| waiting"), "{}", a.out);
     let a = b.try_with("echo LPBUILD-VERDICT: PASS", &[]);
     a.fails(&["LP6409"]);
 }
@@ -233,16 +241,27 @@ fn a_guest_that_hangs_is_stopped_and_a_made_up_verdict_is_none() {
 #[test]
 fn a_load_that_is_refused_fails_with_the_code_of_the_runtime() {
     let Some(b) = Bench::find("a_load_that_is_refused_fails_with_the_code_of_the_runtime") else { return };
-    let (file, old, new) = SLEEPY;
-    let change = Change::none().edit(&b.env.tree.source, file, old, new).unwrap();
-    let pair = b.env.tree.pair(&change, harness::tree::Flags::Plain).unwrap();
-    let options = ["--deadline-ms".to_owned(), "500".to_owned()];
-    let sleepy = b.env.maker(&b.lpbuild).make_of("trial_sleepy", &pair, &options).unwrap();
+    let sleepy = b.make("trial_sleepy", SLEEPY, &["--deadline-ms", "500"]);
     let script = b.script("sleep 1000 | cat &\nsleep 1");
     let a = b.run(b.command(&sleepy.ko, &["--json", "--before", script.to_str().unwrap()]));
     let json = a.fails(&["LP5007"]);
     let detail = json["refused"][0]["detail"].as_str().unwrap();
     assert!(detail.contains("(cat) in pipe_read+"), "{detail}");
+}
+
+#[test]
+fn a_oneshot_patch_is_loaded_once_and_stays() {
+    let Some(b) = Bench::find("a_oneshot_patch_is_loaded_once_and_stays") else { return };
+    let once =
+        b.make("trial_once", ("fs/proc/cmdline.c", "\tseq_putc(m, '\\n');\n", "\tseq_putc(m, '!');\n"), &["--oneshot"]);
+    let script = b.script("cat /proc/cmdline");
+    let a = b.run(b.command(&once.ko, &["--json", "--cycles", "5", "--script", script.to_str().unwrap()]));
+    assert_eq!(a.exit, Some(0), "{}\n{}", a.out, a.err);
+    let json = a.json();
+    let steps: Vec<&str> = json["steps"].as_array().unwrap().iter().map(|s| s["step"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["boot", "before", "load", "during", "status"]);
+    assert!(lines(&json["notes"])[0].contains("oneshot"), "{}", a.out);
+    assert!(lines(&json["outputs"]["during"])[0].ends_with('!'), "{}", a.out);
 }
 
 #[test]
