@@ -1,5 +1,6 @@
 //! `lpbuild build`: from source patches to a module.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use super::diff::patch_name;
 use super::progress::Bars;
-use super::{EXIT_NOTHING, EXIT_REFUSED, folder, savedir};
+use super::{EXIT_NOTHING, EXIT_REFUSED, folder, savedir, terminal};
 
 /// Make a live patch of source patches: compile the objects they touch, compare, prove that it fits, pack.
 ///
@@ -160,17 +161,17 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
         savedir::all(dir, &config, &built, &log)?;
     }
     if args.json {
-        print_json(&config, &built, module.as_ref());
+        print_json(&config, &built, module.as_ref())?;
     } else {
-        print(&built, module.as_ref());
+        terminal::print(|out| print(&built, module.as_ref(), out))?;
     }
     for problem in &built.report.refused {
-        eprintln!("refused: {problem}");
+        terminal::problem("refused", problem);
     }
     Ok(if !built.report.refused.is_empty() {
         ExitCode::from(EXIT_REFUSED)
     } else if module.is_none() {
-        eprintln!("nothing changed: {}", nothing(&built));
+        terminal::note(&format!("nothing changed: {}", nothing(&built)));
         ExitCode::from(EXIT_NOTHING)
     } else {
         ExitCode::SUCCESS
@@ -243,34 +244,35 @@ fn finish(config: &Config, built: &Built, dir: &Path, keep: bool, log: &Log, bar
     Ok(report)
 }
 
-fn print(built: &Built, module: Option<&PackReport>) {
-    println!("kernel   {} (build id {})", built.release, built.build_id);
+fn print(built: &Built, module: Option<&PackReport>, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "kernel   {} (build id {})", built.release, built.build_id)?;
     for hunk in &built.moved {
-        println!("moved    {hunk}");
+        writeln!(out, "moved    {hunk}")?;
     }
     for unused in &built.unused {
-        println!("unused   {}: {}", unused.file, unused.why);
+        writeln!(out, "unused   {}: {}", unused.file, unused.why)?;
     }
     let differ = match built.objects.as_slice() {
         [] => "none differs".to_owned(),
         some => format!("{} differ: {}", some.len(), some.join(" ")),
     };
-    println!("objects  {} compiled in both versions, {differ}", built.compiled.len());
+    writeln!(out, "objects  {} compiled in both versions, {differ}", built.compiled.len())?;
     for object in &built.left {
-        println!("left     {object}: its module keeps the old code");
+        writeln!(out, "left     {object}: its module keeps the old code")?;
     }
-    print!("{}", built.report.text());
+    write!(out, "{}", built.report.text())?;
     if let Some(m) = module {
         let signed = if m.signed { ", signed" } else { "" };
         let (path, size) = (m.module.display(), m.size);
-        println!("module   {path}: {size} bytes, {} function(s), sha256 {}{signed}", m.functions, m.sha256);
+        writeln!(out, "module   {path}: {size} bytes, {} function(s), sha256 {}{signed}", m.functions, m.sha256)?;
     }
     let phases: Vec<String> =
         built.phases.iter().map(|(name, time)| format!("{name} {:.2}", time.as_secs_f64())).collect();
-    println!("seconds  {}", phases.join(", "));
+    writeln!(out, "seconds  {}", phases.join(", "))?;
+    Ok(())
 }
 
-fn print_json(config: &Config, built: &Built, module: Option<&PackReport>) {
+fn print_json(config: &Config, built: &Built, module: Option<&PackReport>) -> Result<()> {
     let output = Output {
         name: &config.name,
         release: &built.release,
@@ -284,5 +286,5 @@ fn print_json(config: &Config, built: &Built, module: Option<&PackReport>) {
         module,
         phases_us: built.phases.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
     };
-    println!("{}", serde_json::to_string_pretty(&output).unwrap_or_default());
+    terminal::json(&output)
 }

@@ -1,9 +1,13 @@
 //! `lpbuild cache`: what is kept from build to build, and removing it.
 
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use lpbuild::build::{cache, tree};
 use lpbuild::error::{Error, Place, Result};
+
+use super::terminal;
 
 /// List or remove the prepared kernel trees and what was fetched for them.
 #[derive(Debug, clap::Args)]
@@ -35,9 +39,12 @@ pub fn run(args: &CacheArgs) -> Result<ExitCode> {
     let entries = tree::list()?;
     match &args.command {
         None | Some(CacheCommand::List) if args.json => {
-            println!("{}", serde_json::to_string_pretty(&entries).unwrap_or_default());
+            terminal::json(&serde_json::json!({ "cache": cache::root()?, "entries": entries }))?;
         }
-        None | Some(CacheCommand::List) => print(&entries)?,
+        None | Some(CacheCommand::List) => {
+            let root = cache::root()?;
+            terminal::print(|out| print(&root, &entries, out))?;
+        }
         Some(CacheCommand::Remove { names, all }) => {
             for name in names {
                 if !entries.iter().any(|e| e.name == *name) {
@@ -57,17 +64,17 @@ pub fn run(args: &CacheArgs) -> Result<ExitCode> {
                 removed.push(&entry.name);
             }
             if args.json {
-                println!("{}", serde_json::json!({ "removed": removed }));
+                terminal::json(&serde_json::json!({ "removed": removed }))?;
             } else {
-                removed.iter().for_each(|name| println!("removed {name}"));
+                terminal::print(|out| removed.iter().try_for_each(|name| writeln!(out, "removed {name}")))?;
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(entries: &[tree::Entry]) -> Result<()> {
-    println!("cache    {}", cache::root()?.display());
+fn print(root: &Path, entries: &[tree::Entry], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "cache    {}", root.display())?;
     for e in entries {
         let mib = e.size as f64 / (1 << 20) as f64;
         let state = match (&e.stamp, e.busy) {
@@ -76,7 +83,7 @@ fn print(entries: &[tree::Entry]) -> Result<()> {
             (None, _) if e.kind == tree::Kind::Tree => "unfinished, goes on with the next build".to_owned(),
             (None, _) => e.kind.name().to_owned(),
         };
-        println!("{:8} {:52} {mib:8.1} MiB  {state}", e.kind.name(), e.name);
+        writeln!(out, "{:8} {:52} {mib:8.1} MiB  {state}", e.kind.name(), e.name)?;
     }
     Ok(())
 }
