@@ -69,10 +69,14 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
     Ok(Analysis { pairs, digests, set, sites, refused, timings: t.phases })
 }
 
-/// Whether the two builds differ in anything that runs; debug information and the like do not count.
+/// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug
+/// information and the like do not count.
 pub fn differs(source: &Source, options: &Options) -> Result<bool> {
     let found = analyse(std::slice::from_ref(source), options)?;
-    Ok(!found.set.items.is_empty() || !found.refused.is_empty())
+    let added = |p: &ObjectPair| {
+        p.new.atoms.iter().any(|a| a.global && p.pairs.old_of(crate::correlate::NewAtom(a.id)).is_none())
+    };
+    Ok(!found.set.items.is_empty() || !found.refused.is_empty() || found.pairs.iter().any(added))
 }
 
 /// bind .. emit. Call only for an analysis that refused nothing.

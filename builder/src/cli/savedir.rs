@@ -57,12 +57,12 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
     let script = format!(
         "#!/bin/sh\n\
          # Compares, binds and packs the saved objects of the patch {name} for {release} again.\n\
-         # HEADERS names the kernel headers when they are elsewhere than at the time of the build.\n\
+         # LPBUILD names the program, HEADERS the kernel headers when they are elsewhere than at the time of the build.\n\
          set -eu\n\
          cd \"$(dirname \"$0\")\"\n\
-         lpbuild diff objects/old objects/new --kernel vmlinuz -o replayed \\\n\
+         \"${{LPBUILD:=lpbuild}}\" diff objects/old objects/new --kernel vmlinuz -o replayed \\\n\
          \x20   {options}\n\
-         lpbuild pack replayed --headers \"${{HEADERS:-{headers}}}\"\n",
+         \"$LPBUILD\" pack replayed --headers \"${{HEADERS:-{headers}}}\"\n",
         name = config.name,
         release = built.release,
         options = options(config).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" "),
