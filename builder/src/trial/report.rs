@@ -319,3 +319,91 @@ fn step(s: &Step) -> StepReport {
 fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::console::Transcript;
+    use super::super::{Options, Scripts};
+    use super::*;
+
+    fn ran(name: &str, status: Option<i32>, output: &[&str]) -> Step {
+        let output = output.iter().map(ToString::to_string).collect();
+        Step { name: name.into(), cycle: 1, host: Duration::ZERO, guest: Duration::ZERO, status, output }
+    }
+
+    fn codes(verdict: Verdict, steps: &[Step], allow: &[&str]) -> Vec<(&'static str, String)> {
+        let options = Options {
+            module: "m.ko".into(),
+            image: None,
+            scripts: Scripts::default(),
+            emulate: false,
+            cpus: 1,
+            memory_mib: None,
+            append: String::new(),
+            modules: None,
+            add: Vec::new(),
+            allow: allow.iter().map(ToString::to_string).collect(),
+            timeout: None,
+            cycles: 1,
+            strict: false,
+            log: None,
+        };
+        let end = End { verdict, transcript: Transcript::default(), took: Duration::ZERO, emulated: true };
+        problems(&options, &end, steps, "fix").into_iter().map(|p| (p.code.id, p.detail)).collect()
+    }
+
+    #[test]
+    fn a_refusal_inside_the_guest_keeps_its_code_and_anything_else_gets_one() {
+        let said = [
+            "noise",
+            "{ \"refused\": [",
+            "{\"code\": \"LP5007\", \"object\": \"m\", \"detail\": \"busy\"}",
+            "]}",
+            "refused: ..",
+        ];
+        let fail = || Verdict::Fail("load ended with status 4".into());
+        assert_eq!(codes(fail(), &[ran("load", Some(4), &said)], &[]), [("LP5007", "busy".into())]);
+        for odd in [&["Segmentation fault"][..], &["{\"refused\": [{\"code\": \"LP9999\"}]}"], &["{"], &[]] {
+            assert_eq!(codes(fail(), &[ran("unload", Some(139), odd)], &[])[0].0, "LP6411", "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_pass_with_a_patch_in_the_wrong_state_or_a_hurt_kernel_is_none() {
+        let status = |state: &str| ran("status", Some(0), &[&format!("{{\"patches\": [{{\"state\": \"{state}\"}}]}}")]);
+        assert!(codes(Verdict::Pass, &[status("applied")], &[]).is_empty());
+        assert_eq!(codes(Verdict::Pass, &[status("reverted")], &[])[0].0, "LP6412");
+        assert_eq!(codes(Verdict::Pass, &[ran("status", Some(0), &["{}"])], &[])[0].0, "LP6412");
+        assert_eq!(
+            codes(Verdict::Fail("gone".into()), &[ran("gone", Some(1), &["the module is still there"])], &[])[0].0,
+            "LP6412"
+        );
+        // Out-of-tree and unsigned modules taint as well; warnings and deaths count, unless they were there before.
+        let tainted = |before: &str, after: &str| [ran("boot", Some(0), &[before]), ran("end", Some(0), &[after])];
+        assert!(codes(Verdict::Pass, &tainted("0", "12288"), &[]).is_empty());
+        assert!(codes(Verdict::Pass, &tainted("512", "12800"), &[]).is_empty());
+        assert_eq!(codes(Verdict::Pass, &tainted("0", "12800"), &[])[0].0, "LP6408");
+        assert!(codes(Verdict::Pass, &tainted("0", "12800"), &["WARNING: known"]).is_empty());
+        assert_eq!(codes(Verdict::Pass, &tainted("0", "128"), &["WARNING: known"])[0].0, "LP6408");
+    }
+
+    #[test]
+    fn every_end_but_one_verdict_of_pid_1_is_a_failure_and_names_the_step() {
+        let running = [ran("during", None, &[])];
+        for verdict in [
+            Verdict::None,
+            Verdict::Several(2),
+            Verdict::Silent(Duration::from_secs(1)),
+            Verdict::Overtime(Duration::from_secs(1)),
+            Verdict::Fail("for no reason".into()),
+        ] {
+            let found = codes(verdict.clone(), &running, &[]);
+            assert!(
+                found.len() == 1 && found[0].0 == "LP6409" && found[0].1.ends_with("(during)"),
+                "{verdict:?}: {found:?}"
+            );
+        }
+        let fault = Verdict::Fault("[1.0] BUG: oops ".into());
+        assert_eq!(codes(fault, &running, &[]), [("LP6408", "[1.0] BUG: oops (during)".into())]);
+    }
+}
