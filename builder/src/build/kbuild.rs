@@ -82,7 +82,9 @@ impl Kbuild<'_> {
         let scratch = self.scratch()?;
         let out = scratch.path();
         let mut make = tool::command("make");
-        make.arg("-C").arg(self.build).arg("-f").arg(out.join("kbuild-top.mk")).arg("-s").args(make_args);
+        make.arg("-C").arg(self.build).arg("-f").arg(out.join("kbuild-top.mk")).args(["-s", "-rR"]);
+        // Without it the kernel's Makefile (since 6.10) would call itself again, and no more be ours.
+        make.arg("--no-print-directory").args(make_args);
         make.arg(format!("lpbuild-source={}", self.source.display())).arg(format!("lpbuild-out={}", out.display()));
         self.log.run(&mut make, "LP6212")?;
         let mut layout = Layout { variables: variables(&read(&out.join("env"))?), ..Layout::default() };
