@@ -93,7 +93,9 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     let bound = Bound { kernel, anchor, anchor_address, placements, imports, notes };
     let blacklist = blacklist::Blacklist::of(kernel);
     for item in &set.items {
-        if bound.placements[item.pair.0 as usize].counts().0 == 0 {
+        // An object that the patch adds has nothing to find.
+        let is_new = !pairs[item.pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
+        if !is_new && bound.placements[item.pair.0 as usize].counts().0 == 0 {
             // One sentence says more than a list of every symbol the object does not find.
             let what = "none of its functions is in the kernel image; is it part of a module?";
             problems.push(Problem::new("LP3001", Place::object(&pairs[item.pair.0 as usize].name), what));
