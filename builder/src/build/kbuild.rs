@@ -32,6 +32,9 @@ pub enum Part {
 pub struct Layout {
     /// Every object, by path relative to the tree.
     pub objects: BTreeMap<String, Part>,
+    /// Folders whose Makefile names an object of a folder below (`ss/services.o` of security/selinux), by object.
+    #[serde(default)]
+    named_by: BTreeMap<String, String>,
     /// Source files that are included by others.
     #[serde(default)]
     pub included_sources: BTreeSet<String>,
@@ -131,7 +134,8 @@ impl Kbuild<'_> {
         let out = scratch.path();
         let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for object in objects {
-            folders.entry(object.rsplit_once('/').map_or(".", |(d, _)| d)).or_default().push(object);
+            let own = object.rsplit_once('/').map_or(".", |(d, _)| d);
+            folders.entry(layout.named_by.get(object).map_or(own, String::as_str)).or_default().push(object);
         }
         for (folder, objects) in folders {
             let mut make = self.make(out, layout, folder);
@@ -207,6 +211,11 @@ impl Layout {
         }
         let flags = |key: char| fields.get(&key).copied().unwrap_or("").trim().to_owned();
         let folder = flags('d');
+        for object in objects('y').chain(objects('m')) {
+            if object.rsplit_once('/').map_or(".", |(d, _)| d) != folder {
+                self.named_by.insert(object, folder.clone());
+            }
+        }
         if !flags('c').is_empty() || !flags('a').is_empty() {
             self.inherited.insert(folder, (flags('c'), flags('a')));
         }
@@ -285,6 +294,9 @@ mod tests {
         assert_eq!(layout.objects["drivers/a/x.o"], Part::Builtin);
         assert_eq!(layout.objects["drivers/a/m.o"], Part::Module);
         assert_eq!(layout.objects.len(), 2);
+        layout.add("d security/selinux\ny security/selinux/ss/services.o security/selinux/avc.o\n");
+        assert_eq!(layout.named_by.len(), 1);
+        assert_eq!(layout.named_by["security/selinux/ss/services.o"], "security/selinux");
     }
 
     #[test]
