@@ -8,6 +8,7 @@ mod corpus;
 mod demo;
 mod runtime;
 mod setup;
+mod sites;
 mod test;
 mod vm;
 

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 /// Kernel code model and no red zone as all kernel code; return thunks, external retpolines and ENDBR as the kernels'
 /// mitigations want them (`add_sls`, `RETPOLINE_CFLAGS`, `CONFIG_X86_KERNEL_IBT` in arch/x86/Makefile). Direct access
 /// and PLT: without them calls to memcpy and memset are `R_X86_64_GOTPCREL`, which the module loader rejects.
+/// Padding before every function, as C has it on kernels with call thunks (CONFIG_CALL_PADDING).
 /// `immediate-abort` keeps formatting, and with it `__udivti3`, out.
 const FLAGS: &[&str] = &[
     "--edition=2024",
@@ -33,6 +34,7 @@ const FLAGS: &[&str] = &[
     "-Ccodegen-units=1",
     "-Zfunction-return=thunk-extern",
     "-Zcf-protection=branch",
+    "-Zpatchable-function-entry=16,16",
     "-Zretpoline",
     "-Zretpoline-external-thunk",
     "-Zdirect-access-external-data=yes",
@@ -64,6 +66,7 @@ pub fn build() -> Result<PathBuf> {
     hash.update(rustc.key());
     // How it is linked.
     hash.update(include_str!("runtime.rs"));
+    hash.update(include_str!("sites.rs"));
     for path in &sources {
         let name = path.strip_prefix(&root).unwrap_or(path).to_string_lossy().into_owned();
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
@@ -120,6 +123,8 @@ fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path) -> Result<()> {
     cmd::output(&mut c)?;
     // Only the entry points are anyone else's business; local names of one patch module must not meet another's.
     let mut c = cmd::command("objcopy");
+    // Labels of the padding's places.
+    c.arg("--discard-locals");
     for name in &entries {
         c.arg(format!("--keep-global-symbol={name}"));
     }
@@ -128,6 +133,7 @@ fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path) -> Result<()> {
         c.arg(format!("--strip-unneeded-symbol={name}"));
     }
     cmd::output(c.arg(&result))?;
+    crate::sites::add(&result)?;
     fs::remove_file(&object)?;
     fs::remove_file(&abi)?;
     Ok(())

@@ -5,6 +5,7 @@
 //! image as one piece (arch/x86/kernel/head64.c); per-CPU offsets are absolute and do not move.
 
 mod blacklist;
+mod endbr;
 mod placement;
 mod resolve;
 
@@ -92,6 +93,7 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     };
     let bound = Bound { kernel, anchor, anchor_address, placements, imports, notes };
     let blacklist = blacklist::Blacklist::of(kernel);
+    let seals = endbr::Seals::of(kernel);
     for item in &set.items {
         // An object that the patch adds has nothing to find.
         let is_new = !pairs[item.pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
@@ -102,6 +104,9 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
             continue;
         }
         check_old(&bound, pairs, item, &blacklist, &mut problems);
+        if let Some(seals) = &seals {
+            seals.check(&bound, pairs, item, &mut problems);
+        }
         let entry_edges = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement));
         for edge in item.edges.iter().chain(entry_edges) {
             if let Err(p) = bound.resolve(pairs, item, &edge.dest) {

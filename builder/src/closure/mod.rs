@@ -255,10 +255,19 @@ impl Closure<'_> {
             (false, _) => Role::Data,
         };
         self.check_section(id, n, role);
-        let edges = self.edges(id, n, &atom.refs);
+        let mut edges = self.edges(id, n, &atom.refs);
         let mut entries = Vec::new();
         for e in &atom.entries {
             let entry = &pair.new.entries[e.0 as usize];
+            match entry.table {
+                // Sealing is a decision about everything that is linked together; without it an ENDBR stays.
+                Table::EndbrSeal => continue,
+                Table::BootConstant | Table::BootShift => {
+                    edges.extend(self.boot_constant(id, n, entry));
+                    continue;
+                }
+                _ => {}
+            }
             // The field that points to the replacement is written when the replacement has its place.
             let written_later = |r: &Ref| entry.table == Table::Alternatives && r.at == 4;
             let fields: Vec<Ref> = entry.refs.iter().filter(|r| !written_later(r)).cloned().collect();

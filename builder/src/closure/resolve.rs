@@ -3,8 +3,10 @@
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
 use crate::compare::parent_of;
 use crate::correlate::{NewAtom, OldAtom};
-use crate::ingest::{SectionId, SymbolPlace};
-use crate::symbolize::{AtomId, Class, Meaning, Object, Ref, RefKind, Target, TextKind, Usage};
+use crate::ingest::{SectionId, SymbolId, SymbolPlace, reloc};
+use crate::symbolize::{
+    AtomId, BIAS, Class, DISPLACEMENT, Entry, Meaning, Object, Ref, RefKind, Target, TextKind, Usage, boot_constant,
+};
 
 /// How far below an object a biased base (`table-8*k(,%rax,8)`) is looked for, in bytes.
 pub const BIAS_WINDOW: i64 = 256;
@@ -30,6 +32,32 @@ impl Closure<'_> {
             }
             Target::Section(section, offset) => self.resolve_section(id, from, r, section, offset),
         }
+    }
+
+    /// The variable an instruction loads in the place of a constant written at boot (see `symbolize/boot.rs`).
+    pub(super) fn boot_constant(&mut self, id: PairId, from: NewAtom, entry: &Entry) -> Option<Edge> {
+        let new = &self.pairs[id.0 as usize].new;
+        let Some(constant) = boot_constant(new, entry) else {
+            let at = entry.owner.map(|m| m.delta as u64);
+            let what = format!("{} names an instruction the kernel rewrites at boot", new.section(entry.section).name);
+            self.refuse(id, from, "LP2011", at, what);
+            return None;
+        };
+        let own = new.named(&constant.variable).map(|a| new.atom(a));
+        let field = Ref {
+            at: constant.at + DISPLACEMENT,
+            width: 4,
+            kind: RefKind::Reloc(reloc::PC32),
+            // A variable of another object need not be among the symbols of this one.
+            target: own.map_or(Target::Extern(SymbolId(0), 0), |a| Target::Section(a.section, a.start as i64)),
+            bias: BIAS,
+            usage: Usage::Access,
+        };
+        let dest = match field.target {
+            Target::Section(section, offset) => self.resolve_section(id, from, &field, section, offset)?,
+            Target::Extern(..) => self.resolve_extern(id, from, &field, constant.variable, 0),
+        };
+        Some(Edge { field, dest })
     }
 
     /// A symbol of another object: the new version when that object is part of the patch and changes or adds it.

@@ -41,4 +41,13 @@ pub(super) static CODES: &[Code] = &[
               (stack_trace_save_tsk_reliable needs CONFIG_STACKTRACE and a reliable unwinder).",
         advice: "use a kernel with CONFIG_UNWINDER_ORC, CONFIG_STACKTRACE and CONFIG_KALLSYMS",
     },
+    Code {
+        id: "LP3006",
+        class: Refused,
+        title: "the address of a kernel function that may not be called indirectly",
+        why: "The kernel tracks indirect branches (CONFIG_X86_KERNEL_IBT): they must lead to an ENDBR. Nothing in the kernel \
+              takes the address of this function, so it has none or loses it at boot, and a call through the pointer that \
+              the patch makes of it would fault.",
+        advice: "take the address of a new function that calls it",
+    },
 ];

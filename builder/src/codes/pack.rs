@@ -84,4 +84,13 @@ pub(super) static CODES: &[Code] = &[
         why: "__apply_relocate_add of arch/x86/kernel/module.c knows seven types and wants the relocated field to be zero.",
         advice: "build the objects with the kernel's own flags (-mcmodel=kernel, no PIC)",
     },
+    Code {
+        id: "LP4012",
+        class: Refused,
+        title: "an indirect branch would fault",
+        why: "The kernel is built with CONFIG_X86_KERNEL_IBT, and a function whose address is taken does not begin with \
+              ENDBR: on a CPU with indirect branch tracking the first call through the pointer is a control protection \
+              fault.",
+        advice: "build the objects with the kernel's own flags (-fcf-protection=branch), and leave --jump at rel32",
+    },
 ];

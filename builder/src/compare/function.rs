@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::targets::{Comparer, certain, insn_index};
+use super::targets::{Comparer, certain};
 use crate::correlate::{NewAtom, OldAtom};
-use crate::symbolize::{AtomId, Entry, Insn, Object, Ref, RefKind, Table, Target, Usage};
+use crate::symbolize::{AtomId, Entry, Insn, Meaning, Object, Ref, RefKind, Table, Target, Usage};
 
 /// What differs in a pair of instructions.
 pub struct Differing<'a> {
@@ -39,6 +39,9 @@ pub fn difference(
     }
     if oc.insns.len() != nc.insns.len() {
         return Some(format!("{} instructions became {}", oc.insns.len(), nc.insns.len()));
+    }
+    if c.old.prefix_bytes(o.0) != c.new.prefix_bytes(n.0) {
+        return Some(format!("{} bytes of call padding became {}", old.prefix, new.prefix));
     }
     let (ob, nb) = (c.old.bytes(o.0), c.new.bytes(n.0));
     if oc.trouble.is_some() || nc.trouble.is_some() {
@@ -146,10 +149,10 @@ fn changed_constant<'o>(new: &'o Object, r: &Ref, changed: &BTreeSet<NewAtom>) -
     Some(&new.atom(hit.atom).name)
 }
 
-/// ORC follows from the code, so it is not compared.
+/// ORC follows from the code, and whether an ENDBR is sealed from everything else in the object: not compared.
 fn compared(object: &Object, id: AtomId) -> Vec<&Entry> {
     let all = object.atom(id).entries.iter().map(|e| &object.entries[e.0 as usize]);
-    all.filter(|e| e.table != Table::OrcIp).collect()
+    all.filter(|e| !matches!(e.table, Table::OrcIp | Table::EndbrSeal)).collect()
 }
 
 fn entries_differ(c: &Comparer<'_>, o: AtomId, n: AtomId, changed: &BTreeSet<NewAtom>) -> Option<String> {
@@ -162,13 +165,12 @@ fn entries_differ(c: &Comparer<'_>, o: AtomId, n: AtomId, changed: &BTreeSet<New
     for (a, b) in eo.iter().zip(&en) {
         let at = b.owner.map_or(0, |m| m.delta);
         let same_owner = match (a.owner, b.owner) {
-            (Some(x), Some(y)) => match (insn_index(c.old, &x), insn_index(c.new, &y)) {
-                (Some(i), Some(j)) => i == j,
-                _ => x.delta == y.delta,
-            },
+            (Some(x), Some(y)) => place_of(c.old, &x) == place_of(c.new, &y),
             _ => false,
         };
-        if a.table != b.table || !same_owner || !same_entry(c, a, b) {
+        // Of some tables there are several, named for what they are about.
+        let same_table = a.table == b.table && c.old.section(a.section).name == c.new.section(b.section).name;
+        if !same_table || !same_owner || !same_entry(c, a, b) {
             return Some(format!("its {} entry at +{at:#x} differs", name(b)));
         }
         if let Some(constant) = b.refs.iter().find_map(|r| changed_constant(c.new, r, changed)) {
@@ -176,6 +178,14 @@ fn entries_differ(c: &Comparer<'_>, o: AtomId, n: AtomId, changed: &BTreeSet<New
         }
     }
     None
+}
+
+/// The instruction a place is in and the offset in it; the offset in the function when no instruction is there.
+fn place_of(object: &Object, m: &Meaning) -> (Option<usize>, i64) {
+    let insns = object.atom(m.atom).code.as_ref().map_or(&[][..], |c| &c.insns[..]);
+    let index = insns.partition_point(|i| i64::from(i.at) <= m.delta).checked_sub(1);
+    let inside = index.filter(|i| m.delta < i64::from(insns[*i].at) + i64::from(insns[*i].len));
+    (inside, inside.map_or(m.delta, |i| m.delta - i64::from(insns[i].at)))
 }
 
 fn same_entry(c: &Comparer<'_>, a: &Entry, b: &Entry) -> bool {

@@ -151,7 +151,8 @@ fn section_base(name: &str) -> String {
 /// One-shot flags (`WARN_ON_ONCE`, `pr_warn_once`) and lock class keys: a fresh one only means one more message.
 fn is_once(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
-    object.section(atom.section).name == ".data.once"
+    // `.data..once` since 6.13 (and 6.12.y).
+    matches!(&*object.section(atom.section).name, ".data.once" | ".data..once")
         || matches!(&*base_name(&atom.name), "__key" | "__already_done" | "__warned")
 }
 

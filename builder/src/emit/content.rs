@@ -10,7 +10,7 @@ use crate::closure::{BIAS_WINDOW, Dest, Edge, Item, PairId};
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::ingest::{SectionId, reloc};
-use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage};
+use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage, boot_constant};
 
 /// Where everything went.
 #[derive(Debug, Default)]
@@ -82,6 +82,10 @@ fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
     let object = &input.pairs[item.pair.0 as usize].new;
     let atom = object.atom(item.atom.0);
     let mut bytes = object.bytes(item.atom.0).to_vec();
+    for constant in atom.entries.iter().filter_map(|e| boot_constant(object, &object.entries[e.0 as usize])) {
+        let at = constant.at as usize;
+        bytes[at..at + constant.code.len()].copy_from_slice(&constant.code);
+    }
     for edge in &item.edges {
         if !stays(item, edge) {
             blank(&mut bytes, edge);
@@ -89,6 +93,7 @@ fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
     }
     let short: Vec<&Edge> = item.edges.iter().filter(|e| e.field.width == 1 && !stays(item, e)).collect();
     let size = bytes.len() as u64;
+    let prefix = object.prefix_bytes(item.atom.0);
     let (mut before, mut behind) = (Vec::new(), Vec::new());
     for edge in &short {
         let next = edge.field.at + u64::from(edge.field.bias);
@@ -97,8 +102,8 @@ fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
         if at - next <= 127 {
             bytes[edge.field.at as usize] = (at - next) as u8;
             behind.push(edge.field.at);
-        } else if next + (before.len() as u64 + 1) * ISLAND <= 128 {
-            let back = next + (before.len() as u64 + 1) * ISLAND;
+        } else if next + atom.prefix + (before.len() as u64 + 1) * ISLAND <= 128 {
+            let back = next + atom.prefix + (before.len() as u64 + 1) * ISLAND;
             bytes[edge.field.at as usize] = (back as u8).wrapping_neg();
             before.push(edge.field.at);
         } else {
@@ -109,23 +114,28 @@ fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     // int3 behind every function: the ORC terminator has an address of its own.
     w.append_code(text, &[0xcc], 1);
-    let lead = (before.len() as u64 * ISLAND).next_multiple_of(16);
+    // The function begins at a multiple of 16; its call padding and, before that, its islands lead up to it.
+    let lead = (before.len() as u64 * ISLAND + atom.prefix).next_multiple_of(16);
     let head = w.append_code(text, &vec![0xcc; lead as usize], 16);
     let start = w.append_code(text, &bytes, 16);
+    w.patch(text, start - atom.prefix, prefix);
     let mut islands = Islands::default();
     for (i, field) in before.iter().enumerate() {
-        islands.fields.insert(*field, start - (i as u64 + 1) * ISLAND + 1);
+        islands.fields.insert(*field, start - atom.prefix - (i as u64 + 1) * ISLAND + 1);
     }
     for field in behind {
         let at = w.append_code(text, &[0xe9, 0, 0, 0, 0], 1);
         islands.fields.insert(field, at + 1);
     }
-    islands.span = Some((if before.is_empty() { start } else { head }, w.len(text)));
+    islands.span = Some((if before.is_empty() { start - atom.prefix } else { head }, w.len(text)));
     for at in islands.fields.values().filter(|at| **at < start) {
         w.patch(text, at - 1, &[0xe9, 0, 0, 0, 0]);
     }
     if !atom.name.contains('+') {
         w.define(&atom.name, text, start, size, true, false);
+        if atom.prefix > 0 {
+            w.define(&format!("__pfx_{}", atom.name), text, start - atom.prefix, atom.prefix, true, false);
+        }
     }
     layout.items.insert((item.pair, item.atom), Spot { section: text, offset: start });
     Ok(islands)

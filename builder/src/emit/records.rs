@@ -191,6 +191,8 @@ fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
         match import.kind {
             abi::ImportKind::Call => {
                 let bytes = if address.is_some() { JUMP } else { RETURN_0 };
+                // Padding as before any function that is called (call depth tracking writes there).
+                w.append_code(code, &[0x90; 16], 16);
                 let at = w.append_code(code, bytes, 16);
                 if let Some(address) = address {
                     w.relocate(code, at + 1, reloc::PLT32, anchor, bound.anchored(*address).wrapping_sub(4));

@@ -65,7 +65,7 @@ pub struct Reloc {
 }
 
 /// Where a symbol is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SymbolPlace {
     /// Defined elsewhere.
     Undefined,

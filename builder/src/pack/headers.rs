@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::io_error;
+use crate::build::objtool;
 use crate::error::{Error, Place, Result};
 use crate::tool;
 
@@ -31,6 +32,10 @@ pub(super) struct Headers {
     pub(super) compiler: PathBuf,
     /// Hash that `CONFIG_MODULE_SIG_HASH` names, `sha256` if none.
     pub(super) sign_hash: String,
+    /// Does kbuild leave objtool to the linked module?
+    pub(super) delayed_objtool: bool,
+    /// Do indirect calls have to lead to an ENDBR (CONFIG_X86_KERNEL_IBT)?
+    pub(super) ibt: bool,
     /// Symbols modules may use.
     pub(super) exported: BTreeSet<String>,
 }
@@ -63,7 +68,9 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
     let sign_hash = config_string(&config, "CONFIG_MODULE_SIG_HASH").unwrap_or("sha256").to_owned();
     let exported =
         read(&objects, "Module.symvers")?.lines().filter_map(|l| l.split('\t').nth(1)).map(str::to_owned).collect();
-    Ok(Headers { objects, source, kbuild, compiler, sign_hash, exported })
+    let delayed_objtool = objtool::is_delayed(&config);
+    let ibt = config.lines().any(|l| l == "CONFIG_X86_KERNEL_IBT=y");
+    Ok(Headers { objects, source, kbuild, compiler, sign_hash, delayed_objtool, ibt, exported })
 }
 
 impl Headers {

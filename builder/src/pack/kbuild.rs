@@ -15,6 +15,12 @@ const KBUILD: &str = include_str!("../../../templates/Kbuild.in");
 const MODULE: &str = include_str!("../../../templates/module.c.in");
 const HELPERS: &str = include_str!("../../../runtime-kmod/c/helpers.c");
 
+/// Where kbuild leaves objtool to the linked module (scripts/Makefile.build, `multi-obj-m`), it is to take the parts one
+/// by one instead, as it does elsewhere: the patch has been through it before the functions were chosen, and objtool
+/// neither adds to sections that are there ("file already has .orc_unwind") nor knows the runtime's Rust. What compiled
+/// parts need of it they get; `--ibt` insists on `--link`.
+const OBJTOOL_PER_OBJECT: [&str; 2] = ["delay-objtool=", "objtool-args=$(objtool-args-y) --link --module"];
+
 /// Makes the module and returns its bytes.
 pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log) -> Result<Vec<u8>> {
     let temp =
@@ -49,6 +55,9 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log)
     make.args(["ARCH=x86", "--no-print-directory"]);
     make.arg(format!("CC={}", headers.compiler.display()));
     // Behind the kernel's own flags: no debug information, in the file that modpost writes either, and no path.
+    if headers.delayed_objtool {
+        make.args(OBJTOOL_PER_OBJECT);
+    }
     let flags = format!("-g0 -ffile-prefix-map={0}/= -ffile-prefix-map={0}=.", root.display());
     make.arg(format!("KCFLAGS={flags}")).arg("KAFLAGS=-g0").arg("modules");
     log.run(&mut make, "LP4006")?;

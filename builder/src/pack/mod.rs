@@ -8,9 +8,11 @@
 //! headers   release -> Headers         found, of the right release; compiler and signing hash they want
 //! kbuild    Input, Headers -> bytes    a temporary folder, the kernel's own build system
 //! verify    bytes -> ()                read again with goblin, compared with manifest and Module.symvers
+//! endbr     bytes -> problems          part of verify: indirect branches of kernels with IBT
 //! sign      bytes -> bytes             last, since a signature covers everything before it
 //! ```
 
+mod endbr;
 mod headers;
 mod input;
 mod kbuild;

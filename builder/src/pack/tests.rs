@@ -49,6 +49,17 @@ anchor-offset = 8192
 size = 32
 "#;
 
+/// The manifest of the tests with another form of jump.
+pub(super) fn manifest(jump: crate::manifest::Jump) -> String {
+    match jump {
+        crate::manifest::Jump::Rel32 => MANIFEST.to_owned(),
+        crate::manifest::Jump::Abs64 => MANIFEST
+            .replace("rel32", "abs64")
+            .replace("\nsize = 6\n", "\nsize = 12\n")
+            .replace("535455565790", "535455565790909090909090"),
+    }
+}
+
 fn code<T>(r: Result<T, Error>) -> Vec<&'static str> {
     r.err().map_or(vec![], |e| e.problems.iter().map(|p| p.code.id).collect())
 }
@@ -337,6 +348,29 @@ fn callbacks_lead_to_the_functions_named() {
 #[test]
 fn texts_in_c_source() {
     assert_eq!(kbuild::c_text("a \"b\" \\ ??/ ä"), "a \\\"b\\\" \\\\ \\?\\?/ ä");
+}
+
+#[test]
+fn a_kernel_with_ibt_wants_endbr_in_the_module() {
+    // The record's new function is reached by an indirect jump.
+    let abs64 = manifest(crate::manifest::Jump::Abs64);
+    for (config, want) in [("", &[""; 0][..]), ("CONFIG_X86_KERNEL_IBT=y\n", &["LP4012"])] {
+        let root = tempfile::tempdir().unwrap();
+        let objects = split_headers(root.path());
+        let path = objects.join(".config");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + config).unwrap();
+        let headers = headers::find(RELEASE, Some(&objects)).unwrap();
+        let parsed = Manifest::parse(&abs64, "manifest.toml").unwrap();
+        let kernel = parsed.kernel.clone().unwrap();
+        let input = input::Input { manifest: parsed, manifest_text: abs64.clone(), kernel, object: vec![] };
+        let mut parts = Parts::new();
+        parts.manifest = abs64.clone();
+        parts.funcs[34] = 12;
+        parts.funcs[43..49].fill(0x90);
+        parts.funcs[35] = crate::manifest::Jump::Abs64.to_abi() as u8;
+        let found = verify::verify(&parts.write(), &input, &headers);
+        assert_eq!(code(found), want, "{config}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Reads the finished module again, with another ELF reader than the one that made its parts, and compares it with
 //! the manifest, the exported symbols of the kernel and the rules of the module loader.
 //!
-//! Input: the module's bytes. Output: nothing. Refused: LP4007, LP4009, LP4010, LP4011, all findings at once.
+//! Input: the module's bytes. Output: nothing. Refused: LP4007, LP4009, LP4010, LP4011, and LP4012 (`endbr`), all findings
+//! at once.
 
 use goblin::elf::{
     Elf, Reloc,
@@ -13,7 +14,7 @@ use goblin::elf::{
 };
 use lpbuild_abi as abi;
 
-use super::{headers::Headers, input::Input};
+use super::{endbr, headers::Headers, input::Input};
 use crate::{
     error::{Error, Place, Problem, Result},
     manifest::{Function, Kernel},
@@ -35,6 +36,10 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
     v.callbacks(input);
     v.undefined(headers);
     v.relocations();
+    if headers.ibt {
+        let found = endbr::check(module, &elf, &v.name, &input.manifest.functions);
+        v.problems.extend(found);
+    }
     if v.problems.is_empty() { Ok(()) } else { Err(Error { problems: v.problems }) }
 }
 

@@ -4,7 +4,7 @@
 //! kprobes keep working. Else the entry of functions without fentry. Else, reported, the fentry nop itself.
 //!
 //! Refused (LP2101): no such place. A site must not be branched into, must not hold a return address in its middle, and
-//! no byte of it may be rewritten by the kernel itself.
+//! no byte of it may be rewritten by the kernel itself later.
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use lpbuild_abi as abi;
@@ -138,7 +138,8 @@ fn attempt(object: &Object, id: AtomId, offset: usize, rule: Rule, jump: Jump) -
 fn padding_behind(object: &Object, id: AtomId) -> usize {
     let atom = object.atom(id);
     let list = object.atoms_of(atom.section);
-    let next = list.iter().map(|a| object.atom(*a).start).find(|s| *s >= atom.end);
+    // The padding before the next function is that function's.
+    let next = list.iter().map(|a| object.atom(*a)).find(|a| a.start >= atom.end).map(|a| a.start - a.prefix);
     let until = next.unwrap_or(object.section(atom.section).size);
     let bytes = object.section(atom.section).data.get(atom.end as usize..until as usize).unwrap_or(&[]);
     if bytes.iter().all(|b| *b == 0xcc) {
@@ -170,7 +171,9 @@ fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Res
     }
     for entry in &object.entries {
         let name = &object.section(entry.section).name;
-        if matches!(entry.table, Table::OrcIp | Table::EndbrSeal) {
+        // Calls are rewritten for call depth tracking at boot or never (arch/x86/kernel/callthunks.c): where that has
+        // happened the bytes are not the expected ones, and the runtime refuses before it writes anything.
+        if matches!(entry.table, Table::OrcIp | Table::EndbrSeal | Table::Calls) {
             continue;
         }
         if entry.table == Table::Fentry {

@@ -1,8 +1,12 @@
 //! Splits the sections of an object into atoms along its symbols.
 //!
 //! What no symbol covers becomes a gap atom when something refers to it, so that a reference never falls through.
+//!
+//! Call padding (CONFIG_CALL_PADDING) is no atom: the `__pfx_NAME` symbol objtool makes of it (elf_create_prefix_symbol,
+//! tools/objtool/elf.c) ends where NAME begins, and the bytes belong to that function. A reference into it falls through
+//! on purpose: nobody may have one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use object::elf;
 
@@ -23,8 +27,13 @@ struct Names {
 pub fn split(object: &mut Object) -> Result<()> {
     let mut places: Vec<BTreeMap<u64, Names>> = Vec::new();
     places.resize_with(object.image.sections.len(), BTreeMap::new);
+    let prefixes = prefixes(object);
     for symbol in &object.image.symbols {
         let SymbolPlace::Section(id) = symbol.place else { continue };
+        let behind = symbol.value + symbol.size;
+        if symbol.name.starts_with(PREFIX) && prefixes[id.0 as usize].get(&behind) == Some(&symbol.size) {
+            continue;
+        }
         let section = &object.image.sections[id.0 as usize];
         let wanted = section.is_alloc() && !section.is_merge() && !symbol.name.is_empty();
         if !wanted || symbol.kind == elf::STT_SECTION.0 || symbol.kind == elf::STT_FILE.0 {
@@ -45,7 +54,7 @@ pub fn split(object: &mut Object) -> Result<()> {
         if matches!(class, Class::Ignored(_) | Class::Strings | Class::Constants | Class::Table(_)) {
             continue;
         }
-        split_section(object, id, std::mem::take(&mut places[index]), &cuts[index]);
+        split_section(object, id, std::mem::take(&mut places[index]), &cuts[index], &prefixes[index]);
     }
     for atom in &object.atoms {
         for name in std::iter::once(&atom.name).chain(&atom.aliases) {
@@ -53,6 +62,24 @@ pub fn split(object: &mut Object) -> Result<()> {
         }
     }
     Ok(())
+}
+
+const PREFIX: &str = "__pfx_";
+
+/// Size of the call padding before each function that has one, per section, by the function's offset.
+fn prefixes(object: &Object) -> Vec<BTreeMap<u64, u64>> {
+    let mut found = vec![BTreeMap::new(); object.image.sections.len()];
+    let functions = object.image.symbols.iter().filter(|s| s.kind == elf::STT_FUNC.0);
+    let named: HashSet<(&str, SymbolPlace, u64)> =
+        functions.clone().map(|s| (s.name.as_str(), s.place, s.value)).collect();
+    for symbol in functions {
+        let (Some(name), SymbolPlace::Section(id)) = (symbol.name.strip_prefix(PREFIX), symbol.place) else { continue };
+        let behind = symbol.value + symbol.size;
+        if symbol.size > 0 && named.contains(&(name, symbol.place, behind)) {
+            found[id.0 as usize].insert(behind, symbol.size);
+        }
+    }
+    found
 }
 
 /// Offsets relocations refer to through section symbols, per section: where gaps are cut.
@@ -73,15 +100,24 @@ fn gap_cuts(object: &Object) -> Vec<BTreeSet<u64>> {
     cuts
 }
 
-fn split_section(object: &mut Object, id: SectionId, places: BTreeMap<u64, Names>, cuts: &BTreeSet<u64>) {
+fn split_section(
+    object: &mut Object,
+    id: SectionId,
+    places: BTreeMap<u64, Names>,
+    cuts: &BTreeSet<u64>,
+    prefixes: &BTreeMap<u64, u64>,
+) {
     let size = object.section(id).size;
     let exec = object.section(id).is_exec();
     let starts: Vec<u64> = places.keys().copied().collect();
     let mut covered = 0;
     for (i, (start, mut names)) in places.into_iter().enumerate() {
-        let next = starts.get(i + 1).copied().unwrap_or(size);
-        if start > covered {
-            add_gap(object, id, covered, start, cuts);
+        let prefix = |of: u64| prefixes.get(&of).copied().unwrap_or(0);
+        let next = starts.get(i + 1).map_or(size, |n| n - prefix(*n));
+        // Padding that something else covers is none.
+        let padding = if start - prefix(start) >= covered { prefix(start) } else { 0 };
+        if start - padding > covered {
+            add_gap(object, id, covered, start - padding, cuts);
         }
         // A symbol inside a function (a label) does not end it.
         let inside = start < covered;
@@ -111,6 +147,9 @@ fn split_section(object: &mut Object, id: SectionId, places: BTreeMap<u64, Names
             _ => AtomKind::Data,
         };
         push(object, id, start, end.min(size), kind, name, all.collect(), (global, weak));
+        if let Some(atom) = object.atoms.last_mut() {
+            atom.prefix = padding;
+        }
         covered = covered.max(end);
     }
     if covered < size {
@@ -163,6 +202,7 @@ fn push(
         section,
         start,
         end,
+        prefix: 0,
         kind,
         name,
         aliases,

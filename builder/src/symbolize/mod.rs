@@ -5,6 +5,7 @@
 //! Nothing is refused here: what cannot be decoded is noted in the atom and refused by whoever needs it.
 
 mod atoms;
+mod boot;
 mod code;
 mod sections;
 mod tables;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::ingest::{Image, SectionId, SymbolId};
 
+pub use boot::{BIAS, BootConstant, DISPLACEMENT, boot_constant};
 pub use code::{Code, Insn};
 pub use sections::{Class, Table, TextKind};
 pub use tables::{Entry, EntryId};
@@ -63,6 +65,8 @@ pub struct Atom {
     pub start: u64,
     /// One past the last byte.
     pub end: u64,
+    /// Bytes of call padding right before `start` that belong to it (`__pfx_NAME`), 0 for almost everything else.
+    pub prefix: u64,
     /// What it is.
     pub kind: AtomKind,
     /// Name: the symbol's, or `section+0xoffset` when there is none.
@@ -196,6 +200,18 @@ impl Object {
     pub fn bytes(&self, id: AtomId) -> &[u8] {
         let a = self.atom(id);
         self.section(a.section).data.get(a.start as usize..a.end as usize).unwrap_or(&[])
+    }
+    /// The call padding before a function; empty when it has none.
+    pub fn prefix_bytes(&self, id: AtomId) -> &[u8] {
+        let a = self.atom(id);
+        self.section(a.section).data.get((a.start - a.prefix) as usize..a.start as usize).unwrap_or(&[])
+    }
+    /// The function whose call padding holds `offset`.
+    pub fn prefix_at(&self, section: SectionId, offset: i64) -> Option<AtomId> {
+        let offset = u64::try_from(offset).ok()?;
+        let list = self.atoms_of(section);
+        let next = *list.get(list.partition_point(|id| self.atom(*id).start <= offset))?;
+        (offset >= self.atom(next).start - self.atom(next).prefix).then_some(next)
     }
     /// The atom with this name (symbol or alias).
     pub fn named(&self, name: &str) -> Option<AtomId> {

@@ -65,7 +65,8 @@ pub enum Table {
     Returns,
     /// `.call_sites`: direct calls, for call depth tracking.
     Calls,
-    /// `.ibt_endbr_seal`: ENDBRs that may be removed.
+    /// `.ibt_endbr_seal`: ENDBRs nothing in the linked object needs, so that the kernel may remove them. Which are, a
+    /// single object cannot know: neither compared nor carried.
     EndbrSeal,
     /// `__bug_table`: struct bug_entry (WARN, BUG).
     Bugs,
@@ -75,8 +76,13 @@ pub enum Table {
     Jumps,
     /// `.static_call_sites`: struct static_call_site.
     StaticCalls,
-    /// `__mcount_loc` and `__patchable_function_entries`: fentry sites.
+    /// `__mcount_loc`: fentry sites.
     Fentry,
+    /// `runtime_ptr_NAME`: 64-bit immediates that hold the variable NAME as it was at boot
+    /// (arch/x86/include/asm/runtime-const.h).
+    BootConstant,
+    /// `runtime_shift_NAME`: the same for shift counts.
+    BootShift,
     /// `.orc_unwind_ip`, parallel to `.orc_unwind`.
     OrcIp,
     /// `.orc_unwind`: struct orc_entry.
@@ -98,10 +104,20 @@ impl Table {
         ("__jump_table", Table::Jumps),
         (".static_call_sites", Table::StaticCalls),
         ("__mcount_loc", Table::Fentry),
-        ("__patchable_function_entries", Table::Fentry),
         (".orc_unwind_ip", Table::OrcIp),
         (".orc_unwind", Table::Orc),
     ];
+
+    /// The table a section is, by its name.
+    pub fn named(section: &str) -> Option<Self> {
+        let exact = Self::NAMES.iter().find(|(n, _)| *n == section).map(|(_, t)| *t);
+        let by_prefix = Self::PREFIXES.iter().find(|(p, _)| section.starts_with(p)).map(|(_, t)| *t);
+        exact.or(by_prefix)
+    }
+
+    /// Tables of which there is one for each variable: the rest of the section's name is the variable's.
+    pub const PREFIXES: &'static [(&'static str, Table)] =
+        &[("runtime_ptr_", Table::BootConstant), ("runtime_shift_", Table::BootShift)];
 
     /// Entry sizes seen in kernels, in bytes.
     pub fn strides(self) -> &'static [u64] {
@@ -112,6 +128,7 @@ impl Table {
             Table::SmpLocks | Table::Retpolines | Table::Returns | Table::Calls | Table::EndbrSeal | Table::OrcIp => {
                 &[4]
             }
+            Table::BootConstant | Table::BootShift => &[4],
             // 8 without CONFIG_DEBUG_BUGVERBOSE.
             Table::Bugs => &[12, 8],
             Table::Exceptions => &[12],
@@ -131,8 +148,8 @@ pub fn classify(section: &Section) -> Class {
     if !section.is_alloc() {
         return Class::Ignored("not part of the running kernel");
     }
-    if let Some((_, table)) = Table::NAMES.iter().find(|(n, _)| *n == name) {
-        return Class::Table(*table);
+    if let Some(table) = Table::named(name) {
+        return Class::Table(table);
     }
     if section.is_exec() {
         return Class::Text(text_kind(name));
@@ -140,6 +157,8 @@ pub fn classify(section: &Section) -> Class {
     match name {
         ".modinfo" => return Class::Ignored("module information of a built-in object"),
         ".printk_index" => return Class::Ignored("index of printk formats, for debugfs only"),
+        // On x86 fentry sites are in __mcount_loc; the linker script drops this list of where padding begins.
+        "__patchable_function_entries" => return Class::Ignored("places of call padding, discarded by the linker"),
         ".BTF_ids" => return Class::Ignored("filled in when vmlinux is linked"),
         ".static_call_tramp_key" | ".orc_lookup" | ".orc_header" => {
             return Class::Ignored("made when vmlinux is linked");
@@ -193,6 +212,7 @@ fn is_registered(name: &str) -> bool {
         ".con_initcall",
         ".init.setup",
         "___ksymtab",
+        ".export_symbol",
         "__ksymtab",
         "__param",
         "__modver",
@@ -258,5 +278,6 @@ mod tests {
         assert_eq!(classify(&section(".init.text", 6)), Class::Text(TextKind::Init));
         assert_eq!(classify(&section(".noinstr.text", 6)), Class::Text(TextKind::Untouchable));
         assert_eq!(classify(&section(".initcall4.init", 2)), Class::Registered);
+        assert_eq!(classify(&section("runtime_ptr_USER_PTR_MAX", 2)), Class::Table(Table::BootConstant));
     }
 }

@@ -102,7 +102,14 @@ fn parse(object: &Object, id: SectionId, table: Table) -> Result<Vec<Entry>, Str
             let at = (start / 4) as usize * size;
             bytes.extend_from_slice(orc.get(at..at + size).unwrap_or(&[]));
         }
-        let owner = refs.first().filter(|r| r.at == 0).and_then(|r| owner(object, r));
+        let first = refs.first().filter(|r| r.at == 0);
+        let owner = first.and_then(|r| owner(object, r));
+        if let Some(Target::Section(s, o)) = first.map(|r| r.target).filter(|_| table != Table::OrcIp)
+            && owner.is_none()
+            && object.prefix_at(s, o).is_some()
+        {
+            return Err(format!("the entry at {start:#x} is for the padding before a function"));
+        }
         let mut entry = Entry { table, section: id, start, bytes, refs, owner, replacement: None };
         entry.replacement = replacement(object, &entry);
         entries.push(entry);
@@ -146,7 +153,7 @@ fn orc_entries(object: &Object, count: u64) -> Result<(&[u8], usize), String> {
     Ok((&section.data, 6))
 }
 
-/// The atom a table entry belongs to. ORC entries may sit on the padding behind a function: they belong to nobody then.
+/// The atom a table entry belongs to. ORC entries may sit on padding between functions: they belong to nobody then.
 fn owner(object: &Object, r: &Ref) -> Option<Meaning> {
     let Target::Section(section, offset) = r.target else { return None };
     if !matches!(object.class(section), Class::Text(_)) {

@@ -28,6 +28,9 @@ pub struct Patch<'a> {
 
 const TEXT: &str = ".text.lpbuild";
 
+/// Seals are decided for what is linked together, padding is listed for nobody, constants written at boot become loads.
+const NOT_CARRIED: &[&str] = &[".ibt_endbr_seal", "__patchable_function_entries", "runtime_ptr_", "runtime_shift_"];
+
 /// `x.12` and `x.13` are the same static variable as far as names go.
 pub fn base(name: &str) -> String {
     if name.starts_with("__UNIQUE_ID_") {
@@ -64,6 +67,11 @@ impl Patch<'_> {
     /// Checks everything; returns how many references were compared.
     pub fn check(&self) -> Result<usize, String> {
         let mut compared = 0;
+        for left_out in NOT_CARRIED {
+            if let Some(s) = self.patch.sections.iter().find(|s| s.name.starts_with(left_out)) {
+                return Err(format!("the patch has {}", s.name));
+            }
+        }
         for s in &self.patch.sections {
             for (at, kind, target) in &s.relocs {
                 if at + width(*kind) as u64 > s.data.len() as u64 {
@@ -88,8 +96,45 @@ impl Patch<'_> {
             compared += self.same_code(new, &a, source, &b, f)?;
             compared += self.same_tables(new, source, f)?;
             self.same_unwinding(new, source, f, &b)?;
+            self.same_padding(new, source, f)?;
         }
         Ok(compared)
+    }
+
+    /// What `__pfx_NAME` of the new object names lies before the function, and the function where calls expect it.
+    fn same_padding(&self, new: &Elf, source: &Sym, f: &Sym) -> Result<(), String> {
+        let name = format!("__pfx_{}", f.name);
+        let Some(padding) = new.symbols.iter().find(|s| s.name == name && s.section == source.section) else {
+            return Ok(());
+        };
+        let there = self.patch.named(&name).ok_or_else(|| format!("{name} is missing"))?;
+        let at = (there.section, there.value + there.size, there.size);
+        if at != (f.section, f.value, padding.size) || !f.value.is_multiple_of(16) {
+            return Err(format!("{name} is {at:x?}, the function at {:#x}", f.value));
+        }
+        Ok(())
+    }
+
+    /// `mov $imm64,%reg` with a constant written at boot became `mov NAME(%rip),%reg` and padding. How many references
+    /// were compared, if it is one.
+    fn boot_constant(&self, new: &Elf, x: &Insn, y: &[Insn], source: &Sym, f: &Sym) -> Result<Option<usize>, String> {
+        let named = |s: &&super::read::Sec| {
+            let field = Target::Section(source.section.unwrap(), x.at as i64 + 2);
+            s.name.starts_with("runtime_ptr_") && s.relocs.iter().any(|r| r.2 == field)
+        };
+        let Some(list) = new.sections.iter().find(named) else { return Ok(None) };
+        let [load, rest @ ..] = y else { return Err("the load is missing".into()) };
+        let decode = |insn: &Insn| iced_x86::Decoder::with_ip(64, &insn.bytes, 0, 0).decode();
+        let (was, is) = (decode(x), decode(load));
+        let fits = is.mnemonic() == iced_x86::Mnemonic::Mov
+            && is.is_ip_rel_memory_operand()
+            && (is.op0_register(), load.len) == (was.op0_register(), 7)
+            && rest.first().is_some_and(|n| n.len == 3 && decode(n).mnemonic() == iced_x86::Mnemonic::Nop);
+        let variable = Target::Extern(list.name["runtime_ptr_".len()..].to_owned(), 0);
+        match &load.refs[..] {
+            [r] if fits => self.same(new, &variable, false, &r.target, source, f).map(|()| Some(1)),
+            _ => Err(format!("{:02x?} became {:02x?}, no load of {variable:?}", x.bytes, load.bytes)),
+        }
     }
 
     fn source(&self, f: &Sym) -> Option<(&Elf, &Sym)> {
@@ -103,12 +148,19 @@ impl Patch<'_> {
     }
 
     fn same_code(&self, new: &Elf, a: &[Insn], source: &Sym, b: &[Insn], f: &Sym) -> Result<usize, String> {
-        if a.len() != b.len() {
-            return Err(format!("{}: {} instructions became {}", f.name, a.len(), b.len()));
-        }
         let mut compared = 0;
-        for (x, y) in a.iter().zip(b) {
+        let mut next = 0;
+        for x in a {
             let at = x.at - source.value;
+            let here = b.get(next..).unwrap_or(&[]);
+            if let Some(n) =
+                self.boot_constant(new, x, here, source, f).map_err(|e| format!("{}+{at:#x}: {e}", f.name))?
+            {
+                (compared, next) = (compared + n, next + 2);
+                continue;
+            }
+            next += 1;
+            let Some(y) = here.first() else { return Err(format!("{}+{at:#x} is missing", f.name)) };
             if x.bytes != y.bytes || x.refs.len() != y.refs.len() {
                 return Err(format!("{}+{at:#x}: {:02x?} became {:02x?}", f.name, x.bytes, y.bytes));
             }
@@ -117,6 +169,9 @@ impl Patch<'_> {
                     .map_err(|e| format!("{}+{at:#x}: {e}", f.name))?;
                 compared += 1;
             }
+        }
+        if next != b.len() {
+            return Err(format!("{}: {} instructions became {}", f.name, a.len(), b.len()));
         }
         Ok(compared)
     }

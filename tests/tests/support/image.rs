@@ -26,8 +26,10 @@ SECTIONS
 	} = 0xcccccccc
 	. = ALIGN(4096);
 	.rodata : { *(.rodata .rodata.*) }
+	SEALS
 	.notes : { __start_notes = .; *(.note.gnu.build-id) __stop_notes = .; }
 	_kprobe_blacklist : { __start_kprobe_blacklist = .; KEEP(*(_kprobe_blacklist)) __stop_kprobe_blacklist = .; }
+	.boot : { *(runtime_ptr_* runtime_shift_*) }
 	.data : { *(.data .data.once .data.[_a-zA-Z0-9]* .data..read_mostly .data..ro_after_init) }
 	.bss : { *(.bss .bss.*) *(COMMON) }
 	. = 0xffffffff82000000;
@@ -79,7 +81,11 @@ pub fn link(objects: &[Vec<u8>], others: &[Vec<u8>], names: &Names, work: &Path)
         stubs.push_str(&format!(".p2align 4\n.globl {name}\n{name}: .fill 32, 1, 0x90\n"));
     }
     let path = |name: &str| work.join(name);
-    std::fs::write(path("image.lds"), SCRIPT).unwrap();
+    // Only kernels with IBT have the list.
+    let sealed = elves.iter().any(|e| e.section(".ibt_endbr_seal").is_some());
+    let seals = ".ibt_endbr_seal : { __ibt_endbr_seal = .; *(.ibt_endbr_seal) __ibt_endbr_seal_end = .; }";
+    let script = SCRIPT.replace("SEALS", if sealed { seals } else { "" });
+    std::fs::write(path("image.lds"), script).unwrap();
     std::fs::write(path("stubs.S"), stubs).unwrap();
     run(Command::new("gcc-12").arg("-c").arg(path("stubs.S")).arg("-o").arg(path("stubs.o")));
     let mut inputs = vec![path("stubs.o")];

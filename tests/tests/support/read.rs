@@ -236,9 +236,9 @@ pub fn stride(name: &str, elf: &Elf) -> Option<u64> {
             [12, 14].into_iter().find(|n| fits(*n))?
         }
         ".parainstructions" | "__jump_table" => 16,
-        ".smp_locks" | ".retpoline_sites" | ".return_sites" | ".call_sites" | ".ibt_endbr_seal" => 4,
+        ".smp_locks" | ".retpoline_sites" | ".return_sites" | ".call_sites" => 4,
         "__bug_table" | "__ex_table" => 12,
-        ".static_call_sites" | "__mcount_loc" | "__patchable_function_entries" => 8,
+        ".static_call_sites" | "__mcount_loc" => 8,
         _ => return None,
     })
 }

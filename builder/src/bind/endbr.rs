@@ -1,0 +1,76 @@
+//! Which functions of the image may be called through a pointer.
+//!
+//! With CONFIG_X86_KERNEL_IBT an indirect call must lead to an ENDBR. Functions whose address nobody takes have none, or
+//! have it in `.ibt_endbr_seal`, and the kernel overwrites it at boot (`apply_seal_endbr`, arch/x86/kernel/alternative.c).
+//! New code that takes the address of such a function would fault when it is called.
+
+use std::collections::BTreeSet;
+
+use super::Bound;
+use super::resolve::{Resolved, by_name};
+use crate::closure::{Dest, Edge, Item, ObjectPair};
+use crate::error::{Place, Problem};
+use crate::kernel::KernelImage;
+use crate::symbolize::{Object, Target, Usage};
+
+const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+
+/// The seals of an image with IBT.
+#[derive(Debug)]
+pub struct Seals(BTreeSet<u64>);
+
+impl Seals {
+    /// Reads the list; nothing for a kernel without IBT.
+    pub fn of(kernel: &KernelImage) -> Option<Self> {
+        let (start, end) = (by_name(kernel, "__ibt_endbr_seal")?, by_name(kernel, "__ibt_endbr_seal_end")?);
+        let list = kernel.read(start, usize::try_from(end.checked_sub(start)?).ok()?)?;
+        let fields = list.chunks_exact(4).map(|c| i64::from(i32::from_le_bytes([c[0], c[1], c[2], c[3]])));
+        Some(Self((start..).step_by(4).zip(fields).map(|(at, distance)| at.wrapping_add_signed(distance)).collect()))
+    }
+
+    /// Refuses addresses that carried code or data takes and that may not be called.
+    pub fn check(&self, bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, out: &mut Vec<Problem>) {
+        let pair = &pairs[item.pair.0 as usize];
+        for edge in item.edges.iter().filter(|e| matches!(e.field.usage, Usage::Address | Usage::Pointer)) {
+            let Ok(Resolved::Image(address, _)) = bound.resolve(pairs, item, &edge.dest) else { continue };
+            let Some(name) = taken(pairs, edge) else { continue };
+            let is_function = bound.kernel.kallsyms().at(address).iter().any(|s| s.is_text());
+            if !is_function || takes_it(&pair.old, pairs, &edge.dest) {
+                continue;
+            }
+            let why = match bound.read(address, ENDBR64.len()) {
+                Some(bytes) if bytes != ENDBR64 => "it does not begin with ENDBR",
+                _ if self.0.contains(&address) => "the kernel removes its ENDBR at boot",
+                _ => continue,
+            };
+            let mut place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
+            place.offset = Some(edge.field.at);
+            out.push(Problem::new("LP3006", place, format!("it takes the address of {name}: {why}")));
+        }
+    }
+}
+
+/// The function whose first byte the reference means.
+fn taken<'p>(pairs: &'p [ObjectPair], edge: &'p Edge) -> Option<&'p str> {
+    match &edge.dest {
+        Dest::Kernel(name, 0) => Some(name),
+        Dest::Old(pair, old, 0) => {
+            let atom = pairs[pair.0 as usize].old.atom(old.0);
+            atom.is_code().then_some(atom.name.as_str())
+        }
+        _ => None,
+    }
+}
+
+/// Does the old object take this address as well, so that the image was linked with that in mind?
+fn takes_it(old: &Object, pairs: &[ObjectPair], dest: &Dest) -> bool {
+    let same = |target: Target| match (dest, target) {
+        (Dest::Kernel(name, _), Target::Extern(symbol, 0)) => old.symbol_name(symbol) == name,
+        (Dest::Old(pair, atom, _), Target::Section(section, offset)) => {
+            let atom = pairs[pair.0 as usize].old.atom(atom.0);
+            std::ptr::eq(&pairs[pair.0 as usize].old, old) && (section, offset) == (atom.section, atom.start as i64)
+        }
+        _ => false,
+    };
+    old.atoms.iter().flat_map(|a| &a.refs).any(|r| r.usage != Usage::Branch && same(r.target))
+}
