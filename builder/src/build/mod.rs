@@ -23,7 +23,6 @@ pub mod kernel_config;
 pub mod lines;
 pub mod locate;
 mod makefiles;
-pub mod objtool;
 mod outline;
 pub mod patch;
 pub mod shadow;

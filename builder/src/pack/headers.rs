@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::io_error;
-use crate::build::objtool;
+use crate::build::kernel_config;
 use crate::error::{Error, Place, Result};
 use crate::tool;
 
@@ -57,7 +57,7 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
     let source = source_of(&objects)?;
     let kbuild = kbuild_of(&source)?;
     let config = read(&objects, ".config").or_else(|_| read(&objects, "include/config/auto.conf"))?;
-    let compiler = config_string(&config, "CONFIG_CC_VERSION_TEXT")
+    let compiler = kernel_config::string(&config, "CONFIG_CC_VERSION_TEXT")
         .and_then(|text| text.split_whitespace().next())
         .unwrap_or("gcc")
         .to_owned();
@@ -65,10 +65,10 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
     tool::find("make")?;
     tool::find("ld")?;
     tool::find("objcopy")?;
-    let sign_hash = config_string(&config, "CONFIG_MODULE_SIG_HASH").unwrap_or("sha256").to_owned();
+    let sign_hash = kernel_config::string(&config, "CONFIG_MODULE_SIG_HASH").unwrap_or("sha256").to_owned();
     let exported =
         read(&objects, "Module.symvers")?.lines().filter_map(|l| l.split('\t').nth(1)).map(str::to_owned).collect();
-    let delayed_objtool = objtool::is_delayed(&config);
+    let delayed_objtool = is_objtool_delayed(&config);
     let ibt = config.lines().any(|l| l == "CONFIG_X86_KERNEL_IBT=y");
     Ok(Headers { objects, source, kbuild, compiler, sign_hash, delayed_objtool, ibt, exported })
 }
@@ -168,7 +168,8 @@ fn kbuild_of(source: &Path) -> Result<Option<PathBuf>> {
     if kbuild.join("scripts/Makefile.build").is_file() { Ok(Some(kbuild)) } else { Err(lost()) }
 }
 
-/// The value of a string option.
-fn config_string<'a>(config: &'a str, option: &str) -> Option<&'a str> {
-    config.lines().find_map(|l| l.strip_prefix(option)?.strip_prefix("=\"")?.strip_suffix('"'))
+/// Does kbuild leave objtool to the link of `vmlinux.o` (`delay-objtool` in scripts/Makefile.lib)?
+fn is_objtool_delayed(config: &str) -> bool {
+    let set = |option: &str| kernel_config::value(config, option) == Some("y");
+    set("CONFIG_OBJTOOL") && (set("CONFIG_LTO_CLANG") || set("CONFIG_X86_KERNEL_IBT"))
 }

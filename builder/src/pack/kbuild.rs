@@ -52,7 +52,8 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log)
     let (objects, makefile) = headers.shadow(root)?;
     let mut make = tool::command("make");
     make.arg("-C").arg(&objects).arg("-f").arg(&makefile).arg(format!("M={}", module.display()));
-    make.args(["ARCH=x86", "--no-print-directory"]);
+    let jobs = std::thread::available_parallelism().map_or(2, usize::from);
+    make.args(["ARCH=x86", "--no-print-directory", &format!("-j{jobs}")]);
     make.arg(format!("CC={}", headers.compiler.display()));
     // Behind the kernel's own flags: no debug information, in the file that modpost writes either, and no path.
     if headers.delayed_objtool {
