@@ -22,7 +22,7 @@ use super::function::{self, Differing, What};
 use super::line_table::LineTable;
 use super::targets::Comparer;
 use crate::correlate::{NewAtom, OldAtom, base_name};
-use crate::symbolize::{Atom, AtomId, Class, Insn, Object, Ref, Target, Usage};
+use crate::symbolize::{Atom, AtomId, Class, Code as Decoded, Insn, Object, Ref, Target, Usage};
 
 /// What is read from both objects at the first question.
 #[derive(Debug, Default)]
@@ -154,13 +154,14 @@ impl Sides<'_, '_> {
     fn proven(&self, found: &Found) -> bool {
         let (o, n, t) = (self.c.old.atom(self.o.0), self.c.new.atom(self.n.0), self.tables);
         let (Some(old), Some(new)) = (&o.code, &n.code) else { return false };
-        let (from, call) = match (&found.rest, run(self.c.new, n, &new.insns, found.index)) {
+        let run = match (&found.rest, run(self.c.new, n, new, found.index)) {
             (_, Some(run)) => run,
             // A pointer to a text may be used in any way.
-            (Rest::Text(_), None) => (start_of_run(n, &new.insns, found.index), found.index),
+            (Rest::Text(_), None) => (start_of_run(n, &new.insns, found.index)..=found.index).collect(),
             (Rest::Operand(_), None) => return false,
         };
-        let lines = (from..=call).filter_map(|i| {
+        let lines = run.iter().filter_map(|i| {
+            let i = *i;
             let (a, b) = (old.insns.get(i)?, new.insns.get(i)?);
             let was = t.old.at(o.section, o.start + u64::from(a.at)).find(|(_, line)| *line == found.old)?.0;
             let mut is = t.new.at(n.section, n.start + u64::from(b.at));
@@ -170,11 +171,11 @@ impl Sides<'_, '_> {
         match &found.rest {
             Rest::Text(front) => front.strip_suffix(b":").is_some_and(|f| files.iter().any(|file| is_name(f, file))),
             Rest::Operand(rest) => {
-                let (start, end) = (u64::from(new.insns[from].at), u64::from(new.insns[call].at));
-                let mut handed = n.refs.iter().filter(|r| (start..end).contains(&r.at));
+                let Some((call, before)) = run.split_last() else { return false };
+                let mut handed = before.iter().flat_map(|i| refs_of(n, &new.insns[*i]));
                 !files.is_empty()
                     && (handed.any(|r| names(self.c.new, r, &files))
-                        || self.always_a_line(&old.insns[call], found.old, rest))
+                        || self.always_a_line(&old.insns[*call], found.old, rest))
             }
         }
     }
@@ -216,22 +217,36 @@ fn branches(atom: &Atom, insn: &Insn) -> bool {
     callee(atom, insn).is_some()
 }
 
-/// Where an instruction branches to.
-fn callee(atom: &Atom, insn: &Insn) -> Option<Target> {
-    let first = atom.refs.partition_point(|r| r.at < u64::from(insn.at));
-    let own = atom.refs[first..].iter().take_while(|r| r.at < u64::from(insn.at) + u64::from(insn.len));
-    own.filter(|r| r.usage == Usage::Branch).map(|r| r.target).next()
+/// The references of an instruction.
+fn refs_of<'a>(atom: &'a Atom, insn: &Insn) -> impl Iterator<Item = &'a Ref> {
+    let (start, end) = (u64::from(insn.at), u64::from(insn.at) + u64::from(insn.len));
+    let first = atom.refs.partition_point(|r| r.at < start);
+    atom.refs[first..].iter().take_while(move |r| r.at < end)
 }
 
-/// The plain instructions around `index` up to the call they lead to: index of the first one and of the call.
-fn run(object: &Object, atom: &Atom, insns: &[Insn], index: usize) -> Option<(usize, usize)> {
-    for (i, insn) in insns.iter().enumerate().skip(index + 1).take(REACH) {
+/// Where an instruction branches to.
+fn callee(atom: &Atom, insn: &Insn) -> Option<Target> {
+    refs_of(atom, insn).find(|r| r.usage == Usage::Branch).map(|r| r.target)
+}
+
+/// The plain instructions around `index` up to the call they lead to, which is the last: cold code of several places often
+/// shares one, so jumps within the function are followed.
+fn run(object: &Object, atom: &Atom, code: &Decoded, index: usize) -> Option<Vec<usize>> {
+    let mut run: Vec<usize> = (start_of_run(atom, &code.insns, index)..=index).collect();
+    let mut at = index + 1;
+    for _ in 0..REACH {
+        let insn = code.insns.get(at)?;
+        run.push(at);
         if insn.is_call || insn.ends_flow && tail_call(object, atom, insn) {
-            return Some((start_of_run(atom, insns, index), i));
+            return Some(run);
         }
-        if insn.ends_flow || branches(atom, insn) {
-            return None;
-        }
+        at = match callee(atom, insn) {
+            Some(Target::Section(section, offset)) if insn.ends_flow && section == atom.section => {
+                code.index_at(u64::try_from(offset).ok()?.checked_sub(atom.start)?)?
+            }
+            None if !insn.ends_flow => at + 1,
+            _ => return None,
+        };
     }
     None
 }
