@@ -227,7 +227,10 @@ impl Parts {
         let ranges = section(abi::SEC_RANGES, SectionKind::Data, &self.ranges);
         let strings = section(abi::SEC_STRINGS, SectionKind::ReadOnlyData, &self.strings);
         let text = section(abi::SEC_TEXT, SectionKind::Text, &[self.text_byte; 16]);
-        let thunks = section(abi::SEC_IMPORT, SectionKind::Text, &[0; 64]);
+        // `jmp`, four times.
+        let mut jumps = [0; 64];
+        jumps.iter_mut().step_by(16).for_each(|b| *b = 0xe9);
+        let thunks = section(abi::SEC_IMPORT, SectionKind::Text, &jumps);
         let anchor = undefined(&mut o, "_printk");
         defined(&mut o, "ready", text, 8);
         for callback in abi::Callback::ALL.into_iter().take(self.thunks) {
