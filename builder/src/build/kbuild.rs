@@ -32,9 +32,10 @@ pub enum Part {
 pub struct Layout {
     /// Every object, by path relative to the tree.
     pub objects: BTreeMap<String, Part>,
-    /// Folders whose Makefile names an object of a folder below (`ss/services.o` of security/selinux), by object.
+    /// Objects that the Makefile of another folder names (`ss/services.o` of security/selinux, `../../../virt/kvm/vfio.o` of
+    /// arch/x86/kvm): that folder, and the name kbuild has for the object.
     #[serde(default)]
-    named_by: BTreeMap<String, String>,
+    named_by: BTreeMap<String, (String, String)>,
     /// Source files that are included by others.
     #[serde(default)]
     pub included_sources: BTreeSet<String>,
@@ -135,7 +136,8 @@ impl Kbuild<'_> {
         let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for object in objects {
             let own = object.rsplit_once('/').map_or(".", |(d, _)| d);
-            folders.entry(layout.named_by.get(object).map_or(own, String::as_str)).or_default().push(object);
+            let (folder, goal) = layout.named_by.get(object).map_or((own, object.as_str()), |(f, g)| (f, g));
+            folders.entry(folder).or_default().push(goal);
         }
         for (folder, objects) in folders {
             let mut make = self.make(out, layout, folder);
@@ -143,7 +145,9 @@ impl Kbuild<'_> {
         }
         let mut found = BTreeMap::new();
         for (name, text) in answers(out, "object-")? {
-            found.insert(name.clone(), recipe(name, &text)?);
+            let mut recipe = recipe(name, &text)?;
+            recipe.object = normal(&recipe.object);
+            found.insert(recipe.object.clone(), recipe);
         }
         Ok(found)
     }
@@ -202,24 +206,38 @@ impl Layout {
         let fields = fields(text);
         let words = |key: char| fields.get(&key).copied().unwrap_or("").split_whitespace();
         let objects = |key: char| words(key).filter(|w| w.ends_with(".o")).map(str::to_owned);
+        let flags = |key: char| fields.get(&key).copied().unwrap_or("").trim().to_owned();
+        let folder = flags('d');
         for object in objects('m') {
-            self.objects.entry(object).or_insert(Part::Module);
+            self.objects.entry(normal(&object)).or_insert(Part::Module);
         }
         // vmlinux's own `head_64.o` is in `extra-y` before 6.2, and in `always-y` since.
         for object in objects('y').chain(objects('e').filter(|o| o.starts_with("arch/x86/kernel/"))) {
-            self.objects.insert(object, Part::Builtin);
+            self.objects.insert(normal(&object), Part::Builtin);
         }
-        let flags = |key: char| fields.get(&key).copied().unwrap_or("").trim().to_owned();
-        let folder = flags('d');
         for object in objects('y').chain(objects('m')) {
-            if object.rsplit_once('/').map_or(".", |(d, _)| d) != folder {
-                self.named_by.insert(object, folder.clone());
+            let name = normal(&object);
+            if name != object || name.rsplit_once('/').map_or(".", |(d, _)| d) != folder {
+                self.named_by.insert(name, (folder.clone(), object));
             }
         }
         if !flags('c').is_empty() || !flags('a').is_empty() {
             self.inherited.insert(folder, (flags('c'), flags('a')));
         }
     }
+}
+
+/// A path without `..`.
+fn normal(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    parts.join("/")
 }
 
 /// The output of `env -0`, without make's own variables and those of the caller.
@@ -296,7 +314,11 @@ mod tests {
         assert_eq!(layout.objects.len(), 2);
         layout.add("d security/selinux\ny security/selinux/ss/services.o security/selinux/avc.o\n");
         assert_eq!(layout.named_by.len(), 1);
-        assert_eq!(layout.named_by["security/selinux/ss/services.o"], "security/selinux");
+        assert_eq!(layout.named_by["security/selinux/ss/services.o"].0, "security/selinux");
+        layout.add("d arch/x86/kvm\nm arch/x86/kvm/../../../virt/kvm/vfio.o\n");
+        let (folder, goal) = &layout.named_by["virt/kvm/vfio.o"];
+        assert_eq!((folder.as_str(), goal.as_str()), ("arch/x86/kvm", "arch/x86/kvm/../../../virt/kvm/vfio.o"));
+        assert_eq!(layout.objects["virt/kvm/vfio.o"], Part::Module);
     }
 
     #[test]

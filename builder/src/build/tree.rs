@@ -20,7 +20,7 @@ use crate::manifest::to_hex;
 use crate::tool::{self, Log};
 
 /// Part of every key; raise it when the way trees are prepared changes.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 /// The steps, in order: targets of kbuild.
 const STEPS: &[&str] = &["olddefconfig", "prepare", "modules_prepare"];
 /// What [`Tree::ensure`] writes last.
