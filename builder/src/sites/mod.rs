@@ -149,6 +149,13 @@ fn padding_behind(object: &Object, id: AtomId) -> usize {
     decoder.iter().take_while(|i| i.mnemonic() == iced_x86::Mnemonic::Nop).map(|i| i.len()).sum()
 }
 
+/// Whether the field is that of a `call rel32` (e8).
+fn is_call(object: &Object, id: AtomId, r: &Ref) -> bool {
+    let atom = object.atom(id);
+    let opcode = atom.start.checked_add(r.at).and_then(|field| field.checked_sub(1));
+    opcode.and_then(|at| object.section(atom.section).data.get(usize::try_from(at).ok()?)) == Some(&0xe8)
+}
+
 /// Does anything lead into the site, or rewrite it?
 fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Result<(), String> {
     let atom = object.atom(id);
@@ -162,8 +169,9 @@ fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Res
     for other in &object.atoms {
         for r in &other.refs {
             let Some(at) = inside(r) else { continue };
-            // The start of the function may be called by anyone; the start of the site only from outside the function.
-            let entry = at == 0 && (r.usage != Usage::Branch || other.id != id);
+            // The start of the function may be called by anyone, the function itself included. A jump of its own to its
+            // start may be a loop, with registers that are no arguments.
+            let entry = at == 0 && (r.usage != Usage::Branch || other.id != id || is_call(object, id, r));
             if !entry {
                 return Err(format!("{} leads to +{at:#x}", other.name));
             }
