@@ -266,17 +266,25 @@ impl Watch for Patience {
 
 /// Helper programs of `tests/guest`, found in the guest's PATH under these names.
 pub const APPLETS: &[&str] = &[
+    "arp-long-device",
     "cycle",
+    "fanotify-uncounted",
     "faulting-getdents",
     "faulting-usercopy",
     "hammer",
+    "inotify-twice",
+    "io-uring-rings",
     "klogctl",
     "kmem",
     "ktext",
+    "landlock-whiteout",
+    "lost-key",
+    "packet-ring",
     "pipe-sleeper",
     "read-cost",
     "short-auxv",
     "slabsum",
+    "udp-disconnect",
     "wait-for",
 ];
 

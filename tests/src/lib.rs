@@ -4,6 +4,8 @@
 //! why, where `cargo xtask setup` has not run. `cargo xtask test` sets up first, so that there nothing is left out, and
 //! counts what was left out all the same.
 
+pub mod fixes;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -29,7 +31,12 @@ pub struct Env {
 impl Env {
     /// The environment, or a printed reason why the test `name` is skipped.
     pub fn find(name: &str) -> Option<Self> {
-        match Self::look() {
+        Self::find_series(name, SERIES)
+    }
+
+    /// The same for the kernel of another series.
+    pub fn find_series(name: &str, series: &str) -> Option<Self> {
+        match Self::look(series) {
             Ok(env) => Some(env),
             Err(why) => {
                 skip(name, &format!("{why:#}"));
@@ -38,9 +45,9 @@ impl Env {
         }
     }
 
-    fn look() -> Result<Self> {
+    fn look(series: &str) -> Result<Self> {
         let hint = "run `cargo xtask setup`";
-        let kernel = Kernel::locate(SERIES)?.with_context(|| format!("no stock kernel in the cache: {hint}"))?;
+        let kernel = Kernel::locate(series)?.with_context(|| format!("no stock kernel in the cache: {hint}"))?;
         let tree = Tree::locate(&kernel)?.with_context(|| format!("no prepared build folder in the cache: {hint}"))?;
         for program in ["qemu-system-x86_64", "busybox", "gcc-12", "make"] {
             if !harness::cmd::found(program) {
@@ -57,7 +64,12 @@ impl Env {
 
     /// As [`Env::find`], with the static `lpbuild` binary that `cargo xtask build` makes (`LPBUILD_BIN` names another).
     pub fn with_lpbuild(name: &str) -> Option<(Self, PathBuf)> {
-        let env = Self::find(name)?;
+        Self::series_with_lpbuild(name, SERIES)
+    }
+
+    /// The same for the kernel of another series.
+    pub fn series_with_lpbuild(name: &str, series: &str) -> Option<(Self, PathBuf)> {
+        let env = Self::find_series(name, series)?;
         let binary = lpbuild_bin();
         if !binary.exists() {
             skip(name, &format!("no {}: run `cargo xtask build`", binary.display()));

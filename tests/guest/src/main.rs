@@ -8,6 +8,7 @@ mod busy;
 mod init;
 mod memory;
 mod probe;
+mod reach;
 mod syscalls;
 
 use std::path::Path;
@@ -19,17 +20,41 @@ type Helper = fn(&[String]) -> Result<()>;
 
 /// Name, function, arguments and what it does.
 const HELPERS: &[(&str, Helper, &str)] = &[
+    (
+        "arp-long-device",
+        reach::arp_long_device,
+        "NAME: SIOCGARP with a device name of 16 characters and no end; the errno as a result",
+    ),
     ("cycle", busy::cycle, "N LPBUILD KO NAME: `LPBUILD load KO` and `LPBUILD unload NAME`, N times"),
+    (
+        "fanotify-uncounted",
+        reach::fanotify_uncounted,
+        "FILE: bytes of a pending event that FIONREAD does not count, as a result",
+    ),
     ("faulting-getdents", syscalls::faulting_getdents, "DIR: with a bad user pointer; the errno as a result"),
     ("faulting-usercopy", probe::faulting_usercopy, "FILE read|write: with a bad user pointer; the errno as a result"),
     ("hammer", busy::hammer, "FILE SECONDS|forever [TEXT..]: open, read, close on every CPU; each read holds one TEXT"),
+    ("inotify-twice", reach::inotify_twice, "FILE: a watch, and again with another mask"),
+    (
+        "io-uring-rings",
+        reach::io_uring_rings,
+        "N: one ring each in N threads; growth of kmalloc-8 in objects as a result",
+    ),
     ("klogctl", syscalls::klogctl, "6|7|9|10: syslog(2) without a buffer, what it returned as a result"),
     ("kmem", memory::kmem, "SYMBOL[+OFFSET]|0xADDRESS LENGTH: kernel memory as hex"),
     ("ktext", memory::ktext, "save|diff FILE: the kernel's text, and where it differs from the saved one"),
+    (
+        "landlock-whiteout",
+        reach::landlock_whiteout,
+        "DIR: whiteout where Landlock allows only regular files; the errno as a result",
+    ),
+    ("lost-key", reach::lost_key, "a key that is collected when the process ends"),
+    ("packet-ring", reach::packet_ring, "a packet socket with a TPACKET_V3 ring, and a datagram"),
     ("pipe-sleeper", busy::pipe_sleeper, "FIFO: sleeps in read(2) of the FIFO until it is fed"),
     ("read-cost", probe::read_cost, "FILE N: nanoseconds per pread(2), over N calls"),
     ("short-auxv", syscalls::short_auxv, "an auxiliary vector of one entry; the length of /proc/self/auxv as a result"),
     ("slabsum", probe::slabsum, "[PREFIX]: slab and free memory in KiB"),
+    ("udp-disconnect", reach::udp_disconnect, "a UDP socket, connected and disconnected"),
     ("wait-for", probe::wait_for, "FILE TEXT SECONDS: until the file contains the text"),
 ];
 
