@@ -128,7 +128,7 @@ impl Tree {
         std::fs::create_dir_all(&scratch)?;
         let work = tempfile::tempdir_in(scratch)?;
         let extra = flags.extra();
-        let compiler = Compiler::new(&self.tree, &self.compiler, &extra, work.path(), &log).plain_lines();
+        let compiler = Compiler::foreign(&self.tree, &self.compiler, &extra, work.path(), &log);
         let made = if change.files().next().is_none() {
             compiler.old(recipe)?
         } else {

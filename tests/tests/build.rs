@@ -148,6 +148,25 @@ fn a_header_reaches_every_object_that_includes_it_and_only_those_that_differ_are
     assert!(strings(&report, "changed", "object").iter().all(|o| objects.contains(o)));
 }
 
+/// Empty lock class keys share the address of the next variable; one more variable must not make others of them.
+#[test]
+fn a_new_static_variable_changes_no_function_that_does_not_use_it() {
+    let Some(b) = Bench::find("a_new_static_variable_changes_no_function_that_does_not_use_it") else { return };
+    let counted = |f: &str, line: &str| (f.to_owned(), format!("static int lp_count;\n\t\tlp_count++;\n\t\t{line}"));
+    for (file, function, line) in [
+        ("kernel/fork.c", "nr_processes", "total += per_cpu(process_counts, cpu);"),
+        ("net/core/sock.c", "sk_error_report", "sk->sk_error_report(sk);"),
+        ("mm/backing-dev.c", "wb_wakeup_delayed", "timeout = msecs_to_jiffies(dirty_writeback_interval * 10);"),
+    ] {
+        let (file, with) = counted(file, line);
+        let patch = b.patch("static.patch", &[(&file, line, &format!("{{ {with} }}"))]);
+        let (code, report, err) = b.run(&[&patch], &["--name", function]);
+        assert_eq!(code, 0, "{file}: {err}");
+        assert_eq!(strings(&report, "changed", "symbol"), [function], "{file}");
+        fs::remove_dir_all(b.out()).unwrap();
+    }
+}
+
 #[test]
 fn a_patch_may_add_a_source_file_and_a_header() {
     let Some(b) = Bench::find("a_patch_may_add_a_source_file_and_a_header") else { return };

@@ -21,6 +21,11 @@ use crate::error::{Error, Place, Result};
 use crate::pipeline::{self, Source, digest};
 use crate::tool::{self, Log};
 
+/// Puts every variable into a section named for it: code comes out the same, but references to data keep their names. Without
+/// it the assembler makes offsets in .data and .bss of them, which an empty object (a lock class key without lockdep)
+/// shares with its neighbour.
+const NAMED_DATA: &str = "-fdata-sections";
+
 /// Variables of the caller that launchers (ccache, sccache, distcc) are configured with.
 const LAUNCHERS: &[&str] = &["CCACHE_", "SCCACHE_", "DISTCC_", "ICECC_"];
 
@@ -30,7 +35,7 @@ pub struct Compiler<'a> {
     tree: &'a Tree,
     /// The compiler, perhaps behind a launcher, as shell words.
     command: &'a str,
-    /// The user's flags, as shell words.
+    /// Flags on top of the recipe's, as shell words.
     extra: String,
     /// The folder of this build.
     work: &'a Path,
@@ -51,16 +56,15 @@ pub struct Shadow {
 }
 
 impl<'a> Compiler<'a> {
-    /// `work` is a folder for what this build makes.
+    /// `flags` are the user's; `work` is a folder for what this build makes.
     pub fn new(tree: &'a Tree, command: &'a str, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
-        Self { tree, command, extra: flags.join(" "), work, log, keep_lines: true }
+        let extra = format!("{NAMED_DATA} {}", flags.join(" "));
+        Self { tree, command, extra, work, log, keep_lines: true }
     }
 
-    /// Changed files are compiled as they are, without `#line`: what someone else's build would have made of them.
-    #[must_use]
-    pub fn plain_lines(mut self) -> Self {
-        self.keep_lines = false;
-        self
+    /// With nothing but `flags` and without `#line`: what someone else's build would have made of the source.
+    pub fn foreign(tree: &'a Tree, command: &'a str, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
+        Self { tree, command, extra: flags.join(" "), work, log, keep_lines: false }
     }
 
     /// The shadow of `change`; objects in `folders` can be compiled from it.
