@@ -24,3 +24,4 @@ pub mod symbolize;
 pub mod target;
 pub mod tool;
 pub mod trial;
+pub mod whole;

@@ -13,6 +13,7 @@ use crate::ingest;
 use crate::kernel::KernelImage;
 use crate::sites::{self, Site};
 use crate::symbolize::Object;
+use crate::whole::{self, Whole};
 
 /// One object in both builds, as read from disk.
 #[derive(Clone, Debug)]
@@ -58,15 +59,30 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
         let new = t.time("symbolize", || Object::new(new))?;
         let matched = t.time("correlate", || correlate::correlate(&old, &new));
         let verdicts = t.time("compare", || compare::compare(&old, &new, &matched));
-        pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts });
+        pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts, placement: None });
         digests.push((digest(&source.old), digest(&source.new)));
     }
+    Ok(judge(pairs, digests, t, options))
+}
+
+/// The same for whole images: scan .. sites. The digests are left to the caller.
+pub fn analyse_whole(old: &Whole<'_>, new: &Whole<'_>, kernel: Option<&Whole<'_>>, options: &Options) -> Analysis {
+    let mut t = Timer::new();
+    let scanned = t.time("scan", || whole::scan_pair(old, new));
+    let mut parts = t.time("extract", || whole::extract_pair(&scanned, kernel));
+    let verdicts = t.time("compare", || compare::compare(&parts.old, &parts.new, &parts.pairs));
+    let placement = parts.placement.take();
+    let pair = ObjectPair { name: "vmlinux".into(), old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, placement };
+    judge(vec![pair], vec![(String::new(), String::new())], t, options)
+}
+
+fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, options: &Options) -> Analysis {
     let set = t.time("closure", || closure::close(&pairs, &options.callbacks));
     let (sites, mut refused) = t.time("sites", || choose_sites(&pairs, &set, options));
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
     refused.sort();
     refused.dedup();
-    Ok(Analysis { pairs, digests, set, sites, refused, timings: t.phases })
+    Analysis { pairs, digests, set, sites, refused, timings: t.phases }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug

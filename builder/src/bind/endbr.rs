@@ -64,13 +64,16 @@ fn taken<'p>(pairs: &'p [ObjectPair], edge: &'p Edge) -> Option<&'p str> {
 
 /// Does the old object take this address as well, so that the image was linked with that in mind?
 fn takes_it(old: &Object, pairs: &[ObjectPair], dest: &Dest) -> bool {
-    let same = |target: Target| match (dest, target) {
-        (Dest::Kernel(name, _), Target::Extern(symbol, 0)) => old.symbol_name(symbol) == name,
-        (Dest::Old(pair, atom, _), Target::Section(section, offset)) => {
-            let atom = pairs[pair.0 as usize].old.atom(atom.0);
-            std::ptr::eq(&pairs[pair.0 as usize].old, old) && (section, offset) == (atom.section, atom.start as i64)
+    match dest {
+        Dest::Kernel(name, _) => {
+            let same = |target: Target| matches!(target, Target::Extern(s, 0) if old.symbol_name(s) == name);
+            old.atoms.iter().flat_map(|a| &a.refs).any(|r| r.usage != Usage::Branch && same(r.target))
+        }
+        Dest::Old(pair, atom, _) if std::ptr::eq(&pairs[pair.0 as usize].old, old) => {
+            let atom = old.atom(atom.0);
+            let start = atom.start as i64;
+            old.incoming(atom.section, start, start + 1).iter().any(|i| i.usage != Usage::Branch)
         }
         _ => false,
-    };
-    old.atoms.iter().flat_map(|a| &a.refs).any(|r| r.usage != Usage::Branch && same(r.target))
+    }
 }

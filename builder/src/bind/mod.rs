@@ -69,7 +69,7 @@ impl Bound<'_> {
 pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -> Result<Bound<'a>> {
     let mut problems = Vec::new();
     let (anchor, anchor_address) = find_anchor(kernel)?;
-    let placements: Vec<Placement> = pairs.iter().map(|p| placement::place(&p.old, kernel)).collect();
+    let placements: Vec<Placement> = pairs.iter().map(|p| p.placement.clone().unwrap_or_else(|| placement::place(&p.old, kernel))).collect();
     let mut imports = Vec::new();
     for import in abi::IMPORTS {
         let address = resolve::by_name(kernel, import.name);
@@ -139,7 +139,7 @@ fn check_old(
     let Role::Replaces(old) = item.role else { return };
     let pair = &pairs[item.pair.0 as usize];
     let placement = &bound.placements[item.pair.0 as usize];
-    for atom in pair.old.atoms.iter().filter(|a| a.is_code() && crate::compare::parent_of(&pair.old, a.id) == old.0) {
+    for atom in pair.old.family(old.0).into_iter().map(|id| pair.old.atom(id)).filter(|a| a.is_code()) {
         let place = Place::symbol(&pair.name, &atom.name);
         match placement.check(atom.id) {
             Ok(()) => {}

@@ -11,7 +11,7 @@ use crate::kernel::KernelImage;
 use crate::symbolize::{Atom, AtomId, AtomKind, Class, Object, Ref, RefKind, Target, TextKind};
 
 /// Where things of one old object are in the image.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Placement {
     bases: BTreeMap<SectionId, u64>,
     starts: Vec<(SectionId, u64)>,
@@ -22,6 +22,8 @@ pub struct Placement {
     contradictions: BTreeMap<SectionId, (u64, u64)>,
     extern_contradictions: BTreeMap<String, (u64, u64)>,
     by_name_only: BTreeSet<SectionId>,
+    /// Address of each atom and whether it is proven, where that was found otherwise.
+    exact: Option<Vec<Option<(u64, bool)>>>,
     /// Addresses of undefined symbols, as the image's code refers to them.
     pub externs: HashMap<String, u64>,
     /// Addresses of strings and constants, by content.
@@ -29,8 +31,20 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// Addresses that are known: of each atom (and whether its code is the kernel's), of names, and of strings.
+    pub fn exact(
+        atoms: Vec<Option<(u64, bool)>>,
+        externs: HashMap<String, u64>,
+        constants: HashMap<Vec<u8>, u64>,
+    ) -> Self {
+        Self { exact: Some(atoms), externs, constants, ..Self::default() }
+    }
+
     /// Address of an atom, if its section was placed.
     pub fn address(&self, id: AtomId) -> Option<u64> {
+        if let Some(atoms) = &self.exact {
+            return atoms.get(id.0 as usize).copied().flatten().map(|a| a.0);
+        }
         let (section, start) = self.starts.get(id.0 as usize)?;
         Some(self.bases.get(section)?.wrapping_add(*start))
     }
@@ -40,6 +54,13 @@ impl Placement {
     }
     /// Is the atom's code the image's code?
     pub fn check(&self, id: AtomId) -> Result<(), (&'static str, String)> {
+        if let Some(atoms) = &self.exact {
+            return match atoms.get(id.0 as usize).copied().flatten() {
+                Some((_, true)) => Ok(()),
+                Some((at, false)) => Err(("LP3001", format!("the kernel image has other code at {at:#x}"))),
+                None => Err(("LP3001", "it was not found in the kernel image".into())),
+            };
+        }
         let Some((section, _)) = self.starts.get(id.0 as usize) else {
             return Err(("LP3001", "it was not found in the kernel image".into()));
         };
@@ -72,6 +93,10 @@ impl Placement {
     }
     /// Number of functions proven equal, and of those that differ.
     pub fn counts(&self) -> (usize, usize) {
+        if let Some(atoms) = &self.exact {
+            let proven = atoms.iter().flatten().filter(|a| a.1).count();
+            return (proven, atoms.iter().flatten().count() - proven);
+        }
         (self.matched.len(), self.mismatches.len())
     }
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lpbuild::emit::Options;
-use lpbuild::error::{Problem, Result};
+use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::kernel::KernelImage;
 use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, is_identifier, is_line};
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self, Analysis, Source};
 use lpbuild::report::Report;
+use lpbuild::whole::{Backing, Form};
 
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal};
 
@@ -106,27 +107,12 @@ impl PatchArgs {
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let options = args.patch.options()?;
-    let sources = match sources::read(&args.old, &args.new) {
+    let found = match compare(args, &options) {
         Err(e) if args.json && e.exit_code() == EXIT_REFUSED => return report_refused(&e.problems),
         other => other?,
     };
-    let mut analysis = pipeline::analyse(&sources, &options)?;
-    let mut manifest = None;
+    let Found { analysis, manifest } = found;
     let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
-    if !nothing && analysis.refused.is_empty() {
-        let kernel = args.kernel.as_deref().map(KernelImage::open).transpose()?;
-        match pipeline::produce(&mut analysis, kernel.as_ref(), &options) {
-            Ok(output) => {
-                if let Some(dir) = &args.output {
-                    let differing: Vec<Source> = sources.into_iter().filter(|s| s.old != s.new).collect();
-                    folder::write(dir, &output, if kernel.is_none() { &differing } else { &[] })?;
-                }
-                manifest = Some(output.manifest);
-            }
-            Err(e) if e.exit_code() == EXIT_REFUSED => analysis.refused = e.problems,
-            Err(e) => return Err(e),
-        }
-    }
     let report = Report::of(&analysis);
     if args.json {
         terminal::json(&report)?;
@@ -144,6 +130,88 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What was compared, and the manifest when there is a patch.
+struct Found {
+    analysis: Analysis,
+    manifest: Option<Manifest>,
+}
+
+fn compare(args: &DiffArgs, options: &Options) -> Result<Found> {
+    if sources::are_whole(&args.old, &args.new)? {
+        return compare_whole(args, options);
+    }
+    let sources = sources::read(&args.old, &args.new)?;
+    let analysis = pipeline::analyse(&sources, options)?;
+    let kernel = |_: &Analysis| args.kernel.as_deref().map(KernelImage::open).transpose();
+    let differing: Vec<Source> = sources.into_iter().filter(|s| s.old != s.new).collect();
+    let symbolic = if args.kernel.is_none() { &differing[..] } else { &[] };
+    finish(args, options, analysis, kernel, symbolic)
+}
+
+fn compare_whole(args: &DiffArgs, options: &Options) -> Result<Found> {
+    let (old, new) = rayon::join(|| Backing::open(&args.old), || Backing::open(&args.new));
+    let (old, new) = (old?, new?);
+    let (old_whole, new_whole) = rayon::join(|| old.whole(), || new.whole());
+    let (old_whole, new_whole) = (old_whole?, new_whole?);
+    let kernel = match (&args.kernel, old_whole.form) {
+        (Some(path), Form::Relocatable) => Some(Backing::open(path)?),
+        (None, Form::Relocatable) if args.output.is_some() => {
+            let what = "a relocatable vmlinux.o has no addresses; name the running kernel with --kernel";
+            return Err(Error::new("LP3007", Place::object(args.old.display().to_string()), what));
+        }
+        _ => None,
+    };
+    let kernel_whole = kernel.as_ref().map(Backing::whole).transpose()?;
+    let mut analysis = pipeline::analyse_whole(&old_whole, &new_whole, kernel_whole.as_ref(), options);
+    drop((old_whole, new_whole, kernel_whole));
+    if args.output.is_some() {
+        let (a, b) = rayon::join(|| pipeline::digest(old.file()), || pipeline::digest(new.file()));
+        analysis.digests = vec![(a, b)];
+    }
+    let open = |_: &Analysis| match (&args.kernel, &kernel) {
+        (Some(path), None) => {
+            let given = KernelImage::open(path)?;
+            let own = old.kernel()?;
+            if given.build_id() != own.build_id() {
+                let what = format!("its build id is not that of {}", args.old.display());
+                return Err(Error::new("LP3007", Place::object(path.display().to_string()), what));
+            }
+            Ok(Some(own))
+        }
+        (Some(_), Some(kernel)) => kernel.kernel().map(Some),
+        (None, _) if args.output.is_none() && old.form() == Form::Relocatable => Ok(None),
+        (None, _) => old.kernel().map(Some),
+    };
+    finish(args, options, analysis, open, &[])
+}
+
+fn finish(
+    args: &DiffArgs,
+    options: &Options,
+    mut analysis: Analysis,
+    kernel: impl FnOnce(&Analysis) -> Result<Option<KernelImage>>,
+    symbolic: &[Source],
+) -> Result<Found> {
+    let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
+    if nothing || !analysis.refused.is_empty() {
+        return Ok(Found { analysis, manifest: None });
+    }
+    let kernel = kernel(&analysis)?;
+    match pipeline::produce(&mut analysis, kernel.as_ref(), options) {
+        Ok(output) => {
+            if let Some(dir) = &args.output {
+                folder::write(dir, &output, symbolic)?;
+            }
+            Ok(Found { analysis, manifest: Some(output.manifest) })
+        }
+        Err(e) if e.exit_code() == EXIT_REFUSED => {
+            analysis.refused = e.problems;
+            Ok(Found { analysis, manifest: None })
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Refused before anything was compared.

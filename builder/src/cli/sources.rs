@@ -9,6 +9,21 @@ use lpbuild::pipeline::Source;
 /// Objects of a build that are made from others, or are not part of the kernel proper.
 const DERIVED: &[&str] = &["vmlinux.o", ".tmp_vmlinux.o", "built-in.o"];
 
+/// Are both files whole kernels? One whole kernel and something else cannot be compared.
+pub fn are_whole(old: &Path, new: &Path) -> Result<bool> {
+    if !old.is_file() || !new.is_file() {
+        return Ok(false);
+    }
+    match (lpbuild::whole::is_whole(old), lpbuild::whole::is_whole(new)) {
+        (a, b) if a == b => Ok(a),
+        (a, _) => {
+            let (whole, other) = if a { (old, new) } else { (new, old) };
+            let what = format!("{} is a whole kernel and {} is not", whole.display(), other.display());
+            Err(Error::new("LP2004", Place::object(other.display().to_string()), what))
+        }
+    }
+}
+
 /// Reads the pairs.
 pub fn read(old: &Path, new: &Path) -> Result<Vec<Source>> {
     match (old.is_dir(), new.is_dir()) {

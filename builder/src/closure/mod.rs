@@ -15,11 +15,12 @@ pub use resolve::BIAS_WINDOW;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use crate::bind::Placement;
 use crate::compare::{Comparer, Verdicts, parent_of};
 use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
 use crate::manifest::{Callback, Callbacks};
-use crate::symbolize::{Atom, AtomKind, Class, EntryId, Object, Ref, Table, Target, TextKind, Usage};
+use crate::symbolize::{Atom, AtomKind, Class, EntryId, Object, Ref, Table, TextKind, Usage};
 
 /// Index of an object pair in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +39,8 @@ pub struct ObjectPair {
     pub pairs: Pairs,
     /// What became of each atom.
     pub verdicts: Verdicts,
+    /// Where the old atoms are in the kernel, if that is known already.
+    pub placement: Option<Placement>,
 }
 
 impl ObjectPair {
@@ -184,11 +187,10 @@ impl Closure<'_> {
     /// A function and all its pieces.
     fn add_function(&mut self, id: PairId, n: NewAtom, why: String) {
         let pair = &self.pairs[id.0 as usize];
-        let pieces = pair.new.atoms.iter().filter(|a| a.is_code() && a.id != n.0 && parent_of(&pair.new, a.id) == n.0);
         let name = &pair.new.atom(n.0).name;
-        for piece in pieces {
-            self.replaced.insert((id, NewAtom(piece.id)));
-            self.add((id, NewAtom(piece.id)), format!("piece of {name}"));
+        for piece in pair.new.pieces(n.0) {
+            self.replaced.insert((id, NewAtom(*piece)));
+            self.add((id, NewAtom(*piece)), format!("piece of {name}"));
         }
         self.replaced.insert((id, n));
         self.add((id, n), why);
@@ -344,19 +346,16 @@ impl Closure<'_> {
         let pair = &self.pairs[item.pair.0 as usize];
         let into = pair.old.atom(old.0);
         let mut found = Vec::new();
-        for atom in pair.old.atoms.iter().filter(|a| a.is_code()) {
+        for i in pair.old.incoming(into.section, into.start as i64 + 1, into.end as i64) {
+            let atom = pair.old.atom(i.from);
+            if i.usage != Usage::Branch || !atom.is_code() {
+                continue;
+            }
             let overlaps = atom.section == into.section && atom.start < into.end && into.start < atom.end;
             let parent = OldAtom(parent_of(&pair.old, atom.id));
             let replaced = pair.pairs.new_of(parent).is_some_and(|n| self.replaced.contains(&(item.pair, n)));
-            if overlaps || replaced {
-                continue;
-            }
-            for r in atom.refs.iter().filter(|r| r.usage == Usage::Branch) {
-                let Target::Section(section, offset) = r.target else { continue };
-                let inside = section == into.section && offset > into.start as i64 && offset < into.end as i64;
-                if inside {
-                    found.push((offset as u64 - into.start, format!("{} jumps there and stays as it is", atom.name)));
-                }
+            if !overlaps && !replaced {
+                found.push((i.to as u64 - into.start, format!("{} jumps there and stays as it is", atom.name)));
             }
         }
         for (at, what) in found {
@@ -368,11 +367,8 @@ impl Closure<'_> {
     fn only_replaced_use(&self, id: PairId, data: OldAtom) -> bool {
         let pair = self.pair(id);
         let own = pair.old.atom(data.0);
-        let refers = |r: &Ref| match r.target {
-            Target::Section(s, o) => s == own.section && o >= own.start as i64 && o < own.end as i64,
-            Target::Extern(..) => false,
-        };
-        let mut users = pair.old.atoms.iter().filter(|a| a.id != own.id && a.refs.iter().any(refers));
+        let mut users = pair.old.incoming(own.section, own.start as i64, own.end as i64).iter();
+        let mut users = users.by_ref().map(|i| pair.old.atom(i.from)).filter(|a| a.id != own.id);
         !own.global
             && users.all(|a| {
                 let parent = OldAtom(parent_of(&pair.old, a.id));

@@ -218,8 +218,8 @@ fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i
         let first = all[0];
         let refers_elsewhere = |m: &Meaning| {
             let parent = parent_of(new, from);
-            let family = new.atoms.iter().filter(|a| a.is_code() && (a.id == parent || parent_of(new, a.id) == parent));
-            family.flat_map(|a| &a.refs).any(|other| match other.target {
+            let family = new.family(parent);
+            family.iter().flat_map(|a| &new.atom(*a).refs).any(|other| match other.target {
                 Target::Section(s, o) => {
                     s == section && o != offset && new.containing(s, o).is_some_and(|x| x.atom == m.atom)
                 }

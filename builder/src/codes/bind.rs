@@ -50,4 +50,12 @@ pub(super) static CODES: &[Code] = &[
               the patch makes of it would fault.",
         advice: "take the address of a new function that calls it",
     },
+    Code {
+        id: "LP3007",
+        class: Refused,
+        title: "not the image the patch is for",
+        why: "A linked old image is the running kernel: its addresses are the addresses of the patch, and another image has \
+              others. A vmlinux.o has none at all.",
+        advice: "give the vmlinux or vmlinuz of the running kernel; --kernel is needed with vmlinux.o only",
+    },
 ];

@@ -10,18 +10,17 @@ use crate::symbolize::{AtomId, AtomKind, Class, Object, Ref, Target};
 
 /// Fills the data part of the verdicts.
 pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
-    let pointed = pointed_to_by_data(c.new);
     let mut changed: BTreeSet<NewAtom> = BTreeSet::new();
-    for (o, n) in c.pairs.iter() {
+    for (o, n) in c.pairs.open() {
         if c.new.atom(n.0).is_code() {
             continue;
         }
         let Some(what) = difference(c, o, n) else { continue };
         changed.insert(n);
-        judge(c, o, n, &what, &pointed, v);
+        judge(c, o, n, &what, v);
     }
     // A constant that refers to a changed constant is another constant.
-    loop {
+    while !v.changed_constants.is_empty() {
         let more: Vec<NewAtom> = c
             .new
             .atoms
@@ -94,19 +93,20 @@ fn is_unknown_list(object: &Object, id: AtomId) -> bool {
     atom.kind == AtomKind::Gap && !ordinary && !object.is_referred_to(id) && !atom.refs.iter().any(code)
 }
 
-/// Atoms that data (not code) refers to.
-fn pointed_to_by_data(object: &Object) -> BTreeSet<AtomId> {
-    let mut set = BTreeSet::new();
-    for atom in object.atoms.iter().filter(|a| !a.is_code()) {
-        for r in &atom.refs {
-            let Target::Section(s, o) = r.target else { continue };
-            set.extend(certain(object, (s, o)).iter().map(|m| m.atom));
-        }
-    }
-    set
+/// Does data (not code) refer to it?
+fn is_pointed_to(object: &Object, id: AtomId) -> bool {
+    let atom = object.atom(id);
+    // A reference around the object may be meant for it as well: certain() says.
+    let (from, to) = (atom.start as i64 - BIAS, atom.end as i64 + BIAS);
+    object.incoming(atom.section, from, to).iter().any(|i| {
+        !object.atom(i.from).is_code() && certain(object, (i.section, i.to)).iter().any(|m| m.atom == id)
+    })
 }
 
-fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, pointed: &BTreeSet<AtomId>, v: &mut Verdicts) {
+/// How far from an object a pointer that means it may point, in bytes.
+const BIAS: i64 = 4096;
+
+fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts) {
     let atom = c.new.atom(n.0);
     let section = &c.new.section(atom.section).name;
     let place = Place::symbol(&c.new.image.name, &atom.name).in_section(section);
@@ -118,7 +118,7 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, pointed: &BTreeSe
             v.refused.push(Problem::new("LP2005", place, format!("nothing refers to it: {what}")))
         }
         // A constant of one file, reached only through code: the functions that use it bring the new one.
-        Class::Rodata if !atom.global && !pointed.contains(&n.0) => {
+        Class::Rodata if !atom.global && !is_pointed_to(c.new, n.0) => {
             v.changed_constants.insert(n);
         }
         Class::Rodata if only_printk_index(c.new, n.0) => v.ignored.push(Ignored {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::correlate::{NewAtom, OldAtom, Pairs, is_cold};
+use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
 use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
 
@@ -48,24 +48,7 @@ pub struct Verdicts {
 
 /// The function a cold piece or unnamed chunk belongs to; itself for everything else.
 pub fn parent_of(object: &Object, id: AtomId) -> AtomId {
-    let atom = object.atom(id);
-    if is_cold(&atom.name) {
-        let stem: Vec<&str> = atom.name.split('.').take_while(|p| *p != "cold").collect();
-        if let Some(parent) = object.named(&stem.join(".")) {
-            return parent;
-        }
-    }
-    if atom.kind == AtomKind::Chunk && object.class(atom.section) == Class::Text(TextKind::AltAux) {
-        // The chunk jumps back into its function.
-        let back = atom.refs.iter().find_map(|r| match r.target {
-            crate::symbolize::Target::Section(s, o) if s != atom.section => object.containing(s, o),
-            _ => None,
-        });
-        if let Some(m) = back.filter(|m| m.atom != id) {
-            return parent_of(object, m.atom);
-        }
-    }
-    id
+    object.parent(id)
 }
 
 /// Compares two correlated objects.
@@ -76,7 +59,7 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     data::judge_gone(&comparer, &mut v);
     let mut differing: BTreeMap<NewAtom, String> = BTreeMap::new();
     let (mut evidence, mut moved) = (line_numbers::Evidence::default(), Vec::new());
-    for (o, n) in pairs.iter() {
+    for (o, n) in pairs.open() {
         if !new.atom(n.0).is_code() {
             continue;
         }

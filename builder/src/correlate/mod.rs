@@ -53,8 +53,9 @@ pub struct NewAtom(pub AtomId);
 /// Which is which.
 #[derive(Debug, Default)]
 pub struct Pairs {
-    to_new: BTreeMap<OldAtom, (NewAtom, Level)>,
-    to_old: BTreeMap<NewAtom, (OldAtom, Level)>,
+    to_new: Vec<Option<(NewAtom, Level)>>,
+    to_old: Vec<Option<(OldAtom, Level)>>,
+    all_but: Option<BTreeSet<OldAtom>>,
     /// New data that may or may not be one of several old objects.
     pub ambiguous: BTreeSet<NewAtom>,
 }
@@ -62,25 +63,45 @@ pub struct Pairs {
 impl Pairs {
     /// The new atom of an old one.
     pub fn new_of(&self, old: OldAtom) -> Option<NewAtom> {
-        self.to_new.get(&old).map(|p| p.0)
+        self.to_new.get(old.0.0 as usize).copied().flatten().map(|p| p.0)
     }
     /// The old atom of a new one.
     pub fn old_of(&self, new: NewAtom) -> Option<OldAtom> {
-        self.to_old.get(&new).map(|p| p.0)
+        self.to_old.get(new.0.0 as usize).copied().flatten().map(|p| p.0)
     }
     /// How a new atom was matched.
     pub fn level(&self, new: NewAtom) -> Option<Level> {
-        self.to_old.get(&new).map(|p| p.1)
+        self.to_old.get(new.0.0 as usize).copied().flatten().map(|p| p.1)
     }
     /// All pairs in the order of the old atoms.
     pub fn iter(&self) -> impl Iterator<Item = (OldAtom, NewAtom)> + '_ {
-        self.to_new.iter().map(|(o, (n, _))| (*o, *n))
+        (0u32..).zip(&self.to_new).filter_map(|(o, n)| n.map(|(n, _)| (OldAtom(AtomId(o)), n)))
+    }
+    /// The pairs that are not known to be the same.
+    pub fn open(&self) -> impl Iterator<Item = (OldAtom, NewAtom)> + '_ {
+        self.iter().filter(|(o, _)| !self.is_proven(*o))
+    }
+    /// Is the pair of this old atom known to be the same?
+    pub fn is_proven(&self, old: OldAtom) -> bool {
+        self.all_but.as_ref().is_some_and(|open| !open.contains(&old))
+    }
+    /// Marks all pairs but these as compared elsewhere and found to be the same.
+    pub fn prove_all_but(&mut self, open: BTreeSet<OldAtom>) {
+        self.all_but = Some(open);
     }
 
-    fn add(&mut self, old: OldAtom, new: NewAtom, level: Level) {
-        if !self.to_new.contains_key(&old) && !self.to_old.contains_key(&new) {
-            self.to_new.insert(old, (new, level));
-            self.to_old.insert(new, (old, level));
+    /// Makes a pair, unless one of the two has another partner.
+    pub fn pair(&mut self, old: OldAtom, new: NewAtom, level: Level) {
+        let (o, n) = (old.0.0 as usize, new.0.0 as usize);
+        if self.to_new.len() <= o {
+            self.to_new.resize(o + 1, None);
+        }
+        if self.to_old.len() <= n {
+            self.to_old.resize(n + 1, None);
+        }
+        if self.to_new[o].is_none() && self.to_old[n].is_none() {
+            self.to_new[o] = Some((new, level));
+            self.to_old[n] = Some((old, level));
         }
     }
 }
@@ -159,7 +180,7 @@ fn is_once(object: &Object, id: AtomId) -> bool {
 fn by_name(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     if let ([o], [n]) = (&group.old[..], &group.new[..]) {
         let same = old.atom(o.0).name == new.atom(n.0).name;
-        pairs.add(*o, *n, if same { Level::Name } else { Level::BaseName });
+        pairs.pair(*o, *n, if same { Level::Name } else { Level::BaseName });
         return;
     }
     for o in &group.old {
@@ -167,7 +188,7 @@ fn by_name(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
         let numbered = base_name(&atom.name) != atom.name.as_str();
         let found = group.new.iter().find(|n| new.atom(n.0).name == atom.name);
         if let Some(n) = found.filter(|_| atom.is_code() && !atom.name.contains('+') || !numbered) {
-            pairs.add(*o, *n, if numbered { Level::CloneName } else { Level::Name });
+            pairs.pair(*o, *n, if numbered { Level::CloneName } else { Level::Name });
         }
     }
 }
@@ -193,7 +214,7 @@ fn by_content(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     }
     for (o, n) in sides.into_values() {
         if let ([o], [n]) = (&o[..], &n[..]) {
-            pairs.add(*o, *n, Level::Content);
+            pairs.pair(*o, *n, Level::Content);
         }
     }
 }
@@ -206,6 +227,6 @@ fn by_order(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     }
     let list: Vec<_> = o.into_iter().copied().zip(n.into_iter().copied()).collect();
     for (o, n) in list {
-        pairs.add(o, n, Level::Order);
+        pairs.pair(o, n, Level::Order);
     }
 }

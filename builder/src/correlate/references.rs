@@ -36,7 +36,7 @@ pub fn pair(old: &Object, new: &Object, key: KeyOf<'_>, pairs: &mut Pairs) {
                     !taken && (old.atom(*o).is_code() || old.atom(*o).size() == new.atom(*n).size())
                 });
                 for (o, n) in o.into_iter().zip(n).filter(|_| fits) {
-                    pairs.add(OldAtom(o), NewAtom(n), Level::Reference);
+                    pairs.pair(OldAtom(o), NewAtom(n), Level::Reference);
                 }
             }
         }

@@ -6,7 +6,6 @@ use super::content::Layout;
 use super::{Input, Options, all_edges, is_code};
 use crate::bind::{How, Resolved};
 use crate::closure::{Dest, ObjectPair, Role};
-use crate::compare::parent_of;
 use crate::correlate::OldAtom;
 use crate::error::Result;
 use crate::manifest as m;
@@ -15,8 +14,7 @@ use crate::symbolize::{AtomId, Class};
 
 /// The old function and its pieces: everything no task may be inside.
 pub fn pieces(pair: &ObjectPair, old: OldAtom) -> Vec<(AtomId, bool)> {
-    let all = pair.old.atoms.iter().filter(|a| a.is_code() && parent_of(&pair.old, a.id) == old.0);
-    all.map(|a| (a.id, a.id == old.0)).collect()
+    pair.old.family(old.0).into_iter().map(|id| (id, id == old.0)).collect()
 }
 
 /// Describes the patch.

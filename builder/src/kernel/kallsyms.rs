@@ -4,7 +4,7 @@
 //! size is guessed as the distance to the next symbol, padding included. Nothing is refused.
 
 /// First address of the kernel's own range; what is below does not slide with KASLR.
-const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
+pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 
 /// One symbol of the kernel image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl Kallsyms {
         keyed.sort_unstable();
         let by_name = keyed.into_iter().map(|(_, i)| i).collect();
         Self { by_addr: symbols, by_name }
+    }
+
+    /// Every symbol in address order.
+    pub fn into_symbols(self) -> Vec<KernelSymbol> {
+        self.by_addr
     }
 
     /// Number of symbols.

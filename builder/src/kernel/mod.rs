@@ -27,7 +27,7 @@ use std::path::Path;
 use crate::error::{Error, Place, Result};
 
 pub use elf::{KernelSection, find_build_id};
-pub use kallsyms::{Kallsyms, KernelSymbol};
+pub use kallsyms::{IMAGE_BASE, Kallsyms, KernelSymbol};
 
 /// Largest file read, and largest kernel unpacked: debug images with DWARF are about 600 MB.
 const MAX_FILE: u64 = 4 << 30;
@@ -43,6 +43,28 @@ pub struct KernelImage {
     kallsyms: Kallsyms,
 }
 
+/// Does the file begin as a bzImage?
+pub fn is_bzimage(data: &[u8]) -> bool {
+    bzimage::parse("", data).is_ok_and(|b| b.is_some())
+}
+
+/// The vmlinux inside a bzImage; nothing for an ELF file, which is one already.
+pub fn unpacked(name: &str, data: &[u8]) -> Result<Option<Vec<u8>>> {
+    if elf::is_elf(data) {
+        return Ok(None);
+    }
+    match bzimage::parse(name, data)? {
+        Some(boot) => Ok(Some(payload::unpack(name, boot.payload)?.into_owned())),
+        None => Err(Error::new("LP1201", Place::object(name), "neither an ELF file nor a bzImage")),
+    }
+}
+
+/// What the kallsyms tables of a vmlinux hold, by address.
+pub fn symbols_of(name: &str, vmlinux: &[u8]) -> Result<Vec<KernelSymbol>> {
+    let sections = elf::sections(name, vmlinux)?;
+    Ok(kallsyms_tables::read(name, &sections)?.into_symbols())
+}
+
 impl KernelImage {
     /// Reads the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
@@ -54,14 +76,15 @@ impl KernelImage {
             return Err(Error::new("LP1201", Place::object(&name), detail));
         }
         let data = std::fs::read(path).map_err(io)?;
-        Self::from_bytes(&name, data)
+        Self::from_bytes(&name, &data)
     }
 
     /// Reads an image from memory; `name` is for messages only.
-    pub fn from_bytes(name: &str, data: Vec<u8>) -> Result<Self> {
-        let (vmlinux, boot_release) = if elf::is_elf(&data) {
-            (Cow::Borrowed(data.as_slice()), None)
-        } else if let Some(boot) = bzimage::parse(name, &data)? {
+    pub fn from_bytes(name: &str, data: impl AsRef<[u8]>) -> Result<Self> {
+        let data = data.as_ref();
+        let (vmlinux, boot_release) = if elf::is_elf(data) {
+            (Cow::Borrowed(data), None)
+        } else if let Some(boot) = bzimage::parse(name, data)? {
             (payload::unpack(name, boot.payload)?, boot.release)
         } else {
             let detail = "neither an ELF file nor a bzImage";

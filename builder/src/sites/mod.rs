@@ -149,62 +149,43 @@ fn padding_behind(object: &Object, id: AtomId) -> usize {
     decoder.iter().take_while(|i| i.mnemonic() == iced_x86::Mnemonic::Nop).map(|i| i.len()).sum()
 }
 
-/// Whether the field is that of a `call rel32` (e8).
-fn is_call(object: &Object, id: AtomId, r: &Ref) -> bool {
-    let atom = object.atom(id);
-    let opcode = atom.start.checked_add(r.at).and_then(|field| field.checked_sub(1));
-    opcode.and_then(|at| object.section(atom.section).data.get(usize::try_from(at).ok()?)) == Some(&0xe8)
-}
-
 /// Does anything lead into the site, or rewrite it?
 fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Result<(), String> {
     let atom = object.atom(id);
-    let inside = |r: &Ref| match r.target {
-        Target::Section(s, o) if s == atom.section => {
-            let o = o.wrapping_sub(atom.start as i64);
-            (o >= from as i64 && o < to as i64).then_some(o)
-        }
-        _ => None,
-    };
-    for other in &object.atoms {
-        for r in &other.refs {
-            let Some(at) = inside(r) else { continue };
-            // The start of the function may be called by anyone, the function itself included. A jump of its own to its
-            // start may be a loop, with registers that are no arguments.
-            let entry = at == 0 && (r.usage != Usage::Branch || other.id != id || is_call(object, id, r));
-            if !entry {
-                return Err(format!("{} leads to +{at:#x}", other.name));
-            }
+    for i in object.incoming(atom.section, (atom.start + from) as i64, (atom.start + to) as i64) {
+        let at = i.to - atom.start as i64;
+        // The start of the function may be called by anyone, the function itself included. A jump of its own to its
+        // start may be a loop, with registers that are no arguments.
+        let entry = at == 0 && (i.usage != Usage::Branch || i.from != id || i.call);
+        if !entry {
+            return Err(format!("{} leads to +{at:#x}", object.atom(i.from).name));
         }
     }
-    for entry in &object.entries {
-        let name = &object.section(entry.section).name;
-        // Calls are rewritten for call depth tracking at boot or never (arch/x86/kernel/callthunks.c): where that has
-        // happened the bytes are not the expected ones, and the runtime refuses before it writes anything.
-        if matches!(entry.table, Table::OrcIp | Table::EndbrSeal | Table::Calls) {
-            continue;
+    // Calls are rewritten for call depth tracking at boot or never (arch/x86/kernel/callthunks.c): where that has happened
+    // the bytes are not the expected ones, and the runtime refuses before it writes anything.
+    let is_passive = |table: Table| matches!(table, Table::OrcIp | Table::EndbrSeal | Table::Calls);
+    for (to, entry) in object.entries_into(atom.section, (atom.start + from) as i64, (atom.start + to) as i64) {
+        let entry = &object.entries[entry.0 as usize];
+        if !is_passive(entry.table) && entry.table != Table::Fentry {
+            let (name, at) = (&object.section(entry.section).name, to - atom.start as i64);
+            return Err(format!("{name} names the instruction at +{at:#x}"));
         }
+    }
+    for entry in atom.entries.iter().map(|e| &object.entries[e.0 as usize]).filter(|e| !is_passive(e.table)) {
+        let Some(Meaning { atom: owner, delta }) = entry.owner else { continue };
+        let start = delta as u64;
         if entry.table == Table::Fentry {
-            let here = entry.owner.is_some_and(|m| m.atom == id && (m.delta as u64) >= from && (m.delta as u64) < to);
-            if here && rule != Rule::OverFentry {
+            if start >= from && start < to && rule != Rule::OverFentry {
                 return Err("the fentry nop lies in it".into());
             }
             continue;
         }
-        let replacement = entry.replacement.iter().flat_map(|r| &r.refs);
-        for r in entry.refs.iter().chain(replacement) {
-            if let Some(at) = inside(r) {
-                return Err(format!("{name} names the instruction at +{at:#x}"));
-            }
-        }
-        if let Some(Meaning { atom: owner, delta }) = entry.owner.filter(|m| m.atom == id) {
-            let start = delta as u64;
-            let insn_len =
-                object.atom(owner).code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
-            let len = entry.patched_len().unwrap_or(insn_len);
-            if start < to && start + len > from {
-                return Err(format!("{name} rewrites the instruction at +{start:#x}"));
-            }
+        let insn_len =
+            object.atom(owner).code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
+        let len = entry.patched_len().unwrap_or(insn_len);
+        if start < to && start + len > from {
+            let name = &object.section(entry.section).name;
+            return Err(format!("{name} rewrites the instruction at +{start:#x}"));
         }
     }
     Ok(())

@@ -111,7 +111,7 @@ fn in_range(relocs: &[Reloc], start: u64, end: u64) -> &[Reloc] {
     relocs.get(from..to).unwrap_or(&[])
 }
 
-fn decode_atom(object: &Object, atom: &Atom) -> (Vec<Ref>, Code) {
+pub(super) fn decode_atom(object: &Object, atom: &Atom) -> (Vec<Ref>, Code) {
     debug_assert!(matches!(atom.kind, AtomKind::Function | AtomKind::Chunk));
     let bytes = object.section(atom.section).data.get(atom.start as usize..atom.end as usize).unwrap_or(&[]);
     decode_range(object, atom.section, atom.start, bytes)
@@ -202,7 +202,8 @@ pub fn is_near_branch(insn: &Instruction) -> bool {
         .any(|i| matches!(insn.op_kind(i), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64))
 }
 
-fn usage(insn: &Instruction, is_disp: bool) -> Usage {
+/// What an instruction does with its displacement or immediate.
+pub fn usage(insn: &Instruction, is_disp: bool) -> Usage {
     if is_near_branch(insn) {
         return Usage::Branch;
     }
@@ -216,6 +217,6 @@ fn usage(insn: &Instruction, is_disp: bool) -> Usage {
 }
 
 /// A memory operand without registers.
-fn memory_usage(insn: &Instruction) -> Usage {
+pub fn memory_usage(insn: &Instruction) -> Usage {
     if insn.mnemonic() == Mnemonic::Lea { Usage::Address } else { Usage::Access }
 }

@@ -4,9 +4,11 @@
 //! a section offset means is asked of the object when it is needed, because it can be ambiguous (`Object::atoms_at`).
 //! Nothing is refused here: what cannot be decoded is noted in the atom and refused by whoever needs it.
 
+mod assemble;
 mod atoms;
 mod boot;
 mod code;
+mod relations;
 mod sections;
 mod tables;
 
@@ -15,10 +17,12 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::ingest::{Image, SectionId, SymbolId};
 
+pub use assemble::Parts;
 pub use boot::{BIAS, BootConstant, DISPLACEMENT, boot_constant};
-pub use code::{Code, Insn};
-pub use sections::{Class, Table, TextKind};
-pub use tables::{Entry, EntryId};
+pub use code::{Code, Insn, is_near_branch, memory_usage, usage};
+pub use relations::{Incoming, Relations};
+pub use sections::{Class, Table, TextKind, classify};
+pub use tables::{Entry, EntryId, Replacement};
 
 /// Index of an atom in [`Object::atoms`]; meaningful only together with the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +43,17 @@ pub struct Object {
     pub odd_tables: Vec<(SectionId, String)>,
     by_section: Vec<Vec<AtomId>>,
     by_name: HashMap<String, AtomId>,
+    relations: Relations,
+    sources: Sources,
+}
+
+/// Source files, where one object is made of many.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// Their names; the first one stands for "not known".
+    pub names: Vec<String>,
+    /// Index of each atom's.
+    pub of: Vec<u32>,
 }
 
 /// What an atom is.
@@ -169,16 +184,24 @@ impl Object {
             entries: Vec::new(),
             odd_tables: Vec::new(),
             by_name: HashMap::new(),
+            relations: Relations::default(),
+            sources: Sources::default(),
         };
         atoms::split(&mut object)?;
         code::decode(&mut object);
         tables::attach(&mut object);
+        object.relations = Relations::of(&object, |id| relations::parent_of(&object, id), Vec::new());
         Ok(object)
     }
 
     /// The atom.
     pub fn atom(&self, id: AtomId) -> &Atom {
         &self.atoms[id.0 as usize]
+    }
+    /// The source file of an atom, where the object is made of many.
+    pub fn source_of(&self, id: AtomId) -> Option<&str> {
+        let name = self.sources.names.get(*self.sources.of.get(id.0 as usize)? as usize)?;
+        (!name.is_empty()).then_some(name)
     }
     /// The class of an atom's section.
     pub fn class_of(&self, id: AtomId) -> Class {
@@ -236,11 +259,8 @@ impl Object {
 
     /// Does any code or other data refer to the atom?
     pub fn is_referred_to(&self, id: AtomId) -> bool {
-        let own = &self.atoms[id.0 as usize];
-        self.atoms.iter().filter(|a| a.id != id).flat_map(|a| &a.refs).any(|r| match r.target {
-            Target::Section(s, o) => s == own.section && (own.start as i64..own.end as i64).contains(&o),
-            Target::Extern(..) => false,
-        })
+        let own = self.atom(id);
+        self.incoming(own.section, own.start as i64, own.end as i64).iter().any(|i| i.from != id)
     }
 
     /// Everything `offset` can mean: the atom that holds it first, then the one that ends there.

@@ -162,7 +162,7 @@ fn owner(object: &Object, r: &Ref) -> Option<Meaning> {
     object.containing(section, offset)
 }
 
-fn replacement(object: &Object, entry: &Entry) -> Option<Replacement> {
+pub(super) fn replacement(object: &Object, entry: &Entry) -> Option<Replacement> {
     if entry.table != Table::Alternatives {
         return None;
     }
@@ -189,7 +189,7 @@ fn replacement(object: &Object, entry: &Entry) -> Option<Replacement> {
 }
 
 /// Remembers data that points into the middle of a function: such a function cannot be moved away from under it.
-fn note_interior_pointers(object: &mut Object) {
+pub(super) fn note_interior_pointers(object: &mut Object) {
     let mut found: Vec<(AtomId, AtomId, u64)> = Vec::new();
     for atom in &object.atoms {
         if atom.is_code() {

@@ -1,0 +1,290 @@
+//! Whole kernels: two linked images (or two `vmlinux.o`) in, what differs between them out.
+//!
+//! ```text
+//! image    bytes -> Whole            areas, spans, relocated fields; debug information stays in the file
+//! scan     Whole -> Uses             every reference of every function, by decoding
+//! pair     old x new -> Twins        which span is which
+//! same     Twins -> Candidates       pairs that are not proven the same, reference by reference
+//! extract  -> two symbolize::Object  everything the ordinary phases need about the candidates
+//! ```
+//!
+//! The scan proves almost everything the same, in time linear in the text; what is left goes through the phases every pair
+//! of objects goes through (`compare` and later), so that all forms of input give the same answer.
+
+mod area;
+mod extract;
+mod flow;
+mod image;
+mod open;
+mod pair;
+mod place;
+mod same;
+mod scan;
+mod spans;
+mod tables;
+
+use crate::ingest::reloc;
+
+pub use area::Area;
+pub use extract::{Extract, Unproven};
+pub use flow::{Scanned, extract_pair, scan_pair};
+pub use open::{Backing, is_whole};
+pub use pair::{Rung, Twins};
+pub use place::{by_twins, of_kernel};
+pub use same::Compared;
+pub use scan::{Use, Uses};
+pub use spans::{Kind, Span, Spans};
+
+/// Name of the area undefined symbols are in.
+pub(crate) const EXTERN_AREA: &str = "*UND*";
+
+/// Index of a span in [`Whole::spans`]; meaningful only together with the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpanId(pub u32);
+
+/// What kind of file it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `vmlinux`: addresses are the kernel's.
+    Linked,
+    /// `vmlinux.o`: addresses are made up.
+    Relocatable,
+}
+
+/// How certain it is which fields hold addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// There are no relocations: fields are recognised by their value and by the instruction around them.
+    None,
+    /// All fields that move with the kernel are known, per-CPU offsets are not.
+    Addresses,
+    /// All are known.
+    All,
+}
+
+/// A symbol of a loaded section.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol<'d> {
+    /// Name.
+    pub name: &'d str,
+    /// Address.
+    pub value: u64,
+    /// Bytes; 0 when nobody says.
+    pub size: u64,
+    /// `STT_*`
+    pub kind: u8,
+    /// `STB_*`
+    pub bind: u8,
+    /// Source file of local symbols, an index into [`Whole::files`]; else 0.
+    pub file: u32,
+}
+
+/// A field that holds an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its address.
+    pub at: u64,
+    /// `R_X86_64_*`
+    pub kind: u8,
+}
+
+/// A kernel in one flat address space.
+#[derive(Debug)]
+pub struct Whole<'d> {
+    /// File name, for messages.
+    pub name: String,
+    /// What it was.
+    pub form: Form,
+    /// By address.
+    pub areas: Vec<Area<'d>>,
+    /// Symbols of loaded sections.
+    pub symbols: Vec<Symbol<'d>>,
+    /// Names of source files as `STT_FILE` gives them; the first is empty.
+    pub files: Vec<&'d str>,
+    /// Fields with absolute addresses, and in data also relative ones, by address.
+    pub fields: Vec<Field>,
+    /// Are those all of them?
+    pub proof: Proof,
+    /// Functions and data objects, by address.
+    pub spans: Vec<Span>,
+    aliases: Vec<(SpanId, u32)>,
+    markers: Vec<(u64, u32)>,
+    /// First span that can hold a place, by area and [`BUCKET`].
+    index: Vec<Vec<u32>>,
+    /// Addresses of the image itself, per-CPU areas apart.
+    range: (u64, u64),
+    /// One past the last per-CPU offset.
+    percpu_end: u64,
+}
+
+/// Bytes that share an entry of the index.
+const BUCKET: u64 = 128;
+
+/// What is at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Inside (or at the start of) a span.
+    Span(SpanId, u64),
+    /// In an area, between spans.
+    Gap(u16),
+    /// Nowhere.
+    Outside,
+}
+
+impl<'d> Whole<'d> {
+    #[expect(clippy::too_many_arguments, reason = "the one place it is made")]
+    fn assemble(
+        name: String,
+        form: Form,
+        areas: Vec<Area<'d>>,
+        symbols: Vec<Symbol<'d>>,
+        files: Vec<&'d str>,
+        fields: Vec<Field>,
+        proof: Proof,
+        spans: Spans,
+    ) -> Self {
+        let of_image = |a: &&Area<'_>| a.addr >= crate::kernel::IMAGE_BASE;
+        let first = areas.iter().find(of_image).map_or(0, |a| a.addr);
+        let last = areas.iter().filter(of_image).map(Area::end).max().unwrap_or(0);
+        let percpu_end = areas.iter().filter(|a| a.addr < crate::kernel::IMAGE_BASE).map(Area::end).max().unwrap_or(0);
+        let mut whole = Self {
+            name,
+            form,
+            areas,
+            symbols,
+            files,
+            fields,
+            proof,
+            spans: spans.list,
+            aliases: spans.aliases,
+            markers: spans.markers,
+            index: Vec::new(),
+            range: (first, last),
+            percpu_end,
+        };
+        whole.aliases.sort_unstable();
+        whole.index = whole.build_index();
+        whole
+    }
+
+    fn build_index(&self) -> Vec<Vec<u32>> {
+        let mut out = Vec::with_capacity(self.areas.len());
+        for area in &self.areas {
+            let mut at = self.spans.partition_point(|s| s.addr <= area.addr);
+            let mut buckets = Vec::with_capacity((area.size / BUCKET) as usize + 2);
+            if area.is_code() || area.is_data() || area.name == EXTERN_AREA {
+                let mut bucket = area.addr;
+                while bucket < area.end() + BUCKET {
+                    // Behind the last span that begins at or before the bucket.
+                    while self.spans.get(at).is_some_and(|s| s.addr <= bucket) {
+                        at += 1;
+                    }
+                    buckets.push(at as u32);
+                    bucket += if area.name == EXTERN_AREA { image::EXTERN_STEP } else { BUCKET };
+                }
+            }
+            out.push(buckets);
+        }
+        out
+    }
+
+    /// The area that holds an address.
+    pub fn area_at(&self, addr: u64) -> Option<(u16, &Area<'d>)> {
+        let after = self.areas.partition_point(|a| a.addr <= addr);
+        let found = self.areas[..after].iter().enumerate().rev().take(4).find(|(_, a)| a.contains(addr));
+        found.map(|(i, a)| (i as u16, a))
+    }
+
+    /// What is at an address.
+    pub fn locate(&self, addr: u64) -> Place {
+        let Some((area_id, area)) = self.area_at(addr) else { return Place::Outside };
+        let step = if area.name == EXTERN_AREA { image::EXTERN_STEP } else { BUCKET };
+        let Some(first) = self.index[area_id as usize].get(((addr - area.addr) / step) as usize) else {
+            return Place::Gap(area_id);
+        };
+        let mut at = *first as usize;
+        while self.spans.get(at).is_some_and(|s| s.addr <= addr) {
+            at += 1;
+        }
+        for i in (at.saturating_sub(16)..at).rev() {
+            let s = &self.spans[i];
+            if s.area == area_id && (addr < s.end || s.addr == s.end && addr == s.addr) {
+                return Place::Span(SpanId(i as u32), addr - s.addr);
+            }
+        }
+        Place::Gap(area_id)
+    }
+
+    /// Spans of a range of addresses that begin there.
+    pub fn spans_from(&self, from: u64, to: u64) -> std::ops::Range<usize> {
+        self.spans.partition_point(|s| s.addr < from)..self.spans.partition_point(|s| s.addr < to)
+    }
+
+    /// The span.
+    pub fn span(&self, id: SpanId) -> &Span {
+        &self.spans[id.0 as usize]
+    }
+    /// The area of a span.
+    pub fn area_of(&self, id: SpanId) -> &Area<'d> {
+        &self.areas[self.span(id).area as usize]
+    }
+    /// Its name.
+    pub fn name_of(&self, id: SpanId) -> &'d str {
+        self.symbols[self.span(id).symbol as usize].name
+    }
+    /// The source file it is from, as its symbols say.
+    pub fn file_of(&self, id: SpanId) -> &'d str {
+        self.files.get(self.span(id).file as usize).copied().unwrap_or_default()
+    }
+    /// Its other names.
+    pub fn aliases_of(&self, id: SpanId) -> impl Iterator<Item = &'d str> + '_ {
+        let first = self.aliases.partition_point(|a| a.0 < id);
+        self.aliases[first..].iter().take_while(move |a| a.0 == id).map(|a| self.symbols[a.1 as usize].name)
+    }
+    /// Its bytes; empty for zeroed data.
+    pub fn bytes_of(&self, id: SpanId) -> &[u8] {
+        let s = self.span(id);
+        self.areas[s.area as usize].bytes(s.addr, s.size()).unwrap_or(&[])
+    }
+    /// `len` bytes at an address, if one area has them all.
+    pub fn bytes(&self, addr: u64, len: u64) -> Option<&[u8]> {
+        self.area_at(addr)?.1.bytes(addr, len)
+    }
+    /// Names the linker script or assembly gives to an address.
+    pub fn markers_at(&self, addr: u64) -> impl Iterator<Item = &'d str> + '_ {
+        let first = self.markers.partition_point(|m| m.0 < addr);
+        self.markers[first..].iter().take_while(move |m| m.0 == addr).map(|m| self.symbols[m.1 as usize].name)
+    }
+    /// The address of the only symbol of this name.
+    pub fn address_of(&self, name: &str) -> Option<u64> {
+        let mut found = self.symbols.iter().filter(|s| s.name == name).map(|s| s.value);
+        let first = found.next()?;
+        found.all(|v| v == first).then_some(first)
+    }
+    /// Fields that hold addresses in a range.
+    pub fn fields_in(&self, from: u64, to: u64) -> &[Field] {
+        let a = self.fields.partition_point(|f| f.at < from);
+        let b = a + self.fields[a..].partition_point(|f| f.at < to);
+        &self.fields[a..b]
+    }
+    /// What a field holds: the address meant, without the distance to the end of an instruction.
+    pub fn field_value(&self, f: Field) -> Option<u64> {
+        let width = reloc::width(u32::from(f.kind))?;
+        let bytes = self.bytes(f.at, width)?;
+        let value = match *bytes {
+            [a, b, c, d] if u32::from(f.kind) == reloc::ABS32 => u64::from(u32::from_le_bytes([a, b, c, d])),
+            [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])) as u64,
+            [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            _ => return None,
+        };
+        Some(if reloc::is_pc_relative(u32::from(f.kind)) { value.wrapping_add(f.at) } else { value })
+    }
+    /// Is it an address of the image?
+    pub fn is_address(&self, value: u64) -> bool {
+        value >= self.range.0 && value <= self.range.1
+    }
+    /// May it be a per-CPU offset?
+    pub fn is_percpu(&self, value: u64) -> bool {
+        value < self.percpu_end
+    }
+}

@@ -1,0 +1,367 @@
+//! Twins -> [`Compared`]: which pairs are proven the same, which have to be looked at.
+//!
+//! A function is the same when its bytes are, apart from the fields of references, when each reference means the same, and
+//! when its table entries do. Everything else is a candidate: the ordinary `compare` decides about those.
+//!
+//! What no symbol covers is compared by content: strings up to their end, operands as many bytes as the instruction reads,
+//! the rest up to the next place anything refers to.
+
+use rayon::prelude::*;
+
+use super::tables::{self, Slot, Slots};
+use super::{Place, Proof, SpanId, Twins, Use, Uses, Whole};
+use crate::symbolize::{Class, Table, Usage};
+
+/// Pairs that are not proven the same, in the order of the old spans.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// Functions and pieces of functions.
+    pub code: Vec<(SpanId, SpanId)>,
+    /// Data.
+    pub data: Vec<(SpanId, SpanId)>,
+    /// Data that names the build and nothing else.
+    pub stamps: Vec<(SpanId, SpanId)>,
+}
+
+/// Two images with everything that is known about them.
+#[derive(Clone, Copy, Debug)]
+pub struct Sides<'a, 'd> {
+    /// The old one.
+    pub old: &'a Whole<'d>,
+    /// The new one.
+    pub new: &'a Whole<'d>,
+    /// References of the old one.
+    pub old_uses: &'a Uses,
+    /// References of the new one.
+    pub new_uses: &'a Uses,
+    /// Table entries of the old one.
+    pub old_slots: &'a Slots,
+    /// Table entries of the new one.
+    pub new_slots: &'a Slots,
+    /// Which is which.
+    pub twins: &'a Twins,
+    /// Places outside of spans that something refers to in the old one, by address.
+    pub old_cuts: &'a [u64],
+    /// The same of the new one.
+    pub new_cuts: &'a [u64],
+}
+
+/// Objects that hold the time, the host and the number of a build (init/version-timestamp.c, init/version.c).
+const STAMPS: &[&str] = &["linux_banner", "linux_proc_banner", "init_uts_ns", "vermagic"];
+
+/// Tables whose entries say something the code does not show. The others are made from the code by objtool.
+pub fn is_compared(table: Table) -> bool {
+    !matches!(
+        table,
+        Table::OrcIp | Table::Orc | Table::EndbrSeal | Table::Returns | Table::Retpolines | Table::Calls
+    )
+}
+
+/// Places outside of spans that something refers to.
+pub fn cuts(uses: &Uses) -> Vec<u64> {
+    let mut all: Vec<u64> = uses.all().iter().filter(|u| u.span().is_none()).map(|u| u.target).collect();
+    all.par_sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Compares all twins.
+pub fn compare(s: Sides<'_, '_>) -> Compared {
+    let pairs: Vec<(SpanId, SpanId)> = s.twins.iter().collect();
+    let differing: Vec<(SpanId, SpanId)> = pairs
+        .par_chunks(512)
+        .flat_map_iter(|chunk| chunk.iter().copied().filter(|(o, n)| !s.same(*o, *n)))
+        .collect();
+    let mut out = Compared::default();
+    for (o, n) in differing {
+        if s.old.span(o).is_code() {
+            out.code.push((o, n));
+        } else if STAMPS.contains(&s.old.name_of(o)) {
+            out.stamps.push((o, n));
+        } else {
+            out.data.push((o, n));
+        }
+    }
+    out
+}
+
+impl Sides<'_, '_> {
+    /// Is the pair proven the same?
+    pub fn same(&self, o: SpanId, n: SpanId) -> bool {
+        let (so, sn) = (self.old.span(o), self.new.span(n));
+        match (so.is_code(), sn.is_code()) {
+            (true, true) => self.same_code(o, n),
+            (false, false) => self.same_data(o, n),
+            _ => false,
+        }
+    }
+
+    fn same_code(&self, o: SpanId, n: SpanId) -> bool {
+        let (so, sn) = (self.old.span(o), self.new.span(n));
+        let (mut a, mut b) = (self.old.bytes_of(o), self.new.bytes_of(n));
+        if self.old.area_of(o).class != self.new.area_of(n).class {
+            return false;
+        }
+        if a.len() != b.len() {
+            // Where nobody says how long a function is, int3 behind it may be part of it or not.
+            let sizeless = |w: &Whole<'_>, i: SpanId| w.symbols[w.span(i).symbol as usize].size == 0;
+            let len = a.len().min(b.len());
+            let tail = a[len..].iter().chain(&b[len..]).all(|x| *x == 0xcc);
+            if !tail || !(sizeless(self.old, o) || sizeless(self.new, n)) {
+                return false;
+            }
+            (a, b) = (&a[..len], &b[..len]);
+        }
+        let prefix = |w: &Whole<'_>, at: u64, len: u8| w.bytes(at - u64::from(len), u64::from(len)).map(<[u8]>::to_vec);
+        if so.prefix != sn.prefix
+            || so.prefix > 0 && prefix(self.old, so.addr, so.prefix) != prefix(self.new, sn.addr, sn.prefix)
+        {
+            return false;
+        }
+        self.same_fields(a, b, self.old_uses.of(o), self.new_uses.of(n))
+            && self.same_slots(self.old_slots.of(o), self.new_slots.of(n))
+            && self.old_uses.trouble.binary_search(&o).is_err()
+    }
+
+    /// Same bytes between the fields, same meaning of the fields.
+    fn same_fields(&self, a: &[u8], b: &[u8], ua: &[Use], ub: &[Use]) -> bool {
+        if ua.len() != ub.len() || a.len() != b.len() {
+            return false;
+        }
+        let mut from = 0;
+        for (x, y) in ua.iter().zip(ub) {
+            let at = x.at as usize;
+            if x.at != y.at || x.width != y.width || x.usage != y.usage || at < from || at > a.len() {
+                return false;
+            }
+            if a[from..at] != b[from..at] || !self.same_target(x, y) {
+                return false;
+            }
+            from = (at + usize::from(x.width)).min(a.len());
+        }
+        a[from..] == b[from..]
+    }
+
+    fn same_data(&self, o: SpanId, n: SpanId) -> bool {
+        let (so, sn) = (self.old.span(o), self.new.span(n));
+        let (mut a, mut b) = (self.old.bytes_of(o).to_vec(), self.new.bytes_of(n).to_vec());
+        let sizeless = |w: &Whole<'_>, i: SpanId| w.symbols[w.span(i).symbol as usize].size == 0;
+        let mut len = so.size().max(sn.size()) as usize;
+        if so.size() != sn.size() {
+            // A size that is only the distance to the next symbol has padding in it.
+            if !sizeless(self.old, o) && !sizeless(self.new, n) {
+                return false;
+            }
+            len = so.size().min(sn.size()) as usize;
+            if a.iter().skip(len).chain(b.iter().skip(len)).any(|x| *x != 0) {
+                return false;
+            }
+        }
+        let (ro, rn) = (&self.old.area_of(o).name, &self.new.area_of(n).name);
+        let sealed = |name: &str| name.starts_with(".data..ro_after_init");
+        if self.old.form == self.new.form && sealed(ro) != sealed(rn) {
+            return false;
+        }
+        crate::correlate::blank_line_number(ro, &mut a);
+        crate::correlate::blank_line_number(rn, &mut b);
+        // Zeroed on one side, with bytes on the other.
+        a.resize(len, 0);
+        b.resize(len, 0);
+        let (ua, ub) = (self.old_uses.of(o), self.new_uses.of(n));
+        let ua = &ua[..ua.partition_point(|u| (u.at as usize) < len)];
+        let ub = &ub[..ub.partition_point(|u| (u.at as usize) < len)];
+        if self.old.proof == Proof::All && self.new.proof == Proof::All {
+            return self.same_fields(&a, &b, ua, ub);
+        }
+        self.same_words(so.addr, sn.addr, &mut a, &mut b, ua, ub)
+    }
+
+    /// Data of an image that does not say where its fields are: fields both sides show are compared as such, and words that
+    /// differ are the same if, read as distances from where they are, both mean the same.
+    fn same_words(&self, ao: u64, an: u64, a: &mut [u8], b: &mut [u8], ua: &[Use], ub: &[Use]) -> bool {
+        let mut other = ub.iter().peekable();
+        for x in ua {
+            while other.next_if(|y| y.at < x.at).is_some() {}
+            let Some(y) = other.next_if(|y| y.at == x.at) else { continue };
+            if !self.same_target(x, y) {
+                return false;
+            }
+            let range = x.at as usize..x.at as usize + usize::from(x.width);
+            if let (Some(p), Some(q)) = (a.get_mut(range.clone()), b.get_mut(range)) {
+                p.fill(0);
+                q.fill(0);
+            }
+        }
+        let distance = |w: &[u8], at: u64| {
+            let word = <[u8; 4]>::try_from(w).ok()?;
+            Some(at.wrapping_add_signed(i64::from(i32::from_le_bytes(word))))
+        };
+        a.chunks(4).zip(b.chunks(4)).zip(0u64..).all(|((x, y), i)| {
+            x == y
+                || match (distance(x, ao + i * 4), distance(y, an + i * 4)) {
+                    (Some(p), Some(q)) => self.same_address(p, q, Usage::Pointer, 0) && self.old.is_address(p),
+                    _ => false,
+                }
+        })
+    }
+
+    fn same_target(&self, x: &Use, y: &Use) -> bool {
+        if let (Some(s), Some(t)) = (x.span(), y.span())
+            && self.twins.new_of(s) == Some(t)
+            && x.target - self.old.span(s).addr == y.target - self.new.span(t).addr
+        {
+            return true;
+        }
+        let both_out = x.span.max(y.span) == u32::MAX;
+        (both_out || self.marked(x.target, y.target)) && self.same_address(x.target, y.target, x.usage, x.size)
+    }
+
+    fn marked(&self, o: u64, n: u64) -> bool {
+        self.old.markers_at(o).any(|a| self.new.markers_at(n).any(|b| a == b))
+    }
+
+    /// Do two addresses mean the same? `size`: bytes an instruction reads or writes there.
+    pub fn same_address(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
+        match (self.old.locate(o), self.new.locate(n)) {
+            (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
+            _ if self.marked(o, n) => true,
+            (Place::Gap(p), Place::Gap(q)) => {
+                let (p, q) = (&self.old.areas[p as usize], &self.new.areas[q as usize]);
+                if matches!(p.class, Class::Table(_) | Class::Ignored(_)) {
+                    return p.name == q.name && o - p.addr == n - q.addr;
+                }
+                self.same_content(o, n, usage, size)
+            }
+            (Place::Outside, Place::Outside) => o == n,
+            _ => false,
+        }
+    }
+
+    fn same_content(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
+        if usage == Usage::Access && size > 0 {
+            let (a, b) = (self.old.bytes(o, u64::from(size)), self.new.bytes(n, u64::from(size)));
+            return a.is_some() && a == b;
+        }
+        if let (Some(a), Some(b)) = (text_at(self.old, o), text_at(self.new, n)) {
+            return a == b;
+        }
+        let (a, b) = (extent(self.old, self.old_cuts, o), extent(self.new, self.new_cuts, n));
+        let (Some(x), Some(y)) = (self.old.bytes(o, a), self.new.bytes(n, b)) else { return a == b && a > 0 };
+        let len = x.len().min(y.len());
+        len > 0 && x[..len] == y[..len] && x[len..].iter().chain(&y[len..]).all(|z| *z == 0)
+    }
+
+    fn same_slots(&self, a: &[Slot], b: &[Slot]) -> bool {
+        a.len() == b.len()
+            && a.iter().zip(b).all(|(x, y)| {
+                x.table == y.table && x.delta == y.delta && x.size == y.size && self.same_entry(x, y)
+            })
+    }
+
+    fn same_entry(&self, x: &Slot, y: &Slot) -> bool {
+        let (Some(a), Some(b)) =
+            (self.old.bytes(x.at, u64::from(x.size)), self.new.bytes(y.at, u64::from(y.size)))
+        else {
+            return false;
+        };
+        if matches!(x.table, Table::BootConstant | Table::BootShift)
+            && self.old.areas[x.area as usize].name != self.new.areas[y.area as usize].name
+        {
+            return false;
+        }
+        let (mut a, mut b) = (a.to_vec(), b.to_vec());
+        for (i, field) in tables::fields_of(x.table, x.size).iter().enumerate() {
+            let width = crate::ingest::reloc::width(field.1).unwrap_or(0) as usize;
+            let range = usize::from(field.0)..usize::from(field.0) + width;
+            a[range.clone()].fill(0);
+            b[range].fill(0);
+            let (Some(p), Some(q)) = (tables::value(self.old, x.at, *field), tables::value(self.new, y.at, *field)) else {
+                return false;
+            };
+            let same = match (x.table, i) {
+                // The function itself: the offset has been compared.
+                (_, 0) => true,
+                (Table::Alternatives, 1) => self.same_replacement(p, q, a.last().copied().unwrap_or(0)),
+                // Flags are in the low bits of the key's address.
+                (Table::Jumps, 2) | (Table::StaticCalls, 1) => {
+                    p & 3 == q & 3 && self.same_address(p & !3, q & !3, Usage::Pointer, 0)
+                }
+                _ => self.same_address(p, q, Usage::Pointer, 0),
+            };
+            if !same {
+                return false;
+            }
+        }
+        a == b
+    }
+
+    /// Replacement instructions of an alternative.
+    fn same_replacement(&self, o: u64, n: u64, len: u8) -> bool {
+        let len = u64::from(len);
+        let (Some(a), Some(b)) = (self.old.bytes(o, len), self.new.bytes(n, len)) else { return false };
+        let (mut a, mut b) = (a.to_vec(), b.to_vec());
+        let (ta, tb) = (blank_targets(&mut a, o), blank_targets(&mut b, n));
+        a == b
+            && ta.len() == tb.len()
+            && ta.iter().zip(&tb).all(|(p, q)| p.0 == q.0 && (p.1.wrapping_sub(o) == q.1.wrapping_sub(n) || self.same_address(p.1, q.1, p.2, 0)))
+    }
+}
+
+/// Blanks PC-relative fields and returns where they are and what they mean.
+fn blank_targets(bytes: &mut [u8], addr: u64) -> Vec<(usize, u64, Usage)> {
+    use iced_x86::{Decoder, DecoderOptions};
+    let copy = bytes.to_vec();
+    let mut decoder = Decoder::with_ip(64, &copy, addr, DecoderOptions::NONE);
+    let mut found = Vec::new();
+    while decoder.can_decode() {
+        let at = decoder.position();
+        let insn = decoder.decode();
+        if insn.is_invalid() {
+            break;
+        }
+        let fields = decoder.get_constant_offsets(&insn);
+        let (field, width, target, usage) = if crate::symbolize::is_near_branch(&insn) {
+            (fields.immediate_offset(), fields.immediate_size(), insn.near_branch_target(), Usage::Branch)
+        } else if insn.is_ip_rel_memory_operand() {
+            (fields.displacement_offset(), 4, insn.ip_rel_memory_address(), Usage::Address)
+        } else {
+            continue;
+        };
+        if let Some(f) = bytes.get_mut(at + field..at + field + width) {
+            f.fill(0);
+        }
+        found.push((at + field, target, usage));
+    }
+    found
+}
+
+/// The string at an address, its NUL included: printable text, tabs, line ends, the marks of printk levels and colours, or
+/// UTF-8, that ends before the next span.
+pub fn text_at<'w>(whole: &'w Whole<'_>, addr: u64) -> Option<&'w [u8]> {
+    const LONGEST: u64 = 1 << 16;
+    let (_, area) = whole.area_at(addr)?;
+    if area.class == Class::Constants {
+        let unit = area.entsize.max(1);
+        return area.bytes(addr, unit - (addr - area.addr) % unit);
+    }
+    let next = whole.spans.partition_point(|s| s.addr <= addr);
+    let limit = whole.spans.get(next).map_or(area.end(), |s| s.addr.min(area.end()));
+    let bytes = area.bytes(addr, (limit - addr).min(LONGEST))?;
+    let unit = if area.class == Class::Strings { area.entsize.max(1) as usize } else { 1 };
+    if unit > 1 {
+        let len = bytes.chunks_exact(unit).position(|c| c.iter().all(|b| *b == 0))?;
+        return bytes.get(..(len + 1) * unit);
+    }
+    let len = memchr::memchr(0, bytes)?;
+    let is_text = |b: &u8| matches!(b, 0x01..=0x0d | 0x1b | 0x20..=0x7e | 0x80..);
+    (area.class == Class::Strings || bytes[..len].iter().all(is_text)).then(|| &bytes[..=len])
+}
+
+/// Bytes from an address to the next one that a span has or anything refers to.
+pub fn extent(whole: &Whole<'_>, cuts: &[u64], addr: u64) -> u64 {
+    const LONGEST: u64 = 1 << 16;
+    let Some((_, area)) = whole.area_at(addr) else { return 0 };
+    let span = whole.spans.get(whole.spans.partition_point(|s| s.addr <= addr)).map_or(u64::MAX, |s| s.addr);
+    let cut = cuts.get(cuts.partition_point(|c| *c <= addr)).copied().unwrap_or(u64::MAX);
+    span.min(cut).min(area.end()).saturating_sub(addr).min(LONGEST)
+}

@@ -1,0 +1,284 @@
+//! Splits the areas along the symbols: functions, data objects, and which names a place has.
+//!
+//! The rules are those of `symbolize/atoms.rs`: names of one place are one span, a symbol without size in code reaches up to
+//! the next one, a label inside a function is another name of it, call padding belongs to the function behind it. What
+//! kallsyms knows has no sizes: there a span ends at the next one, and padding at its end is taken off.
+
+use std::collections::HashMap;
+
+use object::elf;
+
+use super::area::Area;
+use super::image::EXTERN_STEP;
+use super::{EXTERN_AREA, SpanId, Symbol};
+use crate::symbolize::Class;
+
+/// What a span is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A function, or a piece of one (`.cold`).
+    Function,
+    /// Code without a function symbol.
+    Chunk,
+    /// Data.
+    Data,
+    /// An undefined symbol of a relocatable file.
+    Extern,
+}
+
+/// A function or data object.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// First byte.
+    pub addr: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// The symbol whose name it has.
+    pub symbol: u32,
+    /// Index of its area.
+    pub area: u16,
+    /// What it is.
+    pub kind: Kind,
+    /// Is a name of it visible to other files?
+    pub global: bool,
+    /// Are all its names weak?
+    pub weak: bool,
+    /// Bytes of call padding before it.
+    pub prefix: u8,
+    /// Source file, an index into [`super::Whole::files`]; 0 when it is not known.
+    pub file: u32,
+}
+
+impl Span {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.end - self.addr
+    }
+    /// Is it code?
+    pub fn is_code(&self) -> bool {
+        matches!(self.kind, Kind::Function | Kind::Chunk)
+    }
+}
+
+/// The spans of an image and what else its symbols say.
+#[derive(Debug, Default)]
+pub struct Spans {
+    /// By address; those without size come before others of the same address.
+    pub list: Vec<Span>,
+    /// Other names: span and symbol.
+    pub aliases: Vec<(SpanId, u32)>,
+    /// Places the linker script or assembly names, without an object of their own: address and symbol, by address.
+    pub markers: Vec<(u64, u32)>,
+}
+
+const PREFIX: &str = "__pfx_";
+
+/// Builds the spans.
+pub fn build(areas: &[Area<'_>], symbols: &[Symbol<'_>], sizeless: bool) -> Spans {
+    let mut order: Vec<u32> = (0..symbols.len() as u32).collect();
+    order.sort_by_key(|i| symbols[*i as usize].value);
+    let mut out = Spans::default();
+    let mut from = 0;
+    for (index, area) in areas.iter().enumerate() {
+        while from < order.len() && symbols[order[from] as usize].value < area.addr {
+            out.markers.push((symbols[order[from] as usize].value, order[from]));
+            from += 1;
+        }
+        let count = order[from..].partition_point(|i| area.contains(symbols[*i as usize].value));
+        let own = &order[from..from + count];
+        if area.name == EXTERN_AREA {
+            for i in own {
+                let addr = symbols[*i as usize].value - EXTERN_STEP / 2;
+                push(&mut out, index, addr, addr + EXTERN_STEP, Kind::Extern, &[*i], symbols, 0);
+            }
+        } else if area.is_code() {
+            code(&mut out, index, area, own, symbols, sizeless);
+        } else if area.is_data() {
+            data(&mut out, index, area, own, symbols, sizeless);
+        } else {
+            out.markers.extend(own.iter().map(|i| (symbols[*i as usize].value, *i)));
+        }
+        from += count;
+    }
+    out.markers.extend(order[from..].iter().map(|i| (symbols[*i as usize].value, *i)));
+    out.markers.sort_unstable();
+    guess_files(&mut out, symbols);
+    out
+}
+
+/// Groups of symbols of one place.
+fn places<'s>(own: &'s [u32], symbols: &'s [Symbol<'_>]) -> impl Iterator<Item = &'s [u32]> {
+    own.chunk_by(|a, b| symbols[*a as usize].value == symbols[*b as usize].value)
+}
+
+fn is_ignored(name: &str) -> bool {
+    name.is_empty() || name.starts_with(".L")
+}
+
+fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[Symbol<'_>], sizeless: bool) {
+    let names: HashMap<(&str, u64), ()> = own.iter().map(|i| ((symbols[*i as usize].name, symbols[*i as usize].value), ())).collect();
+    // Where padding ends that belongs to the function behind it.
+    let mut padding: HashMap<u64, u64> = HashMap::new();
+    let mut kept: Vec<u32> = Vec::with_capacity(own.len());
+    for (at, i) in own.iter().enumerate() {
+        let symbol = &symbols[*i as usize];
+        if let Some(name) = symbol.name.strip_prefix(PREFIX) {
+            let behind = if sizeless {
+                let mut later = own[at..].iter().map(|n| symbols[*n as usize].value);
+                later.find(|v| *v > symbol.value).unwrap_or(symbol.value)
+            } else {
+                symbol.value + symbol.size
+            };
+            if behind > symbol.value && behind - symbol.value < 256 && names.contains_key(&(name, behind)) {
+                padding.insert(behind, behind - symbol.value);
+                continue;
+            }
+        }
+        if !is_ignored(symbol.name) {
+            kept.push(*i);
+        }
+    }
+    let groups: Vec<&[u32]> = places(&kept, symbols).collect();
+    let mut covered = area.addr;
+    for (at, group) in groups.iter().enumerate() {
+        let start = symbols[group[0] as usize].value;
+        let next = groups.get(at + 1).map_or(area.end(), |g| {
+            let v = symbols[g[0] as usize].value;
+            v - padding.get(&v).copied().unwrap_or(0)
+        });
+        let size = group.iter().map(|i| symbols[*i as usize].size).max().unwrap_or(0);
+        let is_function = group.iter().any(|i| symbols[*i as usize].kind == elf::STT_FUNC.0);
+        let inside = start < covered;
+        if inside && !is_function {
+            if let Some(owner) = out.list.len().checked_sub(1) {
+                out.aliases.extend(group.iter().map(|i| (SpanId(owner as u32), *i)));
+            }
+            continue;
+        }
+        let end = if sizeless {
+            without_padding(area, start, next.max(start))
+        } else if size > 0 {
+            start + size
+        } else if !inside {
+            next.max(start)
+        } else {
+            start
+        };
+        let prefix = padding.get(&start).copied().filter(|p| start - p >= covered).unwrap_or(0);
+        let kind = if is_function { Kind::Function } else { Kind::Chunk };
+        push(out, index, start, end.min(area.end()), kind, group, symbols, prefix as u8);
+        covered = covered.max(end);
+    }
+}
+
+/// The end of a function whose size nobody says: before the int3 or nop bytes up to the next one.
+fn without_padding(area: &Area<'_>, start: u64, next: u64) -> u64 {
+    let Some(bytes) = area.bytes(start, next - start) else { return next };
+    // int3 is padding and, behind a return, part of the function (SLS): which is decided when both builds are compared.
+    let end = bytes.iter().rposition(|b| !matches!(b, 0xcc | 0x90)).map_or(0, |p| p + 1);
+    const LONG_NOPS: &[&[u8]] = &[
+        &[0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
+        &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
+        &[0x0f, 0x1f, 0x44, 0, 0],
+        &[0x0f, 0x1f, 0x40, 0],
+        &[0x0f, 0x1f, 0],
+    ];
+    let mut text = &bytes[..end];
+    while let Some(shorter) = LONG_NOPS.iter().find_map(|n| text.strip_suffix(*n)) {
+        text = shorter;
+    }
+    // A function that is only an fentry nop and a return ends with neither.
+    start + if text.is_empty() { end } else { text.len() } as u64
+}
+
+fn data(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[Symbol<'_>], sizeless: bool) {
+    // Entries of lists have names without sizes.
+    let listed = area.class == Class::Registered;
+    let kept: Vec<u32> = own.iter().copied().filter(|i| !is_ignored(symbols[*i as usize].name)).collect();
+    let groups: Vec<&[u32]> = places(&kept, symbols).collect();
+    for (at, group) in groups.iter().enumerate() {
+        let start = symbols[group[0] as usize].value;
+        let next = groups.get(at + 1).map_or(area.end(), |g| symbols[g[0] as usize].value);
+        let is_object = |i: &u32| {
+            let s = &symbols[*i as usize];
+            s.size > 0 || s.kind != elf::STT_NOTYPE.0 || listed && s.bind == elf::STB_LOCAL.0
+        };
+        let (objects, marks): (Vec<u32>, Vec<u32>) = group.iter().partition(|i| is_object(i));
+        out.markers.extend(marks.iter().map(|i| (start, *i)));
+        if sizeless {
+            // Names of places are not told from names of objects there.
+            push(out, index, start, next, Kind::Data, group, symbols, 0);
+            continue;
+        }
+        // Empty objects (lock class keys) share their place with what follows, and stay objects of their own.
+        let (empty, sized): (Vec<u32>, Vec<u32>) =
+            objects.iter().partition(|i| symbols[**i as usize].size == 0 && !listed);
+        for i in empty {
+            push(out, index, start, start, Kind::Data, &[i], symbols, 0);
+        }
+        if !sized.is_empty() {
+            let size = sized.iter().map(|i| symbols[*i as usize].size).max().unwrap_or(0);
+            let end = if size > 0 { start + size } else { next };
+            push(out, index, start, end.min(area.end()), Kind::Data, &sized, symbols, 0);
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place spans are made")]
+fn push(
+    out: &mut Spans,
+    area: usize,
+    addr: u64,
+    end: u64,
+    kind: Kind,
+    group: &[u32],
+    symbols: &[Symbol<'_>],
+    prefix: u8,
+) {
+    // The name that stands for it: an object rather than an empty lock class key, global, short.
+    let order = |i: &&u32| {
+        let s = &symbols[**i as usize];
+        (s.size == 0, s.bind != elf::STB_GLOBAL.0, s.name.len(), s.name)
+    };
+    let Some(best) = group.iter().min_by_key(order).copied() else { return };
+    let id = SpanId(out.list.len() as u32);
+    let all = |f: &dyn Fn(&Symbol<'_>) -> bool| group.iter().all(|i| f(&symbols[*i as usize]));
+    out.list.push(Span {
+        addr,
+        end: end.max(addr),
+        symbol: best,
+        area: area as u16,
+        kind,
+        global: !all(&|s| s.bind == elf::STB_LOCAL.0),
+        weak: all(&|s| s.bind == elf::STB_WEAK.0),
+        prefix,
+        file: group.iter().map(|i| symbols[*i as usize].file).find(|f| *f > 0).unwrap_or(0),
+    });
+    out.aliases.extend(group.iter().filter(|i| **i != best).map(|i| (id, *i)));
+}
+
+/// Global symbols do not say their file; one between two local ones of a file is of that file.
+fn guess_files(spans: &mut Spans, symbols: &[Symbol<'_>]) {
+    let _ = symbols;
+    let list = &mut spans.list;
+    let mut before: Option<(u16, u32)> = None;
+    let mut waiting: Vec<usize> = Vec::new();
+    for i in 0..list.len() {
+        let span = list[i];
+        if span.file == 0 {
+            waiting.push(i);
+            continue;
+        }
+        if before == Some((span.area, span.file)) {
+            for w in waiting.drain(..) {
+                list[w].file = span.file;
+            }
+        }
+        waiting.clear();
+        before = Some((span.area, span.file));
+    }
+}

@@ -1,0 +1,129 @@
+//! The per-instruction tables of a whole image: their entries, by the function they belong to.
+//!
+//! In objects the relocations show where entries begin and what they refer to; here the layout of each structure does
+//! (sources at [`fields`]). An area that does not have that layout is *odd*: nothing that could have entries in it is carried.
+
+use super::{Place, SpanId, Whole};
+use crate::ingest::reloc;
+use crate::symbolize::{Class, Table};
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot {
+    /// The function its first field points into.
+    pub span: SpanId,
+    /// Which table.
+    pub table: Table,
+    /// Offset in the function.
+    pub delta: u32,
+    /// Index of its area.
+    pub area: u16,
+    /// Its address.
+    pub at: u64,
+    /// Bytes.
+    pub size: u8,
+}
+
+/// The entries of the tables that are wanted, by function.
+#[derive(Debug, Default)]
+pub struct Slots {
+    /// By function, table and offset.
+    pub list: Vec<Slot>,
+    /// Areas whose contents are no table of their kind.
+    pub odd: Vec<(u16, String)>,
+}
+
+impl Slots {
+    /// The entries of a function.
+    pub fn of(&self, id: SpanId) -> &[Slot] {
+        let a = self.list.partition_point(|s| s.span < id);
+        let b = a + self.list[a..].partition_point(|s| s.span == id);
+        &self.list[a..b]
+    }
+}
+
+/// Offsets of the fields that hold addresses, and how.
+pub fn fields(table: Table) -> &'static [(u8, u32)] {
+    match table {
+        // arch/x86/include/asm/alternative.h, struct alt_instr
+        Table::Alternatives => &[(0, reloc::PC32), (4, reloc::PC32)],
+        // arch/x86/include/asm/paravirt_types.h, struct paravirt_patch_site
+        Table::Paravirt => &[(0, reloc::ABS64)],
+        Table::SmpLocks | Table::Retpolines | Table::Returns | Table::Calls | Table::EndbrSeal | Table::OrcIp => {
+            &[(0, reloc::PC32)]
+        }
+        Table::BootConstant | Table::BootShift => &[(0, reloc::PC32)],
+        // include/asm-generic/bug.h, struct bug_entry; the second field is there with CONFIG_DEBUG_BUGVERBOSE only
+        Table::Bugs => &[(0, reloc::PC32), (4, reloc::PC32)],
+        // arch/x86/include/asm/extable.h, struct exception_table_entry
+        Table::Exceptions => &[(0, reloc::PC32), (4, reloc::PC32)],
+        // include/linux/jump_label.h, struct jump_entry
+        Table::Jumps => &[(0, reloc::PC32), (4, reloc::PC32), (8, reloc::PC64)],
+        // include/linux/static_call_types.h, struct static_call_site
+        Table::StaticCalls => &[(0, reloc::PC32), (4, reloc::PC32)],
+        Table::Fentry => &[(0, reloc::ABS64)],
+        Table::Orc => &[],
+    }
+}
+
+/// The fields of an entry of `size` bytes.
+pub fn fields_of(table: Table, size: u8) -> &'static [(u8, u32)] {
+    match (table, size) {
+        (Table::Bugs, 8) => &fields(table)[..1],
+        _ => fields(table),
+    }
+}
+
+/// What a field of an entry means.
+pub fn value(whole: &Whole<'_>, entry: u64, field: (u8, u32)) -> Option<u64> {
+    let at = entry + u64::from(field.0);
+    whole.field_value(super::Field { at, kind: field.1 as u8 })
+}
+
+/// Reads the tables for which `wanted` holds; entries for which `keep` does not are passed over.
+pub fn read(whole: &Whole<'_>, wanted: impl Fn(Table) -> bool, keep: impl Fn(SpanId) -> bool) -> Slots {
+    let mut out = Slots::default();
+    for (index, area) in whole.areas.iter().enumerate() {
+        let Class::Table(table) = area.class else { continue };
+        if area.size == 0 || table == Table::Orc || !wanted(table) {
+            continue;
+        }
+        match stride(whole, index as u16, table) {
+            Some(stride) => {
+                for at in (area.addr..area.end()).step_by(stride as usize) {
+                    let Some(owner) = value(whole, at, fields(table)[0]) else { continue };
+                    // Padding between functions, and entries the kernel's build has emptied, belong to nobody.
+                    if let Place::Span(span, delta) = whole.locate(owner)
+                        && keep(span)
+                        && whole.span(span).is_code()
+                    {
+                        let (delta, size) = (delta as u32, stride as u8);
+                        out.list.push(Slot { span, table, delta, area: index as u16, at, size });
+                    }
+                }
+            }
+            None => out.odd.push((index as u16, format!("{:#x} bytes are no table of this kind", area.size))),
+        }
+    }
+    out.list.sort_unstable();
+    out
+}
+
+/// The entry size with which every entry belongs to code.
+fn stride(whole: &Whole<'_>, area: u16, table: Table) -> Option<u64> {
+    let area = &whole.areas[area as usize];
+    // A sample from both ends is enough to tell the layouts apart.
+    const SAMPLE: u64 = 256;
+    let is_code = |addr: u64| whole.area_at(addr).is_some_and(|(_, a)| a.flags & object::elf::SHF_EXECINSTR.0 != 0);
+    let fits = |stride: u64| {
+        let count = area.size / stride;
+        let entries = (0..count.min(SAMPLE)).chain(count.saturating_sub(SAMPLE)..count);
+        // Sorting at build time moves entries of discarded code to the front, as zeroes (scripts/sorttable.c).
+        let good = |at: u64| {
+            let raw = whole.bytes(at, stride).unwrap_or(&[]);
+            raw.iter().all(|b| *b == 0) || value(whole, at, fields(table)[0]).is_some_and(is_code)
+        };
+        area.size.is_multiple_of(stride) && entries.clone().all(|i| good(area.addr + i * stride))
+    };
+    table.strides().iter().copied().find(|s| fits(*s))
+}
