@@ -88,9 +88,12 @@ pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<Site, Problem> 
 
 fn is_fentry(object: &Object, id: AtomId, at: usize) -> bool {
     let bytes = object.bytes(id);
-    let calls = |r: &Ref| {
-        r.at == at as u64 + 1 && matches!(r.target, Target::Extern(s, 0) if object.symbol_name(s) == "__fentry__")
+    let is_named = |target: Target| match target {
+        Target::Extern(s, 0) => object.symbol_name(s) == "__fentry__",
+        Target::Section(s, o) => object.containing(s, o).is_some_and(|m| m.delta == 0 && object.atom(m.atom).name == "__fentry__"),
+        Target::Extern(..) => false,
     };
+    let calls = |r: &Ref| r.at == at as u64 + 1 && is_named(r.target);
     bytes.get(at..at + 5) == Some(&NOP5[..]) || bytes.get(at) == Some(&0xe8) && object.atom(id).refs.iter().any(calls)
 }
 

@@ -358,8 +358,15 @@ impl<'a, 'd> Side<'a, 'd> {
         if span.is_code() && pc && self.whole.area_of(id).contains(u.target) {
             return;
         }
-        let Some((symbol, addend)) = self.symbolic(u.target, u.usage, u.size) else { return };
-        let offset = span.addr + u64::from(u.at) - self.whole.area_of(id).addr;
+        let place = span.addr + u64::from(u.at);
+        let (symbol, addend) = match self.whole.named_at(place) {
+            Some((name, addend)) => {
+                self.extra.externs.insert(name.to_owned(), u.target.wrapping_sub(addend as u64));
+                (self.named_symbol(name.to_owned(), SymbolPlace::Undefined, 0), addend)
+            }
+            None => self.symbolic(u.target, u.usage, u.size),
+        };
+        let offset = place - self.whole.area_of(id).addr;
         // A short jump has no relocation type; it does not leave its section.
         let addend = addend.wrapping_sub(if pc && span.is_code() { i64::from(u.bias) } else { 0 });
         let reloc = Reloc { offset, kind: u32::from(u.kind), symbol, addend };
@@ -367,12 +374,12 @@ impl<'a, 'd> Side<'a, 'd> {
     }
 
     /// Symbol and addend for an address.
-    fn symbolic(&mut self, target: u64, usage: Usage, size: u8) -> Option<(SymbolId, i64)> {
+    fn symbolic(&mut self, target: u64, usage: Usage, size: u8) -> (SymbolId, i64) {
         match self.resolve(target, usage, size) {
-            Where::Section(section, offset) => Some((self.section_symbol(section), offset)),
+            Where::Section(section, offset) => (self.section_symbol(section), offset),
             Where::Name(name, addend, place) => {
                 let value = if place == SymbolPlace::Absolute { target } else { 0 };
-                Some((self.named_symbol(name, place, value), addend))
+                (self.named_symbol(name, place, value), addend)
             }
         }
     }
@@ -546,7 +553,8 @@ impl<'a, 'd> Side<'a, 'd> {
                 continue;
             };
             let inside = target >= addr && target <= addr + u64::from(len);
-            if !inside && let Some((symbol, addend)) = self.symbolic(target, Usage::Branch, 0) {
+            if !inside {
+                let (symbol, addend) = self.symbolic(target, Usage::Branch, 0);
                 let offset = addr - area.addr + (at + field) as u64;
                 let addend = addend.wrapping_sub((end - at - field) as i64);
                 self.push_reloc(section, Reloc { offset, kind, symbol, addend });
@@ -554,9 +562,8 @@ impl<'a, 'd> Side<'a, 'd> {
         }
         for f in whole.fields_in(addr, addr + u64::from(len)).iter().filter(|f| !reloc::is_pc_relative(u32::from(f.kind))) {
             let Some(value) = whole.field_value(*f) else { continue };
-            if let Some((symbol, addend)) = self.symbolic(value, Usage::Address, 0) {
-                self.push_reloc(section, Reloc { offset: f.at - area.addr, kind: u32::from(f.kind), symbol, addend });
-            }
+            let (symbol, addend) = self.symbolic(value, Usage::Address, 0);
+            self.push_reloc(section, Reloc { offset: f.at - area.addr, kind: u32::from(f.kind), symbol, addend });
         }
         Target::Section(section, (addr - area.addr) as i64)
     }

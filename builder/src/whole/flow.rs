@@ -31,7 +31,7 @@ impl Side {
     fn of(whole: &Whole<'_>) -> Self {
         let (uses, slots) =
             rayon::join(|| scan::scan(whole), || tables::read(whole, same::is_compared, |_| true));
-        let cuts = same::cuts(&uses);
+        let cuts = same::cuts(whole, &uses, &slots);
         Self { uses, slots, cuts }
     }
 }

@@ -14,7 +14,7 @@ use object::read::elf::{FileHeader, Rela, SectionHeader, SectionTable, Sym};
 
 use super::area::{self, Area};
 use super::spans;
-use super::{Field, Form, Proof, Symbol, Whole};
+use super::{Field, Form, Named, Proof, Symbol, Whole};
 use crate::error::{Error, Place, Result};
 use crate::ingest::reloc;
 use crate::kernel::{IMAGE_BASE, KernelSymbol};
@@ -62,13 +62,13 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
         return Err(bad("there is no symbol table".into()));
     }
     let mut areas: Vec<Area<'d>> = loaded.into_iter().map(|s| s.area).collect();
-    let mut fields = Vec::new();
+    let (mut fields, mut named) = (Vec::new(), Named::new());
     let mut proof = if form == Form::Relocatable { Proof::All } else { Proof::None };
     if form == Form::Relocatable {
         r.relocate(&mut areas, &externs, &mut fields)?;
         areas.extend(extern_area(&externs));
     } else {
-        if r.kept_relocations(&areas, &mut fields)? {
+        if r.kept_relocations(&areas, &mut fields, &mut named)? {
             proof = Proof::All;
         } else if places && boot_relocations(data, &areas, &mut fields) {
             proof = Proof::Addresses;
@@ -83,8 +83,9 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     for (_, name, at) in &externs {
         symbols.push(Symbol { name, value: *at, size: 0, kind: 0, bind: elf::STB_GLOBAL.0, file: 0 });
     }
+    symbols.push(Symbol { name: spans::AUX_NAME, value: 0, size: 0, kind: 0, bind: elf::STB_LOCAL.0, file: 0 });
     let spans = spans::build(&areas, &symbols, names.is_some());
-    Ok(Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, proof, spans))
+    Ok(Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, named, proof, spans))
 }
 
 struct Reader<'n, 'd> {
@@ -219,6 +220,12 @@ impl<'d> Reader<'_, 'd> {
                 }
                 continue;
             }
+            let value = sym.st_value(self.endian);
+            if shndx == elf::SHN_ABS && value >= IMAGE_BASE && self.form == Form::Linked {
+                // init_per_cpu__NAME and the like: addresses the linker script computes.
+                out.push(Symbol { name: text, value, size: 0, kind: elf::STT_NOTYPE.0, bind, file: 0 });
+                continue;
+            }
             if shndx == elf::SHN_ABS || shndx == elf::SHN_COMMON || kind == elf::STT_SECTION.0 {
                 continue;
             }
@@ -296,8 +303,9 @@ impl<'d> Reader<'_, 'd> {
 
     /// Where a linked image that kept its relocations (`--emit-relocs`) has fields that hold addresses. The values are in the
     /// bytes; only the places are taken. False when the code has none.
-    fn kept_relocations(&self, areas: &[Area<'d>], fields: &mut Vec<Field>) -> Result<bool> {
+    fn kept_relocations(&self, areas: &[Area<'d>], fields: &mut Vec<Field>, named: &mut Named<'d>) -> Result<bool> {
         let bad = |e: String| Error::new("LP1205", Place::object(self.name), e);
+        let symtab = self.table.symbols(self.endian, self.data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
         let mut of_code = false;
         for header in self.table.iter().filter(|h| h.sh_type(self.endian) == elf::SHT_RELA) {
             let target = self.table.section(object::SectionIndex(header.sh_info(self.endian) as usize));
@@ -325,6 +333,17 @@ impl<'d> Reader<'_, 'd> {
                     return Err(bad(format!("the relocation of type {kind} at {at:#x} is not understood")));
                 }
                 fields.push(Field { at, kind: kind as u8 });
+                // Sums and differences that are not in the image have only the symbol to be recognised by.
+                let index = object::SymbolIndex(rela.r_sym(self.endian, false) as usize);
+                if let Ok(symbol) = symtab.symbol(index)
+                    && !reloc::is_pc_relative(kind)
+                {
+                    let value = symbol.st_value(self.endian).wrapping_add(rela.r_addend(self.endian) as u64);
+                    let name = symtab.symbol_name(self.endian, symbol).ok().and_then(|n| std::str::from_utf8(n).ok());
+                    if let Some(name) = name.filter(|n| !n.is_empty() && !areas.iter().any(|a| a.contains(value))) {
+                        named.push((at, name, rela.r_addend(self.endian)));
+                    }
+                }
             }
         }
         Ok(of_code)

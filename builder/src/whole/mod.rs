@@ -88,6 +88,9 @@ pub struct Field {
     pub kind: u8,
 }
 
+/// Fields that mean a place outside the image: where they are, the symbol they name, and what is added to it.
+pub type Named<'d> = Vec<(u64, &'d str, i64)>;
+
 /// A kernel in one flat address space.
 #[derive(Debug)]
 pub struct Whole<'d> {
@@ -103,6 +106,8 @@ pub struct Whole<'d> {
     pub files: Vec<&'d str>,
     /// Fields with absolute addresses, and in data also relative ones, by address.
     pub fields: Vec<Field>,
+    /// Those of them that lead outside the image, by address.
+    pub named: Named<'d>,
     /// Are those all of them?
     pub proof: Proof,
     /// Functions and data objects, by address.
@@ -140,6 +145,7 @@ impl<'d> Whole<'d> {
         symbols: Vec<Symbol<'d>>,
         files: Vec<&'d str>,
         fields: Vec<Field>,
+        mut named: Named<'d>,
         proof: Proof,
         spans: Spans,
     ) -> Self {
@@ -147,7 +153,9 @@ impl<'d> Whole<'d> {
         let first = areas.iter().find(of_image).map_or(0, |a| a.addr);
         let last = areas.iter().filter(of_image).map(Area::end).max().unwrap_or(0);
         let percpu_end = areas.iter().filter(|a| a.addr < crate::kernel::IMAGE_BASE).map(Area::end).max().unwrap_or(0);
+        named.sort_unstable();
         let mut whole = Self {
+            named,
             name,
             form,
             areas,
@@ -260,6 +268,11 @@ impl<'d> Whole<'d> {
         let mut found = self.symbols.iter().filter(|s| s.name == name).map(|s| s.value);
         let first = found.next()?;
         found.all(|v| v == first).then_some(first)
+    }
+    /// Symbol and addend of a field that leads outside the image.
+    pub fn named_at(&self, place: u64) -> Option<(&'d str, i64)> {
+        let i = self.named.binary_search_by_key(&place, |n| n.0).ok()?;
+        Some((self.named[i].1, self.named[i].2))
     }
     /// Fields that hold addresses in a range.
     pub fn fields_in(&self, from: u64, to: u64) -> &[Field] {

@@ -106,6 +106,10 @@ fn name_hash(name: &str) -> u64 {
     rustc_hash::FxBuildHasher.hash_one(name)
 }
 
+fn is_numbered(name: &str) -> bool {
+    base_name(name) != name
+}
+
 /// What must agree besides the name: code or data, and the kind of section.
 fn class_key(whole: &Whole<'_>, id: SpanId) -> u8 {
     match (whole.span(id).kind, whole.area_of(id).class) {
@@ -145,8 +149,12 @@ impl<'d> Pairing<'_, 'd> {
         let of = |w: &Whole<'d>, is_old: bool, i: SpanId| {
             (key(w, i) ^ (u64::from(class_key(w, i)) << 56), scope((w, is_old), i), i)
         };
-        let mut o: Vec<_> = self.unpaired_old().map(|i| of(self.old, true, i)).collect();
-        let mut n: Vec<_> = self.unpaired_new().map(|i| of(self.new, false, i)).collect();
+        // The number of a variable means nothing, not even within one file.
+        let named = |w: &Whole<'d>, i: &SpanId| w.span(*i).is_code() || !is_numbered(w.name_of(*i));
+        let mut o: Vec<_> =
+            self.unpaired_old().filter(|i| named(self.old, i)).map(|i| of(self.old, true, i)).collect();
+        let mut n: Vec<_> =
+            self.unpaired_new().filter(|i| named(self.new, i)).map(|i| of(self.new, false, i)).collect();
         rayon::join(|| o.sort_unstable(), || n.sort_unstable());
         let (mut i, mut j) = (0, 0);
         while i < o.len() && j < n.len() {
@@ -227,7 +235,7 @@ impl<'d> Pairing<'_, 'd> {
             }
             for o in &o {
                 let name = self.old.name_of(*o);
-                let numbered = base_name(name) != name;
+                let numbered = is_numbered(name);
                 let mut found = n.iter().filter(|n| self.new.name_of(**n) == name);
                 if let (Some(n), None) = (found.next(), found.next())
                     && (self.old.span(*o).is_code() || !numbered)
@@ -252,7 +260,7 @@ impl<'d> Pairing<'_, 'd> {
                 at += 1;
             }
             let name = self.old.name_of(o);
-            let numbered = base_name(name) != name && !self.old.span(o).is_code();
+            let numbered = is_numbered(name) && !self.old.span(o).is_code();
             let of = file(self.old, o, true);
             if numbered && of > 0 {
                 continue;

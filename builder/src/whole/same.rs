@@ -57,9 +57,11 @@ pub fn is_compared(table: Table) -> bool {
     )
 }
 
-/// Places outside of spans that something refers to.
-pub fn cuts(uses: &Uses) -> Vec<u64> {
+/// Places outside of spans that something refers to: code, data, and the names of files in the bug table.
+pub fn cuts(whole: &Whole<'_>, uses: &Uses, slots: &Slots) -> Vec<u64> {
     let mut all: Vec<u64> = uses.all().iter().filter(|u| u.span().is_none()).map(|u| u.target).collect();
+    let bugs = slots.list.iter().filter(|s| s.table == Table::Bugs && s.size == 12);
+    all.extend(bugs.filter_map(|s| tables::value(whole, s.at, tables::fields(Table::Bugs)[1])));
     all.par_sort_unstable();
     all.dedup();
     all
@@ -118,23 +120,24 @@ impl Sides<'_, '_> {
         {
             return false;
         }
-        self.same_fields(a, b, self.old_uses.of(o), self.new_uses.of(n))
+        self.same_fields((so.addr, sn.addr), a, b, self.old_uses.of(o), self.new_uses.of(n))
             && self.same_slots(self.old_slots.of(o), self.new_slots.of(n))
             && self.old_uses.trouble.binary_search(&o).is_err()
     }
 
     /// Same bytes between the fields, same meaning of the fields.
-    fn same_fields(&self, a: &[u8], b: &[u8], ua: &[Use], ub: &[Use]) -> bool {
+    fn same_fields(&self, at: (u64, u64), a: &[u8], b: &[u8], ua: &[Use], ub: &[Use]) -> bool {
         if ua.len() != ub.len() || a.len() != b.len() {
             return false;
         }
         let mut from = 0;
         for (x, y) in ua.iter().zip(ub) {
+            let places = (at.0 + u64::from(x.at), at.1 + u64::from(y.at));
             let at = x.at as usize;
             if x.at != y.at || x.width != y.width || x.usage != y.usage || at < from || at > a.len() {
                 return false;
             }
-            if a[from..at] != b[from..at] || !self.same_target(x, y) {
+            if a[from..at] != b[from..at] || !self.same_use(places, x, y) {
                 return false;
             }
             from = (at + usize::from(x.width)).min(a.len());
@@ -171,7 +174,7 @@ impl Sides<'_, '_> {
         let ua = &ua[..ua.partition_point(|u| (u.at as usize) < len)];
         let ub = &ub[..ub.partition_point(|u| (u.at as usize) < len)];
         if self.old.proof == Proof::All && self.new.proof == Proof::All {
-            return self.same_fields(&a, &b, ua, ub);
+            return self.same_fields((so.addr, sn.addr), &a, &b, ua, ub);
         }
         self.same_words(so.addr, sn.addr, &mut a, &mut b, ua, ub)
     }
@@ -203,6 +206,13 @@ impl Sides<'_, '_> {
                     _ => false,
                 }
         })
+    }
+
+    /// As [`Self::same_target`], also for fields that lead outside the image.
+    fn same_use(&self, places: (u64, u64), x: &Use, y: &Use) -> bool {
+        self.same_target(x, y)
+            || x.span.min(y.span) == u32::MAX
+                && self.old.named_at(places.0).is_some_and(|a| self.new.named_at(places.1) == Some(a))
     }
 
     fn same_target(&self, x: &Use, y: &Use) -> bool {
@@ -242,10 +252,18 @@ impl Sides<'_, '_> {
             let (a, b) = (self.old.bytes(o, u64::from(size)), self.new.bytes(n, u64::from(size)));
             return a.is_some() && a == b;
         }
-        if let (Some(a), Some(b)) = (text_at(self.old, o), text_at(self.new, n)) {
-            return a == b;
-        }
         let (a, b) = (extent(self.old, self.old_cuts, o), extent(self.new, self.new_cuts, n));
+        if let (Some(x), Some(y)) = (text_at(self.old, o), text_at(self.new, n)) {
+            // Small numbers can look like a short string with more behind it.
+            let rest = |w: &Whole<'_>, at: u64, text: &[u8], extent: u64| {
+                let from = text.len() as u64;
+                w.bytes(at + from, extent.saturating_sub(from)).is_some_and(|r| r.iter().any(|b| *b != 0))
+            };
+            let certain = x.len() > SHORT || !rest(self.old, o, x, a) && !rest(self.new, n, y, b);
+            if x != y || certain {
+                return x == y;
+            }
+        }
         let (Some(x), Some(y)) = (self.old.bytes(o, a), self.new.bytes(n, b)) else { return a == b && a > 0 };
         let len = x.len().min(y.len());
         len > 0 && x[..len] == y[..len] && x[len..].iter().chain(&y[len..]).all(|z| *z == 0)
@@ -334,6 +352,9 @@ fn blank_targets(bytes: &mut [u8], addr: u64) -> Vec<(usize, u64, Usage)> {
     }
     found
 }
+
+/// Characters up to which a string may be taken for numbers.
+const SHORT: usize = 4;
 
 /// The string at an address, its NUL included: printable text, tabs, line ends, the marks of printk levels and colours, or
 /// UTF-8, that ends before the next span.

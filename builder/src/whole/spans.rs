@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
 use object::elf;
 
 use super::area::Area;
 use super::image::EXTERN_STEP;
 use super::{EXTERN_AREA, SpanId, Symbol};
-use crate::symbolize::Class;
+use crate::symbolize::{Class, TextKind};
 
 /// What a span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,9 @@ pub fn build(areas: &[Area<'_>], symbols: &[Symbol<'_>], sizeless: bool) -> Span
                 let addr = symbols[*i as usize].value - EXTERN_STEP / 2;
                 push(&mut out, index, addr, addr + EXTERN_STEP, Kind::Extern, &[*i], symbols, 0);
             }
+        } else if area.class == Class::Text(TextKind::AltAux) {
+            aux(&mut out, index, area, symbols);
+            out.markers.extend(own.iter().map(|i| (symbols[*i as usize].value, *i)));
         } else if area.is_code() {
             code(&mut out, index, area, own, symbols, sizeless);
         } else if area.is_data() {
@@ -104,6 +108,33 @@ pub fn build(areas: &[Area<'_>], symbols: &[Symbol<'_>], sizeless: bool) -> Span
     out.markers.sort_unstable();
     guess_files(&mut out, symbols);
     out
+}
+
+/// Code no symbol names (`_static_cpu_has`, arch/x86/include/asm/cpufeature.h): a test, a conditional jump, a jump.
+fn aux(out: &mut Spans, index: usize, area: &Area<'_>, symbols: &[Symbol<'_>]) {
+    let Some(name) = symbols.iter().position(|s| s.name == AUX_NAME) else { return };
+    let mut decoder = Decoder::with_ip(64, &area.data, area.addr, DecoderOptions::NONE);
+    let mut start = area.addr;
+    while decoder.can_decode() {
+        let insn = decoder.decode();
+        if insn.is_invalid() {
+            return;
+        }
+        if insn.flow_control() == FlowControl::UnconditionalBranch {
+            push(out, index, start, insn.next_ip(), Kind::Chunk, &[name as u32], symbols, 0);
+            start = insn.next_ip();
+        }
+    }
+}
+
+/// Stands for all chunks of `.altinstr_aux`; with the plus sign of names that are places.
+pub const AUX_NAME: &str = ".altinstr_aux+";
+
+/// Symbols of the linker script that lie in code without being any (arch/x86/kernel/vmlinux.lds.S).
+fn is_of_script(s: &Symbol<'_>) -> bool {
+    const NAMES: &[&str] = &["_text", "_stext", "_etext", "_sinittext", "_einittext", "_end", "__init_begin", "__init_end"];
+    let bounds = s.name.starts_with("__") && (s.name.ends_with("_start") || s.name.ends_with("_end"));
+    s.kind == elf::STT_NOTYPE.0 && s.size == 0 && (NAMES.contains(&s.name) || bounds)
 }
 
 /// Groups of symbols of one place.
@@ -134,7 +165,10 @@ fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[
                 continue;
             }
         }
-        if !is_ignored(symbol.name) {
+        let bare = Symbol { kind: elf::STT_NOTYPE.0, ..*symbol };
+        if is_of_script(if sizeless { &bare } else { symbol }) {
+            out.markers.push((symbol.value, *i));
+        } else if !is_ignored(symbol.name) {
             kept.push(*i);
         }
     }

@@ -114,6 +114,9 @@ fn stride(whole: &Whole<'_>, area: u16, table: Table) -> Option<u64> {
     let area = &whole.areas[area as usize];
     // A sample from both ends is enough to tell the layouts apart.
     const SAMPLE: u64 = 256;
+    if let [stride] = *table.strides() {
+        return area.size.is_multiple_of(stride).then_some(stride);
+    }
     let is_code = |addr: u64| whole.area_at(addr).is_some_and(|(_, a)| a.flags & object::elf::SHF_EXECINSTR.0 != 0);
     let fits = |stride: u64| {
         let count = area.size / stride;
