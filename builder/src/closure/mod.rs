@@ -247,6 +247,9 @@ impl Closure<'_> {
         if let Some(trouble) = atom.code.as_ref().and_then(|c| c.trouble.clone()) {
             self.refuse(id, n, "LP2009", None, trouble);
         }
+        if let Some((at, what)) = pair.new.doubt_of(n.0) {
+            self.refuse(id, n, "LP2016", Some(at), format!("the number there may be {what}"));
+        }
         for r in atom.refs.iter().filter(|r| !atom.is_code() && r.width == 0) {
             self.refuse(id, n, "LP2009", Some(r.at), format!("a relocation of type {:?}", r.kind));
         }

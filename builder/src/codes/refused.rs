@@ -112,6 +112,15 @@ pub(super) static CODES: &[Code] = &[
         advice: "add the function in the patch, not static or marked __used, with a name no other object has",
     },
     Code {
+        id: "LP2016",
+        class: Refused,
+        title: "a number that may be an address",
+        why: "The linked image keeps no relocations. Most addresses are recognised by the instruction around them, but a number \
+              equal to the offset of a per-CPU variable, or to the physical address of a symbol of the linker script, may be \
+              either, and that place is not the same in both builds.",
+        advice: "compare images linked with --emit-relocs (CONFIG_RANDOMIZE_BASE), vmlinux.o files, or the object files",
+    },
+    Code {
         id: "LP2101",
         class: Refused,
         title: "no room for a jump",

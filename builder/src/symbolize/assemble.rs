@@ -56,6 +56,7 @@ impl Object {
             by_name,
             relations: Relations::default(),
             sources: parts.sources,
+            doubts: std::collections::HashMap::new(),
         };
         for id in parts.wanted {
             let (refs, code) = decode_atom(&object, object.atom(id));

@@ -45,6 +45,7 @@ pub struct Object {
     by_name: HashMap<String, AtomId>,
     relations: Relations,
     sources: Sources,
+    doubts: HashMap<AtomId, (u64, String)>,
 }
 
 /// Source files, where one object is made of many.
@@ -186,6 +187,7 @@ impl Object {
             by_name: HashMap::new(),
             relations: Relations::default(),
             sources: Sources::default(),
+            doubts: HashMap::new(),
         };
         atoms::split(&mut object)?;
         code::decode(&mut object);
@@ -197,6 +199,14 @@ impl Object {
     /// The atom.
     pub fn atom(&self, id: AtomId) -> &Atom {
         &self.atoms[id.0 as usize]
+    }
+    /// Notes that an operand of a function may be an address, and which; only the first one counts.
+    pub fn doubt(&mut self, id: AtomId, at: u64, what: String) {
+        self.doubts.entry(id).or_insert((at, what));
+    }
+    /// The operand of a function of which it is not known whether it is an address.
+    pub fn doubt_of(&self, id: AtomId) -> Option<(u64, &str)> {
+        self.doubts.get(&id).map(|(at, what)| (*at, what.as_str()))
     }
     /// The source file of an atom, where the object is made of many.
     pub fn source_of(&self, id: AtomId) -> Option<&str> {

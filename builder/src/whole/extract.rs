@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use super::same::{Sides, extent, text_at};
+use super::same::{Sides, extent, nameless_pointers, text_at};
 use super::{Compared, Kind, Place, SpanId, Use, Uses, Whole, image::EXTERN_STEP, tables};
 use crate::correlate::{Level, NewAtom, OldAtom, Pairs};
+use crate::kernel::IMAGE_BASE;
 use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace, reloc};
 use crate::symbolize::{
     Atom, AtomId, AtomKind, Class, Entry, Incoming, Meaning, Object, Parts, Ref, RefKind, Sources, Table, Target, TextKind, Usage,
@@ -72,8 +73,8 @@ pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
     for (span, at, value) in s.new_uses.unproven.iter().filter(|u| new_wanted[u.0.0 as usize]) {
         // A variable that has not moved has the same offset, and a number is the same number: the bytes mean the same.
         let same = match (s.old.locate(*value), s.new.locate(*value)) {
-            (Place::Span(o, d), Place::Span(n, e)) => s.twins.new_of(o) == Some(n) && d == e,
-            _ => false,
+            (Place::Span(o, d), Place::Span(n, e)) if *value < IMAGE_BASE => s.twins.new_of(o) == Some(n) && d == e,
+            _ => s.old.markers_at(*value).any(|a| s.new.markers_at(*value).any(|b| a == b)),
         };
         if !same {
             unproven.push(Unproven { span: *span, at: *at, value: *value });
@@ -81,7 +82,7 @@ pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
     }
     let paired_old = |id: SpanId| s.twins.new_of(id).is_some();
     let paired_new = |id: SpanId| s.twins.old_of(id).is_some();
-    let ((old, old_extra), (new, new_extra)) = rayon::join(
+    let ((old, old_extra), (mut new, new_extra)) = rayon::join(
         || Side::new(s.old, s.old_uses, s.old_cuts, &old_wanted, &old_parents, &paired_old).build(),
         || Side::new(s.new, s.new_uses, s.new_cuts, &new_wanted, &new_parents, &paired_new).build(),
     );
@@ -91,22 +92,54 @@ pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
     }
     let candidates = compared.code.iter().chain(&compared.data);
     pairs.prove_all_but(candidates.map(|(o, _)| OldAtom(AtomId(o.0))).collect());
-    // Nameless constants by content.
-    let mut by_content: BTreeMap<(&[u8], &str), Vec<AtomId>> = BTreeMap::new();
-    let key = |object: &Object, id: AtomId| object.section(object.atom(id).section).name.clone();
-    for id in old_extra.gaps.iter().rev() {
-        if old.atom(*id).refs.is_empty() {
-            by_content.entry((old.bytes(*id), "")).or_default().push(*id);
-        }
-    }
-    for id in &new_extra.gaps {
-        let twin = by_content.get_mut(&(new.bytes(*id), "")).and_then(Vec::pop);
-        if let Some(twin) = twin.filter(|t| key(&old, *t) == key(&new, *id)) {
-            pairs.pair(OldAtom(twin), NewAtom(*id), Level::Content);
-        }
-    }
+    pair_gaps(&s, compared, (&old, &old_extra), (&new, &new_extra), &mut pairs);
+    doubt(&s, &unproven, &mut new);
     pairs.ambiguous = s.twins.ambiguous.iter().map(|i| NewAtom(AtomId(i.0))).collect();
     Extract { old, new, pairs, unproven, constants: old_extra.constants, externs: old_extra.externs }
+}
+
+/// Pairs constants without a name that corresponding operands of the candidates refer to and that are the same.
+fn pair_gaps(
+    s: &Sides<'_, '_>,
+    compared: &Compared,
+    (old, old_extra): (&Object, &Extra),
+    (new, new_extra): (&Object, &Extra),
+    pairs: &mut Pairs,
+) {
+    let by_address = |whole: &Whole<'_>, object: &Object, extra: &Extra| -> HashMap<u64, AtomId> {
+        let at = |id: &AtomId| {
+            let atom = object.atom(*id);
+            (whole.areas[atom.section.0 as usize - 1].addr + atom.start, *id)
+        };
+        extra.gaps.iter().map(at).collect()
+    };
+    let (olds, news) = (by_address(s.old, old, old_extra), by_address(s.new, new, new_extra));
+    if olds.is_empty() || news.is_empty() {
+        return;
+    }
+    for (o, n) in compared.code.iter().chain(&compared.data) {
+        let (a, b) = (s.old_uses.of(*o), s.new_uses.of(*n));
+        // Where operands came or went, any of the old function may be the one.
+        let aligned = a.len() == b.len();
+        for (i, y) in b.iter().enumerate().filter(|(_, y)| news.contains_key(&y.target)) {
+            let candidates = if aligned { &a[i..=i] } else { a };
+            let same = |x: &&Use| olds.contains_key(&x.target) && s.same_address(x.target, y.target, y.usage, y.size);
+            if let Some(x) = candidates.iter().find(same) {
+                pairs.pair(OldAtom(olds[&x.target]), NewAtom(news[&y.target]), Level::Content);
+            }
+        }
+    }
+}
+
+/// Notes what cannot be told about the new functions.
+fn doubt(s: &Sides<'_, '_>, unproven: &[Unproven], new: &mut Object) {
+    for u in unproven {
+        let what = match s.new.locate(u.value) {
+            Place::Span(id, _) if u.value < IMAGE_BASE => format!("the offset of the per-CPU variable {}", s.new.name_of(id)),
+            _ => format!("the physical address of {}", s.new.markers_at(u.value).next().unwrap_or("something")),
+        };
+        new.doubt(AtomId(u.span.0), u64::from(u.at), what);
+    }
 }
 
 /// The function each span belongs to; itself for most.
@@ -289,6 +322,7 @@ impl<'a, 'd> Side<'a, 'd> {
         let odd_tables = slots.odd.into_iter().map(|(area, what)| (SectionId(u32::from(area) + 1), what)).collect();
         let mut incoming = self.incoming(&wanted);
         incoming.shrink_to_fit();
+        self.relocate_gaps();
         for section in &mut self.sections {
             section.relocs.sort_unstable_by_key(|r| r.offset);
         }
@@ -411,6 +445,9 @@ impl<'a, 'd> Side<'a, 'd> {
                 if let Some(name) = whole.markers_at(target).next() {
                     return self.marker(name, target);
                 }
+                if let Some(name) = whole.markers_at(target + 1).next() {
+                    return self.before_marker(name, target);
+                }
                 if !read_only {
                     return Where::Section(section, offset);
                 }
@@ -426,9 +463,18 @@ impl<'a, 'd> Side<'a, 'd> {
             }
             Place::Outside => match whole.markers_at(target).next() {
                 Some(name) => self.marker(name, target),
-                None => Where::Name(format!("{target:#x}"), 0, SymbolPlace::Absolute),
+                None => match whole.markers_at(target.wrapping_add(1)).next() {
+                    Some(name) => self.before_marker(name, target),
+                    None => Where::Name(format!("{target:#x}"), 0, SymbolPlace::Absolute),
+                },
             },
         }
+    }
+
+    /// The last byte before a place the linker script names.
+    fn before_marker(&mut self, name: &str, target: u64) -> Where {
+        self.extra.externs.insert(name.to_owned(), target + 1);
+        Where::Name(name.to_owned(), -1, SymbolPlace::Undefined)
     }
 
     fn marker(&mut self, name: &str, target: u64) -> Where {
@@ -461,6 +507,23 @@ impl<'a, 'd> Side<'a, 'd> {
             entries: Vec::new(),
             interior_pointers: Vec::new(),
         });
+    }
+
+    /// Pointers in constants without a name; what they point to may be another one.
+    fn relocate_gaps(&mut self) {
+        let mut next = 0;
+        while let Some(id) = self.extra.gaps.get(next).copied() {
+            next += 1;
+            let (section, start, size) = {
+                let atom = &self.atoms[id.0 as usize];
+                (atom.section, atom.start, atom.size())
+            };
+            let addr = self.whole.areas[section.0 as usize - 1].addr + start;
+            for (at, target) in nameless_pointers(self.whole, addr, size) {
+                let (symbol, addend) = self.symbolic(target, Usage::Pointer, 0);
+                self.push_reloc(section, Reloc { offset: start + at, kind: reloc::ABS64, symbol, addend });
+            }
+        }
     }
 
     fn string_section(&mut self, area: u16) -> SectionId {

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::tables::{self, Slot, Slots};
 use super::{Place, Proof, SpanId, Twins, Use, Uses, Whole};
+use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Class, Table, Usage};
 
 /// Pairs that are not proven the same, in the order of the old spans.
@@ -137,12 +138,29 @@ impl Sides<'_, '_> {
             if x.at != y.at || x.width != y.width || x.usage != y.usage || at < from || at > a.len() {
                 return false;
             }
-            if a[from..at] != b[from..at] || !self.same_use(places, x, y) {
+            if !self.same_numbers(&a[from..at], &b[from..at]) || !self.same_use(places, x, y) {
                 return false;
             }
             from = (at + usize::from(x.width)).min(a.len());
         }
-        a[from..] == b[from..]
+        self.same_numbers(&a[from..], &b[from..])
+    }
+
+    /// Same bytes, or numbers that on both sides are the physical address of the same place.
+    fn same_numbers(&self, a: &[u8], b: &[u8]) -> bool {
+        let mut from = 0;
+        while let Some(at) = a[from..].iter().zip(&b[from..]).position(|(x, y)| x != y).map(|p| from + p) {
+            let word = |s: &[u8], w: usize| {
+                let bytes = <[u8; 4]>::try_from(s.get(w..w + 4)?).ok()?;
+                Some(IMAGE_BASE + u64::from(u32::from_le_bytes(bytes)))
+            };
+            let window = (at.saturating_sub(3).max(from)..=at).find(|w| {
+                word(a, *w).zip(word(b, *w)).is_some_and(|(x, y)| self.marked(x, y))
+            });
+            let Some(window) = window else { return false };
+            from = window + 4;
+        }
+        true
     }
 
     fn same_data(&self, o: SpanId, n: SpanId) -> bool {
@@ -230,11 +248,17 @@ impl Sides<'_, '_> {
         self.old.markers_at(o).any(|a| self.new.markers_at(n).any(|b| a == b))
     }
 
+    /// As `marked`, also for the last byte before such a place.
+    fn marked_around(&self, o: u64, n: u64) -> bool {
+        self.marked(o, n) || self.marked(o.wrapping_add(1), n.wrapping_add(1))
+    }
+
     /// Do two addresses mean the same? `size`: bytes an instruction reads or writes there.
     pub fn same_address(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
         match (self.old.locate(o), self.new.locate(n)) {
             (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
-            _ if self.marked(o, n) => true,
+            (Place::Span(..), Place::Span(..)) => self.marked(o, n),
+            _ if self.marked_around(o, n) => true,
             (Place::Gap(p), Place::Gap(q)) => {
                 let (p, q) = (&self.old.areas[p as usize], &self.new.areas[q as usize]);
                 if matches!(p.class, Class::Table(_) | Class::Ignored(_)) {
@@ -266,7 +290,21 @@ impl Sides<'_, '_> {
         }
         let (Some(x), Some(y)) = (self.old.bytes(o, a), self.new.bytes(n, b)) else { return a == b && a > 0 };
         let len = x.len().min(y.len());
-        len > 0 && x[..len] == y[..len] && x[len..].iter().chain(&y[len..]).all(|z| *z == 0)
+        if len == 0 || x[len..].iter().chain(&y[len..]).any(|z| *z != 0) {
+            return false;
+        }
+        let (mut x, mut y) = (x[..len].to_vec(), y[..len].to_vec());
+        let (p, q) = (nameless_pointers(self.old, o, len as u64), nameless_pointers(self.new, n, len as u64));
+        let same = p.len() == q.len()
+            && p.iter().zip(&q).all(|((i, t), (j, u))| i == j && self.same_address(*t, *u, Usage::Pointer, 0));
+        for (at, _) in p {
+            for side in [&mut x, &mut y] {
+                if let Some(field) = side.get_mut(at as usize..at as usize + 8) {
+                    field.fill(0);
+                }
+            }
+        }
+        same && x == y
     }
 
     fn same_slots(&self, a: &[Slot], b: &[Slot]) -> bool {
@@ -351,6 +389,24 @@ fn blank_targets(bytes: &mut [u8], addr: u64) -> Vec<(usize, u64, Usage)> {
         found.push((at + field, target, usage));
     }
     found
+}
+
+/// 64-bit pointers in data no symbol covers: where, and what they mean.
+pub fn nameless_pointers(whole: &Whole<'_>, addr: u64, len: u64) -> Vec<(u64, u64)> {
+    if whole.proof >= Proof::Addresses {
+        let fields = whole.fields_in(addr, addr + len).iter();
+        let wide = fields.filter(|f| u32::from(f.kind) == crate::ingest::reloc::ABS64);
+        return wide.filter_map(|f| Some((f.at - addr, whole.field_value(*f)?))).collect();
+    }
+    let skew = addr.wrapping_neg() % 8;
+    let words = (skew..len.saturating_sub(7)).step_by(8);
+    words
+        .filter_map(|at| {
+            let word = <[u8; 8]>::try_from(whole.bytes(addr + at, 8)?).ok()?;
+            let value = u64::from_le_bytes(word);
+            whole.is_address(value).then_some((at, value))
+        })
+        .collect()
 }
 
 /// Characters up to which a string may be taken for numbers.

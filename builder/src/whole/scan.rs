@@ -17,6 +17,7 @@ use rayon::prelude::*;
 
 use super::{Kind, Place, Proof, SpanId, Whole};
 use crate::ingest::reloc;
+use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Usage, is_near_branch, memory_usage, usage};
 
 /// A reference out of a function.
@@ -218,7 +219,10 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
         let displacement = insn.memory_displ_size();
         if displacement >= 4 && !insn.is_ip_rel_memory_operand() && kinds.memory {
             let value = insn.memory_displacement64();
-            let gs = insn.segment_prefix() == Register::GS;
+            // With a register, the displacement may as well be the offset in a structure the register points to.
+            let gs = insn.segment_prefix() == Register::GS
+                && insn.memory_base() == Register::None
+                && insn.memory_index() == Register::None;
             let is_address = whole.proof == Proof::None && whole.is_address(value);
             if is_address || gs && whole.is_percpu(value) {
                 percpu |= bases.holds(value);
@@ -249,6 +253,9 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
                 suspects.push((at as u32, value));
             }
         }
+        if let Some(value) = physical(whole, &insn) {
+            part.unproven.push((id, at as u32, value));
+        }
     }
     if trouble {
         part.trouble.push(id);
@@ -257,6 +264,19 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
         part.unproven.extend(suspects.into_iter().map(|(at, value)| (id, at, value)));
     }
     part.uses[from..].sort_by_key(|u| u.at);
+}
+
+/// The address behind a number that may be the physical address of a place the linker script names: `__pa_symbol(_end)`
+/// is `_end - __START_KERNEL_map` when the code is compiled (arch/x86/include/asm/page_64.h).
+fn physical(whole: &Whole<'_>, insn: &Instruction) -> Option<u64> {
+    const KERNEL_START: u64 = 16 << 20;
+    let value = (0..insn.op_count()).find_map(|i| match insn.op_kind(i) {
+        OpKind::Immediate32 => Some(u64::from(insn.immediate32())),
+        OpKind::Immediate32to64 => u64::try_from(insn.immediate32to64()).ok(),
+        _ => None,
+    })?;
+    let address = IMAGE_BASE + value;
+    (value > KERNEL_START && whole.markers_at(address).next().is_some()).then_some(address)
 }
 
 /// References of data: relocated fields, or 64-bit words that hold an address, and what lists of distances hold.
