@@ -398,7 +398,12 @@ impl<'a, 'd> Side<'a, 'd> {
                 self.extra.externs.insert(name.to_owned(), u.target.wrapping_sub(addend as u64));
                 (self.named_symbol(name.to_owned(), SymbolPlace::Undefined, 0), addend)
             }
-            None => self.symbolic(u.target, u.usage, u.size),
+            None => match self.whole.home_of(place).filter(|_| self.whole.locate(u.target) == Place::Outside) {
+                Some((index, area)) => {
+                    (self.section_symbol(SectionId(u32::from(index) + 1)), u.target.wrapping_sub(area.addr) as i64)
+                }
+                None => self.symbolic(u.target, u.usage, u.size),
+            },
         };
         let offset = place - self.whole.area_of(id).addr;
         // A short jump has no relocation type; it does not leave its section.

@@ -62,10 +62,10 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
         return Err(bad("there is no symbol table".into()));
     }
     let mut areas: Vec<Area<'d>> = loaded.into_iter().map(|s| s.area).collect();
-    let (mut fields, mut named) = (Vec::new(), Named::new());
+    let (mut fields, mut named, mut strays) = (Vec::new(), Named::new(), Vec::new());
     let mut proof = if form == Form::Relocatable { Proof::All } else { Proof::None };
     if form == Form::Relocatable {
-        r.relocate(&mut areas, &externs, &mut fields)?;
+        r.relocate(&mut areas, &externs, &mut fields, &mut strays)?;
         areas.extend(extern_area(&externs));
     } else {
         if r.kept_relocations(&areas, &mut fields, &mut named)? {
@@ -85,7 +85,7 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     }
     symbols.push(Symbol { name: spans::AUX_NAME, value: 0, size: 0, kind: 0, bind: elf::STB_LOCAL.0, file: 0 });
     let spans = spans::build(&areas, &symbols, names.is_some());
-    Ok(Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, named, proof, spans))
+    Ok(Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, (named, strays), proof, spans))
 }
 
 struct Reader<'n, 'd> {
@@ -242,7 +242,13 @@ impl<'d> Reader<'_, 'd> {
     }
 
     /// Applies the relocations of a relocatable file and remembers where they are.
-    fn relocate(&mut self, areas: &mut [Area<'d>], externs: &Externs<'d>, fields: &mut Vec<Field>) -> Result<()> {
+    fn relocate(
+        &mut self,
+        areas: &mut [Area<'d>],
+        externs: &Externs<'d>,
+        fields: &mut Vec<Field>,
+        strays: &mut Vec<(u64, u64)>,
+    ) -> Result<()> {
         let table = &self.table;
         let bad = |e: String| Error::new("LP1205", Place::object(self.name), e);
         let symtab = table.symbols(self.endian, self.data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
@@ -256,6 +262,8 @@ impl<'d> Reader<'_, 'd> {
                 (base[index.0], area_of[index.0]) = (Some(area.addr), Some(i));
             }
         }
+        let ends: HashMap<u64, u64> = areas.iter().map(|a| (a.addr, a.end())).collect();
+        let mut homes: Vec<Option<(u64, u64)>> = vec![None; symtab.len()];
         let mut value: Vec<Option<u64>> = vec![None; symtab.len()];
         for (index, sym) in symtab.enumerate() {
             let shndx = sym.st_shndx(self.endian);
@@ -263,7 +271,9 @@ impl<'d> Reader<'_, 'd> {
                 Some(sym.st_value(self.endian))
             } else {
                 let section = symtab.symbol_section(self.endian, sym, index).ok().flatten();
-                section.and_then(|s| *base.get(s.0)?).map(|b| b.wrapping_add(sym.st_value(self.endian)))
+                let home = section.and_then(|s| *base.get(s.0)?);
+                homes[index.0] = home.and_then(|b| Some((b, *ends.get(&b)?)));
+                home.map(|b| b.wrapping_add(sym.st_value(self.endian)))
             };
         }
         for (index, _, at) in externs {
@@ -283,12 +293,17 @@ impl<'d> Reader<'_, 'd> {
                 let (offset, kind) = (rela.r_offset(self.endian), rela.r_type(self.endian, false).0);
                 let width = reloc::width(kind)
                     .ok_or_else(|| bad(format!("relocation type {kind} at {}+{offset:#x}", area.name)))?;
-                let symbol = rela.r_sym(self.endian, false) as usize;
-                let symbol = *value.get(symbol).ok_or_else(|| bad(format!("there is no symbol {symbol}")))?;
+                let index = rela.r_sym(self.endian, false) as usize;
+                let symbol = *value.get(index).ok_or_else(|| bad(format!("there is no symbol {index}")))?;
                 let place = addr.wrapping_add(offset);
                 // Relocations against sections that are not loaded lead nowhere.
                 let Some(symbol) = symbol else { continue };
                 let means = symbol.wrapping_add(rela.r_addend(self.endian) as u64);
+                if let Some(Some(home)) = homes.get(index)
+                    && !(home.0..home.1).contains(&means.wrapping_add(if reloc::is_pc_relative(kind) { 4 } else { 0 }))
+                {
+                    strays.push((place, home.0));
+                }
                 let stored = if reloc::is_pc_relative(kind) { means.wrapping_sub(place) } else { means };
                 let field = usize::try_from(offset).ok().and_then(|o| bytes.get_mut(o..o.checked_add(width as usize)?));
                 let field = field.ok_or_else(|| bad(format!("the relocation at {offset:#x} is outside {}", area.name)))?;

@@ -114,6 +114,8 @@ pub struct Whole<'d> {
     pub spans: Vec<Span>,
     aliases: Vec<(SpanId, u32)>,
     markers: Vec<(u64, u32)>,
+    /// Fields of a relocatable file that lead outside the section they are about, and its address: by field.
+    strays: Vec<(u64, u64)>,
     /// First span that can hold a place, by area and [`BUCKET`].
     index: Vec<Vec<u32>>,
     /// Addresses of the image itself, per-CPU areas apart.
@@ -145,7 +147,7 @@ impl<'d> Whole<'d> {
         symbols: Vec<Symbol<'d>>,
         files: Vec<&'d str>,
         fields: Vec<Field>,
-        mut named: Named<'d>,
+        (mut named, mut strays): (Named<'d>, Vec<(u64, u64)>),
         proof: Proof,
         spans: Spans,
     ) -> Self {
@@ -154,7 +156,9 @@ impl<'d> Whole<'d> {
         let last = areas.iter().filter(of_image).map(Area::end).max().unwrap_or(0);
         let percpu_end = areas.iter().filter(|a| a.addr < crate::kernel::IMAGE_BASE).map(Area::end).max().unwrap_or(0);
         named.sort_unstable();
+        strays.sort_unstable();
         let mut whole = Self {
+            strays,
             named,
             name,
             form,
@@ -268,6 +272,11 @@ impl<'d> Whole<'d> {
         let mut found = self.symbols.iter().filter(|s| s.name == name).map(|s| s.value);
         let first = found.next()?;
         found.all(|v| v == first).then_some(first)
+    }
+    /// The area a field is about that leads outside of it.
+    pub fn home_of(&self, place: u64) -> Option<(u16, &Area<'d>)> {
+        let i = self.strays.binary_search_by_key(&place, |n| n.0).ok()?;
+        self.area_at(self.strays[i].1)
     }
     /// Symbol and addend of a field that leads outside the image.
     pub fn named_at(&self, place: u64) -> Option<(&'d str, i64)> {

@@ -84,8 +84,10 @@ pub fn pair<'d>(old: &Whole<'d>, new: &Whole<'d>, old_uses: &Uses, new_uses: &Us
     p.pair_files();
     let twin_files = p.twins.files.clone();
     // Files by one number on both sides: that of the new one. Old files without a twin get numbers nobody has.
+    // An image whose symbols do not say the file (strip --strip-debug takes that away) leaves none for the other either.
+    let scoped = old.files.len() > 1 && new.files.len() > 1;
     let file = move |w: &Whole<'_>, i: SpanId, is_old: bool| {
-        let f = w.span(i).file;
+        let f = if scoped { w.span(i).file } else { 0 };
         match (is_old, f) {
             (_, 0) => 0,
             (false, f) => f,
@@ -93,7 +95,7 @@ pub fn pair<'d>(old: &Whole<'d>, new: &Whole<'d>, old_uses: &Uses, new_uses: &Us
         }
     };
     p.by_unique(Rung::Name, |s, i| file(s.0, i, s.1), |w, i| name_hash(w.name_of(i)));
-    p.by_unique_base(&file);
+    p.by_unique_base(&file, scoped);
     p.by_neighbour(&file);
     p.by_reference();
     p.leftovers(&file);
@@ -225,10 +227,10 @@ impl<'d> Pairing<'_, 'd> {
         groups
     }
 
-    fn by_unique_base(&mut self, file: &impl Fn(&Whole<'_>, SpanId, bool) -> u32) {
+    fn by_unique_base(&mut self, file: &impl Fn(&Whole<'_>, SpanId, bool) -> u32, scoped: bool) {
         for ((file, ..), (o, n)) in self.groups(file) {
             if let ([o], [n]) = (&o[..], &n[..])
-                && file > 0
+                && (file > 0 || !scoped)
             {
                 self.twins.add(*o, *n, Rung::BaseName);
                 continue;
@@ -265,18 +267,24 @@ impl<'d> Pairing<'_, 'd> {
             if numbered && of > 0 {
                 continue;
             }
-            let Some(before) = previous.filter(|p| o.0 - p.0 <= 8 && self.old.span(*p).area == self.old.span(o).area) else {
-                continue;
+            let area = self.old.span(o).area;
+            let before = previous.filter(|p| o.0 - p.0 <= 8 && self.old.span(*p).area == area);
+            // Or the start of the section.
+            let (before, there) = match before.and_then(|p| Some((p.0, self.twins.new_of(p)?.0))) {
+                Some((a, b)) => (a + 1, b + 1),
+                None => match self.area_starts(o) {
+                    Some(starts) if o.0 - starts.0 < 8 => starts,
+                    _ => continue,
+                },
             };
-            let Some(there) = self.twins.new_of(before) else { continue };
             let base = base_name(name);
             let same = |w: &Whole<'_>, i: SpanId| base_name(w.name_of(i)) == base && class_key(w, i) == class_key(self.old, o);
             // Only the first of its name behind the pair, on both sides.
-            if (before.0 + 1..o.0).any(|i| same(self.old, SpanId(i))) {
+            if (before..o.0).any(|i| same(self.old, SpanId(i))) {
                 continue;
             }
-            let last = (there.0 + 9).min(self.new.spans.len() as u32);
-            let found = (there.0 + 1..last).map(SpanId).find(|i| same(self.new, *i));
+            let last = (there + 8).min(self.new.spans.len() as u32);
+            let found = (there..last).map(SpanId).find(|i| same(self.new, *i));
             if let Some(n) = found.filter(|n| self.twins.old_of(*n).is_none()) {
                 let other = file(self.new, n, false);
                 if of == 0 || other == 0 || of == other {
@@ -284,6 +292,14 @@ impl<'d> Pairing<'_, 'd> {
                 }
             }
         }
+    }
+
+    /// The first spans of the section an old one is in, on both sides.
+    fn area_starts(&self, o: SpanId) -> Option<(u32, u32)> {
+        let area = self.old.area_of(o);
+        let there = self.new.areas.iter().find(|a| a.name == area.name)?;
+        let first = |w: &Whole<'_>, addr: u64| w.spans.partition_point(|s| s.addr < addr) as u32;
+        Some((first(self.old, area.addr), first(self.new, there.addr)))
     }
 
     fn by_reference(&mut self) {

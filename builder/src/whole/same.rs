@@ -76,6 +76,7 @@ pub fn compare(s: Sides<'_, '_>) -> Compared {
         .flat_map_iter(|chunk| chunk.iter().copied().filter(|(o, n)| !s.same(*o, *n)))
         .collect();
     let mut out = Compared::default();
+    let differing = with_users(&s, differing);
     for (o, n) in differing {
         if s.old.span(o).is_code() {
             out.code.push((o, n));
@@ -86,6 +87,38 @@ pub fn compare(s: Sides<'_, '_>) -> Compared {
         }
     }
     out
+}
+
+/// Functions that refer to a constant that differs are not the same, even if every instruction is: only they can bring the
+/// new one along. So are constants that point to one.
+fn with_users(s: &Sides<'_, '_>, mut differing: Vec<(SpanId, SpanId)>) -> Vec<(SpanId, SpanId)> {
+    let constant = |n: SpanId| s.new.area_of(n).class == Class::Rodata;
+    let mut marked = vec![false; s.new.spans.len()];
+    let mut any = false;
+    for (_, n) in differing.iter().filter(|(_, n)| constant(*n)) {
+        (marked[n.0 as usize], any) = (true, true);
+    }
+    if !any {
+        return differing;
+    }
+    let known: std::collections::BTreeSet<SpanId> = differing.iter().map(|p| p.0).collect();
+    let mut added = std::collections::BTreeSet::new();
+    loop {
+        let before = added.len();
+        for (o, n) in s.twins.iter().filter(|(o, _)| !known.contains(o)) {
+            let is_code = s.new.span(n).is_code();
+            let refers = s.new_uses.of(n).iter().filter_map(Use::span).any(|t| marked[t.0 as usize]);
+            if refers && (is_code || constant(n)) && added.insert((o, n)) && !is_code {
+                marked[n.0 as usize] = true;
+            }
+        }
+        if added.len() == before {
+            break;
+        }
+    }
+    differing.extend(added);
+    differing.sort_unstable();
+    differing
 }
 
 impl Sides<'_, '_> {
