@@ -144,6 +144,21 @@ impl<'a> Reader<'a> {
         entry.attr_value(attribute)?.udata_value()
     }
 
+    /// Elements in each dimension of an array (DWARF 5, 5.5 and 5.13); nothing where it is open.
+    pub(super) fn dimensions(&self, array: &Entry<'a>) -> Vec<Option<u64>> {
+        let mut out = Vec::new();
+        let wanted = |tag| tag == constants::DW_TAG_array_type || tag == constants::DW_TAG_subrange_type;
+        let _ = self.walk(array.offset.0, wanted, |entry, depth| {
+            if depth == 1 {
+                let count = Self::number(entry, constants::DW_AT_count);
+                let bound = || Self::number(entry, constants::DW_AT_upper_bound)?.checked_add(1);
+                out.push(count.or_else(bound));
+            }
+            Step::Into
+        });
+        out
+    }
+
     /// The code of an entry (DWARF 5, 2.17), empty ranges left out.
     pub(super) fn ranges(&self, entry: &Entry<'a>) -> Vec<Range<u64>> {
         self.try_ranges(entry).unwrap_or_default()

@@ -26,10 +26,12 @@ mod lines;
 mod paths;
 mod sections;
 mod units;
+mod variables;
 
 pub use functions::{FunctionInfo, Inlined};
 pub use lines::Line;
 pub use units::UnitInfo;
+pub use variables::Scope;
 
 use sections::Sections;
 
@@ -48,6 +50,8 @@ pub struct DebugInfo<'d> {
     ranges: OnceLock<Vec<units::Owned>>,
     /// Folder of the sources.
     source_root: OnceLock<String>,
+    /// Candidates for variables by address.
+    variables: OnceLock<Vec<variables::Candidate>>,
 }
 
 impl<'d> DebugInfo<'d> {
@@ -68,6 +72,7 @@ impl<'d> DebugInfo<'d> {
             aranges: OnceLock::new(),
             ranges: OnceLock::new(),
             source_root: OnceLock::new(),
+            variables: OnceLock::new(),
         })
     }
 }

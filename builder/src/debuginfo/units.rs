@@ -11,6 +11,7 @@ use super::entries::Reader;
 use super::functions::Functions;
 use super::lines::LineTable;
 use super::sections::Kind;
+use super::variables::Variables;
 use super::{DebugInfo, Unit, paths};
 
 /// What is known of one unit; each part is read when first asked for.
@@ -22,6 +23,7 @@ pub(super) struct Cell {
     name: OnceLock<Option<String>>,
     pub(super) lines: OnceLock<LineTable>,
     pub(super) functions: OnceLock<Functions>,
+    pub(super) variables: OnceLock<Variables>,
 }
 
 /// What the root entry says.
@@ -73,7 +75,7 @@ impl DebugInfo<'_> {
     /// The unit that has code or data at this address. Code is found by `.debug_aranges`, or by the root entries if that has
     /// no answer; data by its variables (see [`DebugInfo::variable_scope`] for the cost).
     pub fn unit_at(&self, address: u64) -> Option<Unit> {
-        self.code_unit_at(address)
+        self.code_unit_at(address).or_else(|| self.variable_unit_at(address))
     }
 
     /// All units that have a name or code, in the order of `.debug_info`. Reads their root entries.
@@ -116,6 +118,7 @@ impl DebugInfo<'_> {
                     name: OnceLock::new(),
                     lines: OnceLock::new(),
                     functions: OnceLock::new(),
+                    variables: OnceLock::new(),
                 });
             }
             cells
