@@ -144,6 +144,21 @@ impl<'a> Reader<'a> {
         entry.attr_value(attribute)?.udata_value()
     }
 
+    /// Visits the children of the entry at `parent`.
+    pub(super) fn children(&self, parent: usize, mut visit: impl FnMut(&Entry<'a>)) {
+        let _ = self.walk(
+            parent,
+            |_| true,
+            |entry, depth| {
+                if depth == 0 {
+                    return Step::Into;
+                }
+                visit(entry);
+                Step::Over
+            },
+        );
+    }
+
     /// Elements in each dimension of an array (DWARF 5, 5.5 and 5.13); nothing where it is open.
     pub(super) fn dimensions(&self, array: &Entry<'a>) -> Vec<Option<u64>> {
         let mut out = Vec::new();

@@ -20,14 +20,19 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+mod changes;
 mod entries;
 mod functions;
+mod layout;
 mod lines;
 mod paths;
+mod reach;
 mod sections;
+mod spelling;
 mod units;
 mod variables;
 
+pub use changes::{TypeChange, changed_types};
 pub use functions::{FunctionInfo, Inlined};
 pub use lines::Line;
 pub use units::UnitInfo;
