@@ -34,6 +34,8 @@ pub struct TypeChange {
 /// pointers and arrays. So a type may be reached without being touched; [`TypeChange::distance`] tells how far away it is.
 /// Parses the units that hold the functions, in parallel.
 pub fn changed_types(old: &DebugInfo<'_>, new: &DebugInfo<'_>, functions: &[(u64, u64)]) -> Vec<TypeChange> {
+    // What both have to do first.
+    rayon::join(|| old.cells(), || new.cells());
     let places: Vec<_> = functions
         .par_iter()
         .enumerate()

@@ -145,7 +145,6 @@ impl<'a> Layout<'a> {
 }
 
 /// What is only on the left, on both sides, only on the right. Parts of the same name are taken in their order.
-#[expect(clippy::type_complexity, reason = "three lists of the same kind")]
 fn pair<'x, 'a, T>(
     old: &'x [T],
     new: &'x [T],

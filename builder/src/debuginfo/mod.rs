@@ -92,3 +92,15 @@ impl std::fmt::Debug for DebugInfo<'_> {
 fn within(ranges: &[Range<u64>], address: u64) -> bool {
     ranges.iter().any(|r| r.contains(&address))
 }
+
+/// What is kept in `cell`, made in parallel at the first question. Not within `get_or_init`: a thread that waits for others there
+/// may take up work that asks the same and would wait for itself. Two threads may make it twice.
+fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> T) -> &T {
+    match cell.get() {
+        Some(known) => known,
+        None => {
+            let made = make();
+            cell.get_or_init(|| made)
+        }
+    }
+}

@@ -149,13 +149,20 @@ impl<'d> Sections<'d> {
             let symbols = self.table.symbol_table_by_index(LE, self.data, link).ok()?;
             for rela in relas {
                 let index = SymbolIndex(rela.r_sym(LE, false) as usize);
-                let symbol = symbols.symbol(index).ok()?;
-                let base = match symbols.symbol_section(LE, symbol, index).ok()? {
-                    Some(section) => *bases.get(section.0)?,
-                    // Absolute, or somewhere else, where its address is not known.
-                    None => (symbol.st_shndx(LE) == elf::SHN_ABS).then_some(0),
+                let value = match symbols.symbol(index) {
+                    Ok(symbol) => {
+                        let base = match symbols.symbol_section(LE, symbol, index).ok()? {
+                            Some(section) => *bases.get(section.0)?,
+                            // Absolute, or somewhere else, where its address is not known.
+                            None => (symbol.st_shndx(LE) == elf::SHN_ABS).then_some(0),
+                        };
+                        base.map(|b| b.wrapping_add(symbol.st_value(LE)))
+                    }
+                    // The null symbol.
+                    Err(_) if index.0 == 0 => Some(0),
+                    Err(_) => return None,
                 };
-                let value = base.map(|b| b.wrapping_add(symbol.st_value(LE)).wrapping_add_signed(rela.r_addend(LE)));
+                let value = value.map(|v| v.wrapping_add_signed(rela.r_addend(LE)));
                 apply(bytes, rela.r_offset(LE), rela.r_type(LE, false), value)?;
             }
         }

@@ -145,8 +145,9 @@ impl DebugInfo<'_> {
     }
 
     fn source_root(&self) -> &str {
+        // One after the other: names and line tables ask for this while they are made, and a thread that waits for others may
+        // take up work that waits for it.
         self.source_root.get_or_init(|| {
-            self.read_roots();
             let roots = self.ids().filter_map(|u| self.root(u));
             paths::source_root(roots.filter_map(|r| Some((r.name.as_deref()?, r.comp_dir.as_str()))))
         })
@@ -154,14 +155,6 @@ impl DebugInfo<'_> {
 
     fn root(&self, unit: Unit) -> Option<&Root> {
         Some(self.cell(unit)?.root.get_or_init(|| self.read_root(unit).unwrap_or_default()))
-    }
-
-    fn read_roots(&self) {
-        // Before the threads, which would wait for each other.
-        self.aranges();
-        self.ids().collect::<Vec<_>>().into_par_iter().for_each(|u| {
-            self.root(u);
-        });
     }
 
     fn read_root(&self, unit: Unit) -> Option<Root> {
@@ -197,8 +190,10 @@ impl DebugInfo<'_> {
     }
 
     fn ranges(&self) -> &[Owned] {
-        self.ranges.get_or_init(|| {
-            self.read_roots();
+        super::once::<Vec<Owned>>(&self.ranges, || {
+            self.ids().collect::<Vec<_>>().into_par_iter().for_each(|u| {
+                self.root(u);
+            });
             let mut out = self.aranges().ranges.clone();
             for unit in self.ids() {
                 let ranges = self.root(unit).map_or(&[][..], |r| &r.ranges);

@@ -83,7 +83,7 @@ impl DebugInfo<'_> {
         if !self.sections.is_placed(address) {
             return None;
         }
-        let candidates = self.variables.get_or_init(|| self.find_variables());
+        let candidates = super::once(&self.variables, || self.find_variables());
         let end = candidates.partition_point(|c| c.address <= address);
         let mut below = candidates[..end].iter().rev().take(BACK);
         below.find_map(|candidate| {
