@@ -261,7 +261,11 @@ fn compare(case: &Case, old: &str, new: &str, options: &[&str]) -> Vec<TypeChang
     let text = |types: &str| format!("{types}\nvoid entry(void) {{}}\n");
     let old = case.build("t.c", &text(old), options);
     let new = case.build("t.c", &text(new), options);
-    changed_types(&old.info(), &new.info(), &[(old.address("entry"), new.address("entry")), (old.address("f"), new.address("f"))])
+    changed_types(
+        &old.info(),
+        &new.info(),
+        &[(old.address("entry"), new.address("entry")), (old.address("f"), new.address("f"))],
+    )
 }
 
 fn texts(changes: &[TypeChange]) -> Vec<(&str, &str, bool)> {
@@ -347,15 +351,16 @@ fn nameless_types_are_taken_apart() {
 fn types_are_reached_through_pointers() {
     let f = "int f(struct s *s) { return s->a; }";
     let far = |t: &str| {
-        format!("struct t {{ {t} struct t *next; struct s *back; }}; struct m {{ struct t **t[3]; }}; struct s {{ int a; const struct m *m; }}; {f}")
+        format!(
+            "struct t {{ {t} struct t *next; struct s *back; }}; struct m {{ struct t **t[3]; }}; struct s {{ int a; const struct m *m; }}; {f}"
+        )
     };
     let changed = types(&far("int x;"), &far("long x;"));
     assert_eq!(texts(&changed), [("struct t", "member `x` was `int` and is `long int`", false)]);
     assert_eq!(changed[0].distance, 2);
     // A function pointer has a type of its own, but what its parameters lead to is not used here.
-    let called = |t: &str, p: &str| {
-        format!("struct t {{ {t} }}; struct s {{ int a; void (*call)(struct t *{p}); }}; {f}")
-    };
+    let called =
+        |t: &str, p: &str| format!("struct t {{ {t} }}; struct s {{ int a; void (*call)(struct t *{p}); }}; {f}");
     assert_eq!(texts(&types(&called("int x;", ""), &called("long x;", ""))), []);
     let more = types(&called("int x;", ""), &called("int x;", ", int"));
     let what = "member `call` was `void (*)(struct t *)` and is `void (*)(struct t *, int)`";
