@@ -48,6 +48,9 @@ pub(super) struct Difference {
     pub(super) additive: bool,
 }
 
+/// Nameless parts that are taken apart; only a circle has more.
+const NAMELESS: usize = 1 << 10;
+
 /// Differences that are named; the others are counted.
 const NAMED: usize = 4;
 
@@ -56,7 +59,9 @@ impl<'a> Layout<'a> {
     pub(super) fn read(spelling: &mut Spelling<'_, 'a>, entry: &Entry<'a>, reach: &mut dyn FnMut(usize)) -> Self {
         let size = Reader::number(entry, constants::DW_AT_byte_size);
         let mut layout = Self { size, members: Vec::new(), values: Vec::new() };
-        layout.take_apart(spelling, entry.offset.0, &Outer { prefix: String::new(), at: 0, depth: DEPTH }, reach);
+        let mut left = NAMELESS;
+        let outer = Outer { prefix: String::new(), at: 0, depth: DEPTH };
+        layout.take_apart(spelling, entry.offset.0, &outer, &mut left, reach);
         layout
     }
 
@@ -65,6 +70,7 @@ impl<'a> Layout<'a> {
         spelling: &mut Spelling<'_, 'a>,
         offset: usize,
         outer: &Outer,
+        left: &mut usize,
         reach: &mut dyn FnMut(usize),
     ) {
         let reader = spelling.reader;
@@ -87,9 +93,10 @@ impl<'a> Layout<'a> {
                     let name = if outer.prefix.is_empty() { name } else { format!("{}{name}", outer.prefix).into() };
                     self.members.push(Member { name, at, bits, spelled: spelling.of(child) });
                 }
-                match (inner, outer.depth.checked_sub(1)) {
+                match (inner, outer.depth.checked_sub(1).filter(|_| *left > 0)) {
                     (Some((inner, _)), Some(depth)) => {
-                        self.take_apart(spelling, inner, &Outer { prefix, at, depth }, reach);
+                        *left -= 1;
+                        self.take_apart(spelling, inner, &Outer { prefix, at, depth }, left, reach);
                     }
                     (Some(_), None) => {}
                     (None, _) => of.into_iter().for_each(&mut *reach),

@@ -92,7 +92,10 @@ impl<'r, 'a> Types<'r, 'a> {
                 )
             };
             let reader = self.reader;
-            let _ = reader.walk(part, wanted, |entry, _| {
+            let _ = reader.walk(part, wanted, |entry, depth| {
+                if depth == 0 && entry.tag != constants::DW_TAG_subprogram {
+                    return Step::Over;
+                }
                 if let Some(offset) = reader.reference(entry, constants::DW_AT_type) {
                     self.queue.push_back(Next { offset, function, distance: 0 });
                 }

@@ -14,6 +14,9 @@ use super::entries::{Entry, Reader};
 /// Types within each other; a spelling ends there, also in a circle.
 pub(super) const DEPTH: usize = 24;
 
+/// Bytes of a spelling; functions that take functions that take functions may grow without bound.
+const LENGTH: usize = 1 << 10;
+
 /// `struct`, `union` or `enum`, if the tag is one of them.
 pub(super) fn keyword(tag: DwTag) -> Option<&'static str> {
     match tag {
@@ -66,10 +69,15 @@ impl<'r, 'a> Spelling<'r, 'a> {
             return Rc::clone(known);
         }
         let Some(depth) = depth.checked_sub(1) else { return "?".into() };
-        let text = match self.reader.entry(offset) {
+        // What leads back to itself finds this.
+        self.known.insert(offset, "?".into());
+        let mut text = match self.reader.entry(offset) {
             Some(entry) => self.entry(&entry, depth),
             None => "?".into(),
         };
+        if text.len() > LENGTH {
+            text = format!("{}...", &text[..text.floor_char_boundary(LENGTH)]).into();
+        }
         self.known.insert(offset, Rc::clone(&text));
         text
     }
