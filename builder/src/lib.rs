@@ -9,6 +9,7 @@ pub mod codes;
 pub mod compare;
 pub mod config;
 pub mod correlate;
+pub mod debuginfo;
 pub mod emit;
 pub mod error;
 pub mod ingest;

@@ -112,6 +112,15 @@ pub(super) static CODES: &[Code] = &[
         advice: "add the function in the patch, not static or marked __used, with a name no other object has",
     },
     Code {
+        id: "LP2015",
+        class: Refused,
+        title: "type in use changed its layout",
+        why: "The objects of this type that exist keep their old layout, and so does all code that is not replaced; new code \
+              that expects another one would read and write at the wrong places (Documentation/livepatch/shadow-vars.rst).",
+        advice: "keep the layout: put new fields into a shadow variable or into padding; or accept it with --accept-type NAME \
+                 when only the changed functions use the type",
+    },
+    Code {
         id: "LP2016",
         class: Refused,
         title: "a number that may be an address",

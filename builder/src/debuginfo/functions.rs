@@ -1,0 +1,159 @@
+//! Functions by address, and what is inlined into them (DWARF 5, 3.3 "Subroutine and Entry Point Entries").
+
+use std::ops::Range;
+
+use gimli::constants;
+
+use super::entries::{Entry, Reader, Step};
+use super::{DebugInfo, Unit, within};
+
+/// A function that has code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionInfo {
+    /// As in the source: without `.cold`, `.isra.0` and the like.
+    pub name: String,
+    /// Where it is declared, relative to the source or build folder.
+    pub file: Option<String>,
+    /// Line of the declaration.
+    pub line: Option<u64>,
+    /// All its code, `.cold` pieces included.
+    pub ranges: Vec<Range<u64>>,
+    /// Every call that was inlined; what was inlined into one follows it with a greater depth.
+    pub inlined: Vec<Inlined>,
+}
+
+/// One call that was replaced by the code of the function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inlined {
+    /// The function that was inlined.
+    pub name: String,
+    /// Where that is declared.
+    pub file: Option<String>,
+    /// Line of the declaration.
+    pub line: Option<u64>,
+    /// File of the call.
+    pub call_file: Option<String>,
+    /// Line of the call.
+    pub call_line: Option<u64>,
+    /// Its code.
+    pub ranges: Vec<Range<u64>>,
+    /// 1 for a call in the function itself, 2 for a call in such a one, and so on.
+    pub depth: usize,
+}
+
+/// The functions of a unit.
+#[derive(Default)]
+pub(super) struct Functions {
+    /// Start, end and entry of each piece of code, in the order of the addresses.
+    pieces: Vec<(u64, u64, usize)>,
+}
+
+impl DebugInfo<'_> {
+    /// The function that has code at this address, pieces such as `.cold` included.
+    pub fn function_at(&self, address: u64) -> Option<FunctionInfo> {
+        let (reader, entry) = self.function_entry(address)?;
+        let (file, line) = reader.declared(&entry);
+        Some(FunctionInfo {
+            name: reader.name(&entry).unwrap_or_default(),
+            file,
+            line,
+            ranges: reader.ranges(&entry),
+            inlined: inlined(&reader, entry.offset.0, |_| true),
+        })
+    }
+
+    /// The inlined calls the instruction at this address comes from, the innermost last; nothing when it belongs to the
+    /// function itself.
+    pub fn inlined_at(&self, address: u64) -> Vec<Inlined> {
+        self.function_entry(address)
+            .map(|(reader, entry)| inlined(&reader, entry.offset.0, |ranges| within(ranges, address)))
+            .unwrap_or_default()
+    }
+
+    /// The entry of the function at this address.
+    fn function_entry(&self, address: u64) -> Option<(Reader<'_>, Entry<'_>)> {
+        let (unit, offset) = self.function_place(address)?;
+        let reader = Reader::new(self, unit)?;
+        let entry = reader.entry(offset)?;
+        Some((reader, entry))
+    }
+
+    /// Unit and offset of the entry of the function at this address.
+    pub(super) fn function_place(&self, address: u64) -> Option<(Unit, usize)> {
+        let unit = self.code_unit_at(address)?;
+        let functions = self.cell(unit)?.functions.get_or_init(|| read(self, unit).unwrap_or_default());
+        let end = functions.pieces.partition_point(|p| p.0 <= address);
+        let piece = functions.pieces[..end].iter().rev().take(2).find(|p| address < p.1)?;
+        Some((unit, piece.2))
+    }
+}
+
+fn read(info: &DebugInfo<'_>, unit: Unit) -> Option<Functions> {
+    let reader = Reader::new(info, unit)?;
+    let mut out = Functions::default();
+    let root = reader.unit.header.root_offset().0;
+    let wanted = |tag| {
+        // Functions of C are at the top; those of Rust are in namespaces and types.
+        tag == constants::DW_TAG_subprogram
+            || tag == constants::DW_TAG_namespace
+            || tag == constants::DW_TAG_compile_unit
+            || tag == constants::DW_TAG_partial_unit
+            || tag == constants::DW_TAG_structure_type
+    };
+    reader.walk(root, wanted, |entry, _| match entry.tag {
+        constants::DW_TAG_subprogram => {
+            out.pieces.extend(reader.ranges(entry).into_iter().map(|r| (r.start, r.end, entry.offset.0)));
+            Step::Over
+        }
+        constants::DW_TAG_structure_type if !is_rust(&reader) => Step::Over,
+        _ => Step::Into,
+    })?;
+    out.pieces.sort_unstable();
+    Some(out)
+}
+
+fn is_rust(reader: &Reader<'_>) -> bool {
+    let language = reader.root().and_then(|r| r.attr_value(constants::DW_AT_language));
+    matches!(language, Some(gimli::AttributeValue::Language(constants::DW_LANG_Rust)))
+}
+
+/// The inlined calls below the function at `offset` whose code `wanted` takes, with those they are in.
+fn inlined(reader: &Reader<'_>, offset: usize, wanted: impl Fn(&[Range<u64>]) -> bool) -> Vec<Inlined> {
+    let mut out = Vec::new();
+    // Depths below the function of the calls that are open.
+    let mut open: Vec<usize> = Vec::new();
+    let tags = |tag| {
+        tag == constants::DW_TAG_subprogram
+            || tag == constants::DW_TAG_inlined_subroutine
+            || tag == constants::DW_TAG_lexical_block
+    };
+    let _ = reader.walk(offset, tags, |entry, depth| {
+        while open.last().is_some_and(|o| *o >= depth) {
+            open.pop();
+        }
+        match entry.tag {
+            constants::DW_TAG_inlined_subroutine => {
+                let ranges = reader.ranges(entry);
+                if !wanted(&ranges) {
+                    return Step::Over;
+                }
+                open.push(depth);
+                let (file, line) = reader.declared(entry);
+                out.push(Inlined {
+                    name: reader.name(entry).unwrap_or_default(),
+                    file,
+                    line,
+                    call_file: reader.file(entry, constants::DW_AT_call_file),
+                    call_line: Reader::number(entry, constants::DW_AT_call_line),
+                    ranges,
+                    depth: open.len(),
+                });
+                Step::Into
+            }
+            // A function within the function has code of its own.
+            constants::DW_TAG_subprogram if depth > 0 => Step::Over,
+            _ => Step::Into,
+        }
+    });
+    out
+}

@@ -1,0 +1,233 @@
+//! The layout of one structure, union or enumeration, and how two of them differ (DWARF 5, 5.7 and 5.8).
+//!
+//! Members without a name (anonymous structures and unions) are taken apart into theirs. What a member with a name but a type
+//! without one holds is named behind it: `a.b`, `a[].b`.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use gimli::{AttributeValue, Operation, constants};
+
+use super::entries::{Entry, Reader};
+use super::spelling::{DEPTH, Spelling, is_qualifier, keyword};
+
+/// Layout of a definition. Equal ones are used in the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layout<'a> {
+    size: Option<u64>,
+    members: Vec<Member<'a>>,
+    values: Vec<(Cow<'a, str>, i128)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member<'a> {
+    name: Cow<'a, str>,
+    /// Offset in bits.
+    at: u64,
+    /// Bits of a bit-field.
+    bits: Option<u64>,
+    spelled: Rc<str>,
+}
+
+/// What a nameless part is in.
+struct Outer {
+    /// In front of the names.
+    prefix: String,
+    /// Offset in bits.
+    at: u64,
+    /// How many more there may be within each other.
+    depth: usize,
+}
+
+/// How two layouts differ.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Difference {
+    pub(super) what: String,
+    /// All there was is where it was.
+    pub(super) additive: bool,
+}
+
+/// Nameless parts that are taken apart; only a circle has more.
+const NAMELESS: usize = 1 << 10;
+
+/// Differences that are named; the others are counted.
+const NAMED: usize = 4;
+
+impl<'a> Layout<'a> {
+    /// The layout of the definition `entry`; the types of its members are handed to `reach`.
+    pub(super) fn read(spelling: &mut Spelling<'_, 'a>, entry: &Entry<'a>, reach: &mut dyn FnMut(usize)) -> Self {
+        let size = Reader::number(entry, constants::DW_AT_byte_size);
+        let mut layout = Self { size, members: Vec::new(), values: Vec::new() };
+        let mut left = NAMELESS;
+        let outer = Outer { prefix: String::new(), at: 0, depth: DEPTH };
+        layout.take_apart(spelling, entry.offset.0, &outer, &mut left, reach);
+        layout
+    }
+
+    fn take_apart(
+        &mut self,
+        spelling: &mut Spelling<'_, 'a>,
+        offset: usize,
+        outer: &Outer,
+        left: &mut usize,
+        reach: &mut dyn FnMut(usize),
+    ) {
+        let reader = spelling.reader;
+        reader.children(offset, |child| match child.tag {
+            constants::DW_TAG_enumerator => {
+                let name = reader.string(child, constants::DW_AT_name).unwrap_or_default();
+                self.values.push((name, value(child)));
+            }
+            // A static member, as in C++, has no place.
+            constants::DW_TAG_member if !child.has_attr(constants::DW_AT_external) => {
+                let (at, bits) = place(reader, child);
+                let at = outer.at.saturating_add(at);
+                let of = reader.reference(child, constants::DW_AT_type);
+                let inner = of.and_then(|t| nameless(reader, t));
+                let mut prefix = outer.prefix.clone();
+                if let Some(name) = reader.string(child, constants::DW_AT_name) {
+                    if inner.is_some() {
+                        prefix = format!("{prefix}{name}{}", if inner.is_some_and(|i| i.1) { "[]." } else { "." });
+                    }
+                    let name = if outer.prefix.is_empty() { name } else { format!("{}{name}", outer.prefix).into() };
+                    self.members.push(Member { name, at, bits, spelled: spelling.of(child) });
+                }
+                match (inner, outer.depth.checked_sub(1).filter(|_| *left > 0)) {
+                    (Some((inner, _)), Some(depth)) => {
+                        *left -= 1;
+                        self.take_apart(spelling, inner, &Outer { prefix, at, depth }, left, reach);
+                    }
+                    (Some(_), None) => {}
+                    (None, _) => of.into_iter().for_each(&mut *reach),
+                }
+            }
+            _ => {}
+        });
+    }
+
+    /// How `new` differs from this one; nothing when it does not.
+    pub(super) fn difference(&self, new: &Self) -> Option<Difference> {
+        if self == new {
+            return None;
+        }
+        let mut found: Vec<String> = Vec::new();
+        let mut additive = self.size == new.size;
+        if self.size != new.size {
+            let text = |size: Option<u64>| size.map_or("unknown".to_owned(), |s| s.to_string());
+            found.push(format!("{} bytes became {}", text(self.size), text(new.size)));
+        }
+        let (gone, kept, added) = pair(&self.members, &new.members, |m| &m.name);
+        additive &= gone.is_empty();
+        found.extend(added.iter().map(|m| format!("member `{}` is new", m.name)));
+        found.extend(gone.iter().map(|m| format!("member `{}` is gone", m.name)));
+        let (retyped, rest): (Vec<_>, Vec<_>) =
+            kept.into_iter().filter(|(o, n)| o != n).partition(|(o, n)| o.spelled != n.spelled || o.bits != n.bits);
+        additive &= retyped.is_empty() && rest.is_empty();
+        found.extend(retyped.iter().map(|(o, n)| {
+            let text = |m: &Member<'_>| match m.bits {
+                Some(bits) => format!("{}:{bits}", m.spelled),
+                None => m.spelled.to_string(),
+            };
+            format!("member `{}` was `{}` and is `{}`", o.name, text(o), text(n))
+        }));
+        found.extend(rest.iter().map(|(o, n)| format!("member `{}` {}", o.name, moved(o, n))));
+        let (gone, kept, added) = pair(&self.values, &new.values, |v| &v.0);
+        let other: Vec<_> = kept.into_iter().filter(|(o, n)| o != n).collect();
+        additive &= gone.is_empty() && other.is_empty();
+        found.extend(other.iter().map(|(o, n)| format!("`{}` was {} and is {}", o.0, o.1, n.1)));
+        found.extend(gone.iter().map(|v| format!("`{}` is gone", v.0)));
+        found.extend(added.iter().map(|v| format!("`{}` is new", v.0)));
+        if found.is_empty() {
+            // The same parts in another order.
+            return None;
+        }
+        let more = found.len().saturating_sub(NAMED);
+        if more > 1 {
+            found.truncate(NAMED);
+            found.push(format!("and {more} more"));
+        }
+        Some(Difference { what: found.join(", "), additive })
+    }
+}
+
+/// What is only on the left, on both sides, only on the right. Parts of the same name are taken in their order.
+fn pair<'x, 'a, T>(
+    old: &'x [T],
+    new: &'x [T],
+    name: impl Fn(&T) -> &Cow<'a, str>,
+) -> (Vec<&'x T>, Vec<(&'x T, &'x T)>, Vec<&'x T>) {
+    let mut right: HashMap<&str, VecDeque<usize>> = HashMap::new();
+    for (i, part) in new.iter().enumerate() {
+        right.entry(name(part)).or_default().push_back(i);
+    }
+    let (mut gone, mut kept, mut taken) = (Vec::new(), Vec::new(), vec![false; new.len()]);
+    for part in old {
+        match right.get_mut(&**name(part)).and_then(VecDeque::pop_front) {
+            Some(i) => {
+                taken[i] = true;
+                kept.push((part, &new[i]));
+            }
+            None => gone.push(part),
+        }
+    }
+    let added = new.iter().zip(taken).filter(|(_, taken)| !taken).map(|(part, _)| part).collect();
+    (gone, kept, added)
+}
+
+/// An offset, in bits where it has to be.
+fn moved(old: &Member<'_>, new: &Member<'_>) -> String {
+    if [old, new].iter().all(|m| m.at.is_multiple_of(8) && m.bits.is_none()) {
+        format!("moved from {} to {} bytes", old.at / 8, new.at / 8)
+    } else {
+        format!("moved from bit {} to {}", old.at, new.at)
+    }
+}
+
+/// The type without a name behind qualifiers and arrays, if it is one, and whether there are arrays. A typedef is a name.
+fn nameless(reader: &Reader<'_>, mut offset: usize) -> Option<(usize, bool)> {
+    let mut array = false;
+    for _ in 0..DEPTH {
+        let entry = reader.entry(offset)?;
+        if keyword(entry.tag).is_some() {
+            return (!entry.has_attr(constants::DW_AT_name)).then_some((offset, array));
+        }
+        array |= entry.tag == constants::DW_TAG_array_type;
+        if entry.tag != constants::DW_TAG_array_type && !is_qualifier(entry.tag) {
+            return None;
+        }
+        offset = reader.reference(&entry, constants::DW_AT_type)?;
+    }
+    None
+}
+
+/// Offset in bits, and the bits of a bit-field (DWARF 5, 5.7.6; `DW_AT_bit_offset` counts from the other end, DWARF 3, 5.5.5).
+fn place(reader: &Reader<'_>, member: &Entry<'_>) -> (u64, Option<u64>) {
+    let bits = Reader::number(member, constants::DW_AT_bit_size);
+    let bytes = match member.attr_value(constants::DW_AT_data_member_location) {
+        Some(AttributeValue::Exprloc(expression)) => match expression.operations(reader.unit.encoding()).next() {
+            Ok(Some(Operation::PlusConstant { value })) => value,
+            Ok(Some(Operation::UnsignedConstant { value })) => value,
+            _ => 0,
+        },
+        Some(value) => value.udata_value().unwrap_or(0),
+        None => 0,
+    };
+    let mut at = bytes.saturating_mul(8);
+    if let Some(offset) = Reader::number(member, constants::DW_AT_data_bit_offset) {
+        at = at.saturating_add(offset);
+    } else if let Some(offset) = Reader::number(member, constants::DW_AT_bit_offset) {
+        let storage = Reader::number(member, constants::DW_AT_byte_size).unwrap_or(0).saturating_mul(8);
+        at = at.saturating_add(storage.saturating_sub(offset).saturating_sub(bits.unwrap_or(0)));
+    }
+    (at, bits)
+}
+
+/// The value of an enumerator, signed if it is written so.
+fn value(enumerator: &Entry<'_>) -> i128 {
+    match enumerator.attr_value(constants::DW_AT_const_value) {
+        Some(AttributeValue::Sdata(value)) => value.into(),
+        Some(value) => value.udata_value().map_or(0, i128::from),
+        None => 0,
+    }
+}

@@ -1,0 +1,68 @@
+//! The line table of a unit: which source line an instruction comes from (DWARF 5, 6.2).
+
+use std::collections::HashMap;
+
+use super::entries::Reader;
+use super::{DebugInfo, Unit};
+
+/// Source line of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Line<'a> {
+    /// Relative to the source or build folder.
+    pub file: &'a str,
+    /// From 1 on; 0 is code of no line.
+    pub line: u64,
+}
+
+/// From this address on, the code comes from a line of a file.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    address: u64,
+    /// Index in [`LineTable::files`]; nothing behind the end of a sequence.
+    file: Option<u32>,
+    line: u64,
+}
+
+/// All rows of a unit.
+#[derive(Debug, Default)]
+pub(super) struct LineTable {
+    files: Vec<String>,
+    /// In the order of the addresses. Of several rows at one address the last one counts.
+    rows: Vec<Row>,
+}
+
+impl DebugInfo<'_> {
+    /// The source line of the instruction at this address. Parses the line table of its unit once.
+    pub fn line(&self, address: u64) -> Option<Line<'_>> {
+        self.line_in(self.code_unit_at(address)?, address)
+    }
+
+    fn line_in(&self, unit: Unit, address: u64) -> Option<Line<'_>> {
+        let table = self.cell(unit)?.lines.get_or_init(|| self.read_lines(unit).unwrap_or_default());
+        let row = table.rows[..table.rows.partition_point(|r| r.address <= address)].last()?;
+        Some(Line { file: table.files.get(row.file? as usize)?, line: row.line })
+    }
+
+    fn read_lines(&self, unit: Unit) -> Option<LineTable> {
+        let reader = Reader::new(self, unit)?;
+        let mut table = LineTable::default();
+        let mut known: HashMap<u64, u32> = HashMap::new();
+        let mut rows = reader.unit.line_program.clone()?.rows();
+        while let Ok(Some((header, row))) = rows.next_row() {
+            let file = match known.get(&row.file_index()) {
+                Some(file) => *file,
+                None => {
+                    let file = u32::try_from(table.files.len()).ok()?;
+                    table.files.push(reader.file_name(header, row.file_index()).unwrap_or_default());
+                    known.insert(row.file_index(), file);
+                    file
+                }
+            };
+            let file = (!row.end_sequence()).then_some(file);
+            table.rows.push(Row { address: row.address(), file, line: row.line().map_or(0, |l| l.get()) });
+        }
+        // Stable: rows of one address stay in the order of the table. One sequence may begin where another ends.
+        table.rows.sort_by_key(|r| (r.address, r.file.is_some()));
+        Some(table)
+    }
+}

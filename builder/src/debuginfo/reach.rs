@@ -1,0 +1,188 @@
+//! The named types functions use: those of their parameters, variables and results and of what is inlined into them, and from
+//! there on through members, pointers, arrays and typedefs.
+//!
+//! Not followed: the parameters of functions that are called through a pointer (a structure of operations would lead to
+//! everything), global variables, and references to other units, which only a link-time optimisation makes.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use gimli::constants;
+
+use super::entries::{Entry, Reader, Step};
+use super::layout::Layout;
+use super::spelling::{DEPTH, Spelling, is_qualifier, keyword};
+
+/// `struct`, `union`, `enum` and the name; nothing and the name when only a typedef has one.
+pub(super) type Key<'a> = (&'static str, Cow<'a, str>);
+
+/// A type some function uses.
+pub(super) struct Reached<'a> {
+    /// Index of the function that reaches it first.
+    pub(super) function: usize,
+    /// Structures on the way.
+    pub(super) distance: u32,
+    /// Its definitions; several when functions have a type of the same name of their own.
+    pub(super) layouts: Vec<Layout<'a>>,
+}
+
+/// What is to be looked at: a type, the function it is reached from and the structures on the way.
+struct Next {
+    offset: usize,
+    function: usize,
+    distance: u32,
+}
+
+/// The types of one unit.
+pub(super) struct Types<'r, 'a> {
+    reader: &'r Reader<'a>,
+    spelling: Spelling<'r, 'a>,
+    /// Entries that were looked at.
+    seen: HashSet<usize>,
+    /// Nearest first.
+    queue: VecDeque<Next>,
+    pub(super) reached: HashMap<Key<'a>, Reached<'a>>,
+    /// Definitions at the top of the unit, when somebody asked.
+    defined: Option<HashMap<Key<'a>, Vec<usize>>>,
+}
+
+impl<'r, 'a> Types<'r, 'a> {
+    /// What the functions use; index and entry of each.
+    pub(super) fn of(reader: &'r Reader<'a>, functions: &[(usize, usize)]) -> Self {
+        let mut types = Self {
+            reader,
+            spelling: Spelling::new(reader),
+            seen: HashSet::new(),
+            queue: VecDeque::new(),
+            reached: HashMap::new(),
+            defined: None,
+        };
+        for (index, entry) in functions {
+            types.used_by(*index, *entry);
+        }
+        while let Some(next) = types.queue.pop_front() {
+            types.look_at(&next);
+        }
+        types
+    }
+
+    /// The definitions of a type that was not reached.
+    pub(super) fn defined(&mut self, key: &Key<'a>) -> Vec<Layout<'a>> {
+        let defined = self.defined.get_or_insert_with(|| definitions(self.reader));
+        let offsets = defined.get(key).cloned().unwrap_or_default();
+        let entries = offsets.into_iter().filter_map(|o| self.reader.entry(o));
+        entries.map(|e| Layout::read(&mut self.spelling, &e, &mut |_| {})).collect()
+    }
+
+    /// Queues the types the function itself names, and those of the functions it was made of.
+    fn used_by(&mut self, function: usize, entry: usize) {
+        let mut parts = vec![entry];
+        while let Some(part) = parts.pop() {
+            if !self.seen.insert(part) {
+                continue;
+            }
+            let wanted = |tag| {
+                matches!(
+                    tag,
+                    constants::DW_TAG_subprogram
+                        | constants::DW_TAG_inlined_subroutine
+                        | constants::DW_TAG_lexical_block
+                        | constants::DW_TAG_formal_parameter
+                        | constants::DW_TAG_variable
+                )
+            };
+            let reader = self.reader;
+            let _ = reader.walk(part, wanted, |entry, depth| {
+                if depth == 0 && entry.tag != constants::DW_TAG_subprogram {
+                    return Step::Over;
+                }
+                if let Some(offset) = reader.reference(entry, constants::DW_AT_type) {
+                    self.queue.push_back(Next { offset, function, distance: 0 });
+                }
+                if entry.tag == constants::DW_TAG_subprogram || entry.tag == constants::DW_TAG_inlined_subroutine {
+                    parts.extend(reader.reference(entry, constants::DW_AT_abstract_origin));
+                }
+                Step::Into
+            });
+        }
+    }
+
+    fn look_at(&mut self, next: &Next) {
+        if !self.seen.insert(next.offset) {
+            return;
+        }
+        let Some(entry) = self.reader.entry(next.offset) else { return };
+        if let Some(keyword) = keyword(entry.tag) {
+            let name = self.reader.string(&entry, constants::DW_AT_name);
+            let key = name.map(|n| (keyword, n));
+            self.define(key, &entry, next);
+            return;
+        }
+        let Some(offset) = self.reader.reference(&entry, constants::DW_AT_type) else { return };
+        if entry.tag == constants::DW_TAG_typedef
+            && let Some(nameless) = behind(self.reader, offset)
+        {
+            if self.seen.insert(nameless.offset.0) {
+                let key = self.reader.string(&entry, constants::DW_AT_name).map(|n| ("", n));
+                self.define(key, &nameless, next);
+            }
+            return;
+        }
+        // As near as this one.
+        if entry.tag != constants::DW_TAG_subroutine_type {
+            self.queue.push_front(Next { offset, ..*next });
+        }
+    }
+
+    fn define(&mut self, key: Option<Key<'a>>, entry: &Entry<'a>, next: &Next) {
+        if entry.has_attr(constants::DW_AT_declaration) {
+            return;
+        }
+        let (function, distance) = (next.function, next.distance.saturating_add(1));
+        let queue = &mut self.queue;
+        let mut reach = |offset| queue.push_back(Next { offset, function, distance });
+        let layout = Layout::read(&mut self.spelling, entry, &mut reach);
+        let Some(key) = key else { return };
+        let new = || Reached { function, distance: next.distance, layouts: Vec::new() };
+        let reached = self.reached.entry(key).or_insert_with(new);
+        if !reached.layouts.contains(&layout) {
+            reached.layouts.push(layout);
+        }
+    }
+}
+
+/// The type without a name a typedef gives one to.
+fn behind<'a>(reader: &Reader<'a>, mut offset: usize) -> Option<Entry<'a>> {
+    for _ in 0..DEPTH {
+        let entry = reader.entry(offset)?;
+        if keyword(entry.tag).is_some() {
+            return (!entry.has_attr(constants::DW_AT_name)).then_some(entry);
+        }
+        if !is_qualifier(entry.tag) {
+            return None;
+        }
+        offset = reader.reference(&entry, constants::DW_AT_type)?;
+    }
+    None
+}
+
+/// The definitions at the top of a unit.
+fn definitions<'a>(reader: &Reader<'a>) -> HashMap<Key<'a>, Vec<usize>> {
+    let mut out: HashMap<Key<'a>, Vec<usize>> = HashMap::new();
+    let root = reader.unit.header.root_offset().0;
+    reader.children(root, |entry| {
+        let Some(name) = reader.string(entry, constants::DW_AT_name) else { return };
+        let found = match keyword(entry.tag) {
+            Some(keyword) if !entry.has_attr(constants::DW_AT_declaration) => Some((keyword, entry.offset.0)),
+            None if entry.tag == constants::DW_TAG_typedef => {
+                let of = reader.reference(entry, constants::DW_AT_type);
+                of.and_then(|o| behind(reader, o)).map(|e| ("", e.offset.0))
+            }
+            _ => None,
+        };
+        if let Some((keyword, offset)) = found {
+            out.entry((keyword, name)).or_default().push(offset);
+        }
+    });
+    out
+}
