@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::annotate::summary::Summary;
+use crate::annotate::{self, Debug, Note};
 use crate::bind::{self, Bound};
 use crate::closure::{self, ObjectPair, PatchSet, Role};
 use crate::compare;
@@ -43,6 +45,10 @@ pub struct Analysis {
     pub sites: Vec<(usize, Site)>,
     /// Everything that stands against the patch.
     pub refused: Vec<Problem>,
+    /// What debug information says about the carried functions.
+    pub notes: Vec<Note>,
+    /// Everything in numbers, for whole images.
+    pub summary: Option<Summary>,
     /// Time of each phase.
     pub timings: Vec<(&'static str, Duration)>,
 }
@@ -65,15 +71,33 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
     Ok(judge(pairs, digests, t, options))
 }
 
-/// The same for whole images: scan .. sites. The digests are left to the caller.
-pub fn analyse_whole(old: &Whole<'_>, new: &Whole<'_>, kernel: Option<&Whole<'_>>, options: &Options) -> Analysis {
+/// Two whole images and what is known about them.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a, 'd> {
+    /// The old image.
+    pub old: &'a Whole<'d>,
+    /// The new image.
+    pub new: &'a Whole<'d>,
+    /// The kernel a relocatable old image was linked to.
+    pub kernel: Option<&'a Whole<'d>>,
+    /// Debug information of both.
+    pub debug: Option<Debug<'a, 'd>>,
+    /// Types whose change does no harm.
+    pub accepted_types: &'a [String],
+}
+
+/// The same for whole images: scan .. annotate. The digests are left to the caller.
+pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     let mut t = Timer::new();
-    let scanned = t.time("scan", || whole::scan_pair(old, new));
-    let mut parts = t.time("extract", || whole::extract_pair(&scanned, kernel));
+    let scanned = t.time("scan", || whole::scan_pair(images.old, images.new));
+    let mut parts = t.time("extract", || whole::extract_pair(&scanned, images.kernel));
     let verdicts = t.time("compare", || compare::compare(&parts.old, &parts.new, &parts.pairs));
     let placement = parts.placement.take();
-    let pair = ObjectPair { name: "vmlinux".into(), old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, placement };
-    judge(vec![pair], vec![(String::new(), String::new())], t, options)
+    let name = "vmlinux".into();
+    let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, placement };
+    let mut analysis = judge(vec![pair], vec![(String::new(), String::new())], t, options);
+    annotate::whole(&mut analysis, images, &scanned);
+    analysis
 }
 
 fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, options: &Options) -> Analysis {
@@ -82,7 +106,7 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
     refused.sort();
     refused.dedup();
-    Analysis { pairs, digests, set, sites, refused, timings: t.phases }
+    Analysis { pairs, digests, set, sites, refused, notes: Vec::new(), summary: None, timings: t.phases }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug

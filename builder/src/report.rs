@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::annotate::summary::Summary;
 use crate::closure::Role;
 use crate::compare::Ignored;
 use crate::error::Problem;
@@ -19,6 +20,9 @@ pub struct Report {
     pub ignored: Vec<Ignored>,
     /// What stands against the patch.
     pub refused: Vec<Problem>,
+    /// Everything in numbers, for whole images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
     /// Microseconds each phase took.
     pub timings_us: Vec<(&'static str, u64)>,
 }
@@ -32,6 +36,9 @@ pub struct Changed {
     pub symbol: String,
     /// Why it is replaced.
     pub reason: String,
+    /// Where it is in the source, `file:line`, when debug information says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Bytes.
     pub old_size: u64,
     /// Bytes.
@@ -74,12 +81,16 @@ impl Report {
             ignored: analysis.pairs.iter().flat_map(|p| p.verdicts.ignored.iter().cloned()).collect(),
             refused: analysis.refused.clone(),
             timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
+            summary: analysis.summary.clone(),
             ..Self::default()
         };
         for (index, item) in analysis.set.items.iter().enumerate() {
             let pair = &analysis.pairs[item.pair.0 as usize];
             let atom = pair.new.atom(item.atom.0);
-            let (object, symbol, reason) = (pair.name.clone(), atom.name.clone(), item.why.clone());
+            let note = analysis.notes.iter().find(|n| n.item == index);
+            let unit = note.and_then(|n| n.unit.as_deref()).or_else(|| pair.new.source_of(item.atom.0));
+            let object = unit.unwrap_or(&pair.name).to_owned();
+            let (symbol, reason) = (atom.name.clone(), item.why.clone());
             match item.role {
                 Role::Replaces(old) => {
                     let site = analysis.sites.iter().find(|(i, _)| *i == index);
@@ -87,6 +98,7 @@ impl Report {
                         object,
                         symbol,
                         reason,
+                        source: note.and_then(|n| n.source.clone()),
                         old_size: pair.old.atom(old.0).size(),
                         new_size: atom.size(),
                         site: site.map(|(_, s)| SiteRecord {
@@ -119,13 +131,17 @@ impl Report {
             let site =
                 site.map_or(String::new(), |s| format!(", jump at +{:#x} ({} bytes, {})", s.offset, s.size, s.rule));
             let sizes = format!("{} -> {} bytes", c.old_size, c.new_size);
-            text += &format!("changed  {}: {}: {}; {sizes}{site}\n", c.object, c.symbol, c.reason);
+            let at = c.source.as_ref().map_or(String::new(), |s| format!(", {s}"));
+            text += &format!("changed  {}: {}: {}; {sizes}{site}{at}\n", c.object, c.symbol, c.reason);
         }
         for n in &self.new {
             text += &format!("new      {}: {}: {}; {} bytes\n", n.object, n.symbol, n.reason, n.new_size);
         }
         for i in &self.ignored {
             text += &format!("ignored  {}: {}: {}\n", i.object, i.symbol, i.reason);
+        }
+        if let Some(summary) = &self.summary {
+            text += &summary.text();
         }
         text
     }

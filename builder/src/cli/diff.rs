@@ -8,9 +8,11 @@ use lpbuild::emit::Options;
 use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::kernel::KernelImage;
 use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, is_identifier, is_line};
-use lpbuild::pipeline::{self, Analysis, Source};
+use lpbuild::annotate::Debug;
+use lpbuild::debuginfo::DebugInfo;
+use lpbuild::pipeline::{self, Analysis, Images, Source};
 use lpbuild::report::Report;
-use lpbuild::whole::{Backing, Form};
+use lpbuild::whole::{Backing, Form, Whole};
 
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal};
 
@@ -27,6 +29,12 @@ pub struct DiffArgs {
     /// Write patch.o and manifest.toml to this folder; without it only report.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Whole images: leave debug information aside (no source lines, no comparison of types).
+    #[arg(long)]
+    no_debug_info: bool,
+    /// Whole images: a type whose layout may differ, for example "struct foo", because only changed functions use it.
+    #[arg(long = "accept-type", value_name = "NAME")]
+    accept_types: Vec<String>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -164,7 +172,16 @@ fn compare_whole(args: &DiffArgs, options: &Options) -> Result<Found> {
         _ => None,
     };
     let kernel_whole = kernel.as_ref().map(Backing::whole).transpose()?;
-    let mut analysis = pipeline::analyse_whole(&old_whole, &new_whole, kernel_whole.as_ref(), options);
+    let infos = if args.no_debug_info { None } else { debug(&old, &old_whole).zip(debug(&new, &new_whole)) };
+    let images = Images {
+        old: &old_whole,
+        new: &new_whole,
+        kernel: kernel_whole.as_ref(),
+        debug: infos.as_ref().map(|(old, new)| Debug { old, new }),
+        accepted_types: &args.accept_types,
+    };
+    let mut analysis = pipeline::analyse_whole(images, options);
+    drop(infos);
     drop((old_whole, new_whole, kernel_whole));
     if args.output.is_some() {
         let (a, b) = rayon::join(|| pipeline::digest(old.file()), || pipeline::digest(new.file()));
@@ -185,6 +202,10 @@ fn compare_whole(args: &DiffArgs, options: &Options) -> Result<Found> {
         (None, _) => old.kernel().map(Some),
     };
     finish(args, options, analysis, open, &[])
+}
+
+fn debug<'f>(file: &'f Backing, whole: &Whole<'_>) -> Option<DebugInfo<'f>> {
+    DebugInfo::open_relocatable(file.elf(), &|i| whole.section_address(i))
 }
 
 fn finish(

@@ -72,6 +72,25 @@ pub fn difference(
     entries_differ(c, o.0, n.0, changed_constants)
 }
 
+/// Offsets of the first instruction that differs, on both sides; the end of the shorter one when it is only shorter.
+pub fn first_difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<(u64, u64)> {
+    let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
+    let (oc, nc) = (old.code.as_ref()?, new.code.as_ref()?);
+    let (ob, nb) = (c.old.bytes(o.0), c.new.bytes(n.0));
+    let (mut orefs, mut nrefs) = (old.refs.iter().peekable(), new.refs.iter().peekable());
+    for (io, ino) in oc.insns.iter().zip(&nc.insns) {
+        let (ro, rn) = (take(&mut orefs, io), take(&mut nrefs, ino));
+        let same = same_opcode(ob, io, &ro, nb, ino, &rn)
+            // Jumps within the function lead elsewhere once anything else has another length.
+            && ro.iter().zip(&rn).all(|(a, b)| a.usage == Usage::Branch && a.kind == RefKind::Resolved || c.same_ref(a, b));
+        if !same {
+            return Some((u64::from(io.at), u64::from(ino.at)));
+        }
+    }
+    let last = |i: Option<&Insn>| i.map(|i| u64::from(i.at));
+    Some((last(oc.insns.last())?, last(nc.insns.last())?))
+}
+
 fn take<'r>(refs: &mut std::iter::Peekable<std::slice::Iter<'r, Ref>>, insn: &Insn) -> Vec<&'r Ref> {
     let end = u64::from(insn.at) + u64::from(insn.len);
     let mut out = Vec::new();

@@ -20,6 +20,7 @@ use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
 use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
 
+pub use function::first_difference;
 pub use targets::Comparer;
 
 /// Something that differs and does not matter.

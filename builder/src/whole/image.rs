@@ -61,6 +61,10 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     if symbols.is_empty() {
         return Err(bad("there is no symbol table".into()));
     }
+    let mut sections = vec![None; r.table.len()];
+    for l in &loaded {
+        sections[l.index] = Some(l.area.addr);
+    }
     let mut areas: Vec<Area<'d>> = loaded.into_iter().map(|s| s.area).collect();
     let (mut fields, mut named, mut strays) = (Vec::new(), Named::new(), Vec::new());
     let mut proof = if form == Form::Relocatable { Proof::All } else { Proof::None };
@@ -85,7 +89,9 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     }
     symbols.push(Symbol { name: spans::AUX_NAME, value: 0, size: 0, kind: 0, bind: elf::STB_LOCAL.0, file: 0 });
     let spans = spans::build(&areas, &symbols, names.is_some());
-    Ok(Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, (named, strays), proof, spans))
+    let mut whole = Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, (named, strays), proof, spans);
+    whole.sections = sections;
+    Ok(whole)
 }
 
 struct Reader<'n, 'd> {

@@ -116,6 +116,8 @@ pub struct Whole<'d> {
     markers: Vec<(u64, u32)>,
     /// Fields of a relocatable file that lead outside the section they are about, and its address: by field.
     strays: Vec<(u64, u64)>,
+    /// Address of each section of the file that is loaded, by its index.
+    sections: Vec<Option<u64>>,
     /// First span that can hold a place, by area and [`BUCKET`].
     index: Vec<Vec<u32>>,
     /// Addresses of the image itself, per-CPU areas apart.
@@ -159,6 +161,7 @@ impl<'d> Whole<'d> {
         strays.sort_unstable();
         let mut whole = Self {
             strays,
+            sections: Vec::new(),
             named,
             name,
             form,
@@ -198,6 +201,11 @@ impl<'d> Whole<'d> {
             out.push(buckets);
         }
         out
+    }
+
+    /// Address of a section of the file.
+    pub fn section_address(&self, index: usize) -> Option<u64> {
+        self.sections.get(index).copied().flatten()
     }
 
     /// The area that holds an address.

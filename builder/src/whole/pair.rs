@@ -4,8 +4,8 @@
 //! 2. `file`       the same name, once in a source file of the same name; files of one name are told apart by what else
 //!    they share
 //! 3. `base-name`  the same without numbers, once in the file; clones of functions by their full names
-//! 4. `neighbour`  the same name right behind a pair (where no symbol says the file)
-//! 5. `reference`  referred to at the same place of a pair of functions; those of the same shape decide first
+//! 4. `reference`  referred to at the same place of a pair of functions; those of the same shape decide first
+//! 5. `neighbour`  the same name right behind a pair, where no symbol says the file; then references once more
 //! 6. `content`    the same content, once in the file
 //! 7. `order`      as many with the same sizes in the same order: the weak rung
 //!
@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
+use super::spans::AUX_NAME;
 use super::{Kind, SpanId, Use, Uses, Whole};
 use crate::correlate::{Level, base_name};
 use crate::symbolize::{Class, Usage};
@@ -96,6 +97,7 @@ pub fn pair<'d>(old: &Whole<'d>, new: &Whole<'d>, old_uses: &Uses, new_uses: &Us
     };
     p.by_unique(Rung::Name, |s, i| file(s.0, i, s.1), |w, i| name_hash(w.name_of(i)));
     p.by_unique_base(&file, scoped);
+    p.by_reference();
     p.by_neighbour(&file);
     p.by_reference();
     p.leftovers(&file);
@@ -262,6 +264,10 @@ impl<'d> Pairing<'_, 'd> {
                 at += 1;
             }
             let name = self.old.name_of(o);
+            if name == AUX_NAME {
+                // All of them have this name: only who jumps there tells them apart.
+                continue;
+            }
             let numbered = is_numbered(name) && !self.old.span(o).is_code();
             let of = file(self.old, o, true);
             if numbered && of > 0 {
