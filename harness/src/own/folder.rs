@@ -93,8 +93,8 @@ fn stamp(path: &Path) -> Result<Option<Stamp>> {
     }
 }
 
-/// Makes `now` what `then` is, touching only what differs.
-pub(super) fn restore(then: &Path, now: &Path) -> Result<()> {
+/// Makes `now` what `then` is, touching only what differs; `how` says for a relative path how it comes back.
+pub(super) fn restore(then: &Path, now: &Path, how: impl Fn(&Path) -> How) -> Result<()> {
     let differs = changed(then, now)?;
     // What is too much goes first, the deepest first; then what is missing comes, folders before what is in them.
     for path in differs.iter().rev() {
@@ -107,7 +107,7 @@ pub(super) fn restore(then: &Path, now: &Path) -> Result<()> {
             Some(Stamp::Folder) => fs::create_dir_all(&to)?,
             Some(_) => {
                 fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
-                bring(&from, &to, How::Copy)?;
+                bring(&from, &to, how(path))?;
             }
         }
     }
@@ -151,7 +151,7 @@ mod tests {
         }
         assert!(!paths.contains(Path::new("d/b")));
 
-        restore(&then, &now).unwrap();
+        restore(&then, &now, |_| How::Copy).unwrap();
         assert!(changed(&then, &now).unwrap().is_empty());
         assert_eq!(fs::read(now.join("a")).unwrap(), b"1");
         assert!(!now.join("new").exists() && now.join("link").is_symlink());

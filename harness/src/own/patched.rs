@@ -88,7 +88,7 @@ impl OwnKernel {
                 folder::bring(&stock, &mine, How::Link)?;
             }
         }
-        folder::restore(&self.build, &self.work())?;
+        folder::restore(&self.build, &self.work(), how_back)?;
         fs::remove_file(&dirty).with_context(|| format!("remove {}", dirty.display()))
     }
 
@@ -115,9 +115,17 @@ impl OwnKernel {
             fs::create_dir_all(dir.join(side))?;
         }
         fs::write(dir.join("objects"), objects)?;
-        fs::copy(work.join("vmlinux"), dir.join("vmlinux")).context("copy vmlinux")?;
+        // The work folder gets the old one back anyhow.
+        fs::rename(work.join("vmlinux"), dir.join("vmlinux")).context("keep vmlinux")?;
         let mut strip = cmd::command("objcopy");
         strip.arg("--strip-debug").arg(work.join("vmlinux.o")).arg(dir.join("vmlinux.o"));
         cmd::output(&mut strip).map(drop)
     }
+}
+
+/// What the linker writes is large, and the linker replaces its output instead of writing into it (bfd_open_file); tools
+/// that work on objects, and the shell, do not.
+fn how_back(path: &Path) -> How {
+    let outputs = ["vmlinux", "vmlinux.o", ".tmp_vmlinux.kallsyms1", ".tmp_vmlinux.kallsyms2", ".tmp_vmlinux.kallsyms3"];
+    if outputs.iter().any(|o| path == Path::new(o)) { How::Link } else { How::Copy }
 }
