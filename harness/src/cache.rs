@@ -7,8 +7,19 @@ use std::path::{Path, PathBuf};
 
 /// Returns `entry`, making it with `make` first if it is absent. `make` fills the empty folder it is given.
 pub fn publish(entry: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let broken = |e: anyhow::Error| Error::new("LP1000", Place::default(), format!("{e:#}"));
-    Ok(lpbuild::build::cache::publish(entry, |dir| make(dir).map_err(broken))?)
+    let mut why = None;
+    let made = lpbuild::build::cache::publish(entry, |dir| {
+        make(dir).map_err(|e| {
+            // The other side knows its own errors only; this one is put back below.
+            let stand_in = Error::new("LP1001", Place::default(), e.to_string());
+            why = Some(e);
+            stand_in
+        })
+    });
+    match why {
+        Some(e) => Err(e),
+        None => Ok(made?),
+    }
 }
 
 /// Takes the first free of `n` numbered locks `name.0` .. `name.n-1`, waiting for one when all are held.

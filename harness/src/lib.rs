@@ -6,6 +6,7 @@
 //! Tree + Change -> tree::Pair        the touched objects, as shipped and with the change, in two parallel folders
 //! Pair          -> module::Module    the change as a loadable module, made by the lpbuild binary
 //! Kernel + case -> vm::Run           one boot of the stock image: verdict, results, console log
+//! source + configuration -> own::OwnKernel   a small kernel of our own, with and without patches
 //! ```
 //!
 //! Nothing here writes into the checkout except the guest program's own target folder; everything that is slow is kept
@@ -18,6 +19,7 @@ pub mod cmd;
 pub mod guest;
 pub mod kernels;
 pub mod module;
+pub mod own;
 pub mod packages;
 pub mod tree;
 pub mod vm;

@@ -25,6 +25,9 @@ pub const NEEDED: &[&str] = &[
     "xz-utils",
 ];
 
+/// The other compiler, for the kernel of our own that is made with it.
+pub const CLANG: &[&str] = &["clang-14"];
+
 /// A compiler with the library source, for the in-kernel runtime; only when no other toolchain will do.
 pub const RUST: &[&str] = &["rustc-web", "rust-web-src"];
 

@@ -111,9 +111,14 @@ impl Run {
 impl Vm {
     /// A guest of a stock kernel; the name is that of the folder of its log, `target/vm/NAME`.
     pub fn new(name: &str, kernel: &Kernel) -> Self {
+        Self::booting(name, &kernel.vmlinuz)
+    }
+
+    /// A guest of any image, for example that of an [`crate::own::OwnKernel`].
+    pub fn booting(name: &str, image: impl Into<PathBuf>) -> Self {
         Self {
             name: name.to_string(),
-            vmlinuz: kernel.vmlinuz.clone(),
+            vmlinuz: image.into(),
             files: Vec::new(),
             texts: Vec::new(),
             case: String::new(),

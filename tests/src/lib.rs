@@ -5,6 +5,7 @@
 //! counts what was left out all the same.
 
 pub mod fixes;
+pub mod own;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod corpus;
 mod demo;
+mod own;
 mod runtime;
 mod setup;
 mod sites;
@@ -26,6 +27,11 @@ const TASKS: &[(&str, Task, &str)] = &[
     ("demo", demo::task, "[EXAMPLE] patch a stock kernel in a VM with a fix and take it out again"),
     ("test", test::task, "[FILTER] all tests: on the host, then in VMs; ends with one line of totals"),
     ("vm", vm::task, "--case FILE [--add GUEST=HOST].. boot a stock kernel and run a shell script in it"),
+    (
+        "own",
+        own::task,
+        "NAME [PATCH].. build a small kernel of our own (tests/own), and again with patches; all cached",
+    ),
     ("corpus", corpus::task, "every changed file between two kernel versions through lpbuild build; a table"),
     ("bench", bench::task, "measure what the README promises"),
     ("fmt", check::fmt, "format all code"),

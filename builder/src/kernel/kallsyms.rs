@@ -1,7 +1,10 @@
 //! What kallsyms knows, indexed by address and by name.
 //!
-//! Input: symbols from [`super::kallsyms_tables`]. Output: [`Kallsyms`]. kallsyms holds neither sizes nor file names; a
+//! Input: symbols from [`super::kallsyms_tables`], and of data from [`super::symtab`] where kallsyms has none. Output:
+//! [`Kallsyms`]. kallsyms holds neither sizes nor file names; a
 //! size is guessed as the distance to the next symbol, padding included. Nothing is refused.
+
+use std::collections::HashSet;
 
 /// First address of the kernel's own range; what is below does not slide with KASLR.
 pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
@@ -15,6 +18,8 @@ pub struct KernelSymbol {
     pub kind: u8,
     /// Name.
     pub name: Box<str>,
+    /// The running kernel lists it as well; otherwise it comes from the symbol table of the file.
+    pub listed: bool,
 }
 
 impl KernelSymbol {
@@ -52,6 +57,15 @@ impl Kallsyms {
     /// Every symbol in address order.
     pub fn into_symbols(self) -> Vec<KernelSymbol> {
         self.by_addr
+    }
+
+    /// With those of `more` that are not among them, by name and address.
+    pub(super) fn with(self, more: Vec<KernelSymbol>) -> Self {
+        let mut symbols = self.by_addr;
+        let known: HashSet<(u64, &str)> = symbols.iter().map(|s| (s.addr, &*s.name)).collect();
+        let new: Vec<KernelSymbol> = more.into_iter().filter(|s| !known.contains(&(s.addr, &*s.name))).collect();
+        symbols.extend(new);
+        Self::new(symbols)
     }
 
     /// Number of symbols.
@@ -106,8 +120,8 @@ impl Kallsyms {
 
     /// The position of `symbol` among those of its name, as kernel livepatch counts: from 1, or 0 for a unique name.
     pub fn sympos(&self, symbol: &KernelSymbol) -> Option<u32> {
-        let mut same = self.named(&symbol.name);
-        if same.len() == 1 {
+        let mut same = self.named(&symbol.name).filter(|s| s.listed);
+        if same.clone().count() == 1 {
             return same.next().filter(|s| s.addr == symbol.addr).map(|_| 0);
         }
         same.zip(1u32..).find(|(s, _)| s.addr == symbol.addr).map(|(_, n)| n)
@@ -128,8 +142,23 @@ mod tests {
 
     fn table(symbols: &[(u64, u8, &str)]) -> Kallsyms {
         Kallsyms::new(
-            symbols.iter().map(|&(addr, kind, name)| KernelSymbol { addr, kind, name: name.into() }).collect(),
+            symbols
+                .iter()
+                .map(|&(addr, kind, name)| KernelSymbol { addr, kind, name: name.into(), listed: true })
+                .collect(),
         )
+    }
+
+    #[test]
+    fn names_of_the_file_are_added_once_and_do_not_count() {
+        let base = IMAGE_BASE + 0x100_0000;
+        let extra = |addr, name: &str| KernelSymbol { addr, kind: b'd', name: name.into(), listed: false };
+        let k = table(&[(base, b'T', "_text"), (base + 0x40, b't', "twice"), (base + 0x60, b'd', "known")]);
+        let k = k.with(vec![extra(base + 0x20, "twice"), extra(base + 0x60, "known"), extra(base + 0x80, "text_mutex")]);
+        assert_eq!(k.len(), 5);
+        assert_eq!(k.named("text_mutex").map(|s| s.addr - base).collect::<Vec<_>>(), [0x80]);
+        let function = k.named("twice").find(|s| s.is_text()).unwrap();
+        assert_eq!(k.sympos(function), Some(0), "the running kernel has one of this name");
     }
 
     #[test]

@@ -180,7 +180,7 @@ fn decode(data: &[u8], tokens: &Tokens<'_>, names: &Names) -> Option<Vec<KernelS
         if name.is_empty() || !(kind.is_ascii_alphabetic() || kind == b'?') {
             return None;
         }
-        symbols.push(KernelSymbol { addr, kind, name: name.into() });
+        symbols.push(KernelSymbol { addr, kind, name: name.into(), listed: true });
     }
     Some(symbols)
 }

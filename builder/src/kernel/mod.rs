@@ -2,7 +2,8 @@
 //!
 //! Input: a `vmlinux` (with or without symbols) or a `vmlinuz` (bzImage) in any compression kernels use.
 //! Output: [`KernelImage`]: identity (build id, release), loaded sections by link-time address, and the names of
-//! kallsyms, which is in every distribution kernel and needs no debug package.
+//! kallsyms, which is in every distribution kernel and needs no debug package. A `vmlinux` with a symbol table adds the
+//! names of data, which kallsyms has with CONFIG_KALLSYMS_ALL only.
 //! Refused: other architectures, images without a build id or without kallsyms, anything truncated or contradictory.
 //!
 //! ```no_run
@@ -20,6 +21,7 @@ mod elf;
 mod kallsyms;
 mod kallsyms_tables;
 mod payload;
+mod symtab;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -100,7 +102,7 @@ impl KernelImage {
             let detail = format!("linux_banner says {release}, the boot header {boot}");
             return Err(Error::new("LP1207", Place::object(name), detail));
         }
-        let kallsyms = kallsyms_tables::read(name, &sections)?;
+        let kallsyms = kallsyms_tables::read(name, &sections)?.with(symtab::read(name, &vmlinux)?);
         Ok(Self { name: name.to_owned(), build_id, release, banner, sections, kallsyms })
     }
 
@@ -141,7 +143,7 @@ impl KernelImage {
         self.sections.iter().find(|s| s.contains(addr))
     }
 
-    /// Every symbol kallsyms knows.
+    /// Every symbol kallsyms knows, and the data the file's symbol table knows besides.
     pub fn kallsyms(&self) -> &Kallsyms {
         &self.kallsyms
     }

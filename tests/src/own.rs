@@ -1,0 +1,123 @@
+//! The fixes written for the kernels of our own: `tests/own/fixes.toml` and `tests/own/fixes`, as modules made from pairs
+//! of objects, and the case that loads them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use harness::module::Module;
+use harness::own::{OwnKernel, Variant};
+use harness::{cache, cmd};
+use serde::Deserialize;
+
+use crate::in_checkout;
+
+/// What becomes of a fix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// A module.
+    Patch,
+    /// A refusal with the code of the fix.
+    Refused,
+    /// No function changed.
+    Nothing,
+}
+
+/// One fix; `tests/own/fixes.toml` says what the fields mean.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fix {
+    /// Name of the patch, without its ending.
+    pub name: String,
+    /// The form of the change.
+    pub about: String,
+    /// Names of the kernels it is for; all when empty.
+    #[serde(default)]
+    pub variants: Vec<String>,
+    /// What becomes of it.
+    pub expect: Expect,
+    /// Code of the refusal.
+    pub code: Option<String>,
+    /// Functions that come out changed for [`Variant::Full`].
+    #[serde(default)]
+    pub changed: Vec<String>,
+    /// A script for the guest.
+    pub check: Option<String>,
+    /// What it prints without and with the patch.
+    pub seen: Option<[String; 2]>,
+    /// Code of the refusal of the pairs of objects, where linked kernels are not refused.
+    pub objects: Option<String>,
+}
+
+impl Fix {
+    /// Whether it is for a kernel.
+    pub fn is_for(&self, variant: Variant) -> bool {
+        self.variants.is_empty() || self.variants.iter().any(|v| v == variant.name())
+    }
+
+    /// The patch.
+    pub fn patch(&self) -> PathBuf {
+        in_checkout("tests/own/fixes").join(format!("{}.patch", self.name))
+    }
+
+    /// Name of the module.
+    pub fn module(&self, variant: Variant) -> String {
+        format!("{}_{}", variant.name(), self.name).replace('-', "_")
+    }
+
+    /// The module of the pairs of objects, in `target/modules/NAME`.
+    pub fn from_objects(&self, kernel: &OwnKernel, lpbuild: &Path) -> Result<Module> {
+        let pair = kernel.patched(&self.patch())?.objects;
+        let name = self.module(kernel.variant);
+        let dir = harness::workspace_root().join("target/modules").join(&name);
+        let _lock = cache::lock(&dir)?;
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        }
+        let mut diff = cmd::command(lpbuild);
+        diff.arg("diff").args([&pair.old, &pair.new]).arg("--kernel").arg(&kernel.vmlinux).arg("-o").arg(&dir);
+        let mut report = cmd::output(diff.args(["--name", &name]))?;
+        let ko = dir.join(format!("{name}.ko"));
+        let mut pack = cmd::command(lpbuild);
+        report += &cmd::output(pack.arg("pack").arg(&dir).arg("--headers").arg(&kernel.build).arg("-o").arg(&ko))?;
+        Ok(Module { name, dir, ko, report })
+    }
+}
+
+/// The list, checked for what every user relies on.
+pub fn fixes() -> Result<Vec<Fix>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct List {
+        fix: Vec<Fix>,
+    }
+    let path = in_checkout("tests/own/fixes.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let list: List = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    for fix in &list.fix {
+        let known = |v: &String| Variant::ALL.iter().any(|k| k.name() == v);
+        if !fix.patch().is_file()
+            || fix.check.is_some() != fix.seen.is_some()
+            || (fix.expect == Expect::Refused) != fix.code.is_some()
+            || !fix.variants.iter().all(known)
+        {
+            bail!("{}: {} is not complete", path.display(), fix.name);
+        }
+    }
+    Ok(list.fix)
+}
+
+/// A case that loads the modules `/NAME.ko` of fixes one by one: what is seen before, with it, and after.
+pub fn script(fixes: &[&Fix], variant: Variant) -> String {
+    let mut text = String::from("ktext save /tmp/text\n");
+    for fix in fixes {
+        let (Some(check), Some([before, with])) = (&fix.check, &fix.seen) else { continue };
+        let name = fix.module(variant);
+        text += &format!("step {name}\ncheck() {{\n{}\n}}\n", check.trim());
+        text += &format!("expect 'before' '{before}' \"$(check)\"\nlpbuild load /{name}.ko\n");
+        text += &format!("expect 'with {name}' '{with}' \"$(check)\"\nlpbuild unload {name}\n");
+        text += &format!("expect 'after {name}' '{before}' \"$(check)\"\n");
+    }
+    text + "ktext diff /tmp/text\n"
+}
