@@ -1,12 +1,14 @@
 //! The fixes written for the kernels of our own: `tests/own/fixes.toml` and `tests/own/fixes`, as modules made from pairs
 //! of objects, and the case that loads them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use harness::module::Module;
 use harness::own::{OwnKernel, Variant};
+use harness::vm::Vm;
 use harness::{cache, cmd};
 use serde::Deserialize;
 
@@ -69,14 +71,31 @@ impl Fix {
     /// The module of the pairs of objects, in `target/modules/NAME`.
     pub fn from_objects(&self, kernel: &OwnKernel, lpbuild: &Path) -> Result<Module> {
         let pair = kernel.patched(&self.patch())?.objects;
-        let name = self.module(kernel.variant);
+        self.made(kernel, lpbuild, &[&pair.old, &pair.new], "o", &["--kernel".as_ref(), kernel.vmlinux.as_os_str()])
+    }
+
+    /// The module of two linked kernels, the old one as `old`.
+    pub fn from_images(&self, kernel: &OwnKernel, lpbuild: &Path, old: &Path) -> Result<Module> {
+        let new = kernel.patched(&self.patch())?.vmlinux;
+        self.made(kernel, lpbuild, &[old, &new], "v", &[])
+    }
+
+    /// The module of two `vmlinux.o`, bound to the linked kernel.
+    pub fn from_relocatable(&self, kernel: &OwnKernel, lpbuild: &Path) -> Result<Module> {
+        let new = kernel.patched(&self.patch())?.vmlinux_o;
+        let bind = ["--kernel".as_ref(), kernel.vmlinux.as_os_str()];
+        self.made(kernel, lpbuild, &[&kernel.vmlinux_o, &new], "r", &bind)
+    }
+
+    fn made(&self, kernel: &OwnKernel, lpbuild: &Path, sides: &[&Path; 2], form: &str, bind: &[&OsStr]) -> Result<Module> {
+        let name = format!("{}_{form}", self.module(kernel.variant));
         let dir = harness::workspace_root().join("target/modules").join(&name);
         let _lock = cache::lock(&dir)?;
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
         }
         let mut diff = cmd::command(lpbuild);
-        diff.arg("diff").args([&pair.old, &pair.new]).arg("--kernel").arg(&kernel.vmlinux).arg("-o").arg(&dir);
+        diff.arg("diff").args(sides).args(bind).arg("-o").arg(&dir);
         let mut report = cmd::output(diff.args(["--name", &name]))?;
         let ko = dir.join(format!("{name}.ko"));
         let mut pack = cmd::command(lpbuild);
@@ -109,15 +128,26 @@ pub fn fixes() -> Result<Vec<Fix>> {
 }
 
 /// A case that loads the modules `/NAME.ko` of fixes one by one: what is seen before, with it, and after.
-pub fn script(fixes: &[&Fix], variant: Variant) -> String {
+pub fn script(fixes: &[(&Fix, &Module)]) -> String {
     let mut text = String::from("ktext save /tmp/text\n");
-    for fix in fixes {
+    for (fix, module) in fixes {
         let (Some(check), Some([before, with])) = (&fix.check, &fix.seen) else { continue };
-        let name = fix.module(variant);
+        let name = &module.name;
         text += &format!("step {name}\ncheck() {{\n{}\n}}\n", check.trim());
         text += &format!("expect 'before' '{before}' \"$(check)\"\nlpbuild load /{name}.ko\n");
         text += &format!("expect 'with {name}' '{with}' \"$(check)\"\nlpbuild unload {name}\n");
         text += &format!("expect 'after {name}' '{before}' \"$(check)\"\n");
     }
     text + "ktext diff /tmp/text\n"
+}
+
+/// Boots the kernel and loads the modules of fixes in it, one by one.
+pub fn load(name: &str, kernel: &OwnKernel, lpbuild: &Path, made: &[(&Fix, Module)]) -> Result<()> {
+    let mut vm = Vm::booting(name, &kernel.bzimage).file("/bin/lpbuild", lpbuild);
+    for (_, module) in made {
+        vm = vm.file(&format!("/{}.ko", module.name), &module.ko);
+    }
+    let release = format!("expect release {} \"$(uname -r)\"\n", kernel.release);
+    let list: Vec<(&Fix, &Module)> = made.iter().map(|(f, m)| (*f, m)).collect();
+    vm.case(&(release + &script(&list))).run()?.require_pass().map(drop)
 }

@@ -1,7 +1,6 @@
 //! The kernels of our own: they boot, are built again with a patch, and take patches made of their objects.
 
 use harness::own::{OwnKernel, Variant};
-use harness::vm::Vm;
 use lpbuild_tests::own::{self, Expect, Fix};
 use lpbuild_tests::{Env, in_checkout};
 
@@ -14,7 +13,7 @@ fn run(name: &str, variant: Variant) {
     let fixes = own::fixes().unwrap_or_else(|e| panic!("{e:#}"));
     let seen = |f: &&Fix| f.expect == Expect::Patch && f.objects.is_none() && f.check.is_some() && f.is_for(variant);
     let fixes: Vec<&Fix> = fixes.iter().filter(seen).filter(is_wanted).collect();
-    let mut vm = Vm::booting(&format!("own-{}", variant.name()), &kernel.bzimage).file("/bin/lpbuild", &lpbuild);
+    let mut made = Vec::new();
     for fix in &fixes {
         let module = fix.from_objects(&kernel, &lpbuild).unwrap_or_else(|e| panic!("{}: {e:#}", fix.name));
         if variant == Variant::Full {
@@ -22,11 +21,9 @@ fn run(name: &str, variant: Variant) {
                 assert!(module.report.contains(&format!(": {function}: ")), "{}:\n{}", fix.name, module.report);
             }
         }
-        vm = vm.file(&format!("/{}.ko", module.name), &module.ko);
+        made.push((*fix, module));
     }
-    let release = format!("expect release {} \"$(uname -r)\"\n", kernel.release);
-    let run = vm.case(&(release + &own::script(&fixes, variant))).run().unwrap();
-    run.require_pass().unwrap_or_else(|e| panic!("{e:#}"));
+    own::load(&format!("own-{}", variant.name()), &kernel, &lpbuild, &made).unwrap_or_else(|e| panic!("{e:#}"));
 }
 
 #[test]

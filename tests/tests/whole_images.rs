@@ -1,0 +1,174 @@
+//! Two whole kernels in, a patch out: linked images with and without relocations, `vmlinux.o`, `vmlinuz`; the same answer
+//! as the pairs of objects give; nothing where nothing changed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use harness::cmd;
+use harness::own::{OwnKernel, Variant};
+use lpbuild_tests::own::{self, Expect, Fix};
+use lpbuild_tests::Env;
+use serde_json::Value;
+
+/// What `lpbuild diff --json` says.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    status: i32,
+    changed: BTreeSet<String>,
+    new: BTreeSet<String>,
+    codes: BTreeSet<String>,
+}
+
+fn ask(lpbuild: &Path, old: &Path, new: &Path, more: &[&str]) -> Answer {
+    let mut c = cmd::command(lpbuild);
+    let out = c.arg("diff").args([old, new]).args(more).arg("--json").output().unwrap();
+    let json: Value = serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
+    let names = |list: &str, key: &str| {
+        let all = json[list].as_array().unwrap().iter();
+        all.map(|r| r[key].as_str().unwrap().to_owned()).collect()
+    };
+    Answer {
+        status: out.status.code().unwrap(),
+        changed: names("changed", "symbol"),
+        new: names("new", "symbol"),
+        codes: names("refused", "code"),
+    }
+}
+
+fn kernel(variant: Variant) -> OwnKernel {
+    OwnKernel::ensure(variant).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+fn fixes() -> Vec<Fix> {
+    own::fixes().unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+/// Every fix that shows in the guest, from a pair of linked kernels: in, seen, out.
+fn load_all(name: &str, variant: Variant) {
+    let Some((_, lpbuild)) = Env::with_lpbuild(name) else { return };
+    let (kernel, fixes) = (kernel(variant), fixes());
+    let seen = |f: &&Fix| f.expect == Expect::Patch && f.check.is_some() && f.is_for(variant);
+    let made: Vec<_> = fixes
+        .iter()
+        .filter(seen)
+        .map(|f| (f, f.from_images(&kernel, &lpbuild, &kernel.vmlinux).unwrap_or_else(|e| panic!("{}: {e:#}", f.name))))
+        .collect();
+    assert!(made.len() >= 10, "only {} fixes can be seen", made.len());
+    own::load(&format!("images-{}", variant.name()), &kernel, &lpbuild, &made).unwrap_or_else(|e| panic!("{e:#}"));
+}
+
+#[test]
+fn linked_kernels_with_relocations_make_patches_that_load() {
+    load_all("linked_kernels_with_relocations_make_patches_that_load", Variant::Full);
+}
+
+#[test]
+fn linked_kernels_without_relocations_make_patches_that_load() {
+    load_all("linked_kernels_without_relocations_make_patches_that_load", Variant::Bare);
+}
+
+/// Without ftrace, kprobes, relocations: what other compilers and levels of optimisation make of the fixes gets the verdict
+/// that is listed.
+fn verdicts(name: &str, variant: Variant) {
+    let Some((_, lpbuild)) = Env::with_lpbuild(name) else { return };
+    let kernel = kernel(variant);
+    let mut wrong = Vec::new();
+    for fix in fixes().iter().filter(|f| f.is_for(variant) && (f.check.is_some() || f.expect != Expect::Patch)) {
+        let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{}: {e:#}", fix.name));
+        let answer = ask(&lpbuild, &kernel.vmlinux, &new.vmlinux, &[]);
+        let good = match fix.expect {
+            Expect::Patch => answer.status == 0,
+            Expect::Nothing => answer.status == 3,
+            Expect::Refused => answer.status == 4 && answer.codes.contains(fix.code.as_deref().unwrap_or("")),
+        };
+        if !good {
+            wrong.push(format!("{}: {answer:?}", fix.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_full_kernel_gets_the_listed_verdicts() {
+    verdicts("the_full_kernel_gets_the_listed_verdicts", Variant::Full);
+}
+
+#[test]
+fn the_bare_kernel_gets_the_listed_verdicts() {
+    verdicts("the_bare_kernel_gets_the_listed_verdicts", Variant::Bare);
+}
+
+#[test]
+fn a_kernel_optimised_for_size_gets_the_listed_verdicts() {
+    verdicts("a_kernel_optimised_for_size_gets_the_listed_verdicts", Variant::BareSize);
+}
+
+#[test]
+fn a_kernel_built_by_clang_gets_the_listed_verdicts() {
+    verdicts("a_kernel_built_by_clang_gets_the_listed_verdicts", Variant::BareClang);
+}
+
+/// Objects, `vmlinux.o`, `vmlinux` and the compressed image find the same functions.
+#[test]
+fn all_forms_give_the_same_answer() {
+    let Some((_, lpbuild)) = Env::with_lpbuild("all_forms_give_the_same_answer") else { return };
+    let kernel = kernel(Variant::Full);
+    let (mut compared, mut wrong) = (0, Vec::new());
+    for fix in fixes().iter().filter(|f| f.is_for(Variant::Full)) {
+        let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{}: {e:#}", fix.name));
+        let bind = ["--kernel", kernel.vmlinux.to_str().unwrap()];
+        let linked = ask(&lpbuild, &kernel.vmlinux, &new.vmlinux, &[]);
+        let relocatable = ask(&lpbuild, &kernel.vmlinux_o, &new.vmlinux_o, &bind);
+        let compressed = ask(&lpbuild, &kernel.bzimage, &new.vmlinux, &[]);
+        let mut all = vec![("vmlinux.o", relocatable), ("vmlinuz", compressed)];
+        if fix.objects.is_none() && !new.objects.objects.is_empty() {
+            all.push(("objects", ask(&lpbuild, &new.objects.old, &new.objects.new, &bind)));
+        }
+        compared += 1;
+        for (form, answer) in all.into_iter().filter(|(_, a)| *a != linked) {
+            wrong.push(format!("{}: vmlinux {linked:?}\n    {form} {answer:?}", fix.name));
+        }
+    }
+    assert!(compared >= 30, "only {compared} fixes");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The module of each form does the same.
+#[test]
+fn modules_of_all_forms_behave_the_same() {
+    let Some((_, lpbuild)) = Env::with_lpbuild("modules_of_all_forms_behave_the_same") else { return };
+    let (kernel, fixes) = (kernel(Variant::Full), fixes());
+    let seen = |f: &&Fix| f.expect == Expect::Patch && f.check.is_some() && f.is_for(Variant::Full);
+    let mut made = Vec::new();
+    for fix in fixes.iter().filter(seen).take(6) {
+        let image = fix.from_images(&kernel, &lpbuild, &kernel.bzimage);
+        made.push((fix, image.unwrap_or_else(|e| panic!("{}: {e:#}", fix.name))));
+        let relocatable = fix.from_relocatable(&kernel, &lpbuild);
+        made.push((fix, relocatable.unwrap_or_else(|e| panic!("{}: {e:#}", fix.name))));
+    }
+    own::load("images-forms", &kernel, &lpbuild, &made).unwrap_or_else(|e| panic!("{e:#}"));
+}
+
+fn nothing(lpbuild: &Path, old: &Path, new: &Path) {
+    let answer = ask(lpbuild, old, new, &[]);
+    assert_eq!(answer.status, 3, "{}: {answer:?}", new.display());
+}
+
+#[test]
+fn the_same_tree_in_another_folder_changes_nothing() {
+    let Some((_, lpbuild)) = Env::with_lpbuild("the_same_tree_in_another_folder_changes_nothing") else { return };
+    let kernel = kernel(Variant::Bare);
+    let elsewhere = kernel.elsewhere().unwrap_or_else(|e| panic!("{e:#}"));
+    assert_ne!(std::fs::read(&kernel.vmlinux).unwrap(), std::fs::read(&elsewhere).unwrap(), "the same file");
+    nothing(&lpbuild, &kernel.vmlinux, &elsewhere);
+}
+
+#[test]
+fn another_order_of_the_objects_changes_nothing() {
+    let Some((_, lpbuild)) = Env::with_lpbuild("another_order_of_the_objects_changes_nothing") else { return };
+    for variant in [Variant::Full, Variant::Bare] {
+        let kernel = kernel(variant);
+        nothing(&lpbuild, &kernel.vmlinux, &kernel.reordered().unwrap_or_else(|e| panic!("{e:#}")));
+    }
+}
