@@ -20,11 +20,28 @@ pub struct Report {
     pub ignored: Vec<Ignored>,
     /// What stands against the patch.
     pub refused: Vec<Problem>,
+    /// Modules beside two kernels that differ.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<ModuleReport>,
     /// Everything in numbers, for whole images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
     /// Microseconds each phase took.
     pub timings_us: Vec<(&'static str, u64)>,
+}
+
+/// A module that differs.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ModuleReport {
+    /// File name.
+    pub module: String,
+    /// Functions that differ.
+    pub changed: Vec<String>,
+    /// What else stands against a patch of it.
+    pub codes: Vec<&'static str>,
+    /// The side that has it, when the other one does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_in: Option<&'static str>,
 }
 
 /// A replaced function.
@@ -139,6 +156,12 @@ impl Report {
         }
         for i in &self.ignored {
             text += &format!("ignored  {}: {}: {}\n", i.object, i.symbol, i.reason);
+        }
+        for m in &self.modules {
+            text += &match m.only_in {
+                Some(side) => format!("module   {}: only in the {side} tree\n", m.module),
+                None => format!("module   {}: {} (not packed: {})\n", m.module, m.changed.join(", "), m.codes.join(", ")),
+            };
         }
         if let Some(summary) = &self.summary {
             text += &summary.text();

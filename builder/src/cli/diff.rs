@@ -5,36 +5,33 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lpbuild::emit::Options;
-use lpbuild::error::{Error, Place, Problem, Result};
+use lpbuild::error::{Problem, Result};
 use lpbuild::kernel::KernelImage;
 use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, is_identifier, is_line};
-use lpbuild::annotate::Debug;
-use lpbuild::debuginfo::DebugInfo;
-use lpbuild::pipeline::{self, Analysis, Images, Source};
-use lpbuild::report::Report;
-use lpbuild::whole::{Backing, Form, Whole};
+use lpbuild::pipeline::{self, Analysis, Source};
+use lpbuild::report::{ModuleReport, Report};
 
-use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal};
+use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal, whole};
 
 /// Compare two builds of kernel objects and describe the live patch between them.
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
-    /// The build that runs: an object file, or a tree of them.
-    old: PathBuf,
+    /// The build that runs: a vmlinux or vmlinuz, a vmlinux.o, an object file, or a tree (with a vmlinux or with objects).
+    pub(super) old: PathBuf,
     /// The fixed build.
-    new: PathBuf,
+    pub(super) new: PathBuf,
     /// Bind to this kernel image (vmlinux or vmlinuz): prove that the old code is what runs, and resolve every address.
     #[arg(long, value_name = "IMAGE")]
-    kernel: Option<PathBuf>,
+    pub(super) kernel: Option<PathBuf>,
     /// Write patch.o and manifest.toml to this folder; without it only report.
     #[arg(short, long, value_name = "DIR")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// Whole images: leave debug information aside (no source lines, no comparison of types).
     #[arg(long)]
-    no_debug_info: bool,
+    pub(super) no_debug_info: bool,
     /// Whole images: a type whose layout may differ, for example "struct foo", because only changed functions use it.
     #[arg(long = "accept-type", value_name = "NAME")]
-    accept_types: Vec<String>,
+    pub(super) accept_types: Vec<String>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -119,9 +116,9 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         Err(e) if args.json && e.exit_code() == EXIT_REFUSED => return report_refused(&e.problems),
         other => other?,
     };
-    let Found { analysis, manifest } = found;
+    let Found { analysis, manifest, modules } = found;
     let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
-    let report = Report::of(&analysis);
+    let report = Report { modules, ..Report::of(&analysis) };
     if args.json {
         terminal::json(&report)?;
     } else {
@@ -141,14 +138,16 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
 }
 
 /// What was compared, and the manifest when there is a patch.
-struct Found {
-    analysis: Analysis,
-    manifest: Option<Manifest>,
+pub(super) struct Found {
+    pub(super) analysis: Analysis,
+    pub(super) manifest: Option<Manifest>,
+    /// Modules that differ, of trees with whole kernels.
+    pub(super) modules: Vec<ModuleReport>,
 }
 
 fn compare(args: &DiffArgs, options: &Options) -> Result<Found> {
-    if sources::are_whole(&args.old, &args.new)? {
-        return compare_whole(args, options);
+    if let Some((old, new)) = whole::kernels(&args.old, &args.new)? {
+        return whole::compare(args, &old, &new, options);
     }
     let sources = sources::read(&args.old, &args.new)?;
     let analysis = pipeline::analyse(&sources, options)?;
@@ -158,57 +157,7 @@ fn compare(args: &DiffArgs, options: &Options) -> Result<Found> {
     finish(args, options, analysis, kernel, symbolic)
 }
 
-fn compare_whole(args: &DiffArgs, options: &Options) -> Result<Found> {
-    let (old, new) = rayon::join(|| Backing::open(&args.old), || Backing::open(&args.new));
-    let (old, new) = (old?, new?);
-    let (old_whole, new_whole) = rayon::join(|| old.whole(), || new.whole());
-    let (old_whole, new_whole) = (old_whole?, new_whole?);
-    let kernel = match (&args.kernel, old_whole.form) {
-        (Some(path), Form::Relocatable) => Some(Backing::open(path)?),
-        (None, Form::Relocatable) if args.output.is_some() => {
-            let what = "a relocatable vmlinux.o has no addresses; name the running kernel with --kernel";
-            return Err(Error::new("LP3007", Place::object(args.old.display().to_string()), what));
-        }
-        _ => None,
-    };
-    let kernel_whole = kernel.as_ref().map(Backing::whole).transpose()?;
-    let infos = if args.no_debug_info { None } else { debug(&old, &old_whole).zip(debug(&new, &new_whole)) };
-    let images = Images {
-        old: &old_whole,
-        new: &new_whole,
-        kernel: kernel_whole.as_ref(),
-        debug: infos.as_ref().map(|(old, new)| Debug { old, new }),
-        accepted_types: &args.accept_types,
-    };
-    let mut analysis = pipeline::analyse_whole(images, options);
-    drop(infos);
-    drop((old_whole, new_whole, kernel_whole));
-    if args.output.is_some() {
-        let (a, b) = rayon::join(|| pipeline::digest(old.file()), || pipeline::digest(new.file()));
-        analysis.digests = vec![(a, b)];
-    }
-    let open = |_: &Analysis| match (&args.kernel, &kernel) {
-        (Some(path), None) => {
-            let given = KernelImage::open(path)?;
-            let own = old.kernel()?;
-            if given.build_id() != own.build_id() {
-                let what = format!("its build id is not that of {}", args.old.display());
-                return Err(Error::new("LP3007", Place::object(path.display().to_string()), what));
-            }
-            Ok(Some(own))
-        }
-        (Some(_), Some(kernel)) => kernel.kernel().map(Some),
-        (None, _) if args.output.is_none() && old.form() == Form::Relocatable => Ok(None),
-        (None, _) => old.kernel().map(Some),
-    };
-    finish(args, options, analysis, open, &[])
-}
-
-fn debug<'f>(file: &'f Backing, whole: &Whole<'_>) -> Option<DebugInfo<'f>> {
-    DebugInfo::open_relocatable(file.elf(), &|i| whole.section_address(i))
-}
-
-fn finish(
+pub(super) fn finish(
     args: &DiffArgs,
     options: &Options,
     mut analysis: Analysis,
@@ -217,7 +166,7 @@ fn finish(
 ) -> Result<Found> {
     let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
     if nothing || !analysis.refused.is_empty() {
-        return Ok(Found { analysis, manifest: None });
+        return Ok(Found { analysis, manifest: None, modules: Vec::new() });
     }
     let kernel = kernel(&analysis)?;
     match pipeline::produce(&mut analysis, kernel.as_ref(), options) {
@@ -225,11 +174,11 @@ fn finish(
             if let Some(dir) = &args.output {
                 folder::write(dir, &output, symbolic)?;
             }
-            Ok(Found { analysis, manifest: Some(output.manifest) })
+            Ok(Found { analysis, manifest: Some(output.manifest), modules: Vec::new() })
         }
         Err(e) if e.exit_code() == EXIT_REFUSED => {
             analysis.refused = e.problems;
-            Ok(Found { analysis, manifest: None })
+            Ok(Found { analysis, manifest: None, modules: Vec::new() })
         }
         Err(e) => Err(e),
     }

@@ -5,12 +5,14 @@ pub mod cache;
 pub mod diff;
 pub mod folder;
 pub mod init;
+pub mod modules;
 pub mod pack;
 pub mod progress;
 pub mod savedir;
 pub mod sources;
 pub mod terminal;
 pub mod trial;
+pub mod whole;
 
 use std::process::ExitCode;
 

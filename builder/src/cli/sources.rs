@@ -64,6 +64,13 @@ fn read_trees(old: &Path, new: &Path) -> Result<Vec<Source>> {
 }
 
 fn objects_below(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut all = below(root, "o")?;
+    all.retain(|_, path| !DERIVED.iter().any(|d| path.file_name().is_some_and(|n| n == *d)));
+    Ok(all)
+}
+
+/// Files with an ending below a folder, by their path in it.
+pub fn below(root: &Path, ending: &str) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -71,11 +78,9 @@ fn objects_below(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
             let entry = entry.map_err(|e| io(&folder, &e))?;
             let kind = entry.file_type().map_err(|e| io(&entry.path(), &e))?;
             let path = entry.path();
-            let name = entry.file_name();
-            let is_object = path.extension().is_some_and(|e| e == "o");
             if kind.is_dir() {
                 folders.push(path);
-            } else if is_object && !DERIVED.iter().any(|d| name == *d) {
+            } else if path.extension().is_some_and(|e| e == ending) {
                 let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
                 found.insert(relative, path);
             }

@@ -58,4 +58,12 @@ pub(super) static CODES: &[Code] = &[
               others. A vmlinux.o has none at all.",
         advice: "give the vmlinux or vmlinuz of the running kernel; --kernel is needed with vmlinux.o only",
     },
+    Code {
+        id: "LP3008",
+        class: Refused,
+        title: "a module differs as well",
+        why: "A patch replaces functions of the kernel image. The change also reaches code of a module, and only half of it \
+              would be in effect.",
+        advice: "compare the two vmlinux files alone to leave the module out, and load the new module in place of the old one",
+    },
 ];

@@ -159,6 +159,9 @@ pub fn classify(section: &Section) -> Class {
         ".printk_index" => return Class::Ignored("index of printk formats, for debugfs only"),
         // On x86 fentry sites are in __mcount_loc; the linker script drops this list of where padding begins.
         "__patchable_function_entries" => return Class::Ignored("places of call padding, discarded by the linker"),
+        ".BTF" => return Class::Ignored("types for BPF"),
+        "__versions" => return Class::Ignored("versions of what a module imports"),
+        ".gnu.linkonce.this_module" => return Class::Ignored("the module itself, made by modpost"),
         ".BTF_ids" => return Class::Ignored("filled in when vmlinux is linked"),
         ".static_call_tramp_key" | ".orc_lookup" | ".orc_header" => {
             return Class::Ignored("made when vmlinux is linked");

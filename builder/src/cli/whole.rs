@@ -1,0 +1,79 @@
+//! `lpbuild diff` of two whole kernels: files, or trees that have a vmlinux.
+
+use std::path::{Path, PathBuf};
+
+use lpbuild::annotate::Debug;
+use lpbuild::debuginfo::DebugInfo;
+use lpbuild::emit::Options;
+use lpbuild::error::{Error, Place, Problem, Result};
+use lpbuild::kernel::KernelImage;
+use lpbuild::pipeline::{self, Analysis, Images};
+use lpbuild::whole::{Backing, Form, Whole};
+
+use super::diff::{self, DiffArgs, Found};
+use super::{modules, sources};
+
+/// The two kernels, if that is what was given.
+pub fn kernels(old: &Path, new: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
+    const KERNEL: &str = "vmlinux";
+    if old.is_dir() && new.is_dir() && old.join(KERNEL).is_file() && new.join(KERNEL).is_file() {
+        return Ok(Some((old.join(KERNEL), new.join(KERNEL))));
+    }
+    Ok(sources::are_whole(old, new)?.then(|| (old.to_owned(), new.to_owned())))
+}
+
+/// Compares two kernels, and the modules beside them when trees were given.
+pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options: &Options) -> Result<Found> {
+    let modules = if args.old.is_dir() { modules::compare(&args.old, &args.new, options)? } else { Vec::new() };
+    let (old, new) = rayon::join(|| Backing::open(old_path), || Backing::open(new_path));
+    let (old, new) = (old?, new?);
+    let (old_whole, new_whole) = rayon::join(|| old.whole(), || new.whole());
+    let (old_whole, new_whole) = (old_whole?, new_whole?);
+    let kernel = match (&args.kernel, old_whole.form) {
+        (Some(path), Form::Relocatable) => Some(Backing::open(path)?),
+        (None, Form::Relocatable) if args.output.is_some() => {
+            let what = "a relocatable vmlinux.o has no addresses; name the running kernel with --kernel";
+            return Err(Error::new("LP3007", Place::object(old_path.display().to_string()), what));
+        }
+        _ => None,
+    };
+    let kernel_whole = kernel.as_ref().map(Backing::whole).transpose()?;
+    let infos = if args.no_debug_info { None } else { debug(&old, &old_whole).zip(debug(&new, &new_whole)) };
+    let images = Images {
+        old: &old_whole,
+        new: &new_whole,
+        kernel: kernel_whole.as_ref(),
+        debug: infos.as_ref().map(|(old, new)| Debug { old, new }),
+        accepted_types: &args.accept_types,
+    };
+    let mut analysis = pipeline::analyse_whole(images, options);
+    drop(infos);
+    drop((old_whole, new_whole, kernel_whole));
+    if args.output.is_some() {
+        let (a, b) = rayon::join(|| pipeline::digest(old.file()), || pipeline::digest(new.file()));
+        analysis.digests = vec![(a, b)];
+    }
+    let open = |_: &Analysis| match (&args.kernel, &kernel) {
+        (Some(path), None) => {
+            let given = KernelImage::open(path)?;
+            let own = old.kernel()?;
+            if given.build_id() != own.build_id() {
+                let what = format!("its build id is not that of {}", old_path.display());
+                return Err(Error::new("LP3007", Place::object(path.display().to_string()), what));
+            }
+            Ok(Some(own))
+        }
+        (Some(_), Some(kernel)) => kernel.kernel().map(Some),
+        (None, _) if args.output.is_none() && old.form() == Form::Relocatable => Ok(None),
+        (None, _) => old.kernel().map(Some),
+    };
+    for module in modules.iter().filter(|m| !m.changed.is_empty() || !m.codes.is_empty()) {
+        let what = format!("{} function(s) of it differ", module.changed.len());
+        analysis.refused.push(Problem::new("LP3008", Place::object(&module.module), what));
+    }
+    Ok(Found { modules, ..diff::finish(args, options, analysis, open, &[])? })
+}
+
+fn debug<'f>(file: &'f Backing, whole: &Whole<'_>) -> Option<DebugInfo<'f>> {
+    DebugInfo::open_relocatable(file.elf(), &|i| whole.section_address(i))
+}
