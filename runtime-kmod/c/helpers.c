@@ -48,6 +48,18 @@
 #error "lpbuild: the kernel is preemptible but has no CONFIG_TASKS_RCU"
 #endif
 
+/* The Rust half returns through the kernel's return thunk. Where there is none, a return is a return. */
+#if !defined(CONFIG_RETHUNK) && !defined(CONFIG_MITIGATION_RETHUNK)
+asm(".pushsection .text, \"ax\"\n"
+    ".globl __x86_return_thunk\n"
+    ".type __x86_return_thunk, @function\n"
+    "__x86_return_thunk:\n"
+    "	ret\n"
+    "	int3\n"
+    ".size __x86_return_thunk, . - __x86_return_thunk\n"
+    ".popsection");
+#endif
+
 /* As in src/binding/entry.rs. */
 #define LPB_RCU_TASKS INT_MAX
 #define LPB_CALL 0x40000000

@@ -127,9 +127,20 @@ pub fn fixes() -> Result<Vec<Fix>> {
     Ok(list.fix)
 }
 
+/// A young kernel still rewrites its text: static keys of the timers, when the clock source has been found.
+const SETTLE: &str = r"
+ktext save /tmp/text
+tries=0
+until sleep 2; ktext diff /tmp/text > /tmp/settling 2>&1; do
+    tries=$((tries + 1))
+    [ $tries -lt 10 ] || fail 'the text of the kernel does not settle'
+    ktext save /tmp/text
+done
+";
+
 /// A case that loads the modules `/NAME.ko` of fixes one by one: what is seen before, with it, and after.
 pub fn script(fixes: &[(&Fix, &Module)]) -> String {
-    let mut text = String::from("ktext save /tmp/text\n");
+    let mut text = String::from(SETTLE);
     for (fix, module) in fixes {
         let (Some(check), Some([before, with])) = (&fix.check, &fix.seen) else { continue };
         let name = &module.name;

@@ -39,7 +39,8 @@ pub(super) static CODES: &[Code] = &[
         title: "this kernel lacks something lpbuild needs",
         why: "Every address is given relative to an exported symbol, and the runtime needs a few kernel functions \
               (stack_trace_save_tsk_reliable needs CONFIG_STACKTRACE and a reliable unwinder).",
-        advice: "use a kernel with CONFIG_UNWINDER_ORC, CONFIG_STACKTRACE and CONFIG_KALLSYMS",
+        advice: "use a kernel with CONFIG_UNWINDER_ORC, CONFIG_STACKTRACE and CONFIG_KALLSYMS; without CONFIG_KALLSYMS_ALL \
+                 give its vmlinux, whose symbol table has the names of data",
     },
     Code {
         id: "LP3006",

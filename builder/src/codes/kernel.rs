@@ -57,7 +57,7 @@ pub(super) static CODES: &[Code] = &[
         class: Broken,
         title: "the kernel has no symbol names",
         why: "No kallsyms token table was found: the kernel was built without CONFIG_KALLSYMS, so nothing inside it can be named.",
-        advice: "build the kernel with CONFIG_KALLSYMS=y and CONFIG_KALLSYMS_ALL=y",
+        advice: "build the kernel with CONFIG_KALLSYMS=y",
     },
     Code {
         id: "LP1209",

@@ -154,7 +154,8 @@ mod tests {
         let base = IMAGE_BASE + 0x100_0000;
         let extra = |addr, name: &str| KernelSymbol { addr, kind: b'd', name: name.into(), listed: false };
         let k = table(&[(base, b'T', "_text"), (base + 0x40, b't', "twice"), (base + 0x60, b'd', "known")]);
-        let k = k.with(vec![extra(base + 0x20, "twice"), extra(base + 0x60, "known"), extra(base + 0x80, "text_mutex")]);
+        let k =
+            k.with(vec![extra(base + 0x20, "twice"), extra(base + 0x60, "known"), extra(base + 0x80, "text_mutex")]);
         assert_eq!(k.len(), 5);
         assert_eq!(k.named("text_mutex").map(|s| s.addr - base).collect::<Vec<_>>(), [0x80]);
         let function = k.named("twice").find(|s| s.is_text()).unwrap();

@@ -57,11 +57,7 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
     let source = source_of(&objects)?;
     let kbuild = kbuild_of(&source)?;
     let config = read(&objects, ".config").or_else(|_| read(&objects, "include/config/auto.conf"))?;
-    let compiler = kernel_config::string(&config, "CONFIG_CC_VERSION_TEXT")
-        .and_then(|text| text.split_whitespace().next())
-        .unwrap_or("gcc")
-        .to_owned();
-    let compiler = tool::find(&compiler)?;
+    let compiler = find_compiler(&config)?;
     tool::find("make")?;
     tool::find("ld")?;
     tool::find("objcopy")?;
@@ -113,6 +109,18 @@ impl Headers {
         // Programs are built into the object folder when the two are split.
         if in_source.is_file() { in_source } else { self.objects.join("scripts").join(name) }
     }
+}
+
+/// The compiler of a configuration. gcc says its name first ("gcc-12 (Debian ..."), clang the distribution's ("Debian clang
+/// version 14.0.6"); a version of clang that is not the default has its number in the name.
+fn find_compiler(config: &str) -> Result<PathBuf> {
+    if kernel_config::value(config, "CONFIG_CC_IS_CLANG") == Some("y") {
+        let version = kernel_config::value(config, "CONFIG_CLANG_VERSION").and_then(|v| v.parse::<u32>().ok());
+        let numbered = version.and_then(|v| tool::find(&format!("clang-{}", v / 10000)).ok());
+        return numbered.map_or_else(|| tool::find("clang"), Ok);
+    }
+    let text = kernel_config::string(config, "CONFIG_CC_VERSION_TEXT");
+    tool::find(text.and_then(|text| text.split_whitespace().next()).unwrap_or("gcc"))
 }
 
 fn read(dir: &Path, name: &str) -> Result<String> {

@@ -126,6 +126,7 @@ impl OwnKernel {
 /// What the linker writes is large, and the linker replaces its output instead of writing into it (bfd_open_file); tools
 /// that work on objects, and the shell, do not.
 fn how_back(path: &Path) -> How {
-    let outputs = ["vmlinux", "vmlinux.o", ".tmp_vmlinux.kallsyms1", ".tmp_vmlinux.kallsyms2", ".tmp_vmlinux.kallsyms3"];
+    let outputs =
+        ["vmlinux", "vmlinux.o", ".tmp_vmlinux.kallsyms1", ".tmp_vmlinux.kallsyms2", ".tmp_vmlinux.kallsyms3"];
     if outputs.iter().any(|o| path == Path::new(o)) { How::Link } else { How::Copy }
 }

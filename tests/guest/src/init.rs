@@ -28,10 +28,7 @@ pub fn main() -> ! {
     if let Err(e) = printed {
         eprintln!("PID 1: {OUTPUT}: {e}");
     }
-    // A kernel without ACPI cannot switch off; QEMU is told to end when the guest restarts.
-    let can_switch_off = Path::new("/sys/firmware/acpi").exists();
-    let end = if can_switch_off { RebootCommand::PowerOff } else { RebootCommand::Restart };
-    if let Err(e) = reboot(end) {
+    if let Err(e) = reboot(RebootCommand::PowerOff) {
         eprintln!("PID 1: power off: {e}");
     }
     loop {
