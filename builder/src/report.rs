@@ -160,7 +160,9 @@ impl Report {
         for m in &self.modules {
             text += &match m.only_in {
                 Some(side) => format!("module   {}: only in the {side} tree\n", m.module),
-                None => format!("module   {}: {} (not packed: {})\n", m.module, m.changed.join(", "), m.codes.join(", ")),
+                None => {
+                    format!("module   {}: {} (not packed: {})\n", m.module, m.changed.join(", "), m.codes.join(", "))
+                }
             };
         }
         if let Some(summary) = &self.summary {

@@ -87,7 +87,14 @@ impl Fix {
         self.made(kernel, lpbuild, &[&kernel.vmlinux_o, &new], "r", &bind)
     }
 
-    fn made(&self, kernel: &OwnKernel, lpbuild: &Path, sides: &[&Path; 2], form: &str, bind: &[&OsStr]) -> Result<Module> {
+    fn made(
+        &self,
+        kernel: &OwnKernel,
+        lpbuild: &Path,
+        sides: &[&Path; 2],
+        form: &str,
+        bind: &[&OsStr],
+    ) -> Result<Module> {
         let name = format!("{}_{form}", self.module(kernel.variant));
         let dir = harness::workspace_root().join("target/modules").join(&name);
         let _lock = cache::lock(&dir)?;

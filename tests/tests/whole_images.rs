@@ -6,8 +6,8 @@ use std::path::Path;
 
 use harness::cmd;
 use harness::own::{OwnKernel, Variant};
-use lpbuild_tests::own::{self, Expect, Fix};
 use lpbuild_tests::Env;
+use lpbuild_tests::own::{self, Expect, Fix};
 use serde_json::Value;
 
 /// What `lpbuild diff --json` says.
@@ -22,8 +22,8 @@ struct Answer {
 fn ask(lpbuild: &Path, old: &Path, new: &Path, more: &[&str]) -> Answer {
     let mut c = cmd::command(lpbuild);
     let out = c.arg("diff").args([old, new]).args(more).arg("--json").output().unwrap();
-    let json: Value = serde_json::from_slice(&out.stdout)
-        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
+    let json: Value =
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
     let names = |list: &str, key: &str| {
         let all = json[list].as_array().unwrap().iter();
         all.map(|r| r[key].as_str().unwrap().to_owned()).collect()

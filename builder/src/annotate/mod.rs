@@ -46,8 +46,7 @@ pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<
     let [pair] = &mut analysis.pairs[..] else { return };
     if let Some(debug) = images.debug {
         analysis.notes = notes(debug, images.old, images.new, pair, &analysis.set);
-        let (refused, ignored) =
-            types(debug, images.old, images.new, pair, &analysis.set, images.accepted_types);
+        let (refused, ignored) = types(debug, images.old, images.new, pair, &analysis.set, images.accepted_types);
         analysis.refused.extend(refused);
         analysis.refused.sort();
         pair.verdicts.ignored.extend(ignored);

@@ -60,10 +60,10 @@ pub fn of(
             add(s.directories.entry(dir).or_default());
         }
     };
-    let whole_function = |object: &Object, id: AtomId| {
-        object.atom(id).kind == AtomKind::Function && parent_of(object, id) == id
-    };
-    let replaced: BTreeSet<AtomId> = set.items.iter().filter(|i| matches!(i.role, Role::Replaces(_))).map(|i| i.atom.0).collect();
+    let whole_function =
+        |object: &Object, id: AtomId| object.atom(id).kind == AtomKind::Function && parent_of(object, id) == id;
+    let replaced: BTreeSet<AtomId> =
+        set.items.iter().filter(|i| matches!(i.role, Role::Replaces(_))).map(|i| i.atom.0).collect();
     let ignored: BTreeSet<&str> = pair.verdicts.ignored.iter().map(|i| i.symbol.as_str()).collect();
     for (i, span) in scanned.old.spans.iter().enumerate() {
         let id = AtomId(i as u32);

@@ -69,7 +69,8 @@ impl Bound<'_> {
 pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -> Result<Bound<'a>> {
     let mut problems = Vec::new();
     let (anchor, anchor_address) = find_anchor(kernel)?;
-    let placements: Vec<Placement> = pairs.iter().map(|p| p.placement.clone().unwrap_or_else(|| placement::place(&p.old, kernel))).collect();
+    let placements: Vec<Placement> =
+        pairs.iter().map(|p| p.placement.clone().unwrap_or_else(|| placement::place(&p.old, kernel))).collect();
     let mut imports = Vec::new();
     for import in abi::IMPORTS {
         let address = resolve::by_name(kernel, import.name);

@@ -98,9 +98,10 @@ fn is_pointed_to(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
     // A reference around the object may be meant for it as well: certain() says.
     let (from, to) = (atom.start as i64 - BIAS, atom.end as i64 + BIAS);
-    object.incoming(atom.section, from, to).iter().any(|i| {
-        !object.atom(i.from).is_code() && certain(object, (i.section, i.to)).iter().any(|m| m.atom == id)
-    })
+    object
+        .incoming(atom.section, from, to)
+        .iter()
+        .any(|i| !object.atom(i.from).is_code() && certain(object, (i.section, i.to)).iter().any(|m| m.atom == id))
 }
 
 /// How far from an object a pointer that means it may point, in bytes.

@@ -90,7 +90,9 @@ fn is_fentry(object: &Object, id: AtomId, at: usize) -> bool {
     let bytes = object.bytes(id);
     let is_named = |target: Target| match target {
         Target::Extern(s, 0) => object.symbol_name(s) == "__fentry__",
-        Target::Section(s, o) => object.containing(s, o).is_some_and(|m| m.delta == 0 && object.atom(m.atom).name == "__fentry__"),
+        Target::Section(s, o) => {
+            object.containing(s, o).is_some_and(|m| m.delta == 0 && object.atom(m.atom).name == "__fentry__")
+        }
         Target::Extern(..) => false,
     };
     let calls = |r: &Ref| r.at == at as u64 + 1 && is_named(r.target);
@@ -183,8 +185,7 @@ fn conflicts(object: &Object, id: AtomId, from: u64, to: u64, rule: Rule) -> Res
             }
             continue;
         }
-        let insn_len =
-            object.atom(owner).code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
+        let insn_len = object.atom(owner).code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
         let len = entry.patched_len().unwrap_or(insn_len);
         if start < to && start + len > from {
             let name = &object.section(entry.section).name;

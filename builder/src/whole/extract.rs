@@ -11,10 +11,11 @@ use rayon::prelude::*;
 use super::same::{Sides, extent, nameless_pointers, text_at};
 use super::{Compared, Kind, Place, SpanId, Use, Uses, Whole, image::EXTERN_STEP, tables};
 use crate::correlate::{Level, NewAtom, OldAtom, Pairs};
-use crate::kernel::IMAGE_BASE;
 use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace, reloc};
+use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{
-    Atom, AtomId, AtomKind, Class, Entry, Incoming, Meaning, Object, Parts, Ref, RefKind, Sources, Table, Target, TextKind, Usage,
+    Atom, AtomId, AtomKind, Class, Entry, Incoming, Meaning, Object, Parts, Ref, RefKind, Sources, Table, Target,
+    TextKind, Usage,
 };
 
 /// Both sides, ready for `compare` and what follows.
@@ -47,8 +48,7 @@ pub struct Unproven {
 
 /// Makes the two objects.
 pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
-    let (old_parents, new_parents) =
-        rayon::join(|| parents(s.old, s.old_uses), || parents(s.new, s.new_uses));
+    let (old_parents, new_parents) = rayon::join(|| parents(s.old, s.old_uses), || parents(s.new, s.new_uses));
     // What matters: candidates, what has no twin, and the families of both, on both sides.
     let mut old_wanted = vec![false; s.old.spans.len()];
     let mut new_wanted = vec![false; s.new.spans.len()];
@@ -135,7 +135,9 @@ fn pair_gaps(
 fn doubt(s: &Sides<'_, '_>, unproven: &[Unproven], new: &mut Object) {
     for u in unproven {
         let what = match s.new.locate(u.value) {
-            Place::Span(id, _) if u.value < IMAGE_BASE => format!("the offset of the per-CPU variable {}", s.new.name_of(id)),
+            Place::Span(id, _) if u.value < IMAGE_BASE => {
+                format!("the offset of the per-CPU variable {}", s.new.name_of(id))
+            }
             _ => format!("the physical address of {}", s.new.markers_at(u.value).next().unwrap_or("something")),
         };
         new.doubt(AtomId(u.span.0), u64::from(u.at), what);
@@ -291,8 +293,10 @@ impl<'a, 'd> Side<'a, 'd> {
 
     fn build(mut self) -> (Object, Extra) {
         let whole = self.whole;
-        let wanted: Vec<AtomId> =
-            (0..whole.spans.len()).filter(|i| self.wanted[*i] && whole.spans[*i].is_code()).map(|i| AtomId(i as u32)).collect();
+        let wanted: Vec<AtomId> = (0..whole.spans.len())
+            .filter(|i| self.wanted[*i] && whole.spans[*i].is_code())
+            .map(|i| AtomId(i as u32))
+            .collect();
         for (i, span) in whole.spans.iter().enumerate() {
             let id = SpanId(i as u32);
             match span.kind {
@@ -628,7 +632,9 @@ impl<'a, 'd> Side<'a, 'd> {
                 self.push_reloc(section, Reloc { offset, kind, symbol, addend });
             }
         }
-        for f in whole.fields_in(addr, addr + u64::from(len)).iter().filter(|f| !reloc::is_pc_relative(u32::from(f.kind))) {
+        for f in
+            whole.fields_in(addr, addr + u64::from(len)).iter().filter(|f| !reloc::is_pc_relative(u32::from(f.kind)))
+        {
             let Some(value) = whole.field_value(*f) else { continue };
             let (symbol, addend) = self.symbolic(value, Usage::Address, 0);
             self.push_reloc(section, Reloc { offset: f.at - area.addr, kind: u32::from(f.kind), symbol, addend });
@@ -682,7 +688,9 @@ impl<'a, 'd> Side<'a, 'd> {
             if first.get(&id) == Some(&0) {
                 continue;
             }
-            if let Some((target, i)) = by_place.partition_point(|p| p.0 <= whole.spans[i].addr).checked_sub(1).map(|k| by_place[k]) {
+            if let Some((target, i)) =
+                by_place.partition_point(|p| p.0 <= whole.spans[i].addr).checked_sub(1).map(|k| by_place[k])
+            {
                 make(id, ip_area.addr + i * 4, target, None);
                 continue;
             }

@@ -29,8 +29,7 @@ struct Side {
 
 impl Side {
     fn of(whole: &Whole<'_>) -> Self {
-        let (uses, slots) =
-            rayon::join(|| scan::scan(whole), || tables::read(whole, same::is_compared, |_| true));
+        let (uses, slots) = rayon::join(|| scan::scan(whole), || tables::read(whole, same::is_compared, |_| true));
         let cuts = same::cuts(whole, &uses, &slots);
         Self { uses, slots, cuts }
     }

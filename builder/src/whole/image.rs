@@ -26,6 +26,8 @@ type Header = FileHeader64<LE>;
 const FIRST: u64 = IMAGE_BASE + (16 << 20);
 /// Where undefined symbols are put: behind every kernel, in reach of 32-bit fields.
 const EXTERNS: u64 = 0xffff_ffff_f000_0000;
+/// Bytes all sections may have together: the kernel's range is 1 GiB (CONFIG_RANDOMIZE_BASE), per-CPU data comes on top.
+const LARGEST: u64 = 2 << 30;
 /// Bytes between two undefined symbols.
 pub const EXTERN_STEP: u64 = 0x1_0000;
 /// Offset 0 in the per-CPU area is a valid address; nothing else is.
@@ -77,7 +79,8 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
         } else if places && boot_relocations(data, &areas, &mut fields) {
             proof = Proof::Addresses;
         }
-        let by_name: HashMap<&str, u64> = symbols.iter().filter(|s| !s.name.is_empty()).map(|s| (s.name, s.value)).collect();
+        let by_name: HashMap<&str, u64> =
+            symbols.iter().filter(|s| !s.name.is_empty()).map(|s| (s.name, s.value)).collect();
         areas = area::split(areas, &|n| by_name.get(n).copied(), head(&symbols, &by_name));
     }
     areas.sort_by_key(|a| (a.addr, a.size));
@@ -89,7 +92,8 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     }
     symbols.push(Symbol { name: spans::AUX_NAME, value: 0, size: 0, kind: 0, bind: elf::STB_LOCAL.0, file: 0 });
     let spans = spans::build(&areas, &symbols, names.is_some());
-    let mut whole = Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, (named, strays), proof, spans);
+    let mut whole =
+        Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, (named, strays), proof, spans);
     whole.sections = sections;
     Ok(whole)
 }
@@ -118,7 +122,7 @@ fn sections<'d>(
     form: Form,
 ) -> Result<Vec<Loaded<'d>>> {
     let mut out = Vec::new();
-    let mut next = FIRST;
+    let (mut next, mut total) = (FIRST, 0);
     for (index, header) in table.enumerate() {
         let bad = |e: String| Error::new("LP1205", Place::object(name).in_section(format!("[{}]", index.0)), e);
         let flags = header.sh_flags(endian).0;
@@ -139,7 +143,12 @@ fn sections<'d>(
         };
         if form == Form::Relocatable {
             if section_name.starts_with(PERCPU) {
-                addr = out.iter().filter(|l: &&Loaded<'_>| l.area.addr < IMAGE_BASE).map(|l| l.area.end()).max().unwrap_or(0);
+                addr = out
+                    .iter()
+                    .filter(|l: &&Loaded<'_>| l.area.addr < IMAGE_BASE)
+                    .map(|l| l.area.end())
+                    .max()
+                    .unwrap_or(0);
                 addr = addr.next_multiple_of(align);
             } else {
                 addr = next.next_multiple_of(align.max(16));
@@ -147,8 +156,14 @@ fn sections<'d>(
                 next = addr + size + 64;
             }
         }
-        if addr.checked_add(size).is_none() || next > EXTERNS {
+        // The image, or what is not part of it: per-CPU offsets.
+        let limit = if addr < IMAGE_BASE { LARGEST } else { EXTERNS };
+        total += size;
+        if addr.checked_add(size).is_none_or(|end| end > limit) || next > EXTERNS || total > LARGEST {
             return Err(bad(format!("{size:#x} bytes at {addr:#x} are not in the kernel's address range")));
+        }
+        if out.len() >= usize::from(u16::MAX) {
+            return Err(bad("there are too many sections".into()));
         }
         let area = Area {
             name: section_name,
@@ -291,7 +306,9 @@ impl<'d> Reader<'_, 'd> {
             if matches!(area.class, Class::Ignored(_)) {
                 continue;
             }
-            let Some((relas, _)) = header.rela(self.endian, self.data).map_err(|e| bad(e.to_string()))? else { continue };
+            let Some((relas, _)) = header.rela(self.endian, self.data).map_err(|e| bad(e.to_string()))? else {
+                continue;
+            };
             let keep = keeps_fields(&area.class);
             let addr = area.addr;
             let bytes = area.data.to_mut();
@@ -312,7 +329,8 @@ impl<'d> Reader<'_, 'd> {
                 }
                 let stored = if reloc::is_pc_relative(kind) { means.wrapping_sub(place) } else { means };
                 let field = usize::try_from(offset).ok().and_then(|o| bytes.get_mut(o..o.checked_add(width as usize)?));
-                let field = field.ok_or_else(|| bad(format!("the relocation at {offset:#x} is outside {}", area.name)))?;
+                let field =
+                    field.ok_or_else(|| bad(format!("the relocation at {offset:#x} is outside {}", area.name)))?;
                 field.copy_from_slice(&stored.to_le_bytes()[..width as usize]);
                 if kind != reloc::NONE && (keep || !reloc::is_pc_relative(kind)) {
                     fields.push(Field { at: place, kind: kind as u8 });
@@ -343,7 +361,9 @@ impl<'d> Reader<'_, 'd> {
                 continue;
             }
             let keep = keeps_fields(&area.class);
-            let Some((relas, _)) = header.rela(self.endian, self.data).map_err(|e| bad(e.to_string()))? else { continue };
+            let Some((relas, _)) = header.rela(self.endian, self.data).map_err(|e| bad(e.to_string()))? else {
+                continue;
+            };
             for rela in relas {
                 let kind = rela.r_type(self.endian, false).0;
                 if kind == reloc::NONE || !keep && reloc::is_pc_relative(kind) {
@@ -414,4 +434,3 @@ fn boot_relocations(data: &[u8], areas: &[Area<'_>], fields: &mut Vec<Field>) ->
     fields.append(&mut found);
     any
 }
-

@@ -155,8 +155,7 @@ impl<'d> Pairing<'_, 'd> {
         };
         // The number of a variable means nothing, not even within one file.
         let named = |w: &Whole<'d>, i: &SpanId| w.span(*i).is_code() || !is_numbered(w.name_of(*i));
-        let mut o: Vec<_> =
-            self.unpaired_old().filter(|i| named(self.old, i)).map(|i| of(self.old, true, i)).collect();
+        let mut o: Vec<_> = self.unpaired_old().filter(|i| named(self.old, i)).map(|i| of(self.old, true, i)).collect();
         let mut n: Vec<_> =
             self.unpaired_new().filter(|i| named(self.new, i)).map(|i| of(self.new, false, i)).collect();
         rayon::join(|| o.sort_unstable(), || n.sort_unstable());
@@ -284,7 +283,8 @@ impl<'d> Pairing<'_, 'd> {
                 },
             };
             let base = base_name(name);
-            let same = |w: &Whole<'_>, i: SpanId| base_name(w.name_of(i)) == base && class_key(w, i) == class_key(self.old, o);
+            let same =
+                |w: &Whole<'_>, i: SpanId| base_name(w.name_of(i)) == base && class_key(w, i) == class_key(self.old, o);
             // Only the first of its name behind the pair, on both sides.
             if (before..o.0).any(|i| same(self.old, SpanId(i))) {
                 continue;
@@ -309,7 +309,8 @@ impl<'d> Pairing<'_, 'd> {
     }
 
     fn by_reference(&mut self) {
-        let mut functions: Vec<(SpanId, SpanId)> = self.twins.iter().filter(|(o, _)| self.old.span(*o).is_code()).collect();
+        let mut functions: Vec<(SpanId, SpanId)> =
+            self.twins.iter().filter(|(o, _)| self.old.span(*o).is_code()).collect();
         let open_old = |t: &Twins, u: &Use| u.span().filter(|s| t.new_of(*s).is_none());
         let open_new = |t: &Twins, u: &Use| u.span().filter(|s| t.old_of(*s).is_none());
         for round in 0..3 {

@@ -52,10 +52,7 @@ const STAMPS: &[&str] = &["linux_banner", "linux_proc_banner", "init_uts_ns", "v
 
 /// Tables whose entries say something the code does not show. The others are made from the code by objtool.
 pub fn is_compared(table: Table) -> bool {
-    !matches!(
-        table,
-        Table::OrcIp | Table::Orc | Table::EndbrSeal | Table::Returns | Table::Retpolines | Table::Calls
-    )
+    !matches!(table, Table::OrcIp | Table::Orc | Table::EndbrSeal | Table::Returns | Table::Retpolines | Table::Calls)
 }
 
 /// Places outside of spans that something refers to: code, data, and the names of files in the bug table.
@@ -71,10 +68,8 @@ pub fn cuts(whole: &Whole<'_>, uses: &Uses, slots: &Slots) -> Vec<u64> {
 /// Compares all twins.
 pub fn compare(s: Sides<'_, '_>) -> Compared {
     let pairs: Vec<(SpanId, SpanId)> = s.twins.iter().collect();
-    let differing: Vec<(SpanId, SpanId)> = pairs
-        .par_chunks(512)
-        .flat_map_iter(|chunk| chunk.iter().copied().filter(|(o, n)| !s.same(*o, *n)))
-        .collect();
+    let differing: Vec<(SpanId, SpanId)> =
+        pairs.par_chunks(512).flat_map_iter(|chunk| chunk.iter().copied().filter(|(o, n)| !s.same(*o, *n))).collect();
     let mut out = Compared::default();
     let differing = with_users(&s, differing);
     for (o, n) in differing {
@@ -185,11 +180,10 @@ impl Sides<'_, '_> {
         while let Some(at) = a[from..].iter().zip(&b[from..]).position(|(x, y)| x != y).map(|p| from + p) {
             let word = |s: &[u8], w: usize| {
                 let bytes = <[u8; 4]>::try_from(s.get(w..w + 4)?).ok()?;
-                Some(IMAGE_BASE + u64::from(u32::from_le_bytes(bytes)))
+                Some(IMAGE_BASE.wrapping_add(u64::from(u32::from_le_bytes(bytes))))
             };
-            let window = (at.saturating_sub(3).max(from)..=at).find(|w| {
-                word(a, *w).zip(word(b, *w)).is_some_and(|(x, y)| self.marked(x, y))
-            });
+            let window = (at.saturating_sub(3).max(from)..=at)
+                .find(|w| word(a, *w).zip(word(b, *w)).is_some_and(|(x, y)| self.marked(x, y)));
             let Some(window) = window else { return false };
             from = window + 4;
         }
@@ -342,14 +336,13 @@ impl Sides<'_, '_> {
 
     fn same_slots(&self, a: &[Slot], b: &[Slot]) -> bool {
         a.len() == b.len()
-            && a.iter().zip(b).all(|(x, y)| {
-                x.table == y.table && x.delta == y.delta && x.size == y.size && self.same_entry(x, y)
-            })
+            && a.iter()
+                .zip(b)
+                .all(|(x, y)| x.table == y.table && x.delta == y.delta && x.size == y.size && self.same_entry(x, y))
     }
 
     fn same_entry(&self, x: &Slot, y: &Slot) -> bool {
-        let (Some(a), Some(b)) =
-            (self.old.bytes(x.at, u64::from(x.size)), self.new.bytes(y.at, u64::from(y.size)))
+        let (Some(a), Some(b)) = (self.old.bytes(x.at, u64::from(x.size)), self.new.bytes(y.at, u64::from(y.size)))
         else {
             return false;
         };
@@ -364,7 +357,8 @@ impl Sides<'_, '_> {
             let range = usize::from(field.0)..usize::from(field.0) + width;
             a[range.clone()].fill(0);
             b[range].fill(0);
-            let (Some(p), Some(q)) = (tables::value(self.old, x.at, *field), tables::value(self.new, y.at, *field)) else {
+            let (Some(p), Some(q)) = (tables::value(self.old, x.at, *field), tables::value(self.new, y.at, *field))
+            else {
                 return false;
             };
             let same = match (x.table, i) {
@@ -392,7 +386,9 @@ impl Sides<'_, '_> {
         let (ta, tb) = (blank_targets(&mut a, o), blank_targets(&mut b, n));
         a == b
             && ta.len() == tb.len()
-            && ta.iter().zip(&tb).all(|(p, q)| p.0 == q.0 && (p.1.wrapping_sub(o) == q.1.wrapping_sub(n) || self.same_address(p.1, q.1, p.2, 0)))
+            && ta.iter().zip(&tb).all(|(p, q)| {
+                p.0 == q.0 && (p.1.wrapping_sub(o) == q.1.wrapping_sub(n) || self.same_address(p.1, q.1, p.2, 0))
+            })
     }
 }
 

@@ -72,7 +72,9 @@ impl Uses {
     }
     /// All of them, with the span each is in.
     pub fn iter(&self) -> impl Iterator<Item = (SpanId, &Use)> {
-        (0..self.first.len().saturating_sub(1) as u32).map(SpanId).flat_map(|id| self.of(id).iter().map(move |u| (id, u)))
+        (0..self.first.len().saturating_sub(1) as u32)
+            .map(SpanId)
+            .flat_map(|id| self.of(id).iter().map(move |u| (id, u)))
     }
     /// All of them, in the order of the functions.
     pub fn all(&self) -> &[Use] {
@@ -183,7 +185,14 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
             if target < span.addr || target >= span.end {
                 let fields = decoder.get_constant_offsets(&insn);
                 let call = insn.flow_control() == iced_x86::FlowControl::Call;
-                add(fields.immediate_offset(), fields.immediate_size() as u8, reloc::PLT32, Usage::Branch, target, call);
+                add(
+                    fields.immediate_offset(),
+                    fields.immediate_size() as u8,
+                    reloc::PLT32,
+                    Usage::Branch,
+                    target,
+                    call,
+                );
             }
             continue;
         }
@@ -199,7 +208,7 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
             let end = span.addr + decoder.position() as u64;
             while let Some(f) = pending.next_if(|f| f.at < end) {
                 let fields = decoder.get_constant_offsets(&insn);
-                let offset = (f.at - span.addr) as usize - at;
+                let offset = ((f.at - span.addr) as usize).wrapping_sub(at);
                 let is_disp = fields.has_displacement() && offset == fields.displacement_offset();
                 let is_imm = fields.has_immediate() && offset == fields.immediate_offset();
                 if !is_disp && !is_imm {
@@ -275,7 +284,7 @@ fn physical(whole: &Whole<'_>, insn: &Instruction) -> Option<u64> {
         OpKind::Immediate32to64 => u64::try_from(insn.immediate32to64()).ok(),
         _ => None,
     })?;
-    let address = IMAGE_BASE + value;
+    let address = IMAGE_BASE.wrapping_add(value);
     (value > KERNEL_START && whole.markers_at(address).next().is_some()).then_some(address)
 }
 

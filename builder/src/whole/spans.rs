@@ -132,7 +132,8 @@ pub const AUX_NAME: &str = ".altinstr_aux+";
 
 /// Symbols of the linker script that lie in code without being any (arch/x86/kernel/vmlinux.lds.S).
 fn is_of_script(s: &Symbol<'_>) -> bool {
-    const NAMES: &[&str] = &["_text", "_stext", "_etext", "_sinittext", "_einittext", "_end", "__init_begin", "__init_end"];
+    const NAMES: &[&str] =
+        &["_text", "_stext", "_etext", "_sinittext", "_einittext", "_end", "__init_begin", "__init_end"];
     let bounds = s.name.starts_with("__") && (s.name.ends_with("_start") || s.name.ends_with("_end"));
     s.kind == elf::STT_NOTYPE.0 && s.size == 0 && (NAMES.contains(&s.name) || bounds)
 }
@@ -147,7 +148,8 @@ fn is_ignored(name: &str) -> bool {
 }
 
 fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[Symbol<'_>], sizeless: bool) {
-    let names: HashMap<(&str, u64), ()> = own.iter().map(|i| ((symbols[*i as usize].name, symbols[*i as usize].value), ())).collect();
+    let names: HashMap<(&str, u64), ()> =
+        own.iter().map(|i| ((symbols[*i as usize].name, symbols[*i as usize].value), ())).collect();
     // Where padding ends that belongs to the function behind it.
     let mut padding: HashMap<u64, u64> = HashMap::new();
     let mut kept: Vec<u32> = Vec::with_capacity(own.len());
