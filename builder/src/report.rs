@@ -26,6 +26,8 @@ pub struct Report {
     /// Everything in numbers, for whole images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
+    /// The most memory this process had in use, KiB (`VmHWM` of /proc/self/status, proc(5)); 0 when nobody says.
+    pub peak_kib: u64,
     /// Microseconds each phase took.
     pub timings_us: Vec<(&'static str, u64)>,
 }
@@ -99,6 +101,7 @@ impl Report {
             refused: analysis.refused.clone(),
             timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
             summary: analysis.summary.clone(),
+            peak_kib: peak_kib(),
             ..Self::default()
         };
         for (index, item) in analysis.set.items.iter().enumerate() {
@@ -170,4 +173,10 @@ impl Report {
         }
         text
     }
+}
+
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
 }

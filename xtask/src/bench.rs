@@ -21,6 +21,7 @@ pub fn task(_: &[String]) -> Result<()> {
     let (kernel, tree) = crate::setup::run(crate::setup::SERIES)?;
     let lpbuild = crate::build::lpbuild()?;
     diff_speed(&tree, &lpbuild)?;
+    crate::bench_images::run(&lpbuild)?;
     crate::bench_build::run(&kernel, &tree, &lpbuild)?;
     call_cost(&kernel, &tree, &lpbuild)
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_build;
+mod bench_images;
 mod build;
 mod check;
 mod corpus;

@@ -177,6 +177,25 @@ impl<'a> Archive<'a> {
         Ok(at)
     }
 
+    /// The vmlinux with symbols and debug information of `release`, from its `-dbg` package; nothing else of that is kept.
+    pub fn debug_image(&self, release: &str, version: &Version) -> Result<PathBuf> {
+        let at = Unpacked::of(release)?;
+        let path = format!("usr/lib/debug/boot/vmlinux-{release}");
+        let entry = cache::publish(&at.root.join("debug"), |dir| {
+            let whole = tempfile::tempdir_in(dir).map_err(|e| Error::io(dir, &e))?;
+            self.unpack(&format!("linux-image-{release}-dbg"), version, whole.path())?;
+            let to = dir.join("vmlinux");
+            fs::rename(whole.path().join(&path), &to).map_err(|e| Error::io(&to, &e))
+        })?;
+        Ok(entry.join("vmlinux"))
+    }
+
+    /// Names of packages of the archive that begin so.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let text = self.log.run(self.apt("apt-cache")?.arg("pkgnames").arg(prefix), "LP6205")?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
     /// The headers of `release`: those of the flavour, and the common ones and build tools they name, in one root.
     pub fn headers(&self, release: &str, version: &Version) -> Result<PathBuf> {
         let at = Unpacked::of(release)?;

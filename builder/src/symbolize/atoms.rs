@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use object::elf;
 
-use super::{Atom, AtomId, AtomKind, Class, Object, TextKind};
+use super::{Atom, AtomId, AtomKind, Class, Object, Table, TextKind};
 use crate::error::Result;
 use crate::ingest::{Section, SectionId, SymbolPlace};
 
@@ -85,7 +85,11 @@ fn prefixes(object: &Object) -> Vec<BTreeMap<u64, u64>> {
 /// Offsets relocations refer to through section symbols, per section: where gaps are cut.
 fn gap_cuts(object: &Object) -> Vec<BTreeSet<u64>> {
     let mut cuts = vec![BTreeSet::new(); object.image.sections.len()];
-    for section in &object.image.sections {
+    for (section, class) in object.image.sections.iter().zip(&object.classes) {
+        // Unwind entries also say where a function ends: what begins there is padding.
+        if *class == Class::Table(Table::OrcIp) {
+            continue;
+        }
         for reloc in &section.relocs {
             let symbol = &object.image.symbols[reloc.symbol.0 as usize];
             let SymbolPlace::Section(target) = symbol.place else { continue };
