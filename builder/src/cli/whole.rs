@@ -28,7 +28,9 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
     let (old, new) = rayon::join(|| Backing::open(old_path), || Backing::open(new_path));
     let (old, new) = (old?, new?);
     let (old_whole, new_whole) = rayon::join(|| old.whole(), || new.whole());
-    let (old_whole, new_whole) = (old_whole?, new_whole?);
+    let (mut old_whole, mut new_whole) = (old_whole?, new_whole?);
+    old_whole.fit(&new_whole);
+    new_whole.fit(&old_whole);
     let kernel = match (&args.kernel, old_whole.form) {
         (Some(path), Form::Relocatable) => Some(Backing::open(path)?),
         (None, Form::Relocatable) if args.output.is_some() => {
@@ -37,7 +39,10 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
         }
         _ => None,
     };
-    let kernel_whole = kernel.as_ref().map(Backing::whole).transpose()?;
+    let mut kernel_whole = kernel.as_ref().map(Backing::whole).transpose()?;
+    if let Some(kernel) = &mut kernel_whole {
+        kernel.fit(&old_whole);
+    }
     let infos = if args.no_debug_info { None } else { debug(&old, &old_whole).zip(debug(&new, &new_whole)) };
     let images = Images {
         old: &old_whole,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use super::same::{Sides, extent, nameless_pointers, text_at};
-use super::{Compared, Kind, Place, SpanId, Use, Uses, Whole, image::EXTERN_STEP, tables};
+use super::{Compared, Kind, Place, Proof, SpanId, Use, Uses, Whole, image::EXTERN_STEP, tables};
 use crate::correlate::{Level, NewAtom, OldAtom, Pairs};
 use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace, reloc};
 use crate::kernel::IMAGE_BASE;
@@ -83,8 +83,8 @@ pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
     let paired_old = |id: SpanId| s.twins.new_of(id).is_some();
     let paired_new = |id: SpanId| s.twins.old_of(id).is_some();
     let ((old, old_extra), (mut new, new_extra)) = rayon::join(
-        || Side::new(s.old, s.old_uses, s.old_cuts, &old_wanted, &old_parents, &paired_old).build(),
-        || Side::new(s.new, s.new_uses, s.new_cuts, &new_wanted, &new_parents, &paired_new).build(),
+        || Side::new(s.old, s.old_uses, s.old_cuts, s.proof, &old_wanted, &old_parents, &paired_old).build(),
+        || Side::new(s.new, s.new_uses, s.new_cuts, s.proof, &new_wanted, &new_parents, &paired_new).build(),
     );
     let mut pairs = Pairs::default();
     for (o, n) in s.twins.iter() {
@@ -215,6 +215,7 @@ struct Side<'a, 'd> {
     whole: &'a Whole<'d>,
     uses: &'a Uses,
     cuts: &'a [u64],
+    proof: Proof,
     wanted: &'a [bool],
     parents: &'a [SpanId],
     paired: &'a (dyn Fn(SpanId) -> bool + Sync),
@@ -234,6 +235,7 @@ impl<'a, 'd> Side<'a, 'd> {
         whole: &'a Whole<'d>,
         uses: &'a Uses,
         cuts: &'a [u64],
+        proof: Proof,
         wanted: &'a [bool],
         parents: &'a [SpanId],
         paired: &'a (dyn Fn(SpanId) -> bool + Sync),
@@ -249,6 +251,7 @@ impl<'a, 'd> Side<'a, 'd> {
             whole,
             uses,
             cuts,
+            proof,
             wanted,
             parents,
             paired,
@@ -528,7 +531,7 @@ impl<'a, 'd> Side<'a, 'd> {
                 (atom.section, atom.start, atom.size())
             };
             let addr = self.whole.areas[section.0 as usize - 1].addr + start;
-            for (at, target) in nameless_pointers(self.whole, addr, size) {
+            for (at, target) in nameless_pointers(self.whole, self.proof, addr, size) {
                 let (symbol, addend) = self.symbolic(target, Usage::Pointer, 0);
                 self.push_reloc(section, Reloc { offset: start + at, kind: reloc::ABS64, symbol, addend });
             }

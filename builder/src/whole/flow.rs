@@ -2,7 +2,7 @@
 
 use super::same::{self, Compared, Sides};
 use super::tables::{self, Slots};
-use super::{Extract, Form, Twins, Uses, Whole, extract, pair, place, scan};
+use super::{Extract, Form, Proof, Twins, Uses, Whole, extract, pair, place, scan};
 use crate::bind::Placement;
 
 /// Two images, everything compared.
@@ -28,8 +28,9 @@ struct Side {
 }
 
 impl Side {
-    fn of(whole: &Whole<'_>) -> Self {
-        let (uses, slots) = rayon::join(|| scan::scan(whole), || tables::read(whole, same::is_compared, |_| true));
+    fn of(whole: &Whole<'_>, proof: Proof) -> Self {
+        let (uses, slots) =
+            rayon::join(|| scan::scan(whole, proof), || tables::read(whole, same::is_compared, |_| true));
         let cuts = same::cuts(whole, &uses, &slots);
         Self { uses, slots, cuts }
     }
@@ -46,6 +47,7 @@ impl<'d> Scanned<'_, 'd> {
             old_slots: &self.old_side.slots,
             new_slots: &self.new_side.slots,
             twins: &self.twins,
+            proof: self.old.proof.min(self.new.proof),
             old_cuts: &self.old_side.cuts,
             new_cuts: &self.new_side.cuts,
         }
@@ -54,7 +56,8 @@ impl<'d> Scanned<'_, 'd> {
 
 /// Scans, pairs and compares two images.
 pub fn scan_pair<'a, 'd>(old: &'a Whole<'d>, new: &'a Whole<'d>) -> Scanned<'a, 'd> {
-    let (old_side, new_side) = rayon::join(|| Side::of(old), || Side::of(new));
+    let proof = old.proof.min(new.proof);
+    let (old_side, new_side) = rayon::join(|| Side::of(old, proof), || Side::of(new, proof));
     let twins = pair::pair(old, new, &old_side.uses, &new_side.uses);
     let mut scanned = Scanned { old, new, old_side, new_side, twins, compared: Compared::default() };
     scanned.compared = same::compare(scanned.sides());
@@ -81,17 +84,22 @@ pub fn extract_pair(scanned: &Scanned<'_, '_>, kernel: Option<&Whole<'_>>) -> Pa
         (Form::Linked, _) => Some(place::of_kernel(scanned.old, &mut parts)),
         (Form::Relocatable, None) => None,
         (Form::Relocatable, Some(kernel)) => {
-            let side = Side::of(kernel);
-            let twins = pair::pair(scanned.old, kernel, &scanned.old_side.uses, &side.uses);
+            let proof = scanned.old.proof.min(kernel.proof);
+            let (side, own) = rayon::join(|| Side::of(kernel, proof), || Side::of(scanned.old, proof));
+            let twins = pair::pair(scanned.old, kernel, &own.uses, &side.uses);
             let sides = Sides {
                 new: kernel,
+                old_uses: &own.uses,
+                old_slots: &own.slots,
+                old_cuts: &own.cuts,
+                proof,
                 new_uses: &side.uses,
                 new_slots: &side.slots,
                 new_cuts: &side.cuts,
                 twins: &twins,
                 ..scanned.sides()
             };
-            let uses = (&scanned.old_side.uses, &side.uses);
+            let uses = (&own.uses, &side.uses);
             Some(place::by_twins(scanned.old, kernel, uses, &twins, |o, k| sides.same(o, k), &mut parts))
         }
     };

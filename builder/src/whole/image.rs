@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64};
-use object::read::elf::{FileHeader, Rela, SectionHeader, SectionTable, Sym};
+use object::read::elf::{FileHeader, ProgramHeader, Rela, SectionHeader, SectionTable, Sym};
 
 use super::area::{self, Area};
 use super::spans;
@@ -76,7 +76,7 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     } else {
         if r.kept_relocations(&areas, &mut fields, &mut named)? {
             proof = Proof::All;
-        } else if places && boot_relocations(data, &areas, &mut fields) {
+        } else if places && boot_relocations(data, &areas, percpu_load(header, endian, data), &mut fields) {
             proof = Proof::Addresses;
         }
         let by_name: HashMap<&str, u64> =
@@ -95,6 +95,7 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     let mut whole =
         Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, (named, strays), proof, spans);
     whole.sections = sections;
+    whole.sizeless = names.is_some();
     Ok(whole)
 }
 
@@ -187,9 +188,8 @@ fn head(symbols: &[Symbol<'_>], by_name: &HashMap<&str, u64>) -> Option<(u64, u6
     const WINDOW: u64 = 64 << 10;
     let start = *by_name.get("_text")?;
     let near = |s: &&Symbol<'_>| area::is_head(s.name) && s.value.wrapping_sub(start) < WINDOW;
-    let last = symbols.iter().filter(near).map(|s| s.value + s.size).max()?;
-    // A symbol without size reaches up to the next one.
-    let next = symbols.iter().filter(|s| s.value >= last && s.value > start).map(|s| s.value).min()?;
+    let last = symbols.iter().filter(near).map(|s| s.value).max()?;
+    let next = symbols.iter().filter(|s| s.value > last).map(|s| s.value).min()?;
     Some((start, next))
 }
 
@@ -411,10 +411,19 @@ fn extern_area<'d>(externs: &Externs<'d>) -> Option<Area<'d>> {
     })
 }
 
+/// Where the per-CPU area, whose addresses begin at 0, lies in the image that is loaded.
+fn percpu_load(header: &Header, endian: LE, data: &[u8]) -> Option<u64> {
+    let segments = header.program_headers(endian, data).ok()?;
+    let first = segments.iter().find(|s| s.p_type(endian) == elf::PT_LOAD && s.p_vaddr(endian) == 0)?;
+    Some(IMAGE_BASE.wrapping_add(first.p_paddr(endian)))
+}
+
 /// The list of absolute fields the boot code needs to move the kernel, behind the ELF in a vmlinuz: read from the end,
 /// 32-bit fields, per-CPU fields, 64-bit fields, each set ended by a zero (arch/x86/boot/compressed/misc.c,
 /// handle_relocations). False when there is none.
-fn boot_relocations(data: &[u8], areas: &[Area<'_>], fields: &mut Vec<Field>) -> bool {
+///
+/// Fields inside the per-CPU area are listed where the boot code finds them: `percpu` bytes behind their addresses.
+fn boot_relocations(data: &[u8], areas: &[Area<'_>], percpu: Option<u64>, fields: &mut Vec<Field>) -> bool {
     let mut words = data.rchunks_exact(4).map(|w| i32::from_le_bytes([w[0], w[1], w[2], w[3]]));
     let mut found = Vec::new();
     for kind in [reloc::ABS32S, reloc::NONE, reloc::ABS64] {
@@ -424,7 +433,9 @@ fn boot_relocations(data: &[u8], areas: &[Area<'_>], fields: &mut Vec<Field>) ->
                 break;
             }
             let at = i64::from(word) as u64;
-            let Some(area) = areas.iter().find(|a| a.contains(at)) else { return false };
+            let moved = percpu.map(|load| at.wrapping_sub(load));
+            let find = |at: u64| areas.iter().find(|a| a.contains(at)).map(|a| (at, a));
+            let Some((at, area)) = find(at).or_else(|| find(moved?)) else { return false };
             if kind != reloc::NONE && !matches!(area.class, Class::Ignored(_) | Class::Table(_)) {
                 found.push(Field { at, kind: kind as u8 });
             }

@@ -13,6 +13,7 @@
 
 mod area;
 mod extract;
+mod fit;
 mod flow;
 mod image;
 mod open;
@@ -116,6 +117,8 @@ pub struct Whole<'d> {
     markers: Vec<(u64, u32)>,
     /// Fields of a relocatable file that lead outside the section they are about, and its address: by field.
     strays: Vec<(u64, u64)>,
+    /// Do its symbols say no sizes?
+    sizeless: bool,
     /// Address of each section of the file that is loaded, by its index.
     sections: Vec<Option<u64>>,
     /// First span that can hold a place, by area and [`BUCKET`].
@@ -162,6 +165,7 @@ impl<'d> Whole<'d> {
         let mut whole = Self {
             strays,
             sections: Vec::new(),
+            sizeless: false,
             named,
             name,
             form,

@@ -68,6 +68,8 @@ struct Pairing<'a, 'd> {
     new: &'a Whole<'d>,
     old_uses: &'a Uses,
     new_uses: &'a Uses,
+    /// Do the symbols of both say the source file?
+    scoped: bool,
     twins: Twins,
 }
 
@@ -80,13 +82,13 @@ pub fn pair<'d>(old: &Whole<'d>, new: &Whole<'d>, old_uses: &Uses, new_uses: &Us
         files: vec![0; old.files.len()],
         ambiguous: BTreeSet::new(),
     };
-    let mut p = Pairing { old, new, old_uses, new_uses, twins };
+    // An image whose symbols do not say the file (strip --strip-debug takes that away) leaves none for the other either.
+    let scoped = old.files.len() > 1 && new.files.len() > 1;
+    let mut p = Pairing { old, new, old_uses, new_uses, scoped, twins };
     p.by_unique(Rung::Name, |_, _| 0, |w, i| name_hash(w.name_of(i)));
     p.pair_files();
     let twin_files = p.twins.files.clone();
     // Files by one number on both sides: that of the new one. Old files without a twin get numbers nobody has.
-    // An image whose symbols do not say the file (strip --strip-debug takes that away) leaves none for the other either.
-    let scoped = old.files.len() > 1 && new.files.len() > 1;
     let file = move |w: &Whole<'_>, i: SpanId, is_old: bool| {
         let f = if scoped { w.span(i).file } else { 0 };
         match (is_old, f) {
@@ -96,6 +98,7 @@ pub fn pair<'d>(old: &Whole<'d>, new: &Whole<'d>, old_uses: &Uses, new_uses: &Us
         }
     };
     p.by_unique(Rung::Name, |s, i| file(s.0, i, s.1), |w, i| name_hash(w.name_of(i)));
+    p.by_alias();
     p.by_unique_base(&file, scoped);
     p.by_reference();
     p.by_neighbour(&file);
@@ -206,6 +209,24 @@ impl<'d> Pairing<'_, 'd> {
         for (o, n) in left.into_values().filter(|(o, n)| o.len() == n.len()) {
             for (a, b) in o.into_iter().zip(n) {
                 self.twins.files[a as usize] = b;
+            }
+        }
+    }
+
+    /// Another name of one place may stand for it on the other side.
+    fn by_alias(&mut self) {
+        let mut named: HashMap<&str, Option<SpanId>> = HashMap::new();
+        for i in self.unpaired_new() {
+            for name in std::iter::once(self.new.name_of(i)).chain(self.new.aliases_of(i)) {
+                named.entry(name).and_modify(|s| *s = None).or_insert(Some(i));
+            }
+        }
+        let waiting: Vec<SpanId> = self.unpaired_old().filter(|i| self.old.span(*i).is_code()).collect();
+        for o in waiting {
+            let names = std::iter::once(self.old.name_of(o)).chain(self.old.aliases_of(o));
+            let found = names.filter_map(|n| named.get(n).copied().flatten()).find(|n| self.new.span(*n).is_code());
+            if let Some(n) = found {
+                self.twins.add(o, n, Rung::Name);
             }
         }
     }
@@ -337,7 +358,10 @@ impl<'d> Pairing<'_, 'd> {
     }
 
     fn may_pair(&self, o: SpanId, n: SpanId) -> bool {
-        class_key(self.old, o) == class_key(self.new, n)
+        let (a, b) = (self.old.span(o).file, self.new.span(n).file);
+        let same_file = !self.scoped || a == 0 || b == 0 || self.twins.files.get(a as usize) == Some(&b);
+        same_file
+            && class_key(self.old, o) == class_key(self.new, n)
             && base_name(self.old.name_of(o)) == base_name(self.new.name_of(n))
             && (self.old.span(o).is_code() || self.old.span(o).size() == self.new.span(n).size())
     }

@@ -41,6 +41,8 @@ pub struct Sides<'a, 'd> {
     pub new_slots: &'a Slots,
     /// Which is which.
     pub twins: &'a Twins,
+    /// What is known of the fields of both.
+    pub proof: Proof,
     /// Places outside of spans that something refers to in the old one, by address.
     pub old_cuts: &'a [u64],
     /// The same of the new one.
@@ -218,7 +220,7 @@ impl Sides<'_, '_> {
         let (ua, ub) = (self.old_uses.of(o), self.new_uses.of(n));
         let ua = &ua[..ua.partition_point(|u| (u.at as usize) < len)];
         let ub = &ub[..ub.partition_point(|u| (u.at as usize) < len)];
-        if self.old.proof == Proof::All && self.new.proof == Proof::All {
+        if self.proof == Proof::All {
             return self.same_fields((so.addr, sn.addr), &a, &b, ua, ub);
         }
         self.same_words(so.addr, sn.addr, &mut a, &mut b, ua, ub)
@@ -256,8 +258,56 @@ impl Sides<'_, '_> {
     /// As [`Self::same_target`], also for fields that lead outside the image.
     fn same_use(&self, places: (u64, u64), x: &Use, y: &Use) -> bool {
         self.same_target(x, y)
+            || matches!(x.usage, Usage::Address | Usage::Indexed) && self.same_edge(places, x.target, y.target)
             || x.span.min(y.span) == u32::MAX
                 && self.old.named_at(places.0).is_some_and(|a| self.new.named_at(places.1) == Some(a))
+    }
+
+    /// Objects without size (lock class keys without lockdep) share the place of what follows, and so does the end of what
+    /// lies before. Does the reference mean one of these, the same in both builds?
+    fn same_edge(&self, places: (u64, u64), o: u64, n: u64) -> bool {
+        // Strictly at the place; or, where the reference leads into the middle of something, at any distance a compiler
+        // biases an address by (`table - 257`).
+        let begins = |w: &Whole<'_>, at: u64| matches!(w.locate(at), Place::Span(_, 0));
+        let strict = begins(self.old, o) || begins(self.new, n);
+        let near = |w: &Whole<'_>, at: u64| -> Vec<(SpanId, u64)> {
+            let range = w.spans_from(at.saturating_sub(FARTHEST), at.saturating_add(FARTHEST));
+            let edge =
+                |s: &super::Span| if strict { s.end == at && !s.is_code() } else { s.kind != super::Kind::Extern };
+            range.filter(|i| edge(&w.spans[*i])).map(|i| (SpanId(i as u32), at.wrapping_sub(w.spans[i].addr))).collect()
+        };
+        let (a, b) = (near(self.old, o), near(self.new, n));
+        let edges = a.iter().filter_map(|(s, d)| {
+            let t = self.twins.new_of(*s).filter(|t| b.contains(&(*t, *d)))?;
+            (self.old.span(*s).size() == self.new.span(t).size()).then_some((*s, t))
+        });
+        let edges: Vec<(SpanId, SpanId)> = edges.collect();
+        // May the function be of the file of the edge? And what follows must not be new or gone, nor known to be its own: then
+        // both exist in both builds, only not side by side, and that a function went over from the one to the other just
+        // when they changed places beside the same edge is no explanation.
+        let means = |w: &Whole<'_>, place: u64, at: u64, edge: SpanId, is_old: bool| {
+            let Place::Span(function, _) = w.locate(place) else { return false };
+            let (first, last) = files_of(w, function).unwrap_or((0, u32::MAX));
+            let edge = w.span(edge);
+            if !edge.global && edge.file > 0 && !(first..=last).contains(&edge.file) {
+                return false;
+            }
+            match w.locate(at) {
+                Place::Span(s, _) if w.span(s).size() > 0 => {
+                    let other = w.span(s);
+                    let own = first == last && other.file == first;
+                    let paired = if is_old { self.twins.new_of(s) } else { self.twins.old_of(s) };
+                    !own && paired.is_some()
+                }
+                // Nothing else is there.
+                Place::Span(s, _) => w.span(s).size() == 0,
+                Place::Gap(_) | Place::Outside => true,
+            }
+        };
+        let both = |(x, y): &(SpanId, SpanId)| {
+            means(self.old, places.0, o, *x, true) && means(self.new, places.1, n, *y, false)
+        };
+        edges.iter().any(both)
     }
 
     fn same_target(&self, x: &Use, y: &Use) -> bool {
@@ -268,23 +318,26 @@ impl Sides<'_, '_> {
             return true;
         }
         let both_out = x.span.max(y.span) == u32::MAX;
-        (both_out || self.marked(x.target, y.target)) && self.same_address(x.target, y.target, x.usage, x.size)
+        (both_out || self.marked_around(x.target, y.target)) && self.same_address(x.target, y.target, x.usage, x.size)
     }
 
     fn marked(&self, o: u64, n: u64) -> bool {
         self.old.markers_at(o).any(|a| self.new.markers_at(n).any(|b| a == b))
     }
 
-    /// As `marked`, also for the last byte before such a place.
+    /// As `marked`, also for the last byte before such a place, and for one that is going to be aligned to pages.
     fn marked_around(&self, o: u64, n: u64) -> bool {
-        self.marked(o, n) || self.marked(o.wrapping_add(1), n.wrapping_add(1))
+        const TO_PAGE: u64 = 0xfff;
+        self.marked(o, n)
+            || self.marked(o.wrapping_add(1), n.wrapping_add(1))
+            || self.marked(o.wrapping_sub(TO_PAGE), n.wrapping_sub(TO_PAGE))
     }
 
     /// Do two addresses mean the same? `size`: bytes an instruction reads or writes there.
     pub fn same_address(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
         match (self.old.locate(o), self.new.locate(n)) {
             (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
-            (Place::Span(..), Place::Span(..)) => self.marked(o, n),
+            (Place::Span(..), Place::Span(..)) => self.marked_around(o, n),
             _ if self.marked_around(o, n) => true,
             (Place::Gap(p), Place::Gap(q)) => {
                 let (p, q) = (&self.old.areas[p as usize], &self.new.areas[q as usize]);
@@ -321,7 +374,10 @@ impl Sides<'_, '_> {
             return false;
         }
         let (mut x, mut y) = (x[..len].to_vec(), y[..len].to_vec());
-        let (p, q) = (nameless_pointers(self.old, o, len as u64), nameless_pointers(self.new, n, len as u64));
+        let (p, q) = (
+            nameless_pointers(self.old, self.proof, o, len as u64),
+            nameless_pointers(self.new, self.proof, n, len as u64),
+        );
         let same = p.len() == q.len()
             && p.iter().zip(&q).all(|((i, t), (j, u))| i == j && self.same_address(*t, *u, Usage::Pointer, 0));
         for (at, _) in p {
@@ -392,6 +448,20 @@ impl Sides<'_, '_> {
     }
 }
 
+/// The source files a function can be of, first and last: symbols of one file lie together, and files are in the order they
+/// were linked in.
+fn files_of(w: &Whole<'_>, function: SpanId) -> Option<(u32, u32)> {
+    let own = w.span(function);
+    if own.file > 0 {
+        return Some((own.file, own.file));
+    }
+    let at = function.0 as usize;
+    let known = |s: &&super::Span| s.file > 0;
+    let before = w.spans[..at].iter().rev().take_while(|s| s.area == own.area).find(known)?.file;
+    let behind = w.spans[at..].iter().take_while(|s| s.area == own.area).find(known)?.file;
+    (before <= behind).then_some((before, behind))
+}
+
 /// Blanks PC-relative fields and returns where they are and what they mean.
 fn blank_targets(bytes: &mut [u8], addr: u64) -> Vec<(usize, u64, Usage)> {
     use iced_x86::{Decoder, DecoderOptions};
@@ -421,8 +491,8 @@ fn blank_targets(bytes: &mut [u8], addr: u64) -> Vec<(usize, u64, Usage)> {
 }
 
 /// 64-bit pointers in data no symbol covers: where, and what they mean.
-pub fn nameless_pointers(whole: &Whole<'_>, addr: u64, len: u64) -> Vec<(u64, u64)> {
-    if whole.proof >= Proof::Addresses {
+pub fn nameless_pointers(whole: &Whole<'_>, proof: Proof, addr: u64, len: u64) -> Vec<(u64, u64)> {
+    if proof >= Proof::Addresses {
         let fields = whole.fields_in(addr, addr + len).iter();
         let wide = fields.filter(|f| u32::from(f.kind) == crate::ingest::reloc::ABS64);
         return wide.filter_map(|f| Some((f.at - addr, whole.field_value(*f)?))).collect();
@@ -437,6 +507,9 @@ pub fn nameless_pointers(whole: &Whole<'_>, addr: u64, len: u64) -> Vec<(u64, u6
         })
         .collect()
 }
+
+/// Bytes by which a compiler biases an address.
+const FARTHEST: u64 = 2048;
 
 /// Characters up to which a string may be taken for numbers.
 const SHORT: usize = 4;

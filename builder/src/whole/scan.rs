@@ -15,7 +15,7 @@
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 use rayon::prelude::*;
 
-use super::{Kind, Place, Proof, SpanId, Whole};
+use super::{Field, Kind, Place, Proof, SpanId, Whole};
 use crate::ingest::reloc;
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Usage, is_near_branch, memory_usage, usage};
@@ -101,8 +101,8 @@ struct Part {
 /// Spans decoded at one go.
 const CHUNK: usize = 512;
 
-/// Decodes everything.
-pub fn scan(whole: &Whole<'_>) -> Uses {
+/// Decodes everything, as if no more were known of the fields than `proof` says: both images of a pair have to be read alike.
+pub fn scan(whole: &Whole<'_>, proof: Proof) -> Uses {
     let bases = PercpuBases::of(whole);
     let parts: Vec<Part> = (0..whole.spans.len().div_ceil(CHUNK))
         .into_par_iter()
@@ -113,8 +113,8 @@ pub fn scan(whole: &Whole<'_>) -> Uses {
                 let id = SpanId(i as u32);
                 let before = part.uses.len();
                 match whole.span(id).kind {
-                    Kind::Function | Kind::Chunk => decode(whole, &bases, id, &mut part),
-                    Kind::Data => pointers(whole, id, &mut part.uses),
+                    Kind::Function | Kind::Chunk => decode(whole, proof, &bases, id, &mut part),
+                    Kind::Data => pointers(whole, proof, id, &mut part.uses),
                     Kind::Extern => {}
                 }
                 part.counts.push((part.uses.len() - before) as u32);
@@ -151,7 +151,7 @@ impl PercpuBases {
     }
 }
 
-fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
+fn decode(whole: &Whole<'_>, proof: Proof, bases: &PercpuBases, id: SpanId, part: &mut Part) {
     let span = *whole.span(id);
     let bytes = whole.bytes_of(id);
     let listed = whole.fields_in(span.addr, span.end);
@@ -204,7 +204,7 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
                 add(fields.displacement_offset(), 4, reloc::PC32, memory_usage(&insn), target, false);
             }
         }
-        if whole.proof >= Proof::Addresses {
+        if proof >= Proof::Addresses {
             let end = span.addr + decoder.position() as u64;
             while let Some(f) = pending.next_if(|f| f.at < end) {
                 let fields = decoder.get_constant_offsets(&insn);
@@ -216,11 +216,14 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
                     continue;
                 }
                 let Some(target) = whole.field_value(*f) else { continue };
+                if proof < Proof::All && target < IMAGE_BASE {
+                    continue;
+                }
                 percpu |= bases.holds(target);
                 let width = reloc::width(u32::from(f.kind)).unwrap_or(0) as u8;
                 add(offset, width, u32::from(f.kind), usage(&insn, is_disp), target, false);
             }
-            if whole.proof == Proof::All {
+            if proof == Proof::All {
                 continue;
             }
         }
@@ -232,7 +235,7 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
             let gs = insn.segment_prefix() == Register::GS
                 && insn.memory_base() == Register::None
                 && insn.memory_index() == Register::None;
-            let is_address = whole.proof == Proof::None && whole.is_address(value);
+            let is_address = proof == Proof::None && whole.is_address(value);
             if is_address || gs && whole.is_percpu(value) {
                 percpu |= bases.holds(value);
                 let fields = decoder.get_constant_offsets(&insn);
@@ -252,7 +255,7 @@ fn decode(whole: &Whole<'_>, bases: &PercpuBases, id: SpanId, part: &mut Part) {
             let is_mov = kind == OpKind::Immediate32to64
                 && insn.mnemonic() == iced_x86::Mnemonic::Mov
                 && insn.op0_kind() == OpKind::Register;
-            let is_address = whole.proof == Proof::None && whole.is_address(value);
+            let is_address = proof == Proof::None && whole.is_address(value);
             if is_address || is_mov && whole.is_percpu(value) {
                 let fields = decoder.get_constant_offsets(&insn);
                 let size = fields.immediate_size() as u8;
@@ -289,7 +292,7 @@ fn physical(whole: &Whole<'_>, insn: &Instruction) -> Option<u64> {
 }
 
 /// References of data: relocated fields, or 64-bit words that hold an address, and what lists of distances hold.
-fn pointers(whole: &Whole<'_>, id: SpanId, out: &mut Vec<Use>) {
+fn pointers(whole: &Whole<'_>, proof: Proof, id: SpanId, out: &mut Vec<Use>) {
     let span = *whole.span(id);
     let bytes = whole.bytes_of(id);
     let mut add = |at: u64, kind: u32, target: u64| {
@@ -301,7 +304,7 @@ fn pointers(whole: &Whole<'_>, id: SpanId, out: &mut Vec<Use>) {
         let (at, kind) = ((at - span.addr) as u32, kind as u8);
         out.push(Use { target, span: holder, at, width, kind, usage: Usage::Pointer, call: false, size: 0, bias: 0 });
     };
-    let distances = if whole.proof == Proof::All { None } else { distances(&whole.area_of(id).name) };
+    let distances = if proof == Proof::All { None } else { distances(&whole.area_of(id).name) };
     if let Some((stride, first)) = distances {
         for at in (0..bytes.len() as u64).step_by(4).filter(|at| at % stride >= first) {
             let Some([a, b, c, d]) = bytes.get(at as usize..at as usize + 4) else { continue };
@@ -313,9 +316,12 @@ fn pointers(whole: &Whole<'_>, id: SpanId, out: &mut Vec<Use>) {
         }
         return;
     }
-    if whole.proof >= Proof::Addresses {
-        for f in whole.fields_in(span.addr, span.end) {
-            if let Some(target) = whole.field_value(*f) {
+    if proof >= Proof::Addresses {
+        let known = |f: &&Field| proof == Proof::All || !reloc::is_pc_relative(u32::from(f.kind));
+        for f in whole.fields_in(span.addr, span.end).iter().filter(known) {
+            // The list for the boot code leaves out what does not move.
+            let moves = |target: &u64| proof == Proof::All || *target >= IMAGE_BASE;
+            if let Some(target) = whole.field_value(*f).filter(moves) {
                 add(f.at, u32::from(f.kind), target);
             }
         }

@@ -130,12 +130,108 @@ fn aux(out: &mut Spans, index: usize, area: &Area<'_>, symbols: &[Symbol<'_>]) {
 /// Stands for all chunks of `.altinstr_aux`; with the plus sign of names that are places.
 pub const AUX_NAME: &str = ".altinstr_aux+";
 
-/// Symbols of the linker script that lie in code without being any (arch/x86/kernel/vmlinux.lds.S).
-fn is_of_script(s: &Symbol<'_>) -> bool {
-    const NAMES: &[&str] =
-        &["_text", "_stext", "_etext", "_sinittext", "_einittext", "_end", "__init_begin", "__init_end"];
-    let bounds = s.name.starts_with("__") && (s.name.ends_with("_start") || s.name.ends_with("_end"));
-    s.kind == elf::STT_NOTYPE.0 && s.size == 0 && (NAMES.contains(&s.name) || bounds)
+/// Symbols of the linker script that lie in code without being any (arch/x86/kernel/vmlinux.lds.S). kallsyms does not tell
+/// them from functions, so only their names do.
+const IN_CODE: &[&str] = &[
+    "_text",
+    "_stext",
+    "_etext",
+    "_sinittext",
+    "_einittext",
+    "_end",
+    "__init_begin",
+    "__init_end",
+    "__noinstr_text_start",
+    "__noinstr_text_end",
+    "__sched_text_start",
+    "__sched_text_end",
+    "__cpuidle_text_start",
+    "__cpuidle_text_end",
+    "__lock_text_start",
+    "__lock_text_end",
+    "__kprobes_text_start",
+    "__kprobes_text_end",
+    "__entry_text_start",
+    "__entry_text_end",
+    "__irqentry_text_start",
+    "__irqentry_text_end",
+    "__softirqentry_text_start",
+    "__softirqentry_text_end",
+    "__static_call_text_start",
+    "__static_call_text_end",
+    "__indirect_thunk_start",
+    "__indirect_thunk_end",
+];
+
+/// The same in data: names without a prefix of their own (include/asm-generic/vmlinux.lds.h).
+const IN_DATA: &[&str] = &[
+    "_sdata",
+    "_edata",
+    "_end",
+    "__bss_start",
+    "__bss_stop",
+    "__brk_base",
+    "__brk_limit",
+    "__initramfs_size",
+    "__nosave_begin",
+    "__nosave_end",
+    "__setup_start",
+    "__setup_end",
+    "__per_cpu_start",
+    "__per_cpu_end",
+    "__initramfs_start",
+    "__apicdrivers",
+    "__apicdrivers_end",
+    "__x86_cpu_dev_start",
+    "__x86_cpu_dev_end",
+    "__con_initcall_start",
+    "__con_initcall_end",
+    "__earlycon_table",
+    "__earlycon_table_end",
+    "init_stack",
+    "__kunit_suites_start",
+    "__kunit_suites_end",
+    "__dtb_start",
+    "__dtb_end",
+    "__vvar_page",
+    "jiffies",
+    "__governor_thermal_table",
+    "__governor_thermal_table_end",
+    "__top_init_kernel_stack",
+    "__vvar_beginning_hack",
+    "__sched_class_highest",
+    "__sched_class_lowest",
+    "__irqchip_acpi_probe_table",
+    "__timer_acpi_probe_table",
+    "__irqchip_acpi_probe_table_end",
+    "__timer_acpi_probe_table_end",
+    "__init_scratch_begin",
+    "__init_scratch_end",
+    "__smp_locks",
+    "__smp_locks_end",
+    "init_thread_union",
+];
+
+fn is_of_script(name: &str, code: bool) -> bool {
+    if code {
+        return IN_CODE.contains(&name);
+    }
+    let prefixed = ["__start_", "__stop_", "__end_"].iter().any(|p| name.starts_with(p));
+    let initcalls = name.starts_with("__initcall") && (name.ends_with("_start") || name.ends_with("_end"));
+    // The tables of kallsyms itself have no sizes anywhere.
+    const KALLSYMS: &[&str] = &[
+        "addresses",
+        "offsets",
+        "relative_base",
+        "num_syms",
+        "names",
+        "markers",
+        "seqs_of_names",
+        "token_table",
+        "token_index",
+    ];
+    let kallsyms = name.strip_prefix("kallsyms_").is_some_and(|n| KALLSYMS.contains(&n));
+    prefixed || initcalls || kallsyms || IN_DATA.contains(&name)
 }
 
 /// Groups of symbols of one place.
@@ -167,8 +263,8 @@ fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[
                 continue;
             }
         }
-        let bare = Symbol { kind: elf::STT_NOTYPE.0, ..*symbol };
-        if is_of_script(if sizeless { &bare } else { symbol }) {
+        let bare = sizeless || symbol.kind == elf::STT_NOTYPE.0 && symbol.size == 0;
+        if bare && is_of_script(symbol.name, true) {
             out.markers.push((symbol.value, *i));
         } else if !is_ignored(symbol.name) {
             kept.push(*i);
@@ -241,13 +337,17 @@ fn data(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[
         let next = groups.get(at + 1).map_or(area.end(), |g| symbols[g[0] as usize].value);
         let is_object = |i: &u32| {
             let s = &symbols[*i as usize];
+            if sizeless {
+                return !is_of_script(s.name, false);
+            }
             s.size > 0 || s.kind != elf::STT_NOTYPE.0 || listed && s.bind == elf::STB_LOCAL.0
         };
         let (objects, marks): (Vec<u32>, Vec<u32>) = group.iter().partition(|i| is_object(i));
         out.markers.extend(marks.iter().map(|i| (start, *i)));
         if sizeless {
-            // Names of places are not told from names of objects there.
-            push(out, index, start, next, Kind::Data, group, symbols, 0);
+            if !objects.is_empty() {
+                push(out, index, start, next, Kind::Data, &objects, symbols, 0);
+            }
             continue;
         }
         // Empty objects (lock class keys) share their place with what follows, and stay objects of their own.
