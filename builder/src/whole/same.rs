@@ -6,6 +6,8 @@
 //! What no symbol covers is compared by content: strings up to their end, operands as many bytes as the instruction reads,
 //! the rest up to the next place anything refers to.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use super::tables::{self, Slot, Slots};
@@ -282,6 +284,11 @@ impl Sides<'_, '_> {
 
     /// Do two addresses mean the same? `size`: bytes an instruction reads or writes there.
     pub fn same_address(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
+        self.same_place(o, n, (usage, size), &mut HashSet::new())
+    }
+
+    /// `seen`: constants that are being compared; those may point to each other.
+    fn same_place(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         match (self.old.locate(o), self.new.locate(n)) {
             (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
             (Place::Span(..), Place::Span(..)) => self.marked(o, n),
@@ -291,17 +298,20 @@ impl Sides<'_, '_> {
                 if matches!(p.class, Class::Table(_) | Class::Ignored(_)) {
                     return p.name == q.name && o - p.addr == n - q.addr;
                 }
-                self.same_content(o, n, usage, size)
+                self.same_content(o, n, (usage, size), seen)
             }
             (Place::Outside, Place::Outside) => o == n,
             _ => false,
         }
     }
 
-    fn same_content(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
+    fn same_content(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         if usage == Usage::Access && size > 0 {
             let (a, b) = (self.old.bytes(o, u64::from(size)), self.new.bytes(n, u64::from(size)));
             return a.is_some() && a == b;
+        }
+        if !seen.insert((o, n)) {
+            return true;
         }
         let (a, b) = (extent(self.old, self.old_cuts, o), extent(self.new, self.new_cuts, n));
         if let (Some(x), Some(y)) = (text_at(self.old, o), text_at(self.new, n)) {
@@ -323,7 +333,7 @@ impl Sides<'_, '_> {
         let (mut x, mut y) = (x[..len].to_vec(), y[..len].to_vec());
         let (p, q) = (nameless_pointers(self.old, o, len as u64), nameless_pointers(self.new, n, len as u64));
         let same = p.len() == q.len()
-            && p.iter().zip(&q).all(|((i, t), (j, u))| i == j && self.same_address(*t, *u, Usage::Pointer, 0));
+            && p.iter().zip(&q).all(|((i, t), (j, u))| i == j && self.same_place(*t, *u, (Usage::Pointer, 0), seen));
         for (at, _) in p {
             for side in [&mut x, &mut y] {
                 if let Some(field) = side.get_mut(at as usize..at as usize + 8) {
