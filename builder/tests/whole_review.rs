@@ -90,6 +90,20 @@ fn codes(analysis: &Analysis) -> Vec<&str> {
     analysis.refused.iter().map(|p| p.code.id).collect()
 }
 
+/// 16 and 20 bytes behind `limit` there is padding: that makes neither of them a distance.
+#[test]
+fn a_number_that_reads_as_a_distance_to_padding_is_a_number() {
+    let text = r#"
+        int limit = 16;
+        long list[8] __attribute__((aligned(64))) = { 1, 2, 3 };
+        int get(int i) { return i < limit ? list[i] : 0; }
+    "#;
+    for relocations in [true, false] {
+        let analysis = both(text, "limit = 16", "limit = 20", relocations);
+        assert_eq!(codes(&analysis), ["LP2001"], "relocations: {relocations}");
+    }
+}
+
 /// Nameless data that points to itself.
 #[test]
 fn circles_of_constants_end() {

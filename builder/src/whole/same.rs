@@ -249,10 +249,18 @@ impl Sides<'_, '_> {
         a.chunks(4).zip(b.chunks(4)).zip(0u64..).all(|((x, y), i)| {
             x == y
                 || match (distance(x, ao + i * 4), distance(y, an + i * 4)) {
-                    (Some(p), Some(q)) => self.same_address(p, q, Usage::Pointer, 0) && self.old.is_address(p),
+                    (Some(p), Some(q)) => self.same_start(p, q),
                     _ => false,
                 }
         })
+    }
+
+    /// Are both the start of the same thing? A number that happens to be a distance to somewhere is a number.
+    fn same_start(&self, o: u64, n: u64) -> bool {
+        match (self.old.locate(o), self.new.locate(n)) {
+            (Place::Span(s, 0), Place::Span(t, 0)) => self.old.is_address(o) && self.twins.new_of(s) == Some(t),
+            _ => false,
+        }
     }
 
     /// As [`Self::same_target`], also for fields that lead outside the image.
