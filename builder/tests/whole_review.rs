@@ -104,6 +104,22 @@ fn a_number_that_reads_as_a_distance_to_padding_is_a_number() {
     }
 }
 
+/// Assembly names its tables without type and size.
+#[test]
+fn tables_of_assembly_are_compared_by_content() {
+    let text = r#"
+        asm(".pushsection .rodata\n.balign 16\nK256: .quad 11, 12, 13, 14\n.popsection");
+        const long *rounds(void) { const long *at; asm("lea K256(%%rip), %0" : "=r"(at)); return at; }
+        long third(void) { long x; asm("mov K256+16(%%rip), %0" : "=r"(x)); return x; }
+    "#;
+    for relocations in [true, false] {
+        let analysis = both(text, "11, 12", "11, 19", relocations);
+        assert_eq!(changed(&analysis), ["rounds"], "relocations: {relocations}");
+        assert_eq!(codes(&analysis), [""; 0], "relocations: {relocations}");
+        assert!(analysis.set.items.len() > 1, "the table comes along");
+    }
+}
+
 /// Nameless data that points to itself.
 #[test]
 fn circles_of_constants_end() {

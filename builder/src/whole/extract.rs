@@ -451,11 +451,13 @@ impl<'a, 'd> Side<'a, 'd> {
                 let section = SectionId(u32::from(index) + 1);
                 let offset = (target - area.addr) as i64;
                 let read_only = matches!(area.class, Class::Rodata | Class::InitData);
-                if let Some(name) = whole.markers_at(target).next() {
-                    return self.marker(name, target);
-                }
-                if let Some(name) = whole.markers_at(target + 1).next() {
-                    return self.before_marker(name, target);
+                if !whole.is_label(target) {
+                    if let Some(name) = whole.markers_at(target).next() {
+                        return self.marker(name, target);
+                    }
+                    if let Some(name) = whole.markers_at(target + 1).next() {
+                        return self.before_marker(name, target);
+                    }
                 }
                 if !read_only {
                     return Where::Section(section, offset);

@@ -275,6 +275,13 @@ impl<'d> Whole<'d> {
         let first = self.markers.partition_point(|m| m.0 < addr);
         self.markers[first..].iter().take_while(move |m| m.0 == addr).map(|m| self.symbols[m.1 as usize].name)
     }
+    /// Is it a place assembly names, without saying that it is an object, in read-only data? What is there counts.
+    pub fn is_label(&self, addr: u64) -> bool {
+        let first = self.markers.partition_point(|m| m.0 < addr);
+        let mut here = self.markers[first..].iter().take_while(|m| m.0 == addr);
+        self.area_at(addr).is_some_and(|(_, a)| a.class == crate::symbolize::Class::Rodata)
+            && here.any(|m| self.symbols[m.1 as usize].bind == object::elf::STB_LOCAL.0)
+    }
     /// The address of the only symbol of this name.
     pub fn address_of(&self, name: &str) -> Option<u64> {
         let mut found = self.symbols.iter().filter(|s| s.name == name).map(|s| s.value);

@@ -300,6 +300,9 @@ impl Sides<'_, '_> {
         match (self.old.locate(o), self.new.locate(n)) {
             (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
             (Place::Span(..), Place::Span(..)) => self.marked(o, n),
+            (Place::Gap(_), Place::Gap(_)) if self.old.is_label(o) && self.new.is_label(n) => {
+                self.same_content(o, n, (usage, size), seen)
+            }
             _ if self.marked_around(o, n) => true,
             (Place::Gap(p), Place::Gap(q)) => {
                 let (p, q) = (&self.old.areas[p as usize], &self.new.areas[q as usize]);
