@@ -120,6 +120,42 @@ fn tables_of_assembly_are_compared_by_content() {
     }
 }
 
+/// The compiler copies a variable's initial value from a constant without a name; that it begins as a string does not make
+/// it one.
+const INITIAL: &str = r#"
+    struct s { char name[8]; int v[40]; };
+    void use(struct s *s);
+    void fill(void) {
+        struct s x = { NAME, { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+            27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 700 } };
+        use(&x);
+    }
+    __attribute__((noinline)) void use(struct s *s) { asm volatile("" :: "r"(s) : "memory"); }
+"#;
+
+/// What `fill` and its constant became, with more or less text in front of the numbers.
+fn initial(from: &str, to: &str) {
+    for name in ["{ 0 }", "\"a\"", "\"abcdefg\""] {
+        for relocations in [true, false] {
+            let analysis = both(&INITIAL.replace("NAME", name), from, to, relocations);
+            assert_eq!(changed(&analysis), ["fill"], "{name}, relocations: {relocations}");
+            let atoms = analysis.set.items.iter().map(|i| analysis.pairs[0].new.atom(i.atom.0));
+            let bytes: u64 = atoms.filter(|a| !a.is_code()).map(|a| a.size()).sum();
+            assert!(bytes >= 168, "{bytes} bytes of constants for {name}, relocations: {relocations}");
+        }
+    }
+}
+
+#[test]
+fn what_is_behind_the_text_of_a_constant_counts() {
+    initial("700", "800");
+}
+
+#[test]
+fn a_constant_that_begins_with_text_is_carried_whole() {
+    initial("700 } };", "800 } }; use(&x);");
+}
+
 /// Nameless data that points to itself.
 #[test]
 fn circles_of_constants_end() {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use super::same::{Sides, extent, nameless_pointers, text_at};
+use super::same::{Sides, extent, nameless_pointers, string_at};
 use super::{Compared, Kind, Place, SpanId, Use, Uses, Whole, image::EXTERN_STEP, tables};
 use crate::correlate::{Level, NewAtom, OldAtom, Pairs};
 use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace, reloc};
@@ -463,7 +463,7 @@ impl<'a, 'd> Side<'a, 'd> {
                     return Where::Section(section, offset);
                 }
                 if usage != Usage::Access
-                    && let Some(text) = text_at(whole, target)
+                    && let Some(text) = string_at(whole, self.cuts, target)
                 {
                     self.extra.constants.entry(text.to_vec()).or_insert(target);
                     return Where::Section(self.string_section(index), offset);

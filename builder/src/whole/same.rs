@@ -325,7 +325,8 @@ impl Sides<'_, '_> {
             return true;
         }
         let (a, b) = (extent(self.old, self.old_cuts, o), extent(self.new, self.new_cuts, n));
-        if let (Some(x), Some(y)) = (text_at(self.old, o), text_at(self.new, n)) {
+        let strings = (string_at(self.old, self.old_cuts, o), string_at(self.new, self.new_cuts, n));
+        if let (Some(x), Some(y)) = strings {
             // Small numbers can look like a short string with more behind it.
             let rest = |w: &Whole<'_>, at: u64, text: &[u8], extent: u64| {
                 let from = text.len() as u64;
@@ -482,6 +483,22 @@ pub fn text_at<'w>(whole: &'w Whole<'_>, addr: u64) -> Option<&'w [u8]> {
     let len = memchr::memchr(0, bytes)?;
     let is_text = |b: &u8| matches!(b, 0x01..=0x0d | 0x1b | 0x20..=0x7e | 0x80..);
     (area.class == Class::Strings || bytes[..len].iter().all(is_text)).then(|| &bytes[..=len])
+}
+
+/// As [`text_at`], unless what is behind it, up to the next place anything refers to, can be no strings: the constant a
+/// variable is initialised from may begin as one.
+pub fn string_at<'w>(whole: &'w Whole<'_>, cuts: &[u64], addr: u64) -> Option<&'w [u8]> {
+    let text = text_at(whole, addr)?;
+    if whole.area_at(addr).is_some_and(|(_, a)| matches!(a.class, Class::Strings | Class::Constants)) {
+        return Some(text);
+    }
+    let rest = extent(whole, cuts, addr).saturating_sub(text.len() as u64);
+    let rest = whole.bytes(addr + text.len() as u64, rest)?;
+    let is_text = |(i, b): (usize, &u8)| match b {
+        0x01 => rest.get(i + 1).is_some_and(u8::is_ascii_alphanumeric),
+        _ => matches!(b, 0 | b'\t' | b'\n' | b'\r' | 0x1b | 0x20..=0x7e | 0x80..),
+    };
+    rest.iter().enumerate().all(is_text).then_some(text)
 }
 
 /// Bytes from an address to the next one that a span has or anything refers to.
