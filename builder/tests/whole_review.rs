@@ -179,3 +179,29 @@ fn circles_of_constants_end() {
         assert_eq!(changed(&analyse(&old, &new)), ["ring"], "relocations: {relocations}");
     }
 }
+
+/// Old and new image of functions of which one has another name and meaning in the new one.
+fn renamed(text: &str, relocations: bool) -> Analysis {
+    let folder = tempfile::tempdir().unwrap();
+    let old = image(&folder, "old", text, relocations);
+    let new = image(&folder, "new", &text.replace("one", "two").replace("17", "19"), relocations);
+    analyse(&old, &new)
+}
+
+/// Replacement instructions that call what took the place of something else.
+#[test]
+fn replacements_that_lead_to_the_same_distance_lead_to_something() {
+    let text = r#"
+        int zero(void) { return 0; }
+        __attribute__((noinline)) int one(int x) { return x * 17; }
+        int site(int x) {
+            asm volatile("661:\n\t.byte 0x0f, 0x1f, 0x44, 0, 0\n662:\n"
+                ".pushsection .altinstructions,\"a\"\n\t.long 661b - ., 663f - .\n\t.word 5, 0\n\t.byte 5, 5\n\t.popsection\n"
+                ".pushsection .altinstr_replacement,\"ax\"\n663:\tcall one\n\t.popsection" : "+r"(x));
+            return x;
+        }
+    "#;
+    for relocations in [true, false] {
+        assert_eq!(changed(&renamed(text, relocations)), ["site"], "relocations: {relocations}");
+    }
+}

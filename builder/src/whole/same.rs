@@ -409,7 +409,9 @@ impl Sides<'_, '_> {
         a == b
             && ta.len() == tb.len()
             && ta.iter().zip(&tb).all(|(p, q)| {
-                p.0 == q.0 && (p.1.wrapping_sub(o) == q.1.wrapping_sub(n) || self.same_address(p.1, q.1, p.2, 0))
+                // Within the replacement, or wherever it leads.
+                let inside = p.1.wrapping_sub(o) <= len && p.1.wrapping_sub(o) == q.1.wrapping_sub(n);
+                p.0 == q.0 && (inside || self.same_address(p.1, q.1, p.2, 0))
             })
     }
 }
