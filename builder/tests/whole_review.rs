@@ -205,3 +205,15 @@ fn replacements_that_lead_to_the_same_distance_lead_to_something() {
         assert_eq!(changed(&renamed(text, relocations)), ["site"], "relocations: {relocations}");
     }
 }
+
+/// The first function of a section is where the linker script has a name.
+#[test]
+fn a_call_of_the_first_function_is_no_call_of_the_section() {
+    let text = r#"
+        __attribute__((noinline)) int one(int x) { return x * 17; }
+        int caller(int x) { return one(x) + 1; }
+    "#;
+    for relocations in [true, false] {
+        assert_eq!(changed(&renamed(text, relocations)), ["caller"], "relocations: {relocations}");
+    }
+}

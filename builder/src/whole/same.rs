@@ -299,7 +299,8 @@ impl Sides<'_, '_> {
     fn same_place(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         match (self.old.locate(o), self.new.locate(n)) {
             (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
-            (Place::Span(..), Place::Span(..)) => self.marked(o, n),
+            // Nobody jumps to where a section begins: that is the function that is first there.
+            (Place::Span(..), Place::Span(..)) => usage != Usage::Branch && self.marked(o, n),
             (Place::Gap(_), Place::Gap(_)) if self.old.is_label(o) && self.new.is_label(n) => {
                 self.same_content(o, n, (usage, size), seen)
             }
