@@ -217,3 +217,29 @@ fn a_call_of_the_first_function_is_no_call_of_the_section() {
         assert_eq!(changed(&renamed(text, relocations)), ["caller"], "relocations: {relocations}");
     }
 }
+
+/// Labels of assembly in writable data are known by name only; two files may have the same.
+#[test]
+fn labels_of_one_name_are_not_mixed_up() {
+    let text = r#"
+        asm(".pushsection .data\n.balign 8\nslot: .quad 1\n.popsection");
+        long first(void) { long x; asm volatile("mov slot(%%rip), %0" : "=r"(x)); return x + FIRST; }
+        //NEXT
+        asm(".pushsection .data\n.balign 8\nslot: .quad 2\n.popsection");
+        long second(void) { long x; asm volatile("mov slot(%%rip), %0" : "=r"(x)); return x + SECOND; }
+    "#;
+    let text = text.replace("FIRST", "1000");
+    for relocations in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let old = image(&folder, "old", &text.replace("SECOND", "2000"), relocations);
+        let new = image(&folder, "new", &text.replace("1000", "1001").replace("SECOND", "2001"), relocations);
+        let (old, new) = (Backing::open(&old).unwrap(), Backing::open(&new).unwrap());
+        let (old_whole, new_whole) = (old.whole().unwrap(), new.whole().unwrap());
+        let images = Images { old: &old_whole, new: &new_whole, kernel: None, debug: None, accepted_types: &[] };
+        let analysis = pipeline::analyse_whole(images, &options());
+        assert_eq!(changed(&analysis), ["first", "second"]);
+        let names: std::collections::BTreeSet<_> =
+            analysis.set.items.iter().flat_map(|i| &i.edges).map(|e| e.dest.clone()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+}

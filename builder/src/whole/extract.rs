@@ -489,8 +489,17 @@ impl<'a, 'd> Side<'a, 'd> {
     }
 
     fn marker(&mut self, name: &str, target: u64) -> Where {
-        self.extra.externs.insert(name.to_owned(), target);
-        Where::Name(name.to_owned(), 0, SymbolPlace::Undefined)
+        let mut name = name.to_owned();
+        if self.extra.externs.get(&name) != Some(&target) && !self.whole.is_only_mark(target, &name, None) {
+            // A label of assembly: those of several files may have one name.
+            let file = self.whole.marks_at(target).find(|m| m.0 == name).map_or("", |m| m.1);
+            if !self.whole.is_only_mark(target, &name, Some(file)) {
+                return Where::Name(format!("{target:#x}"), 0, SymbolPlace::Absolute);
+            }
+            name = format!("{name} of {file}");
+        }
+        self.extra.externs.insert(name.clone(), target);
+        Where::Name(name, 0, SymbolPlace::Undefined)
     }
 
     fn gap(&mut self, section: SectionId, base: u64, addr: u64, len: u64) {

@@ -282,7 +282,8 @@ impl Sides<'_, '_> {
     }
 
     fn marked(&self, o: u64, n: u64) -> bool {
-        self.old.markers_at(o).any(|a| self.new.markers_at(n).any(|b| a == b))
+        let same = |a: (&str, &str), b: (&str, &str)| a.0 == b.0 && (a.1.is_empty() || b.1.is_empty() || a.1 == b.1);
+        self.old.marks_at(o).any(|a| self.new.marks_at(n).any(|b| same(a, b)))
     }
 
     /// As `marked`, also for the last byte before such a place.
