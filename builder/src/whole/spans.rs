@@ -131,9 +131,15 @@ fn aux(out: &mut Spans, index: usize, area: &Area<'_>, symbols: &[Symbol<'_>]) {
 pub const AUX_NAME: &str = ".altinstr_aux+";
 
 /// Symbols of the linker script that lie in code without being any (arch/x86/kernel/vmlinux.lds.S).
-fn is_of_script(s: &Symbol<'_>) -> bool {
+fn is_of_script(s: &Symbol<'_>, sizeless: bool) -> bool {
     const NAMES: &[&str] =
         &["_text", "_stext", "_etext", "_sinittext", "_einittext", "_end", "__init_begin", "__init_end"];
+    if sizeless {
+        // kallsyms does not tell them from functions, and there are functions with such names (__traceiter_foo_start).
+        const BOUNDS: &[&str] = &["_text_start", "_text_end", "__indirect_thunk_start", "__indirect_thunk_end"];
+        let bounds = s.name.starts_with("__") && BOUNDS.iter().any(|b| s.name.ends_with(b));
+        return NAMES.contains(&s.name) || bounds;
+    }
     let bounds = s.name.starts_with("__") && (s.name.ends_with("_start") || s.name.ends_with("_end"));
     s.kind == elf::STT_NOTYPE.0 && s.size == 0 && (NAMES.contains(&s.name) || bounds)
 }
@@ -167,8 +173,7 @@ fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[
                 continue;
             }
         }
-        let bare = Symbol { kind: elf::STT_NOTYPE.0, ..*symbol };
-        if is_of_script(if sizeless { &bare } else { symbol }) {
+        if is_of_script(symbol, sizeless) {
             out.markers.push((symbol.value, *i));
         } else if !is_ignored(symbol.name) {
             kept.push(*i);
