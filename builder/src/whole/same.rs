@@ -199,10 +199,14 @@ impl Sides<'_, '_> {
         let mut len = so.size().max(sn.size()) as usize;
         if so.size() != sn.size() {
             // A size that is only the distance to the next symbol has padding in it.
-            if !sizeless(self.old, o) && !sizeless(self.new, n) {
+            // It is before something whose address says how much that can be.
+            let (large, small) = if so.size() > sn.size() { (so, sn) } else { (sn, so) };
+            let guessed = if so.size() > sn.size() { sizeless(self.old, o) } else { sizeless(self.new, n) };
+            let padding = 1 << large.end.trailing_zeros().min(12);
+            if !guessed || large.size() - small.size() >= padding {
                 return false;
             }
-            len = so.size().min(sn.size()) as usize;
+            len = small.size() as usize;
             if a.iter().skip(len).chain(b.iter().skip(len)).any(|x| *x != 0) {
                 return false;
             }
