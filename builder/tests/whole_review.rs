@@ -243,3 +243,22 @@ fn labels_of_one_name_are_not_mixed_up() {
         assert_eq!(names.len(), 2, "{names:?}");
     }
 }
+
+/// Assembly registers without a symbol (`_ASM_NOKPROBE`).
+#[test]
+fn entries_of_lists_count_without_a_name() {
+    let text = r#"
+        int one(int x) { return x * 17; }
+        int two(int x) { return x * 19; }
+        asm(".pushsection _kprobe_blacklist,\"aw\"\n.quad one\n.popsection");
+        int MORE;
+    "#;
+    for relocations in [true, false] {
+        for (from, to, expected) in
+            [("quad one", "quad one, two", 1), ("quad one", "quad two", 1), ("MORE;", "MORE; int more[99];", 0)]
+        {
+            let analysis = both(text, from, to, relocations);
+            assert_eq!(codes(&analysis), vec!["LP2005"; expected], "{to}, relocations: {relocations}");
+        }
+    }
+}

@@ -24,6 +24,8 @@ pub struct Compared {
     pub data: Vec<(SpanId, SpanId)>,
     /// Data that names the build and nothing else.
     pub stamps: Vec<(SpanId, SpanId)>,
+    /// Lists the kernel walks whose entries without a name differ.
+    pub lists: Vec<String>,
 }
 
 /// Two images with everything that is known about them.
@@ -74,6 +76,7 @@ pub fn compare(s: Sides<'_, '_>) -> Compared {
         pairs.par_chunks(512).flat_map_iter(|chunk| chunk.iter().copied().filter(|(o, n)| !s.same(*o, *n))).collect();
     let mut out = Compared::default();
     let differing = with_users(&s, differing);
+    out.lists = s.lists();
     for (o, n) in differing {
         if s.old.span(o).is_code() {
             out.code.push((o, n));
@@ -119,6 +122,32 @@ fn with_users(s: &Sides<'_, '_>, mut differing: Vec<(SpanId, SpanId)>) -> Vec<(S
 }
 
 impl Sides<'_, '_> {
+    /// Registrations that differ in what no symbol covers: assembly gives its entries no names (`_ASM_NOKPROBE`).
+    fn lists(&self) -> Vec<String> {
+        let registered = |w: &Whole<'_>, name: &str| -> Vec<u64> {
+            let areas = w.areas.iter().filter(|a| a.class == Class::Registered && a.name == name);
+            areas.flat_map(|a| nameless_words(w, a)).collect()
+        };
+        let names = |w: &Whole<'_>| -> Vec<String> {
+            w.areas.iter().filter(|a| a.class == Class::Registered).map(|a| a.name.clone()).collect()
+        };
+        let all: std::collections::BTreeSet<String> = names(self.old).into_iter().chain(names(self.new)).collect();
+        let word = |w: &Whole<'_>, at: u64| Some(u64::from_le_bytes(w.bytes(at, 8)?.try_into().ok()?));
+        let same = |o: u64, n: u64| match (word(self.old, o), word(self.new, n)) {
+            (Some(x), Some(y)) if self.old.is_address(x) && self.new.is_address(y) => {
+                self.same_address(x, y, Usage::Pointer, 0)
+            }
+            (x, y) => x == y,
+        };
+        let differs = |name: &String| {
+            let (a, b) = (registered(self.old, name), registered(self.new, name));
+            a.len() != b.len() || a.iter().zip(&b).any(|(o, n)| !same(*o, *n))
+        };
+        // Distances change when anything moves: of those, only what has a name is compared.
+        let moves = |name: &String| super::scan::distances(name).is_some();
+        all.into_iter().filter(|name| !moves(name) && differs(name)).collect()
+    }
+
     /// Is the pair proven the same?
     pub fn same(&self, o: SpanId, n: SpanId) -> bool {
         let (so, sn) = (self.old.span(o), self.new.span(n));
@@ -420,6 +449,24 @@ impl Sides<'_, '_> {
                 p.0 == q.0 && (inside || self.same_address(p.1, q.1, p.2, 0))
             })
     }
+}
+
+/// Words of an area that are in no span, but for zeroes.
+fn nameless_words(whole: &Whole<'_>, area: &super::Area<'_>) -> Vec<u64> {
+    let mut out = Vec::new();
+    let mut at = area.addr.next_multiple_of(8);
+    while at < area.end() {
+        match whole.locate(at) {
+            Place::Span(s, _) => at = whole.span(s).end.max(at + 1).next_multiple_of(8),
+            _ => {
+                if whole.bytes(at, 8).is_some_and(|b| b.iter().any(|x| *x != 0)) {
+                    out.push(at);
+                }
+                at += 8;
+            }
+        }
+    }
+    out
 }
 
 /// Blanks PC-relative fields and returns where they are and what they mean.
