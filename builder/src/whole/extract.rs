@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use super::same::{Sides, extent, nameless_pointers, text_at};
+use super::same::{Sides, extent, nameless_pointers, string_at};
 use super::{Compared, Kind, Place, Proof, SpanId, Use, Uses, Whole, image::EXTERN_STEP, tables};
 use crate::correlate::{Level, NewAtom, OldAtom, Pairs};
 use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace, reloc};
@@ -454,17 +454,19 @@ impl<'a, 'd> Side<'a, 'd> {
                 let section = SectionId(u32::from(index) + 1);
                 let offset = (target - area.addr) as i64;
                 let read_only = matches!(area.class, Class::Rodata | Class::InitData);
-                if let Some(name) = whole.markers_at(target).next() {
-                    return self.marker(name, target);
-                }
-                if let Some(name) = whole.markers_at(target + 1).next() {
-                    return self.before_marker(name, target);
+                if !whole.is_label(target) {
+                    if let Some(name) = whole.markers_at(target).next() {
+                        return self.marker(name, target);
+                    }
+                    if let Some(name) = whole.markers_at(target + 1).next() {
+                        return self.before_marker(name, target);
+                    }
                 }
                 if !read_only {
                     return Where::Section(section, offset);
                 }
                 if usage != Usage::Access
-                    && let Some(text) = text_at(whole, target)
+                    && let Some(text) = string_at(whole, self.cuts, target)
                 {
                     self.extra.constants.entry(text.to_vec()).or_insert(target);
                     return Where::Section(self.string_section(index), offset);
@@ -490,8 +492,17 @@ impl<'a, 'd> Side<'a, 'd> {
     }
 
     fn marker(&mut self, name: &str, target: u64) -> Where {
-        self.extra.externs.insert(name.to_owned(), target);
-        Where::Name(name.to_owned(), 0, SymbolPlace::Undefined)
+        let mut name = name.to_owned();
+        if self.extra.externs.get(&name) != Some(&target) && !self.whole.is_only_mark(target, &name, None) {
+            // A label of assembly: those of several files may have one name.
+            let file = self.whole.marks_at(target).find(|m| m.0 == name).map_or("", |m| m.1);
+            if !self.whole.is_only_mark(target, &name, Some(file)) {
+                return Where::Name(format!("{target:#x}"), 0, SymbolPlace::Absolute);
+            }
+            name = format!("{name} of {file}");
+        }
+        self.extra.externs.insert(name.clone(), target);
+        Where::Name(name, 0, SymbolPlace::Undefined)
     }
 
     fn gap(&mut self, section: SectionId, base: u64, addr: u64, len: u64) {

@@ -24,6 +24,10 @@ mod scan;
 mod spans;
 mod tables;
 
+use std::collections::HashSet;
+
+use rustc_hash::FxHashMap;
+
 use crate::ingest::reloc;
 
 pub use area::Area;
@@ -115,6 +119,8 @@ pub struct Whole<'d> {
     pub spans: Vec<Span>,
     aliases: Vec<(SpanId, u32)>,
     markers: Vec<(u64, u32)>,
+    /// Names of several of them.
+    shared: HashSet<&'d str>,
     /// Fields of a relocatable file that lead outside the section they are about, and its address: by field.
     strays: Vec<(u64, u64)>,
     /// Do its symbols say no sizes?
@@ -177,11 +183,19 @@ impl<'d> Whole<'d> {
             spans: spans.list,
             aliases: spans.aliases,
             markers: spans.markers,
+            shared: HashSet::new(),
             index: Vec::new(),
             range: (first, last),
             percpu_end,
         };
         whole.aliases.sort_unstable();
+        let mut first: FxHashMap<&'d str, u64> = FxHashMap::default();
+        for (addr, symbol) in &whole.markers {
+            let name = whole.symbols[*symbol as usize].name;
+            if first.insert(name, *addr).is_some_and(|a| a != *addr) {
+                whole.shared.insert(name);
+            }
+        }
         whole.index = whole.build_index();
         whole
     }
@@ -278,6 +292,29 @@ impl<'d> Whole<'d> {
     pub fn markers_at(&self, addr: u64) -> impl Iterator<Item = &'d str> + '_ {
         let first = self.markers.partition_point(|m| m.0 < addr);
         self.markers[first..].iter().take_while(move |m| m.0 == addr).map(|m| self.symbols[m.1 as usize].name)
+    }
+    /// Is it a place assembly names, without saying that it is an object, in read-only data? What is there counts.
+    pub fn is_label(&self, addr: u64) -> bool {
+        let first = self.markers.partition_point(|m| m.0 < addr);
+        let mut here = self.markers[first..].iter().take_while(|m| m.0 == addr);
+        self.area_at(addr).is_some_and(|(_, a)| a.class == crate::symbolize::Class::Rodata)
+            && here.any(|m| self.symbols[m.1 as usize].bind == object::elf::STB_LOCAL.0)
+    }
+    /// The same with the source file, which local names need: two files may have one each. Empty where it is not known.
+    pub fn marks_at(&self, addr: u64) -> impl Iterator<Item = (&'d str, &'d str)> + '_ {
+        let first = self.markers.partition_point(|m| m.0 < addr);
+        let file = |s: &Symbol<'_>| self.files.get(s.file as usize).copied().unwrap_or_default();
+        let here = self.markers[first..].iter().take_while(move |m| m.0 == addr).map(|m| &self.symbols[m.1 as usize]);
+        here.map(move |s| (s.name, file(s)))
+    }
+    /// Is it the only place of this name, as far as `file` can tell?
+    pub fn is_only_mark(&self, addr: u64, name: &str, file: Option<&str>) -> bool {
+        if !self.shared.contains(name) {
+            return true;
+        }
+        let others = self.markers.iter().filter(|m| m.0 != addr).map(|m| &self.symbols[m.1 as usize]);
+        let of = |s: &Symbol<'_>| self.files.get(s.file as usize).copied().unwrap_or_default();
+        !others.filter(|s| s.name == name).any(|s| file.is_none_or(|f| f.is_empty() || of(s) == f))
     }
     /// The address of the only symbol of this name.
     pub fn address_of(&self, name: &str) -> Option<u64> {

@@ -6,6 +6,8 @@
 //! What no symbol covers is compared by content: strings up to their end, operands as many bytes as the instruction reads,
 //! the rest up to the next place anything refers to.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use super::tables::{self, Slot, Slots};
@@ -22,6 +24,8 @@ pub struct Compared {
     pub data: Vec<(SpanId, SpanId)>,
     /// Data that names the build and nothing else.
     pub stamps: Vec<(SpanId, SpanId)>,
+    /// Lists the kernel walks whose entries without a name differ.
+    pub lists: Vec<String>,
 }
 
 /// Two images with everything that is known about them.
@@ -74,6 +78,7 @@ pub fn compare(s: Sides<'_, '_>) -> Compared {
         pairs.par_chunks(512).flat_map_iter(|chunk| chunk.iter().copied().filter(|(o, n)| !s.same(*o, *n))).collect();
     let mut out = Compared::default();
     let differing = with_users(&s, differing);
+    out.lists = s.lists();
     for (o, n) in differing {
         if s.old.span(o).is_code() {
             out.code.push((o, n));
@@ -119,6 +124,32 @@ fn with_users(s: &Sides<'_, '_>, mut differing: Vec<(SpanId, SpanId)>) -> Vec<(S
 }
 
 impl Sides<'_, '_> {
+    /// Registrations that differ in what no symbol covers: assembly gives its entries no names (`_ASM_NOKPROBE`).
+    fn lists(&self) -> Vec<String> {
+        let registered = |w: &Whole<'_>, name: &str| -> Vec<u64> {
+            let areas = w.areas.iter().filter(|a| a.class == Class::Registered && a.name == name);
+            areas.flat_map(|a| nameless_words(w, a)).collect()
+        };
+        let names = |w: &Whole<'_>| -> Vec<String> {
+            w.areas.iter().filter(|a| a.class == Class::Registered).map(|a| a.name.clone()).collect()
+        };
+        let all: std::collections::BTreeSet<String> = names(self.old).into_iter().chain(names(self.new)).collect();
+        let word = |w: &Whole<'_>, at: u64| Some(u64::from_le_bytes(w.bytes(at, 8)?.try_into().ok()?));
+        let same = |o: u64, n: u64| match (word(self.old, o), word(self.new, n)) {
+            (Some(x), Some(y)) if self.old.is_address(x) && self.new.is_address(y) => {
+                self.same_address(x, y, Usage::Pointer, 0)
+            }
+            (x, y) => x == y,
+        };
+        let differs = |name: &String| {
+            let (a, b) = (registered(self.old, name), registered(self.new, name));
+            a.len() != b.len() || a.iter().zip(&b).any(|(o, n)| !same(*o, *n))
+        };
+        // Distances change when anything moves: of those, only what has a name is compared.
+        let moves = |name: &String| super::scan::distances(name).is_some();
+        all.into_iter().filter(|name| !moves(name) && differs(name)).collect()
+    }
+
     /// Is the pair proven the same?
     pub fn same(&self, o: SpanId, n: SpanId) -> bool {
         let (so, sn) = (self.old.span(o), self.new.span(n));
@@ -199,10 +230,14 @@ impl Sides<'_, '_> {
         let mut len = so.size().max(sn.size()) as usize;
         if so.size() != sn.size() {
             // A size that is only the distance to the next symbol has padding in it.
-            if !sizeless(self.old, o) && !sizeless(self.new, n) {
+            // It is before something whose address says how much that can be.
+            let (large, small) = if so.size() > sn.size() { (so, sn) } else { (sn, so) };
+            let guessed = if so.size() > sn.size() { sizeless(self.old, o) } else { sizeless(self.new, n) };
+            let padding = 1 << large.end.trailing_zeros().min(12);
+            if !guessed || large.size() - small.size() >= padding {
                 return false;
             }
-            len = so.size().min(sn.size()) as usize;
+            len = small.size() as usize;
             if a.iter().skip(len).chain(b.iter().skip(len)).any(|x| *x != 0) {
                 return false;
             }
@@ -249,10 +284,18 @@ impl Sides<'_, '_> {
         a.chunks(4).zip(b.chunks(4)).zip(0u64..).all(|((x, y), i)| {
             x == y
                 || match (distance(x, ao + i * 4), distance(y, an + i * 4)) {
-                    (Some(p), Some(q)) => self.same_address(p, q, Usage::Pointer, 0) && self.old.is_address(p),
+                    (Some(p), Some(q)) => self.same_start(p, q),
                     _ => false,
                 }
         })
+    }
+
+    /// Are both the start of the same thing? A number that happens to be a distance to somewhere is a number.
+    fn same_start(&self, o: u64, n: u64) -> bool {
+        match (self.old.locate(o), self.new.locate(n)) {
+            (Place::Span(s, 0), Place::Span(t, 0)) => self.old.is_address(o) && self.twins.new_of(s) == Some(t),
+            _ => false,
+        }
     }
 
     /// As [`Self::same_target`], also for fields that lead outside the image.
@@ -322,7 +365,8 @@ impl Sides<'_, '_> {
     }
 
     fn marked(&self, o: u64, n: u64) -> bool {
-        self.old.markers_at(o).any(|a| self.new.markers_at(n).any(|b| a == b))
+        let same = |a: (&str, &str), b: (&str, &str)| a.0 == b.0 && (a.1.is_empty() || b.1.is_empty() || a.1 == b.1);
+        self.old.marks_at(o).any(|a| self.new.marks_at(n).any(|b| same(a, b)))
     }
 
     /// As `marked`, also for the last byte before such a place, and for one that is going to be aligned to pages.
@@ -335,29 +379,42 @@ impl Sides<'_, '_> {
 
     /// Do two addresses mean the same? `size`: bytes an instruction reads or writes there.
     pub fn same_address(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
+        self.same_place(o, n, (usage, size), &mut HashSet::new())
+    }
+
+    /// `seen`: constants that are being compared; those may point to each other.
+    fn same_place(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         match (self.old.locate(o), self.new.locate(n)) {
             (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
-            (Place::Span(..), Place::Span(..)) => self.marked_around(o, n),
+            // Nobody jumps to where a section begins: that is the function that is first there.
+            (Place::Span(..), Place::Span(..)) => usage != Usage::Branch && self.marked_around(o, n),
+            (Place::Gap(_), Place::Gap(_)) if self.old.is_label(o) && self.new.is_label(n) => {
+                self.same_content(o, n, (usage, size), seen)
+            }
             _ if self.marked_around(o, n) => true,
             (Place::Gap(p), Place::Gap(q)) => {
                 let (p, q) = (&self.old.areas[p as usize], &self.new.areas[q as usize]);
                 if matches!(p.class, Class::Table(_) | Class::Ignored(_)) {
                     return p.name == q.name && o - p.addr == n - q.addr;
                 }
-                self.same_content(o, n, usage, size)
+                self.same_content(o, n, (usage, size), seen)
             }
             (Place::Outside, Place::Outside) => o == n,
             _ => false,
         }
     }
 
-    fn same_content(&self, o: u64, n: u64, usage: Usage, size: u8) -> bool {
+    fn same_content(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         if usage == Usage::Access && size > 0 {
             let (a, b) = (self.old.bytes(o, u64::from(size)), self.new.bytes(n, u64::from(size)));
             return a.is_some() && a == b;
         }
+        if !seen.insert((o, n)) {
+            return true;
+        }
         let (a, b) = (extent(self.old, self.old_cuts, o), extent(self.new, self.new_cuts, n));
-        if let (Some(x), Some(y)) = (text_at(self.old, o), text_at(self.new, n)) {
+        let strings = (string_at(self.old, self.old_cuts, o), string_at(self.new, self.new_cuts, n));
+        if let (Some(x), Some(y)) = strings {
             // Small numbers can look like a short string with more behind it.
             let rest = |w: &Whole<'_>, at: u64, text: &[u8], extent: u64| {
                 let from = text.len() as u64;
@@ -379,7 +436,7 @@ impl Sides<'_, '_> {
             nameless_pointers(self.new, self.proof, n, len as u64),
         );
         let same = p.len() == q.len()
-            && p.iter().zip(&q).all(|((i, t), (j, u))| i == j && self.same_address(*t, *u, Usage::Pointer, 0));
+            && p.iter().zip(&q).all(|((i, t), (j, u))| i == j && self.same_place(*t, *u, (Usage::Pointer, 0), seen));
         for (at, _) in p {
             for side in [&mut x, &mut y] {
                 if let Some(field) = side.get_mut(at as usize..at as usize + 8) {
@@ -443,7 +500,9 @@ impl Sides<'_, '_> {
         a == b
             && ta.len() == tb.len()
             && ta.iter().zip(&tb).all(|(p, q)| {
-                p.0 == q.0 && (p.1.wrapping_sub(o) == q.1.wrapping_sub(n) || self.same_address(p.1, q.1, p.2, 0))
+                // Within the replacement, or wherever it leads.
+                let inside = p.1.wrapping_sub(o) <= len && p.1.wrapping_sub(o) == q.1.wrapping_sub(n);
+                p.0 == q.0 && (inside || self.same_address(p.1, q.1, p.2, 0))
             })
     }
 }
@@ -460,6 +519,24 @@ fn files_of(w: &Whole<'_>, function: SpanId) -> Option<(u32, u32)> {
     let before = w.spans[..at].iter().rev().take_while(|s| s.area == own.area).find(known)?.file;
     let behind = w.spans[at..].iter().take_while(|s| s.area == own.area).find(known)?.file;
     (before <= behind).then_some((before, behind))
+}
+
+/// Words of an area that are in no span, but for zeroes.
+fn nameless_words(whole: &Whole<'_>, area: &super::Area<'_>) -> Vec<u64> {
+    let mut out = Vec::new();
+    let mut at = area.addr.next_multiple_of(8);
+    while at < area.end() {
+        match whole.locate(at) {
+            Place::Span(s, _) => at = whole.span(s).end.max(at + 1).next_multiple_of(8),
+            _ => {
+                if whole.bytes(at, 8).is_some_and(|b| b.iter().any(|x| *x != 0)) {
+                    out.push(at);
+                }
+                at += 8;
+            }
+        }
+    }
+    out
 }
 
 /// Blanks PC-relative fields and returns where they are and what they mean.
@@ -534,6 +611,22 @@ pub fn text_at<'w>(whole: &'w Whole<'_>, addr: u64) -> Option<&'w [u8]> {
     let len = memchr::memchr(0, bytes)?;
     let is_text = |b: &u8| matches!(b, 0x01..=0x0d | 0x1b | 0x20..=0x7e | 0x80..);
     (area.class == Class::Strings || bytes[..len].iter().all(is_text)).then(|| &bytes[..=len])
+}
+
+/// As [`text_at`], unless what is behind it, up to the next place anything refers to, can be no strings: the constant a
+/// variable is initialised from may begin as one.
+pub fn string_at<'w>(whole: &'w Whole<'_>, cuts: &[u64], addr: u64) -> Option<&'w [u8]> {
+    let text = text_at(whole, addr)?;
+    if whole.area_at(addr).is_some_and(|(_, a)| matches!(a.class, Class::Strings | Class::Constants)) {
+        return Some(text);
+    }
+    let rest = extent(whole, cuts, addr).saturating_sub(text.len() as u64);
+    let rest = whole.bytes(addr + text.len() as u64, rest)?;
+    let is_text = |(i, b): (usize, &u8)| match b {
+        0x01 => rest.get(i + 1).is_some_and(u8::is_ascii_alphanumeric),
+        _ => matches!(b, 0 | b'\t' | b'\n' | b'\r' | 0x1b | 0x20..=0x7e | 0x80..),
+    };
+    rest.iter().enumerate().all(is_text).then_some(text)
 }
 
 /// Bytes from an address to the next one that a span has or anything refers to.

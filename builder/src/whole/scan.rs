@@ -338,7 +338,7 @@ fn pointers(whole: &Whole<'_>, proof: Proof, id: SpanId, out: &mut Vec<Use>) {
 
 /// Lists of 32-bit distances from the field (CONFIG_HAVE_ARCH_PREL32_RELOCATIONS, include/linux/init.h,
 /// include/linux/export.h, include/linux/tracepoint-defs.h, include/linux/pci.h): bytes of an entry, and where the first is.
-fn distances(area: &str) -> Option<(u64, u64)> {
+pub fn distances(area: &str) -> Option<(u64, u64)> {
     match area {
         ".pci_fixup" => Some((16, 12)),
         "__tracepoints_ptrs" => Some((4, 0)),
