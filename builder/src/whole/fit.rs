@@ -18,7 +18,10 @@ impl Whole<'_> {
         // Several of one name are taken in their order, when there are as many.
         let mut sizes: HashMap<(&str, bool), Vec<u64>> = HashMap::with_capacity(other.spans.len());
         for (i, span) in other.spans.iter().enumerate() {
-            sizes.entry((other.name_of(SpanId(i as u32)), span.is_code())).or_default().push(span.size());
+            let id = SpanId(i as u32);
+            for name in std::iter::once(other.name_of(id)).chain(other.aliases_at_start(id)) {
+                sizes.entry((name, span.is_code())).or_default().push(span.size());
+            }
         }
         let mut counts: HashMap<(&str, bool), (usize, usize)> = HashMap::new();
         for (i, span) in self.spans.iter().enumerate() {

@@ -316,6 +316,12 @@ impl<'d> Whole<'d> {
         let of = |s: &Symbol<'_>| self.files.get(s.file as usize).copied().unwrap_or_default();
         !others.filter(|s| s.name == name).any(|s| file.is_none_or(|f| f.is_empty() || of(s) == f))
     }
+    /// The same around an address: names and where they are.
+    pub fn markers_near(&self, addr: u64, distance: u64) -> impl Iterator<Item = (&'d str, u64)> + '_ {
+        let first = self.markers.partition_point(|m| m.0 < addr.saturating_sub(distance));
+        let near = self.markers[first..].iter().take_while(move |m| m.0 <= addr.saturating_add(distance));
+        near.map(|m| (self.symbols[m.1 as usize].name, m.0))
+    }
     /// The address of the only symbol of this name.
     pub fn address_of(&self, name: &str) -> Option<u64> {
         let mut found = self.symbols.iter().filter(|s| s.name == name).map(|s| s.value);

@@ -143,7 +143,16 @@ impl Sides<'_, '_> {
         };
         let differs = |name: &String| {
             let (a, b) = (registered(self.old, name), registered(self.new, name));
-            a.len() != b.len() || a.iter().zip(&b).any(|(o, n)| !same(*o, *n))
+            // In any order: that of the objects.
+            let mut left = b.clone();
+            let mut gone = |o: &u64| match left.iter().position(|n| same(*o, *n)) {
+                Some(at) => {
+                    left.swap_remove(at);
+                    false
+                }
+                None => true,
+            };
+            a.len() != b.len() || a.iter().any(&mut gone)
         };
         // Distances change when anything moves: of those, only what has a name is compared.
         let moves = |name: &String| super::scan::distances(name).is_some();
@@ -309,12 +318,21 @@ impl Sides<'_, '_> {
     /// Objects without size (lock class keys without lockdep) share the place of what follows, and so does the end of what
     /// lies before. Does the reference mean one of these, the same in both builds?
     fn same_edge(&self, places: (u64, u64), o: u64, n: u64) -> bool {
+        // What no symbol covers has its content to be compared by.
+        if matches!((self.old.locate(o), self.new.locate(n)), (Place::Gap(_), Place::Gap(_))) {
+            return false;
+        }
         // Strictly at the place; or, where the reference leads into the middle of something, at any distance a compiler
         // biases an address by (`table - 257`).
         let begins = |w: &Whole<'_>, at: u64| matches!(w.locate(at), Place::Span(_, 0));
         let strict = begins(self.old, o) || begins(self.new, n);
         let near = |w: &Whole<'_>, at: u64| -> Vec<(SpanId, u64)> {
-            let range = w.spans_from(at.saturating_sub(FARTHEST), at.saturating_add(FARTHEST));
+            let behind = w.spans.partition_point(|s| s.addr <= at);
+            let range = if strict {
+                behind.saturating_sub(8)..behind
+            } else {
+                w.spans_from(at.saturating_sub(FARTHEST), at.saturating_add(FARTHEST))
+            };
             let edge =
                 |s: &super::Span| if strict { s.end == at && !s.is_code() } else { s.kind != super::Kind::Extern };
             range.filter(|i| edge(&w.spans[*i])).map(|i| (SpanId(i as u32), at.wrapping_sub(w.spans[i].addr))).collect()
@@ -325,14 +343,18 @@ impl Sides<'_, '_> {
             (self.old.span(*s).size() == self.new.span(t).size()).then_some((*s, t))
         });
         let edges: Vec<(SpanId, SpanId)> = edges.collect();
+        let by_marker = edges.is_empty() && self.same_distance_from_marker(o, n);
         // May the function be of the file of the edge? And what follows must not be new or gone, nor known to be its own: then
         // both exist in both builds, only not side by side, and that a function went over from the one to the other just
         // when they changed places beside the same edge is no explanation.
-        let means = |w: &Whole<'_>, place: u64, at: u64, edge: SpanId, is_old: bool| {
+        let means = |w: &Whole<'_>, place: u64, at: u64, edge: Option<SpanId>, is_old: bool| {
             let Place::Span(function, _) = w.locate(place) else { return false };
             let (first, last) = files_of(w, function).unwrap_or((0, u32::MAX));
-            let edge = w.span(edge);
-            if !edge.global && edge.file > 0 && !(first..=last).contains(&edge.file) {
+            let of_file = |e: SpanId| {
+                let edge = w.span(e);
+                edge.global || edge.file == 0 || (first..=last).contains(&edge.file)
+            };
+            if !edge.is_none_or(of_file) {
                 return false;
             }
             match w.locate(at) {
@@ -347,10 +369,19 @@ impl Sides<'_, '_> {
                 Place::Gap(_) | Place::Outside => true,
             }
         };
-        let both = |(x, y): &(SpanId, SpanId)| {
-            means(self.old, places.0, o, *x, true) && means(self.new, places.1, n, *y, false)
+        let both = |x: Option<SpanId>, y: Option<SpanId>| {
+            means(self.old, places.0, o, x, true) && means(self.new, places.1, n, y, false)
         };
-        edges.iter().any(both)
+        by_marker && both(None, None) || edges.iter().any(|(x, y)| both(Some(*x), Some(*y)))
+    }
+
+    /// A place the linker script or assembly names, as far away in both builds.
+    fn same_distance_from_marker(&self, o: u64, n: u64) -> bool {
+        let near = |w: &Whole<'_>, at: u64| -> Vec<(String, u64)> {
+            w.markers_near(at, FARTHEST).map(|(name, m)| (name.to_owned(), at.wrapping_sub(m))).collect()
+        };
+        let (a, b) = (near(self.old, o), near(self.new, n));
+        a.iter().any(|m| b.contains(m))
     }
 
     fn same_target(&self, x: &Use, y: &Use) -> bool {
@@ -586,7 +617,7 @@ pub fn nameless_pointers(whole: &Whole<'_>, proof: Proof, addr: u64, len: u64) -
 }
 
 /// Bytes by which a compiler biases an address.
-const FARTHEST: u64 = 2048;
+const FARTHEST: u64 = 4096;
 
 /// Characters up to which a string may be taken for numbers.
 const SHORT: usize = 4;
