@@ -222,14 +222,29 @@ impl Sides<'_, '_> {
         while let Some(at) = a[from..].iter().zip(&b[from..]).position(|(x, y)| x != y).map(|p| from + p) {
             let word = |s: &[u8], w: usize| {
                 let bytes = <[u8; 4]>::try_from(s.get(w..w + 4)?).ok()?;
-                Some(IMAGE_BASE.wrapping_add(u64::from(u32::from_le_bytes(bytes))))
+                Some(IMAGE_BASE.wrapping_add(u64::from(u32::from_le_bytes(bytes) & 0x7fff_ffff)))
+            };
+            let same = |x: u64, y: u64| {
+                let (p, q) = (x - IMAGE_BASE, y - IMAGE_BASE);
+                self.marked_around(x, y) || self.same_start(x, y) || self.same_variable(p, q) || self.marked(p, q)
             };
             let window = (at.saturating_sub(3).max(from)..=at)
-                .find(|w| word(a, *w).zip(word(b, *w)).is_some_and(|(x, y)| self.marked(x, y)));
+                .find(|w| word(a, *w).zip(word(b, *w)).is_some_and(|(x, y)| same(x, y)));
             let Some(window) = window else { return false };
             from = window + 4;
         }
         true
+    }
+
+    /// Different numbers that on both sides are the same place of the same per-CPU variable, where no relocations say so.
+    fn same_variable(&self, o: u64, n: u64) -> bool {
+        if self.proof == Proof::All || o == n || o < FIRST_PERCPU || n < FIRST_PERCPU {
+            return false;
+        }
+        match (self.old.locate(o), self.new.locate(n)) {
+            (Place::Span(s, d), Place::Span(t, e)) => self.twins.new_of(s) == Some(t) && d == e,
+            _ => false,
+        }
     }
 
     fn same_data(&self, o: SpanId, n: SpanId) -> bool {
@@ -286,6 +301,7 @@ impl Sides<'_, '_> {
                 q.fill(0);
             }
         }
+        self.blank_packed(a, b);
         let distance = |w: &[u8], at: u64| {
             let word = <[u8; 4]>::try_from(w).ok()?;
             Some(at.wrapping_add_signed(i64::from(i32::from_le_bytes(word))))
@@ -297,6 +313,23 @@ impl Sides<'_, '_> {
                     _ => false,
                 }
         })
+    }
+
+    /// Blanks pointers that are not aligned (`struct desc_ptr` is packed) or to per-CPU variables, where the bytes differ and
+    /// both mean the same.
+    fn blank_packed(&self, a: &mut [u8], b: &mut [u8]) {
+        let mut from = 0;
+        while let Some(at) = a[from..].iter().zip(&b[from..]).position(|(x, y)| x != y).map(|p| from + p) {
+            let word = |s: &[u8], w: usize| Some(u64::from_le_bytes(<[u8; 8]>::try_from(s.get(w..w + 8)?).ok()?));
+            let same = |x: u64, y: u64| self.same_start(x, y) || self.same_variable(x, y) || self.marked(x, y);
+            let found =
+                (at.saturating_sub(7)..=at).find(|w| word(a, *w).zip(word(b, *w)).is_some_and(|(x, y)| same(x, y)));
+            if let Some(w) = found {
+                a[w..w + 8].fill(0);
+                b[w..w + 8].fill(0);
+            }
+            from = at + 1;
+        }
     }
 
     /// Are both the start of the same thing? A number that happens to be a distance to somewhere is a number.
@@ -429,6 +462,11 @@ impl Sides<'_, '_> {
                     return p.name == q.name && o - p.addr == n - q.addr;
                 }
                 self.same_content(o, n, (usage, size), seen)
+            }
+            (Place::Outside, Place::Outside) if o < IMAGE_BASE && n < IMAGE_BASE && o != n => {
+                // Physical addresses (arch/x86/include/asm/page_64.h, __START_KERNEL_map).
+                let (o, n) = (o.wrapping_add(IMAGE_BASE), n.wrapping_add(IMAGE_BASE));
+                o >= IMAGE_BASE && n >= IMAGE_BASE && self.same_place(o, n, (usage, size), seen)
             }
             (Place::Outside, Place::Outside) => o == n,
             _ => false,
@@ -615,6 +653,9 @@ pub fn nameless_pointers(whole: &Whole<'_>, proof: Proof, addr: u64, len: u64) -
         })
         .collect()
 }
+
+/// The first page of the per-CPU area is the same in every kernel (struct fixed_percpu_data).
+const FIRST_PERCPU: u64 = 0x1000;
 
 /// Bytes by which a compiler biases an address.
 const FARTHEST: u64 = 4096;
