@@ -74,7 +74,14 @@ fn verdicts(name: &str, variant: Variant) {
     let Some((_, lpbuild)) = Env::with_lpbuild(name) else { return };
     let kernel = kernel(variant);
     let mut wrong = Vec::new();
-    for fix in fixes().iter().filter(|f| f.is_for(variant) && (f.check.is_some() || f.expect != Expect::Patch)) {
+    // Of the other compilers, ten that can be seen and all that are refused: each is a build of the kernel.
+    let few = matches!(variant, Variant::BareSize | Variant::BareClang);
+    let mut seen = 0;
+    let mut wanted = |f: &&Fix| {
+        seen += usize::from(f.check.is_some());
+        f.is_for(variant) && (f.expect != Expect::Patch || f.check.is_some() && (!few || seen <= 10))
+    };
+    for fix in fixes().iter().filter(&mut wanted) {
         let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{}: {e:#}", fix.name));
         let answer = ask(&lpbuild, &kernel.vmlinux, &new.vmlinux, &[]);
         let good = match fix.expect {
@@ -114,6 +121,11 @@ fn a_kernel_built_by_clang_gets_the_listed_verdicts() {
 fn all_forms_give_the_same_answer() {
     let Some((_, lpbuild)) = Env::with_lpbuild("all_forms_give_the_same_answer") else { return };
     let kernel = kernel(Variant::Full);
+    // Only the linked kernels have debug information here, and with it types to compare.
+    let without_types = |mut a: Answer| {
+        a.codes.remove("LP2015");
+        a
+    };
     let (mut compared, mut wrong) = (0, Vec::new());
     for fix in fixes().iter().filter(|f| f.is_for(Variant::Full)) {
         let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{}: {e:#}", fix.name));
@@ -126,6 +138,7 @@ fn all_forms_give_the_same_answer() {
             all.push(("objects", ask(&lpbuild, &new.objects.old, &new.objects.new, &bind)));
         }
         compared += 1;
+        let linked = without_types(linked);
         for (form, answer) in all.into_iter().filter(|(_, a)| *a != linked) {
             wrong.push(format!("{}: vmlinux {linked:?}\n    {form} {answer:?}", fix.name));
         }

@@ -454,6 +454,9 @@ impl<'a, 'd> Side<'a, 'd> {
                 let section = SectionId(u32::from(index) + 1);
                 let offset = (target - area.addr) as i64;
                 let read_only = matches!(area.class, Class::Rodata | Class::InitData);
+                if matches!(area.class, Class::Strings | Class::Constants) {
+                    return Where::Section(section, offset);
+                }
                 if !whole.is_label(target) {
                     if let Some(name) = whole.markers_at(target).next() {
                         return self.marker(name, target);

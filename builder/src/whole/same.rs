@@ -155,7 +155,12 @@ impl Sides<'_, '_> {
             a.len() != b.len() || a.iter().any(&mut gone)
         };
         // Distances change when anything moves: of those, only what has a name is compared.
-        let moves = |name: &String| super::scan::distances(name).is_some();
+        let relative = |w: &Whole<'_>, name: &str| {
+            let own = |a: &&super::Area<'_>| a.class == Class::Registered && a.name == name;
+            let fields = w.areas.iter().filter(own).flat_map(|a| w.fields_in(a.addr, a.end()));
+            fields.into_iter().any(|f| crate::ingest::reloc::is_pc_relative(u32::from(f.kind)))
+        };
+        let moves = |name: &String| super::scan::distances(name).is_some() || relative(self.old, name);
         all.into_iter().filter(|name| !moves(name) && differs(name)).collect()
     }
 
@@ -430,7 +435,14 @@ impl Sides<'_, '_> {
 
     fn marked(&self, o: u64, n: u64) -> bool {
         let same = |a: (&str, &str), b: (&str, &str)| a.0 == b.0 && (a.1.is_empty() || b.1.is_empty() || a.1 == b.1);
-        self.old.marks_at(o).any(|a| self.new.marks_at(n).any(|b| same(a, b)))
+        self.old.marks_at(o).any(|a| self.new.marks_at(n).any(|b| same(a, b))) || self.tables_of_names(o, n)
+    }
+
+    /// The tables of kallsyms, which do not name themselves: where the symbols come from kallsyms, nothing has a name there.
+    fn tables_of_names(&self, o: u64, n: u64) -> bool {
+        let named = |w: &Whole<'_>, at: u64| w.markers_at(at).any(|m| m.starts_with("kallsyms_"));
+        let nameless = |w: &Whole<'_>, at: u64| w.sizeless && matches!(w.locate(at), Place::Gap(_));
+        nameless(self.old, o) && named(self.new, n) || named(self.old, o) && nameless(self.new, n)
     }
 
     /// As `marked`, also for the last byte before such a place, and for one that is going to be aligned to pages.

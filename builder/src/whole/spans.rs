@@ -105,6 +105,8 @@ pub fn build(areas: &[Area<'_>], symbols: &[Symbol<'_>], sizeless: bool) -> Span
         from += count;
     }
     out.markers.extend(order[from..].iter().map(|i| (symbols[*i as usize].value, *i)));
+    // Labels the compiler made up (`.LC7`) mean nothing.
+    out.markers.retain(|m| !is_ignored(symbols[m.1 as usize].name));
     out.markers.sort_unstable();
     guess_files(&mut out, symbols);
     out
