@@ -212,7 +212,7 @@ fn kallsyms_that_contradict_themselves() {
 fn nothing_panics() {
     let elf = vmlinux(Options { extra: 300, ..Options::default() });
     for keep in (0..elf.len()).step_by(61) {
-        let _ = KernelImage::from_bytes("cut", elf[..keep].to_vec());
+        let _ = KernelImage::from_bytes("cut", &elf[..keep]);
     }
     let mut seed = 0x2545_f491_4f6c_dd1du64;
     let mut random = || {

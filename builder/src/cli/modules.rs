@@ -17,7 +17,7 @@ pub fn compare(old: &Path, new: &Path, options: &Options) -> Result<Vec<ModuleRe
     let (olds, news) = (modules(old)?, modules(new)?);
     let mut out: Vec<ModuleReport> = olds
         .par_iter()
-        .filter_map(|(name, path)| Some(pair(name, path, news.get(name)?, options).transpose()?))
+        .filter_map(|(name, path)| pair(name, path, news.get(name)?, options).transpose())
         .collect::<Result<_>>()?;
     for (mine, other, side) in [(&olds, &news, "old"), (&news, &olds, "new")] {
         let alone = mine.keys().filter(|n| !other.contains_key(*n));

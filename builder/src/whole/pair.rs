@@ -109,6 +109,9 @@ pub fn pair<'d>(old: &Whole<'d>, new: &Whole<'d>, old_uses: &Uses, new_uses: &Us
 
 type Hasher64 = BuildHasherDefault<DefaultHasher>;
 
+/// Old and new spans by file, class and name without numbers.
+type Groups = BTreeMap<(u32, u8, String), (Vec<SpanId>, Vec<SpanId>)>;
+
 fn name_hash(name: &str) -> u64 {
     rustc_hash::FxBuildHasher.hash_one(name)
 }
@@ -232,10 +235,7 @@ impl<'d> Pairing<'_, 'd> {
     }
 
     /// What is left, by file, class and name without numbers.
-    fn groups(
-        &self,
-        file: &impl Fn(&Whole<'_>, SpanId, bool) -> u32,
-    ) -> BTreeMap<(u32, u8, String), (Vec<SpanId>, Vec<SpanId>)> {
+    fn groups(&self, file: &impl Fn(&Whole<'_>, SpanId, bool) -> u32) -> Groups {
         let mut groups: BTreeMap<_, (Vec<SpanId>, Vec<SpanId>)> = BTreeMap::new();
         let key = |w: &Whole<'_>, i: SpanId, is_old| {
             (file(w, i, is_old), class_key(w, i), base_name(w.name_of(i)).into_owned())

@@ -110,8 +110,8 @@ fn with_users(s: &Sides<'_, '_>, mut differing: Vec<(SpanId, SpanId)>) -> Vec<(S
         for (o, n) in s.twins.iter().filter(|(o, _)| !known.contains(o)) {
             let is_code = s.new.span(n).is_code();
             let refers = s.new_uses.of(n).iter().filter_map(Use::span).any(|t| marked[t.0 as usize]);
-            if refers && (is_code || constant(n)) && added.insert((o, n)) && !is_code {
-                marked[n.0 as usize] = true;
+            if refers && (is_code || constant(n)) && added.insert((o, n)) {
+                marked[n.0 as usize] |= !is_code;
             }
         }
         if added.len() == before {
