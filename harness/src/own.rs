@@ -11,12 +11,13 @@
 //! In the cache, one folder per kernel:
 //!
 //! ```text
-//! own/NAME-KEY/build/     the O= folder as it was after the build; never written to again
-//! own/NAME-KEY/work/      the O= folder that builds go on in; between them the same as build/
-//! own/NAME-KEY/source/    hard links to the source tree; files of a patch are replaced while it is built
-//! own/NAME-KEY/dirty      what a running or interrupted build may have left in work/ and source/
-//! own/NAME-KEY/patched/   one folder per patch
-//! own/NAME-KEY/complete   written last
+//! own/NAME-KEY/
+//!     build/     the O= folder as it was after the build; never written to again
+//!     work/      the O= folder that builds go on in; between them the same as build/
+//!     source/    hard links to the source tree; files of a patch are replaced while it is built
+//!     dirty      what a running or interrupted build may have left in work/ and source/
+//!     patched/   one folder per patch
+//!     complete   written last
 //! ```
 
 mod config;
