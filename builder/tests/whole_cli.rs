@@ -86,3 +86,13 @@ fn a_kernel_and_an_object_do_not_go_together() {
     assert_eq!(out.status.code(), Some(4));
     assert_eq!(json(&out)["refused"][0]["code"], "LP2004");
 }
+
+#[test]
+fn compressed_modules_are_refused_and_not_passed_over() {
+    let trees = Trees::new();
+    let (old, new) = (trees.tree("old", 1, 1), trees.tree("new", 1, 1));
+    std::fs::write(new.join("drivers/other.ko.xz"), b"").unwrap();
+    let out = diff(&old, &new);
+    assert_eq!(out.status.code(), Some(4));
+    assert_eq!(json(&out)["refused"][0]["code"], "LP2004");
+}

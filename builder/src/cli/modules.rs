@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lpbuild::emit::Options;
-use lpbuild::error::Result;
+use lpbuild::error::{Error, Place, Result};
 use lpbuild::pipeline::{self, Source};
 use lpbuild::report::{ModuleReport, Report};
 use rayon::prelude::*;
@@ -29,6 +29,13 @@ pub fn compare(old: &Path, new: &Path, options: &Options) -> Result<Vec<ModuleRe
 
 /// By file name: a kernel has no two modules of one name.
 fn modules(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    for ending in ["xz", "zst", "gz"] {
+        let packed = below(root, ending)?.into_keys().find(|name| name.ends_with(&format!(".ko.{ending}")));
+        if let Some(name) = packed {
+            let what = "the modules of this tree are compressed; unpack them, or compare the two vmlinux files alone";
+            return Err(Error::new("LP2004", Place::object(name), what));
+        }
+    }
     let all = below(root, "ko")?;
     Ok(all.into_values().filter_map(|p| Some((p.file_name()?.to_string_lossy().into_owned(), p))).collect())
 }
