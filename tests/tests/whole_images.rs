@@ -184,3 +184,32 @@ fn another_order_of_the_objects_changes_nothing() {
         nothing(&lpbuild, &kernel.vmlinux, &kernel.reordered().unwrap_or_else(|e| panic!("{e:#}")));
     }
 }
+
+#[test]
+fn types_with_another_layout_are_refused_or_accepted() {
+    let Some((_, lpbuild)) = Env::with_lpbuild("types_with_another_layout_are_refused_or_accepted") else { return };
+    let (kernel, fixes) = (kernel(Variant::Full), fixes());
+    let fix = fixes.iter().find(|f| f.name == "64-refused-layout").unwrap();
+    let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{e:#}")).vmlinux;
+    assert!(ask(&lpbuild, &kernel.vmlinux, &new, &[]).codes.contains("LP2015"));
+    assert!(!ask(&lpbuild, &kernel.vmlinux, &new, &["--no-debug-info"]).codes.contains("LP2015"));
+    let accepted = ask(&lpbuild, &kernel.vmlinux, &new, &["--accept-type", "struct console_cmdline"]);
+    assert!(!accepted.codes.contains("LP2015"), "{accepted:?}");
+}
+
+/// A relocatable file has no addresses, and another image has others.
+#[test]
+fn only_the_running_kernel_will_do() {
+    let Some((_, lpbuild)) = Env::with_lpbuild("only_the_running_kernel_will_do") else { return };
+    let (kernel, fixes) = (kernel(Variant::Bare), fixes());
+    let new = kernel.patched(&fixes[0].patch()).unwrap_or_else(|e| panic!("{e:#}"));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let output = ["-o", out.to_str().unwrap()];
+    let answer = ask(&lpbuild, &kernel.vmlinux_o, &new.vmlinux_o, &output);
+    assert_eq!(answer.codes, BTreeSet::from(["LP3007".to_owned()]));
+    let other = [output[0], output[1], "--kernel", new.vmlinux.to_str().unwrap()];
+    let answer = ask(&lpbuild, &kernel.vmlinux, &new.vmlinux, &other);
+    assert_eq!(answer.codes, BTreeSet::from(["LP3007".to_owned()]));
+    assert!(!out.exists());
+}
