@@ -27,3 +27,10 @@ pub fn watch() {
 pub fn requested() -> bool {
     REQUESTED.get().is_some_and(|f| f.load(Ordering::Relaxed))
 }
+
+/// True when a program was ended by one of them, itself or by way of a shell (128 and the signal, sh(1)).
+pub fn ended(status: std::process::ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    let signal = status.signal().or_else(|| status.code().and_then(|c| c.checked_sub(128)));
+    signal.is_some_and(|s| [SIGINT, SIGTERM, SIGHUP].contains(&s))
+}

@@ -51,8 +51,8 @@ impl Log {
         self.note(entry);
         let failed = match &out {
             Ok(o) if o.status.success() => return Ok(stdout.into_owned()),
-            // A terminal sends the signal to the tool as well.
-            Ok(_) if crate::interrupt::requested() => return Err(interrupted()),
+            // A terminal sends the signal to the tool as well, which may notice it first.
+            Ok(o) if crate::interrupt::requested() || crate::interrupt::ended(o.status) => return Err(interrupted()),
             Ok(_) => code,
             Err(_) => "LP4005",
         };
