@@ -159,23 +159,30 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     ));
     let first_word = if emulated { quiet } else { KVM_PATIENCE };
     let mut steps = Steps::new([first_word, quiet, machine.overtime], options.cycles, progress);
-    let mut end = machine.boot(temp.path(), &log, &mut steps)?;
+    let first = match machine.boot(temp.path(), &log, &mut steps) {
+        // A QEMU that gives up on a KVM it could open (a register of the host's CPU it cannot set) may still emulate.
+        Err(e) if !emulated && e.problems.iter().all(|p| p.code.id == "LP6402") => None,
+        other => Some(other?),
+    };
+    let mut end = first;
     if steps.steps.is_empty() {
         // On a loaded host emulation now and then loses the start of the second CPU.
-        progress.status(&format!(
-            "{}, before its first program ran; booting once more, emulated",
-            report::ended(&end.verdict)
-        ));
+        let how = end.as_ref().map_or("QEMU gave up on KVM".into(), |e| report::ended(&e.verdict));
+        progress.status(&format!("{how}, before its first program ran; booting once more, emulated"));
         machine.accel = Accel::Emulated;
         steps = Steps::new([quiet, quiet, machine.overtime], options.cycles, progress);
-        end = machine.boot(temp.path(), &log, &mut steps)?;
+        let again = machine.boot(temp.path(), &log, &mut steps)?;
         if steps.steps.is_empty() {
-            return Err(does_not_boot(&machine, &end, &steps));
+            return Err(does_not_boot(&machine, &again, &steps));
         }
+        end = Some(again);
         if !emulated {
             kvm::remember_that_it_fails();
         }
     }
+    let Some(end) = end else {
+        return Err(Error::new("LP1000", Place::default(), "a guest that did not run took steps"));
+    };
     Ok(report::report(options, &module, kernel, &machine, &end, &steps))
 }
 
