@@ -10,7 +10,8 @@
 //! .lpbuild.strings NUL-terminated names the records point to
 //! .lpbuild.import  PatchImport thunks `lpk_NAME: jmp NAME` and pointers `lpk_ptr_NAME: .quad NAME`,
 //!                  and one thunk `lpbuild_call_KIND: jmp FUNCTION` for each [`Callback`]
-//! .text.lpbuild    every function carried by the patch, between `lpbuild_text_start` and `lpbuild_text_end`
+//! .text.lpbuild    between `lpbuild_text_start` and `lpbuild_text_end`: every function carried by the patch, and behind
+//!                  them, for each replaced function, the original's beginning and the dispatcher (see [`FuncRecord`])
 //! ```
 #![no_std]
 
@@ -21,7 +22,7 @@ pub use unpatchable::UNPATCHABLE;
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
 /// Raised whenever the layout of any record changes.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Section of the one [`PatchRecord`].
 pub const SEC_PATCH: &str = ".lpbuild.patch";
@@ -57,6 +58,12 @@ pub const MAX_SITE: usize = 26;
 pub const JUMP_REL32_LEN: usize = 5;
 /// Bytes of a `movabs $target,%rax; jmp *%rax` jump.
 pub const JUMP_ABS64_LEN: usize = 12;
+/// Bytes of a dispatcher: `endbr64` (4), `call rel32` (5), `jne rel32` (6), `jmp rel32` (5).
+pub const DISPATCH_LEN: usize = 20;
+/// What a dispatcher calls: keeps every register but the flags, and clears the zero flag when the new function is to be run.
+pub const SYM_CHOOSES_NEW: &str = "lpbuild_chooses_new";
+/// Prefix of the name by which a patch calls the original of a function it replaces.
+pub const ORIGINAL_PREFIX: &str = "lp_original_";
 /// The longest build id accepted, in bytes (GNU build ids are 20).
 pub const MAX_BUILD_ID: usize = 32;
 
@@ -76,6 +83,24 @@ pub enum JumpKind {
 pub enum Mode {
     /// All functions at one instant inside `stop_machine`, if no task's stack holds a replaced function.
     StopMachine = 1,
+    /// Every new call at once, without stopping anything; then the tasks that are still in old code are waited for.
+    Drain = 2,
+    /// Task by task: each keeps the version it has until its stack is clean.
+    Transition = 3,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Mode; 3] = [Mode::StopMachine, Mode::Drain, Mode::Transition];
+
+    /// As livepatch.toml, the manifest, the module parameter and `/sys/kernel/lpbuild/NAME/mode` name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::StopMachine => "stop-machine",
+            Mode::Drain => "drain",
+            Mode::Transition => "transition",
+        }
+    }
 }
 
 /// When the runtime calls a function of the patch.
@@ -165,6 +190,14 @@ pub struct PatchRecord {
     pub text_start: u64,
     /// One past the carried functions.
     pub text_end: u64,
+    /// Address of the addresses of the names of patches this one may lie on top of, and must be loaded behind.
+    pub after: u64,
+    /// Address of the addresses of the names of patches this one takes the place of.
+    pub replaces: u64,
+    /// Number of names in `after`.
+    pub n_after: u32,
+    /// Number of names in `replaces`.
+    pub n_replaces: u32,
 }
 
 /// One replaced function.
@@ -193,6 +226,13 @@ pub struct FuncRecord {
     pub original: [u8; MAX_SITE],
     /// Reserved, zero.
     pub reserved: u8,
+    /// Address of the function's beginning as it was: the instructions the site covers, encoded again, and a jump to the
+    /// first byte behind the site. What `lp_original_NAME` calls. 0: they cannot be executed elsewhere (a call among
+    /// them), and only [`Mode::StopMachine`] will do.
+    pub resume: u64,
+    /// Address of the dispatcher: `endbr64; call lpbuild_chooses_new; jne NEW; jmp RESUME`, [`DISPATCH_LEN`] bytes, the last
+    /// [`JUMP_REL32_LEN`] of which the runtime may rewrite while nobody can be inside. 0 when `resume` is.
+    pub dispatch: u64,
 }
 
 /// One piece of old code that no task may be inside when the patch is applied.
@@ -233,10 +273,14 @@ pub const IMPORTS: &[Import] = &[
     Import { name: "stop_machine_cpuslocked", kind: ImportKind::Call, optional: false },
     Import { name: "idle_task", kind: ImportKind::Call, optional: false },
     Import { name: "get_kprobe", kind: ImportKind::Call, optional: true },
+    Import { name: "task_call_func", kind: ImportKind::Call, optional: false },
+    Import { name: "task_work_add", kind: ImportKind::Call, optional: false },
+    Import { name: "task_work_cancel_match", kind: ImportKind::Call, optional: false },
+    Import { name: "tasklist_lock", kind: ImportKind::Pointer, optional: false },
     Import { name: "text_mutex", kind: ImportKind::Pointer, optional: false },
 ];
 
 const _: () = assert!(Callback::PostRevert.flag() | FLAGS == FLAGS && FLAG_ONESHOT < Callback::PreApply.flag());
-const _: () = assert!(size_of::<PatchRecord>() == 128);
-const _: () = assert!(size_of::<FuncRecord>() == 64);
+const _: () = assert!(size_of::<PatchRecord>() == 152);
+const _: () = assert!(size_of::<FuncRecord>() == 80);
 const _: () = assert!(size_of::<RangeRecord>() == 16);
