@@ -86,7 +86,7 @@ pub enum Refusal {
 
 // Values of include/uapi/asm-generic/errno{-base,}.h.
 const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
+const ESRCH: i32 = 3;
 const ENOEXEC: i32 = 8;
 const EAGAIN: i32 = 11;
 const ENOMEM: i32 = 12;
@@ -141,7 +141,7 @@ impl Refusal {
             Refusal::Oneshot => EPERM,
             Refusal::Cancelled => ECANCELED,
             Refusal::NoDispatcher { .. } | Refusal::OtherRuntime { .. } => EOPNOTSUPP,
-            Refusal::NoOther { .. } => ENOENT,
+            Refusal::NoOther { .. } => ESRCH,
             Refusal::OnTop => EBUSY,
             Refusal::Vetoed { value } if (-MAX_ERRNO..0).contains(&value) => -value,
             Refusal::Vetoed { .. } => EINVAL,
