@@ -369,6 +369,8 @@ fn same_beginning(patch: &Patch<'_>, f: &Function, old: u64, site: &[u8]) -> Res
         let means = here.refs.first().and_then(|r| patch.address(&r.target));
         let copied = decode(text, 0);
         let same = if lpbuild::symbolize::is_near_branch(&there) {
+            // The field was taken off.
+            let copied = decode(&[text, &[0; 4]].concat(), 0);
             there.mnemonic() == copied.mnemonic() && means == Some(there.near_branch_target())
         } else if there.is_ip_rel_memory_operand() {
             there.mnemonic() == copied.mnemonic() && len == text.len() && means == Some(there.ip_rel_memory_address())
