@@ -201,6 +201,10 @@ static unsigned int deadline_ms;
 module_param(deadline_ms, uint, 0444);
 MODULE_PARM_DESC(deadline_ms, "milliseconds after which an operation that finds the functions busy gives up (0: as the patch says)");
 
+static unsigned int fail_call;
+module_param(fail_call, uint, 0444);
+MODULE_PARM_DESC(fail_call, "for tests: the call of this number, among those that can fail, fails (0: none)");
+
 /* Guards what the files show, and who may start an operation. */
 static DEFINE_MUTEX(lpb_status);
 /* Performs all operations, from init to exit. */
@@ -218,6 +222,17 @@ static bool lpb_notified;
 static bool lpb_stays;
 /* `rmmod -f`: a revert does not give up any more. */
 static bool lpb_forced;
+
+/* Whether this call is the one that a test wants to fail. Stands before every call that can. */
+static bool lpb_fails(const char *what)
+{
+	static atomic_t calls;
+
+	if (!fail_call || atomic_inc_return(&calls) != fail_call)
+		return false;
+	pr_info("lpbuild: %s: call %u made to fail: %s\n", KBUILD_MODNAME, fail_call, what);
+	return true;
+}
 
 /* ---- wrappers ---- */
 
@@ -305,7 +320,7 @@ u64 lpb_map(u64 addr, size_t len)
 		if (!pages[i])
 			return 0;
 	}
-	view = vmap(pages, n, VM_MAP, PAGE_KERNEL);
+	view = lpb_fails("vmap") ? NULL : vmap(pages, n, VM_MAP, PAGE_KERNEL);
 	return view ? (u64)view + offset_in_page(addr) : 0;
 }
 
@@ -351,6 +366,8 @@ size_t lpb_current(void)
 
 int lpb_stop(int (*fn)(void *), void *data)
 {
+	if (lpb_fails("stop_machine"))
+		return -ENOMEM;
 	return lpk_stop_machine_cpuslocked(fn, data, cpu_online_mask);
 }
 
@@ -400,7 +417,7 @@ void lpb_who(struct task_struct *task, struct lpb_who *who)
 
 void *lpb_alloc(size_t size)
 {
-	return kvzalloc(size, GFP_KERNEL);
+	return lpb_fails("kvzalloc") ? NULL : kvzalloc(size, GFP_KERNEL);
 }
 
 void lpb_free(void *memory)
@@ -509,7 +526,8 @@ int lpb_look(struct task_struct *task, u64 *frames, size_t len, void (*fn)(void 
 				look.seen = LPB_OFFLINE;
 			break;
 		}
-		smp_call_function_single(cpu, lpb_look_interrupt, &look, 1);
+		if (!lpb_fails("smp_call_function_single"))
+			smp_call_function_single(cpu, lpb_look_interrupt, &look, 1);
 		if (look.seen != LPB_RUNNING)
 			break;
 	}
@@ -533,6 +551,8 @@ static void lpb_boundary(struct callback_head *work)
 int lpb_send(struct task_struct *task, struct callback_head *work, int urgent)
 {
 	init_task_work(work, lpb_boundary);
+	if (lpb_fails("task_work_add"))
+		return -ESRCH;
 	return lpk_task_work_add(task, work, urgent ? TWA_SIGNAL : TWA_RESUME);
 }
 
@@ -802,8 +822,10 @@ static void lpb_end_thread(void)
 
 static int lpb_start_thread(void)
 {
-	struct task_struct *thread = kthread_create(lpb_main, NULL, "lpbuild/%s", KBUILD_MODNAME);
+	struct task_struct *thread = ERR_PTR(-ENOMEM);
 
+	if (!lpb_fails("kthread_create"))
+		thread = kthread_create(lpb_main, NULL, "lpbuild/%s", KBUILD_MODNAME);
 	if (IS_ERR(thread))
 		return PTR_ERR(thread);
 	WRITE_ONCE(lpb_thread, thread);
@@ -819,7 +841,7 @@ static ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attr
 {
 	int what = (long)attr->private;
 	size_t size = lpbuild_show_size(what), len;
-	char *text = kvmalloc(size, GFP_KERNEL);
+	char *text = lpb_fails("kvmalloc") ? NULL : kvmalloc(size, GFP_KERNEL);
 	ssize_t n;
 
 	if (!text)
@@ -1002,11 +1024,14 @@ static struct kobject *lpb_find_parent(void)
 static int lpb_add_folder(void)
 {
 	mutex_lock(lpk_ptr_text_mutex);
-	lpb_parent = lpb_find_parent();
-	if (lpb_parent)
+	if (!lpb_fails("kobject_create_and_add"))
+		lpb_parent = lpb_find_parent();
+	if (lpb_parent && !lpb_fails("kobject_create_and_add"))
 		lpb_folder = kobject_create_and_add(KBUILD_MODNAME, lpb_parent);
 	mutex_unlock(lpk_ptr_text_mutex);
-	return lpb_folder ? sysfs_create_group(lpb_folder, &lpb_group) : -ENOMEM;
+	if (!lpb_folder || lpb_fails("sysfs_create_group"))
+		return -ENOMEM;
+	return sysfs_create_group(lpb_folder, &lpb_group);
 }
 
 static void lpb_remove_folder(void)
@@ -1077,7 +1102,7 @@ int lpb_take_other(const char *name, size_t len, int replaces, struct lpb_info *
 	else if (peer->info.magic != lpb_me.info.magic || peer->info.abi != lpb_me.info.abi ||
 		 peer->info.site_size != lpb_me.info.site_size)
 		err = 2;
-	else if (lpb_n_others == LPB_OTHERS || !try_module_get(peer->owner))
+	else if (lpb_n_others == LPB_OTHERS || lpb_fails("try_module_get") || !try_module_get(peer->owner))
 		err = 1;
 	mutex_unlock(lpk_ptr_text_mutex);
 	if (err)
@@ -1190,7 +1215,7 @@ static int __init lpb_init(void)
 	if (!err)
 		err = lpb_add_folder();
 	if (!err && !dry_run) {
-		err = register_die_notifier(&lpb_notifier);
+		err = lpb_fails("register_die_notifier") ? -ENOMEM : register_die_notifier(&lpb_notifier);
 		lpb_notified = !err;
 	}
 	if (err) {
