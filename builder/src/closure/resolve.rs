@@ -93,7 +93,7 @@ impl Closure<'_> {
     fn original(&mut self, id: PairId, from: NewAtom, r: &Ref, name: &str, addend: i64) -> Option<Dest> {
         let mut found = Vec::new();
         for (index, pair) in self.pairs.iter().enumerate() {
-            let replaced = pair.verdicts.changed.iter().map(|(n, _)| *n);
+            let replaced = pair.verdicts.changed.keys().copied();
             let named = |n: &NewAtom| {
                 let old = pair.pairs.old_of(*n).map(|old| pair.old.atom(old.0));
                 old.is_some_and(|a| a.name == name || a.aliases.iter().any(|alias| alias == name))
