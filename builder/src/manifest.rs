@@ -58,6 +58,12 @@ pub struct Patch {
     /// It is never reverted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oneshot: bool,
+    /// Names of patches it may lie on top of, and must be loaded behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Names of patches it takes the place of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
 }
 
 /// Functions the patch adds and the runtime calls; C identifiers.
@@ -114,13 +120,30 @@ impl Callbacks {
 pub enum Mode {
     /// All functions at one instant inside `stop_machine`.
     StopMachine,
+    /// Every new call at once; then the tasks that are still in old code are waited for.
+    Drain,
+    /// Task by task.
+    Transition,
 }
 
 impl Mode {
+    /// Every mode.
+    pub const ALL: [Mode; 3] = [Mode::StopMachine, Mode::Drain, Mode::Transition];
+
+    /// As livepatch.toml, the manifest and `--mode` name it.
+    pub fn name(self) -> &'static str {
+        self.to_abi().name()
+    }
+    /// The mode of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|m| m.name() == name)
+    }
     /// The same in the module's records.
     pub fn to_abi(self) -> abi::Mode {
         match self {
             Mode::StopMachine => abi::Mode::StopMachine,
+            Mode::Drain => abi::Mode::Drain,
+            Mode::Transition => abi::Mode::Transition,
         }
     }
 }
@@ -294,6 +317,9 @@ impl Manifest {
             let detail = format!("the description is not {LINE_RULE}");
             return Err(Error::new("LP1101", Place::object(from), detail));
         }
+        if let Err(detail) = check_others(&m.patch.name, &m.patch.after, &m.patch.replaces) {
+            return Err(Error::new("LP1101", Place::object(from), detail));
+        }
         if let Some((c, f)) = m.callbacks.all().find(|(_, f)| !is_identifier(f)) {
             let detail = format!("the {} callback {f:?} is not the name of a C function", c.name());
             return Err(Error::new("LP1101", Place::object(from), detail));
@@ -383,6 +409,27 @@ pub fn check_name(name: &str, from: &str) -> Result<()> {
     }
     let detail = format!("the patch name {name:?} is not [a-z][a-z0-9_]* of at most 48 bytes");
     Err(Error::new("LP1101", Place::object(from), detail))
+}
+
+/// `after` and `replaces` name other patches, each once.
+pub fn check_others(own: &str, after: &[String], replaces: &[String]) -> std::result::Result<(), String> {
+    let all: Vec<&String> = after.iter().chain(replaces).collect();
+    for (i, name) in all.iter().enumerate() {
+        let earlier = all.get(..i).is_some_and(|before| before.contains(name));
+        check_other(own, name, earlier)?;
+    }
+    Ok(())
+}
+
+/// One entry of `after` or `replaces`; `earlier`: it was named before, in either of them.
+pub fn check_other(own: &str, name: &str, earlier: bool) -> std::result::Result<(), String> {
+    if let Err(e) = check_name(name, "") {
+        return Err(e.problems.into_iter().map(|p| p.detail).collect());
+    }
+    if name == own {
+        return Err(format!("{name} is the name of the patch itself"));
+    }
+    if earlier { Err(format!("{name} is named twice in `after` and `replaces`")) } else { Ok(()) }
 }
 
 mod hex_u64 {

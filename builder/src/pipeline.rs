@@ -10,9 +10,10 @@ use crate::closure::{self, ObjectPair, PatchSet, Role};
 use crate::compare;
 use crate::correlate;
 use crate::emit::{self, Options, Output};
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Place, Problem, Result};
 use crate::ingest;
 use crate::kernel::KernelImage;
+use crate::manifest::Mode;
 use crate::sites::{self, Site};
 use crate::symbolize::Object;
 use crate::whole::{self, Whole};
@@ -43,6 +44,8 @@ pub struct Analysis {
     pub set: PatchSet,
     /// Jump sites: index of the item and the site.
     pub sites: Vec<(usize, Site)>,
+    /// When the switch is made.
+    pub mode: Mode,
     /// Everything that stands against the patch.
     pub refused: Vec<Problem>,
     /// What debug information says about the carried functions.
@@ -97,7 +100,7 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, placement };
     let mut analysis = judge(vec![pair], vec![(String::new(), String::new())], t, options);
     let lists = scanned.compared.lists.iter();
-    let place = |list: &String| crate::error::Place::object("vmlinux").in_section(list);
+    let place = |list: &String| Place::object("vmlinux").in_section(list);
     analysis
         .refused
         .extend(lists.map(|l| crate::error::Problem::new("LP2005", place(l), "an entry without a name differs")));
@@ -110,9 +113,10 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     let set = t.time("closure", || closure::close(&pairs, &options.callbacks));
     let (sites, mut refused) = t.time("sites", || choose_sites(&pairs, &set, options));
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
+    let mode = choose_mode(&pairs, &set, &sites, options, &mut refused);
     refused.sort();
     refused.dedup();
-    Analysis { pairs, digests, set, sites, refused, notes: Vec::new(), summary: None, timings: t.phases }
+    Analysis { pairs, digests, set, sites, mode, refused, notes: Vec::new(), summary: None, timings: t.phases }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug
@@ -136,6 +140,7 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
         pairs: &analysis.pairs,
         set: &analysis.set,
         sites: &analysis.sites,
+        mode: analysis.mode,
         bound: bound.as_ref(),
         digests: &analysis.digests,
     };
@@ -154,6 +159,39 @@ fn choose_sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec
         }
     }
     (found, refused)
+}
+
+/// The mode that was asked for, else the least that keeps several functions together. Both modes that do not stop the
+/// machine send calls to the original while old and new are in use, so it must have an entrance.
+fn choose_mode(
+    pairs: &[ObjectPair],
+    set: &PatchSet,
+    sites: &[(usize, Site)],
+    options: &Options,
+    refused: &mut Vec<Problem>,
+) -> Mode {
+    let fixed: Vec<(&str, &str, &String)> = sites
+        .iter()
+        .filter_map(|(index, site)| {
+            let item = &set.items[*index];
+            let Role::Replaces(old) = item.role else { return None };
+            let pair = &pairs[item.pair.0 as usize];
+            Some((pair.name.as_str(), pair.old.atom(old.0).name.as_str(), site.fixed.as_ref()?))
+        })
+        .collect();
+    match options.mode {
+        None if !fixed.is_empty() => Mode::StopMachine,
+        None if sites.len() == 1 => Mode::Drain,
+        None => Mode::Transition,
+        Some(Mode::StopMachine) => Mode::StopMachine,
+        Some(mode) => {
+            refused.extend(fixed.into_iter().map(|(object, symbol, why)| {
+                let what = format!("mode {}, and the jump covers {why}", mode.name());
+                Problem::new("LP2102", Place::symbol(object, symbol), what)
+            }));
+            mode
+        }
+    }
 }
 
 /// Lower-case hex SHA-256.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lpbuild::emit::Options;
-use lpbuild::manifest::{Callbacks, Jump, Mode};
+use lpbuild::manifest::{Callbacks, Jump};
 use lpbuild::pipeline::{self, Analysis, Images};
 use lpbuild::whole::Backing;
 use tempfile::TempDir;
@@ -54,7 +54,9 @@ fn options() -> Options {
         name: "test".into(),
         version: "1".into(),
         description: String::new(),
-        mode: Mode::StopMachine,
+        mode: None,
+        after: Vec::new(),
+        replaces: Vec::new(),
         deadline_ms: 1000,
         jump: Jump::Rel32,
         oneshot: false,

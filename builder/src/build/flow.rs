@@ -128,6 +128,8 @@ pub fn options(config: &Config) -> Options {
         version: config.version.clone(),
         description: config.description.clone(),
         mode: config.mode,
+        after: config.after.clone(),
+        replaces: config.replaces.clone(),
         deadline_ms: config.deadline_ms,
         jump: config.jump,
         oneshot: config.oneshot,

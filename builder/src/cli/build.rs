@@ -8,13 +8,13 @@ use std::time::Instant;
 use lpbuild::build::flow::{self, Built, How};
 use lpbuild::config::{self, Config};
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::manifest::Jump;
+use lpbuild::manifest::{Jump, Mode, check_others};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
 use lpbuild::report::Report;
 use lpbuild::tool::Log;
 use serde::Serialize;
 
-use super::diff::patch_name;
+use super::diff::{mode, patch_name};
 use super::progress::Bars;
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, savedir, terminal};
 
@@ -39,6 +39,10 @@ pub struct BuildArgs {
     /// Milliseconds after which applying or reverting gives up when the functions are busy [default: 10000].
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u32>,
+    /// When the switch is made: drain, transition or stop-machine [default: drain for one function, transition for several,
+    /// stop-machine where the old code cannot be entered any more].
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    mode: Option<Mode>,
     /// Form of the jumps: rel32 (5 bytes) or abs64 (12 bytes, any distance) [default: rel32].
     #[arg(long, value_parser = ["rel32", "abs64"])]
     jump: Option<String>,
@@ -205,6 +209,10 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
         if let Some(given) = given {
             place.clone_from(given);
         }
+    }
+    config.mode = args.mode.or(config.mode);
+    if let Err(detail) = check_others(&config.name, &config.after, &config.replaces) {
+        return Err(Error::new("LP6005", Place::object("--name"), detail));
     }
     config.deadline_ms = args.deadline_ms.unwrap_or(config.deadline_ms);
     match args.jump.as_deref() {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lpbuild::emit::Options;
-use lpbuild::error::{Problem, Result};
+use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, is_identifier, is_line};
+use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, check_others, is_identifier, is_line};
 use lpbuild::pipeline::{self, Analysis, Source};
 use lpbuild::report::{ModuleReport, Report};
 
@@ -60,6 +60,16 @@ pub struct PatchArgs {
     /// The patch stays until the next boot: it cannot be reverted or unloaded.
     #[arg(long)]
     oneshot: bool,
+    /// When the switch is made: drain, transition or stop-machine [default: drain for one function, transition for several,
+    /// stop-machine where the old code cannot be entered any more].
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    mode: Option<Mode>,
+    /// A patch this one may lie on top of, and must be loaded behind.
+    #[arg(long, value_name = "NAME", value_parser = patch_name)]
+    after: Vec<String>,
+    /// A patch this one takes the place of.
+    #[arg(long, value_name = "NAME", value_parser = patch_name)]
+    replaces: Vec<String>,
     /// A function the patch adds and the module calls; KIND is pre-apply, post-apply, pre-revert or post-revert.
     #[arg(long = "callback", value_name = "KIND=FUNCTION", value_parser = callback)]
     callbacks: Vec<(Callback, String)>,
@@ -81,6 +91,11 @@ fn callback(text: &str) -> std::result::Result<(Callback, String), String> {
     Ok((kind, function.to_owned()))
 }
 
+/// A bad mode is a usage error: exit 2.
+pub fn mode(name: &str) -> std::result::Result<Mode, String> {
+    Mode::named(name).ok_or_else(|| format!("known: {}", Mode::ALL.map(Mode::name).join(", ")))
+}
+
 /// A bad name is a usage error: exit 2.
 pub fn patch_name(name: &str) -> std::result::Result<String, String> {
     match check_name(name, "--name") {
@@ -92,6 +107,9 @@ pub fn patch_name(name: &str) -> std::result::Result<String, String> {
 impl PatchArgs {
     /// As the pipeline takes them.
     pub fn options(&self) -> Result<Options> {
+        if let Err(detail) = check_others(&self.name, &self.after, &self.replaces) {
+            return Err(Error::new("LP1101", Place::object("the command line"), detail));
+        }
         let mut callbacks = Callbacks::default();
         for (kind, function) in &self.callbacks {
             callbacks.set(*kind, function.clone());
@@ -100,7 +118,9 @@ impl PatchArgs {
             name: self.name.clone(),
             version: self.version.clone(),
             description: self.description.clone(),
-            mode: Mode::StopMachine,
+            mode: self.mode,
+            after: self.after.clone(),
+            replaces: self.replaces.clone(),
             deadline_ms: self.deadline_ms,
             jump: if self.jump == "abs64" { Jump::Abs64 } else { Jump::Rel32 },
             oneshot: self.oneshot,

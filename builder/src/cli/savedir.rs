@@ -88,6 +88,12 @@ fn options(config: &Config) -> Vec<String> {
     ] {
         options.extend([option.to_owned(), value.to_owned()]);
     }
+    if let Some(mode) = config.mode {
+        options.extend(["--mode".to_owned(), mode.name().to_owned()]);
+    }
+    for (option, names) in [("--after", &config.after), ("--replaces", &config.replaces)] {
+        options.extend(names.iter().flat_map(|name| [option.to_owned(), name.clone()]));
+    }
     if config.oneshot {
         options.push("--oneshot".to_owned());
     }
@@ -133,10 +139,12 @@ mod tests {
         assert_eq!(words(&config), plain);
         config.description = "it's $(x)".into();
         config.version = "1;2".into();
+        config.mode = Some(lpbuild::manifest::Mode::Drain);
+        (config.after, config.replaces) = (vec!["a".into()], vec!["b".into(), "c".into()]);
         config.oneshot = true;
         config.callbacks.set(lpbuild::manifest::Callback::PreApply, "f".into());
         let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --deadline-ms 10000 --jump rel32 \
-                   --oneshot --callback pre-apply=f";
+                   --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f";
         assert_eq!(words(&config), all);
     }
 }

@@ -49,14 +49,6 @@ pub(super) static CODES: &[Code] = &[
         advice: "correct the path; parts of the kernel that are left out are found by themselves",
     },
     Code {
-        id: "LP6007",
-        class: Refused,
-        title: "the runtime of this version does not have the mode",
-        why: "drain and transition switch without stopping the machine. They are specified, but not part of this version's runtime, \
-              and another mode gives other guarantees, so none is put in their place.",
-        advice: "use a mode this version has, or leave the key out",
-    },
-    Code {
         id: "LP6008",
         class: Refused,
         title: "more changes than expected",

@@ -137,4 +137,13 @@ pub(super) static CODES: &[Code] = &[
               are rewritten by the kernel itself (alternatives, jump labels, static calls, paravirt).",
         advice: "fix the problem in a caller of this function",
     },
+    Code {
+        id: "LP2102",
+        class: Refused,
+        title: "the original cannot be entered in this mode",
+        why: "In the modes drain and transition some callers still get the old function while the new one is in use. They run a \
+              copy of the instructions that the jump covers, and one of these cannot be executed elsewhere: a call would leave \
+              an address on the stack that belongs to no function.",
+        advice: "use mode = \"stop-machine\" (--mode stop-machine), or leave the key out",
+    },
 ];

@@ -4,7 +4,6 @@
 //! line, column and the line itself; all problems of the values are reported at once.
 
 mod expected;
-mod modes;
 mod resolve;
 mod schema;
 mod template;
@@ -39,8 +38,12 @@ pub struct Config {
     pub patches: Vec<PathBuf>,
     /// The functions that must change, no more and no fewer: `symbol` or `path/file.o:symbol`.
     pub functions: Option<Vec<String>>,
-    /// When the switch is made.
-    pub mode: Mode,
+    /// When the switch is made; by what is replaced when nothing is said.
+    pub mode: Option<Mode>,
+    /// Names of patches this one may lie on top of, and must be loaded behind.
+    pub after: Vec<String>,
+    /// Names of patches this one takes the place of.
+    pub replaces: Vec<String>,
     /// Milliseconds after which applying or reverting gives up when the functions are busy.
     pub deadline_ms: u32,
     /// The module stays: it cannot be reverted.
@@ -108,7 +111,9 @@ impl Config {
             description: String::new(),
             patches: absolute,
             functions: None,
-            mode: Mode::StopMachine,
+            mode: None,
+            after: Vec::new(),
+            replaces: Vec::new(),
             deadline_ms: DEADLINE_MS,
             oneshot: false,
             jump: Jump::Rel32,

@@ -12,7 +12,7 @@ use crate::pack::Signer;
 
 use super::schema::{self, Value};
 use super::text::{Text, nearest};
-use super::{Config, DEADLINE_MS, Target, expected, modes};
+use super::{Config, DEADLINE_MS, Target, expected};
 
 /// What stands where a path is expected.
 #[derive(Clone, Copy)]
@@ -50,13 +50,16 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         let ok = manifest::is_line(d);
         if ok { Ok(()) } else { Err(format!("the description is not {}", manifest::LINE_RULE)) }
     });
+    let [after, replaces] = r.other_patches(patch);
     let config = Config {
         name: patch.name.get_ref().clone(),
         version: version.unwrap_or_else(|| "1".to_owned()),
         description: description.unwrap_or_default(),
         patches: r.patches(&patch.patches),
         functions: patch.functions.as_ref().map(|f| r.functions(f)),
-        mode: r.mode(patch.mode.as_ref()),
+        mode: patch.mode.as_ref().and_then(|mode| r.mode(mode)),
+        after,
+        replaces,
         deadline_ms: r.deadline(patch.deadline_ms.as_ref()),
         oneshot: patch.oneshot.as_ref().is_some_and(|o| *o.get_ref()),
         jump: r.jump(patch.jump.as_ref()),
@@ -153,15 +156,32 @@ impl Resolver<'_> {
         value.get_ref().iter().map(|f| f.get_ref().clone()).collect()
     }
 
-    fn mode(&mut self, value: Option<&Spanned<String>>) -> Mode {
-        let Some(value) = value else { return Mode::StopMachine };
-        match modes::mode(value.get_ref()) {
-            Ok(mode) => mode,
-            Err((code, detail)) => {
-                self.problems.push(self.text.problem(code, value.span(), detail));
-                Mode::StopMachine
-            }
+    fn mode(&mut self, value: &Spanned<String>) -> Option<Mode> {
+        let mode = Mode::named(value.get_ref());
+        if mode.is_none() {
+            let known = Mode::ALL.map(Mode::name);
+            let hint = nearest(value.get_ref(), &known).unwrap_or_default();
+            self.bad(
+                value.span(),
+                format!("there is no mode {:?}{hint}; known: {}", value.get_ref(), known.join(", ")),
+            );
         }
+        mode
+    }
+
+    /// `after` and `replaces`.
+    fn other_patches(&mut self, patch: &schema::Patch) -> [Vec<String>; 2] {
+        let own = patch.name.get_ref();
+        let mut seen = BTreeSet::new();
+        [&patch.after, &patch.replaces].map(|value| {
+            let names = value.as_ref().map(|v| v.get_ref().as_slice()).unwrap_or_default();
+            for name in names {
+                if let Err(detail) = manifest::check_other(own, name.get_ref(), !seen.insert(name.get_ref().clone())) {
+                    self.bad(name.span(), detail);
+                }
+            }
+            names.iter().map(|n| n.get_ref().clone()).collect()
+        })
     }
 
     fn deadline(&mut self, value: Option<&Spanned<i64>>) -> u32 {

@@ -10,7 +10,22 @@ pub(super) type Value<T> = Option<Spanned<T>>;
 
 /// Every table with its keys. Suggestions for a key in the wrong table come from here; a test holds it to the structs.
 pub(super) const TABLES: &[(&str, &[&str])] = &[
-    ("patch", &["name", "version", "description", "patches", "functions", "mode", "deadline-ms", "oneshot", "jump"]),
+    (
+        "patch",
+        &[
+            "name",
+            "version",
+            "description",
+            "patches",
+            "functions",
+            "mode",
+            "after",
+            "replaces",
+            "deadline-ms",
+            "oneshot",
+            "jump",
+        ],
+    ),
     ("kernel", &["release", "image", "headers", "source", "config", "compiler"]),
     ("build", &["flags"]),
     ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
@@ -40,6 +55,8 @@ pub(super) struct Patch {
     pub patches: Spanned<Vec<Spanned<String>>>,
     pub functions: Value<Vec<Spanned<String>>>,
     pub mode: Value<String>,
+    pub after: Value<Vec<Spanned<String>>>,
+    pub replaces: Value<Vec<Spanned<String>>>,
     pub deadline_ms: Value<i64>,
     pub oneshot: Value<bool>,
     pub jump: Value<String>,

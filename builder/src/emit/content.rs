@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use lpbuild_abi as abi;
 
+use super::dispatch::{self, Entrances};
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Spot, all_edges, is_code, outside};
 use crate::closure::{BIAS_WINDOW, Dest, Edge, Item, PairId};
@@ -19,6 +20,8 @@ pub struct Layout {
     pub items: HashMap<(PairId, NewAtom), Spot>,
     /// Strings and constants brought along: by content, with the first item that needs them.
     pub constants: BTreeMap<Vec<u8>, (Spot, usize)>,
+    /// Beginning of the original and dispatcher of each replaced function that has them.
+    pub entrances: HashMap<(PairId, NewAtom), Entrances>,
 }
 
 const ORC_ENTRY: usize = 6;
@@ -36,8 +39,10 @@ pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
             place_data(w, input, item, &mut run, &mut layout)
         });
     }
-    // One byte behind the last function, so that the end of the text is not the address of anything else.
+    // One byte behind the last function, so that its ORC terminator has an address of its own. The terminator goes on for
+    // what follows: the unwinder gives up there.
     w.append_code(text, &[0xcc], 1);
+    dispatch::place(w, input, &mut layout)?;
     place_constants(w, input, &mut layout)?;
     for (item, islands) in input.set.items.iter().zip(&islands) {
         let spot = layout.items[&(item.pair, item.atom)];

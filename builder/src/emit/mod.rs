@@ -5,6 +5,7 @@
 //! module loader resolves. Without a kernel the references keep their names and `lpbuild pack --kernel` binds them later.
 
 mod content;
+mod dispatch;
 mod manifest;
 mod records;
 mod writer;
@@ -26,8 +27,12 @@ pub struct Options {
     pub version: String,
     /// What it is for, in one line.
     pub description: String,
-    /// When to switch.
-    pub mode: Mode,
+    /// When to switch; decided by what is replaced when nothing is said.
+    pub mode: Option<Mode>,
+    /// Names of patches this one may lie on top of.
+    pub after: Vec<String>,
+    /// Names of patches this one takes the place of.
+    pub replaces: Vec<String>,
     /// Milliseconds to try.
     pub deadline_ms: u32,
     /// Form of the jumps.
@@ -58,6 +63,8 @@ pub struct Input<'a> {
     pub sites: &'a [(usize, Site)],
     /// Addresses, if a kernel was given.
     pub bound: Option<&'a Bound<'a>>,
+    /// When to switch.
+    pub mode: Mode,
     /// SHA-256 of old and new objects, by pair.
     pub digests: &'a [(String, String)],
 }

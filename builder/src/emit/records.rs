@@ -68,6 +68,14 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         w.pointer(funcs, at, &anchor, bound.anchored(address));
         w.pointer(funcs, at + 8, &Base::Section(spot.section), spot.offset as i64);
         w.pointer(funcs, at + 16, &Base::Section(strings), name as i64);
+        if let Some(entrances) = layout.entrances.get(&(item.pair, item.atom)) {
+            for (field, spot) in [
+                (offset_of!(abi::FuncRecord, resume), entrances.resume),
+                (offset_of!(abi::FuncRecord, dispatch), entrances.dispatch),
+            ] {
+                w.pointer(funcs, at + field as u64, &Base::Section(spot.section), spot.offset as i64);
+            }
+        }
         for (atom, _) in pieces(pair, old) {
             let atom = pair.old.atom(atom);
             let address = bound.old_address(item.pair, OldAtom(atom.id)).unwrap_or(0);
@@ -88,7 +96,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     let mut r = Vec::with_capacity(size_of::<abi::PatchRecord>());
     r.extend_from_slice(&abi::MAGIC.to_le_bytes());
     r.extend_from_slice(&abi::ABI_VERSION.to_le_bytes());
-    r.push(options.mode.to_abi() as u8);
+    r.push(input.mode.to_abi() as u8);
     r.push(build_id_len as u8);
     r.extend_from_slice(&flags(options).to_le_bytes());
     r.extend_from_slice(&build_id);
@@ -97,7 +105,21 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     }
     let pointers = r.len() as u64;
     r.resize(size_of::<abi::PatchRecord>(), 0);
+    for (field, names) in [
+        (offset_of!(abi::PatchRecord, n_after), &options.after),
+        (offset_of!(abi::PatchRecord, n_replaces), &options.replaces),
+    ] {
+        r[field..field + 4].copy_from_slice(&(names.len() as u32).to_le_bytes());
+    }
     let at = w.append(patch, &r, 8);
+    for (field, names) in [
+        (offset_of!(abi::PatchRecord, after), &options.after),
+        (offset_of!(abi::PatchRecord, replaces), &options.replaces),
+    ] {
+        if let Some((list, offset)) = other_patches(w, strings, names) {
+            w.pointer(patch, at + field as u64, &Base::Section(list), offset as i64);
+        }
+    }
     let text_end = w.len(text);
     let targets: [(Base, i64); 8] = [
         (Base::Section(funcs), 0),
@@ -122,14 +144,19 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
 
 /// A field of the covered instructions that holds an absolute address: KASLR changes it together with the image, so the
 /// expected bytes are completed by the module loader as well.
-struct MovingField {
-    at: usize,
-    width: usize,
-    kind: u32,
-    value: u64,
+pub struct MovingField {
+    /// Offset in the covered bytes.
+    pub at: usize,
+    /// Width in bytes.
+    pub width: usize,
+    /// Type of the relocation.
+    pub kind: u32,
+    /// The address as the image is linked.
+    pub value: u64,
 }
 
-fn moving_fields(pair: &ObjectPair, old: OldAtom, site: &Site, original: &[u8]) -> Vec<MovingField> {
+/// All of them among the covered instructions.
+pub fn moving_fields(pair: &ObjectPair, old: OldAtom, site: &Site, original: &[u8]) -> Vec<MovingField> {
     let mut out = Vec::new();
     for r in &pair.old.atom(old.0).refs {
         let RefKind::Reloc(kind) = r.kind else { continue };
@@ -148,6 +175,27 @@ fn moving_fields(pair: &ObjectPair, old: OldAtom, site: &Site, original: &[u8]) 
     }
     out
 }
+
+/// The addresses of the names, in an array; nothing for no names.
+fn other_patches(
+    w: &mut Writer,
+    strings: object::write::SectionId,
+    names: &[String],
+) -> Option<(object::write::SectionId, u64)> {
+    if names.is_empty() {
+        return None;
+    }
+    let list = w.section(NAMES, Kind::ReadOnly);
+    let start = w.append(list, &vec![0; names.len() * 8], 8);
+    for (i, name) in names.iter().enumerate() {
+        let text = c_string(w, strings, name);
+        w.pointer(list, start + i as u64 * 8, &Base::Section(strings), text as i64);
+    }
+    Some((list, start))
+}
+
+/// Section of the pointers to the names of other patches.
+const NAMES: &str = ".lpbuild.names";
 
 fn c_string(w: &mut Writer, section: object::write::SectionId, text: &str) -> u64 {
     let mut bytes = text.as_bytes().to_vec();

@@ -190,7 +190,7 @@ impl Parts {
             "name=demo",
             "lpbuild_name=demo",
             "lpbuild_build_id=0707",
-            "lpbuild_abi=2",
+            "lpbuild_abi=3",
             "description=why \"it\" is",
             "vermagic=6.1.0-0-test SMP mod_unload",
         ];

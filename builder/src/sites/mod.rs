@@ -6,6 +6,8 @@
 //! Refused (LP2101): no such place. A site must not be branched into, must not hold a return address in its middle, and
 //! no byte of it may be rewritten by the kernel itself later.
 
+pub mod moved;
+
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use lpbuild_abi as abi;
 
@@ -26,6 +28,8 @@ pub struct Site {
     pub rule: Rule,
     /// The covered bytes in the object; relocated fields hold what the object holds.
     pub original: Vec<u8>,
+    /// The covered instruction that cannot be executed elsewhere, and why: the original cannot be entered any more.
+    pub fixed: Option<String>,
 }
 
 /// The rule that chose a site.
@@ -136,7 +140,28 @@ fn attempt(object: &Object, id: AtomId, offset: usize, rule: Rule, jump: Jump) -
     let section = object.section(atom.section);
     let original = section.data.get(atom.start as usize + offset..atom.start as usize + end);
     let original = original.ok_or("it reaches past the end of its section")?.to_vec();
-    Ok(Site { offset: offset as u16, size: (end - offset) as u8, jump, rule, original })
+    let fixed = if rule == Rule::OverFentry { None } else { fixed(object, id, offset as u64, &original) };
+    Ok(Site { offset: offset as u16, size: (end - offset) as u8, jump, rule, original, fixed })
+}
+
+/// The covered instruction that has no copy, as text. The image has the bytes in the end; here relocated fields are zero,
+/// but the instructions are the same.
+fn fixed(object: &Object, id: AtomId, offset: u64, original: &[u8]) -> Option<String> {
+    let moved::Fixed { at, why } = moved::encode(original, offset).err()?;
+    let at = offset + at as u64;
+    let rest = original.get((at - offset) as usize..).unwrap_or_default();
+    let mut text = disassemble(rest, at).into_iter().next().unwrap_or_default();
+    // Of a call that is relocated the name says more than the distance.
+    let atom = object.atom(id);
+    let field = atom.refs.iter().find(|r| r.usage == Usage::Branch && r.at == at + 1 && rest.first() == Some(&0xe8));
+    if let Some(r) = field {
+        let name = match r.target {
+            Target::Extern(symbol, _) => Some(object.symbol_name(symbol)),
+            Target::Section(s, o) => object.containing(s, o).map(|m| object.atom(m.atom).name.as_str()),
+        };
+        text = name.map_or(text, |name| format!("call {name}"));
+    }
+    Some(format!("`{text}` at +{at:#x}: {why}"))
 }
 
 /// Bytes of padding (int3 or nop) behind the function that belong to nobody.

@@ -32,6 +32,12 @@ pub struct InspectReport {
     pub deadline_ms: u32,
     /// It is never reverted.
     pub oneshot: bool,
+    /// Patches it may lie on top of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// Patches it takes the place of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
     /// Functions of the patch that the runtime calls.
     pub callbacks: Callbacks,
     /// The kernel it fits.
@@ -124,6 +130,8 @@ pub fn inspect(path: &Path) -> Result<InspectReport> {
         mode: patch.mode,
         deadline_ms: patch.deadline_ms,
         oneshot: patch.oneshot,
+        after: patch.after,
+        replaces: patch.replaces,
         callbacks,
         kernel: kernel.map(|k| InspectedKernel { release: k.release, build_id: k.build_id }),
         functions,
@@ -189,11 +197,14 @@ impl Report for InspectReport {
             writeln!(out, "           {}", self.description)?;
         }
         writeln!(out, "module     {} ({} bytes)", self.module, self.size)?;
-        let mode = match self.mode {
-            Mode::StopMachine => "stop-machine",
-        };
+        let mode = self.mode.name();
         let oneshot = if self.oneshot { ", oneshot" } else { "" };
         writeln!(out, "mode       {mode}, deadline {} ms{oneshot}", self.deadline_ms)?;
+        for (what, names) in [("after", &self.after), ("replaces", &self.replaces)] {
+            if !names.is_empty() {
+                writeln!(out, "{what:<10} {}", names.join(", "))?;
+            }
+        }
         for (callback, function) in self.callbacks.all() {
             writeln!(out, "calls      {function} ({})", callback.name())?;
         }

@@ -61,7 +61,9 @@ impl Patch<'_> {
     /// The carried functions.
     pub fn functions(&self) -> Vec<&Sym> {
         let text = self.text();
-        self.patch.symbols.iter().filter(|s| s.section == Some(text) && s.function && s.size > 0).collect()
+        let made = |s: &Sym| s.name.starts_with("lp_original_") || s.name.starts_with("lpbuild_dispatch_");
+        let code = |s: &&Sym| s.section == Some(text) && s.function && s.size > 0 && !made(s);
+        self.patch.symbols.iter().filter(code).collect()
     }
 
     /// Checks everything; returns how many references were compared.

@@ -8,7 +8,7 @@ pub mod image;
 pub mod read;
 
 use lpbuild::emit::Options;
-use lpbuild::manifest::{Callbacks, Jump, Mode};
+use lpbuild::manifest::{Callbacks, Jump};
 
 /// Options every test uses.
 pub fn options() -> Options {
@@ -16,7 +16,9 @@ pub fn options() -> Options {
         name: "corpus".into(),
         version: "1".into(),
         description: String::new(),
-        mode: Mode::StopMachine,
+        mode: None,
+        after: Vec::new(),
+        replaces: Vec::new(),
         deadline_ms: 10_000,
         jump: Jump::Rel32,
         oneshot: false,

@@ -1,0 +1,124 @@
+//! Behind the carried code, for each replaced function: its beginning as it was, and the dispatcher that chooses between
+//! the two versions (see [`abi::FuncRecord`]).
+//!
+//! ```text
+//! lp_original_NAME          endbr64; the instructions the site covers; jmp to the first one behind the site
+//! lpbuild_dispatch_NAME     endbr64; call lpbuild_chooses_new; jne NEW; jmp lp_original_NAME
+//! ```
+//!
+//! Both begin with ENDBR: the address of the first one can be taken, and an abs64 jump to the second one is indirect. They
+//! have no ORC entries: a stack that leads through them is not reliable.
+
+use lpbuild_abi as abi;
+
+use super::content::Layout;
+use super::records::moving_fields;
+use super::writer::{Base, Kind, Writer};
+use super::{Input, Spot};
+use crate::bind::Bound;
+use crate::closure::Role;
+use crate::error::{Place, Problem, Result};
+use crate::ingest::reloc;
+use crate::manifest::Mode;
+use crate::sites::{Site, moved};
+
+/// Where the two pieces of a function begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrances {
+    /// The original's beginning.
+    pub resume: Spot,
+    /// The dispatcher.
+    pub dispatch: Spot,
+}
+
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// Padding as before any function that is called (call depth tracking writes there).
+const PADDING: [u8; 16] = [0x90; 16];
+
+/// Writes both pieces of every replaced function whose beginning can be executed elsewhere.
+pub fn place(w: &mut Writer, input: Input<'_>, layout: &mut Layout) -> Result<()> {
+    let Some(bound) = input.bound else { return Ok(()) };
+    for (index, site) in input.sites {
+        let item = &input.set.items[*index];
+        let key = (item.pair, item.atom);
+        let Some(new) = layout.items.get(&key).copied() else { continue };
+        if let Some(resume) = place_original(w, input, bound, *index, site)? {
+            let name = &input.pairs[item.pair.0 as usize].new.atom(item.atom.0).name;
+            let dispatch = place_dispatcher(w, name, new, resume);
+            layout.entrances.insert(key, Entrances { resume, dispatch });
+        }
+    }
+    // One byte behind, so that the end of the text is not the address of anything else.
+    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    w.append_code(text, &[0xcc], 1);
+    Ok(())
+}
+
+fn place_original(
+    w: &mut Writer,
+    input: Input<'_>,
+    bound: &Bound<'_>,
+    index: usize,
+    site: &Site,
+) -> Result<Option<Spot>> {
+    let item = &input.set.items[index];
+    let Role::Replaces(old) = item.role else { return Ok(None) };
+    let pair = &input.pairs[item.pair.0 as usize];
+    let atom = pair.old.atom(old.0);
+    let at = bound.old_address(item.pair, old).unwrap_or(0).wrapping_add(site.offset.into());
+    let original = bound.read(at, site.size.into()).unwrap_or(&site.original);
+    let code = match moved::encode(original, at) {
+        Ok(code) => code,
+        // Known before, except where the image has other instructions than the object.
+        Err(_) if input.mode == Mode::StopMachine => return Ok(None),
+        Err(fixed) => {
+            let place = Place::symbol(&pair.name, &atom.name).at(u64::from(site.offset) + fixed.at as u64);
+            return Err(Problem::new("LP2102", place, fixed.why).into());
+        }
+    };
+    let mut bytes = ENDBR64.to_vec();
+    let from = bytes.len();
+    bytes.extend_from_slice(&code.bytes);
+    let moving: Vec<_> = moving_fields(pair, old, site, original)
+        .into_iter()
+        .filter_map(|field| Some((from + code.at(field.at)?, field)))
+        .collect();
+    for (to, field) in &moving {
+        bytes[*to..to + field.width].fill(0);
+    }
+    bytes.extend_from_slice(&[0xe9, 0, 0, 0, 0]);
+    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    w.append_code(text, &PADDING, 16);
+    let start = w.append_code(text, &bytes, 16);
+    let anchor = Base::Extern(bound.anchor.into());
+    for field in &code.fields {
+        let addend = bound.anchored(field.target).wrapping_sub(field.bias);
+        w.relocate(text, start + (from + field.at) as u64, field.kind, &anchor, addend);
+    }
+    for (to, field) in &moving {
+        w.relocate(text, start + *to as u64, field.kind, &anchor, bound.anchored(field.value));
+    }
+    let back = bound.anchored(at.wrapping_add(site.size.into())).wrapping_sub(4);
+    w.relocate(text, start + bytes.len() as u64 - 4, reloc::PLT32, &anchor, back);
+    let name = format!("{}{}", abi::ORIGINAL_PREFIX, atom.name);
+    w.define(&name, text, start, bytes.len() as u64, true, false);
+    Ok(Some(Spot { section: text, offset: start }))
+}
+
+fn place_dispatcher(w: &mut Writer, name: &str, new: Spot, resume: Spot) -> Spot {
+    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    w.append_code(text, &PADDING, 16);
+    let start = w.len(text);
+    // Both lie in this section, so the distances do not depend on where it is loaded.
+    let distance = |to: Spot, next: u64| (to.offset as i64 - (start + next) as i64) as i32;
+    let mut bytes = ENDBR64.to_vec();
+    bytes.extend_from_slice(&[0xe8, 0, 0, 0, 0, 0x0f, 0x85]);
+    bytes.extend_from_slice(&distance(new, 15).to_le_bytes());
+    bytes.push(0xe9);
+    bytes.extend_from_slice(&distance(resume, abi::DISPATCH_LEN as u64).to_le_bytes());
+    debug_assert_eq!(bytes.len(), abi::DISPATCH_LEN, "as the records promise");
+    let start = w.append_code(text, &bytes, 16);
+    w.relocate(text, start + 5, reloc::PLT32, &Base::Extern(abi::SYM_CHOOSES_NEW.into()), -4);
+    w.define(&format!("lpbuild_dispatch_{name}"), text, start, bytes.len() as u64, true, false);
+    Spot { section: text, offset: start }
+}
