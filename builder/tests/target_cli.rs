@@ -309,8 +309,18 @@ fn functions_that_are_taken() {
     let a = b.load();
     a.refused(&["LP5107"]);
     assert!(a.error.contains("cmdline_proc_show") && a.error.contains("the patch other"), "{}", a.error);
-    b.patch("other", &[("state", "reverted\n")]);
-    b.load().refused(&["LP5112"]);
+    for state in ["reverted\n", "replaced\n"] {
+        b.patch("other", &[("state", state)]);
+        b.load().refused(&["LP5112"]);
+    }
+    b.patch("other", &[]);
+    for key in ["after", "replaces"] {
+        b.module(
+            &MANIFEST.replace("deadline-ms = 3000", &format!("deadline-ms = 3000\n{key} = [\"other\"]")),
+            &modinfo(),
+        );
+        b.load().refused(&["LP5112"]);
+    }
 
     let b = Bench::new();
     fs::create_dir_all(b.path("sys/kernel/livepatch/klp/vmlinux/twin,1")).unwrap();

@@ -308,6 +308,7 @@ pub const APPLETS: &[&str] = &[
     "sleepers",
     "tracestorm",
     "udp-disconnect",
+    "vforker",
     "wait-for",
 ];
 

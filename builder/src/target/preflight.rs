@@ -91,8 +91,11 @@ fn already_loaded(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
 }
 
 fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
+    // What lies below, and what gives its place up, is meant to have the function; the runtime checks that it has.
+    let patch = &module.manifest.patch;
     let patches: Vec<PatchState> = PatchState::names(host)
         .iter()
+        .filter(|n| !patch.after.contains(n) && !patch.replaces.contains(n))
         .filter_map(|n| PatchState::read(host, n))
         .filter(|p| !p.states().is_idle())
         .collect();

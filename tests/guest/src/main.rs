@@ -33,7 +33,11 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         "FILE SECONDS OLD=NEW..: reads on every CPU that hold each piece's OLD, each piece's NEW, or a mixture, as results",
     ),
     ("cpustorm", storms::cpustorm, "SECONDS|forever: CPU 1 goes and comes back"),
-    ("cycle", busy::cycle, "N LPBUILD KO NAME: `LPBUILD load KO` and `LPBUILD unload NAME`, N times"),
+    (
+        "cycle",
+        busy::cycle,
+        "N LPBUILD KO NAME [OPTION..]: `LPBUILD load KO` and `LPBUILD unload NAME` with the options, N times",
+    ),
     ("exitstorm", storms::exitstorm, "SECONDS|forever: processes with threads end as a whole"),
     (
         "fanotify-uncounted",
@@ -78,6 +82,7 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         "FUNCTION SECONDS|forever: function tracer, graph tracer, kprobe and kretprobe come and go",
     ),
     ("udp-disconnect", reach::udp_disconnect, "a UDP socket, connected and disconnected"),
+    ("vforker", storms::vforker, "a process that waits in vfork(2), which no fake signal wakes, until it is ended"),
     ("wait-for", probe::wait_for, "FILE TEXT SECONDS: until the file contains the text"),
 ];
 

@@ -223,6 +223,27 @@ pub fn odd_clone(args: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The parent is asleep in `kernel_clone`, killable but not interruptible, until the child ends.
+pub fn vforker(args: &[String]) -> Result<()> {
+    let [] = exactly(args, "vforker")?;
+    println!("RESULT vforking=1");
+    // SAFETY: without CLONE_VM the child has a copy of everything, as with fork(2).
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_VFORK | libc::SIGCHLD, 0usize, 0usize, 0usize, 0usize) };
+    match pid {
+        0 => {
+            // SAFETY: takes two numbers; the child does not outlive its parent.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                // SAFETY: takes nothing.
+                unsafe { libc::syscall(libc::SYS_pause) };
+            }
+        }
+        -1 => Err(std::io::Error::last_os_error()).context("vfork"),
+        pid => reap(libc::pid_t::try_from(pid)?).map(drop),
+    }
+}
+
 /// Goes round until the time is over; says how often, also when it fails.
 fn rounds(what: &str, time: &str, mut once: impl FnMut() -> Result<()>) -> Result<()> {
     let limit = Limit::parse(time)?;
