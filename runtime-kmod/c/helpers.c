@@ -26,11 +26,14 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
+#include <linux/smp.h>
 #include <linux/sysfs.h>
+#include <linux/task_work.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/version.h>
+#include <asm/linkage.h>
 #include <asm/sync_core.h>
 
 /*
@@ -48,6 +51,10 @@
 #error "lpbuild: the kernel is preemptible but has no CONFIG_TASKS_RCU"
 #endif
 
+#ifndef CONFIG_SMP
+#error "lpbuild: kernels without CONFIG_SMP are not supported"
+#endif
+
 /* The Rust half returns through the kernel's return thunk. Where there is none, a return is a return. */
 #if !defined(CONFIG_RETHUNK) && !defined(CONFIG_MITIGATION_RETHUNK)
 asm(".pushsection .text, \"ax\"\n"
@@ -62,21 +69,34 @@ asm(".pushsection .text, \"ax\"\n"
 
 /* As in src/binding/entry.rs. */
 #define LPB_RCU_TASKS INT_MAX
+#define LPB_EFFECTIVE (INT_MAX - 1)
 #define LPB_CALL 0x40000000
 enum { LPB_PRE_APPLY, LPB_POST_APPLY, LPB_PRE_REVERT, LPB_POST_REVERT };
-enum { LPB_APPLYING, LPB_APPLIED, LPB_REVERTING, LPB_REVERTED, LPB_REFUSED };
+enum { LPB_APPLYING, LPB_APPLIED, LPB_REVERTING, LPB_REVERTED, LPB_REFUSED, LPB_DRAINING, LPB_CHECKED, LPB_REPLACED };
 enum { LPB_SHOW_STATE, LPB_SHOW_MODE, LPB_SHOW_FUNCTIONS, LPB_SHOW_BLOCKERS, LPB_SHOW_PAUSE, LPB_SHOW_ATTEMPTS,
        LPB_SHOW_LAST_ERROR, LPB_SHOW_VERSION, LPB_SHOW_DEADLINE, LPB_SHOW_ENABLED,
-       LPB_SHOW_ONESHOT };
+       LPB_SHOW_ONESHOT, LPB_SHOW_SWITCHED, LPB_SHOW_FORCE };
+/* What a look at a task finds, and how it ends. */
+#define LPB_BLOCKED 1
+#define LPB_KERNEL 2
+enum { LPB_LOOKED, LPB_RUNNING, LPB_DEAD, LPB_OFFLINE };
 
 int lpbuild_setup(const char *name, size_t len);
 int lpbuild_apply(void);
 int lpbuild_revert(void);
+int lpbuild_rehearse(void);
+void lpbuild_begin(void);
+int lpbuild_pokes(void);
 void lpbuild_called(int callback, int value);
-void lpbuild_force(void);
+void lpbuild_force_revert(void);
+void lpbuild_force_switch(void);
+void lpbuild_cancel(void);
+bool lpbuild_chooses(struct task_struct *task);
+void lpbuild_boundary(struct callback_head *work, const unsigned long *frames, int n);
 void lpbuild_publish(void);
 void lpbuild_set_deadline(u32 ms);
-u32 lpbuild_default_deadline(void);
+void lpbuild_set_oneshot(void);
+int lpbuild_set_mode(const char *name, size_t len);
 void lpbuild_log_end(int result);
 void lpbuild_released(void);
 u64 lpbuild_divert(u64 ip);
@@ -96,7 +116,13 @@ int lpk_stack_trace_save_tsk_reliable(struct task_struct *task, unsigned long *s
 int lpk_stop_machine_cpuslocked(int (*fn)(void *), void *data, const struct cpumask *cpus);
 struct task_struct *lpk_idle_task(int cpu);
 void *lpk_get_kprobe(void *addr);
+int lpk_task_call_func(struct task_struct *task, int (*fn)(struct task_struct *task, void *arg), void *arg);
+int lpk_task_work_add(struct task_struct *task, struct callback_head *work, enum task_work_notify_mode mode);
+struct callback_head *lpk_task_work_cancel_match(struct task_struct *task,
+						 bool (*match)(struct callback_head *work, void *data), void *data);
+int lpk_wake_up_state(struct task_struct *task, unsigned int state);
 extern struct mutex *lpk_ptr_text_mutex;
+extern rwlock_t *lpk_ptr_tasklist_lock;
 
 /* Called from Rust only. */
 int lpb_read(u64 addr, void *buf, size_t len);
@@ -125,20 +151,48 @@ struct lpb_who {
 void lpb_who(struct task_struct *task, struct lpb_who *who);
 void *lpb_alloc(size_t size);
 void lpb_free(void *memory);
+size_t lpb_count_tasks(void);
+void lpb_census(void (*fn)(void *, struct task_struct *), void *data, void (*last)(void *), void *last_data);
+void lpb_hold(struct task_struct *task);
+void lpb_release(struct task_struct *task);
+int lpb_look(struct task_struct *task, u64 *frames, size_t len, void (*fn)(void *, const u64 *, int, int, u64),
+	     void *data);
+int lpb_send(struct task_struct *task, struct callback_head *work, int urgent);
+int lpb_recall(struct task_struct *task, struct callback_head *work);
+void lpb_nudge(struct task_struct *task);
+void lpb_breathe(void);
 
+/* Called from dispatchers. */
+bool lpb_choose(void);
+
+static char *mode;
+module_param(mode, charp, 0444);
+MODULE_PARM_DESC(mode, "stop-machine, drain or transition (default: as the patch says)");
+static bool oneshot;
+module_param(oneshot, bool, 0444);
+MODULE_PARM_DESC(oneshot, "the patch stays until the next boot");
+static bool dry_run;
+module_param(dry_run, bool, 0444);
+MODULE_PARM_DESC(dry_run, "check everything, apply nothing; what was found is in /sys/kernel/lpbuild/NAME");
 static unsigned int deadline_ms;
 module_param(deadline_ms, uint, 0444);
 MODULE_PARM_DESC(deadline_ms, "milliseconds after which an operation that finds the functions busy gives up (0: as the patch says)");
 
 /* Guards what the files show, and who may start an operation. */
 static DEFINE_MUTEX(lpb_status);
-/* The thread of the current or last operation; it stays until kthread_stop, so no code of it can be left behind. */
+/* Performs all operations, from init to exit. */
 static struct task_struct *lpb_thread;
-static DECLARE_COMPLETION(lpb_done);
+/* What it shall do next: bits of lpb_requests. */
+enum { LPB_APPLY, LPB_REVERT, LPB_REHEARSE };
+static unsigned long lpb_requests;
+/* The first operation is over, or has come so far that the module stays. */
+static DECLARE_COMPLETION(lpb_begun);
+/* Nothing leads into the module any more. */
+static DECLARE_COMPLETION(lpb_out);
 static int lpb_result;
 static bool lpb_notified;
-/* Init is over: the module holds a reference on itself and may be reverted. */
-static bool lpb_ready;
+/* The module holds a reference on itself, and may be reverted. */
+static bool lpb_stays;
 /* `rmmod -f`: a revert does not give up any more. */
 static bool lpb_forced;
 
@@ -309,6 +363,196 @@ void lpb_free(void *memory)
 	kvfree(memory);
 }
 
+size_t lpb_count_tasks(void)
+{
+	struct task_struct *group, *task;
+	size_t n = nr_cpu_ids;
+
+	rcu_read_lock();
+	for_each_process_thread(group, task)
+		n++;
+	rcu_read_unlock();
+	return n;
+}
+
+/* A task is put on the list under this lock held for writing, and runs for the first time after it (copy_process). */
+void lpb_census(void (*fn)(void *, struct task_struct *), void *data, void (*last)(void *), void *last_data)
+{
+	struct task_struct *group, *task;
+	int cpu;
+
+	read_lock(lpk_ptr_tasklist_lock);
+	for_each_process_thread(group, task)
+		fn(data, task);
+	for_each_possible_cpu(cpu) {
+		task = lpk_idle_task(cpu);
+		if (task)
+			fn(data, task);
+	}
+	last(last_data);
+	read_unlock(lpk_ptr_tasklist_lock);
+}
+
+void lpb_hold(struct task_struct *task)
+{
+	get_task_struct(task);
+}
+
+void lpb_release(struct task_struct *task)
+{
+	put_task_struct(task);
+}
+
+struct lpb_look {
+	struct task_struct *task;
+	u64 *frames;
+	size_t len;
+	void (*fn)(void *data, const u64 *frames, int n, int flags, u64 switches);
+	void *data;
+	int seen;
+};
+
+static void lpb_look_at(struct lpb_look *look, struct task_struct *task, int flags)
+{
+	int n = lpk_stack_trace_save_tsk_reliable(task, (unsigned long *)look->frames, look->len);
+
+	if (task->flags & PF_KTHREAD)
+		flags |= LPB_KERNEL;
+	/* It is in the idle loop whenever it is not in an interrupt. */
+	if (is_idle_task(task))
+		flags |= LPB_BLOCKED;
+	look->fn(look->data, look->frames, n, flags, task->nvcsw + task->nivcsw);
+	look->seen = LPB_LOOKED;
+}
+
+/* With the locks that keep the task from running, if it is not (task_call_func, kernel/sched/core.c). */
+static int lpb_look_locked(struct task_struct *task, void *arg)
+{
+	struct lpb_look *look = arg;
+
+	if (READ_ONCE(task->on_cpu))
+		look->seen = LPB_RUNNING;
+	else if (READ_ONCE(task->__state) & TASK_DEAD)
+		look->seen = LPB_DEAD;
+	else
+		lpb_look_at(look, task, READ_ONCE(task->__state) == TASK_RUNNING ? 0 : LPB_BLOCKED);
+	return 0;
+}
+
+static void lpb_look_interrupt(void *arg)
+{
+	struct lpb_look *look = arg;
+
+	if (current == look->task)
+		lpb_look_at(look, current, 0);
+}
+
+int lpb_look(struct task_struct *task, u64 *frames, size_t len, void (*fn)(void *, const u64 *, int, int, u64),
+	     void *data)
+{
+	struct lpb_look look = { .task = task, .frames = frames, .len = len, .fn = fn, .data = data };
+	int i, cpu;
+
+	for (i = 0; i < 3; i++) {
+		lpk_task_call_func(task, lpb_look_locked, &look);
+		if (look.seen != LPB_RUNNING)
+			break;
+		/* The hotplug lock is held, so what is offline stays so. */
+		cpu = task_cpu(task);
+		if (!cpu_online(cpu)) {
+			if (is_idle_task(task))
+				look.seen = LPB_OFFLINE;
+			break;
+		}
+		smp_call_function_single(cpu, lpb_look_interrupt, &look, 1);
+		if (look.seen != LPB_RUNNING)
+			break;
+	}
+	return look.seen;
+}
+
+/* The deepest stack that a task may have on its way back to user mode. */
+#define LPB_SHALLOW 64
+
+static void lpb_boundary(struct callback_head *work)
+{
+	unsigned long frames[LPB_SHALLOW];
+	int n = -ESRCH;
+
+	/* An exiting task is not on its way back. */
+	if (!(current->flags & PF_EXITING))
+		n = lpk_stack_trace_save_tsk_reliable(current, frames, LPB_SHALLOW);
+	lpbuild_boundary(work, frames, n);
+}
+
+int lpb_send(struct task_struct *task, struct callback_head *work, int urgent)
+{
+	init_task_work(work, lpb_boundary);
+	return lpk_task_work_add(task, work, urgent ? TWA_SIGNAL : TWA_RESUME);
+}
+
+static bool lpb_is_work(struct callback_head *work, void *which)
+{
+	return work == which;
+}
+
+int lpb_recall(struct task_struct *task, struct callback_head *work)
+{
+	return lpk_task_work_cancel_match(task, lpb_is_work, work) != NULL;
+}
+
+void lpb_nudge(struct task_struct *task)
+{
+	lpk_wake_up_state(task, TASK_INTERRUPTIBLE);
+}
+
+void lpb_breathe(void)
+{
+	cond_resched();
+}
+
+/* ---- dispatchers ---- */
+
+notrace bool lpb_choose(void)
+{
+	return lpbuild_chooses(current);
+}
+NOKPROBE_SYMBOL(lpb_choose);
+
+/*
+ * What a dispatcher calls at the entry of a replaced function: every register that may hold an argument is kept. The zero
+ * flag is clear when the new function is to be run.
+ */
+asm(".pushsection .text, \"ax\"\n"
+    ".skip 16, 0x90\n"
+    ".balign 16, 0x90\n"
+    ".globl lpbuild_chooses_new\n"
+    ".type lpbuild_chooses_new, @function\n"
+    "lpbuild_chooses_new:\n"
+    "	push %rax\n"
+    "	push %rcx\n"
+    "	push %rdx\n"
+    "	push %rsi\n"
+    "	push %rdi\n"
+    "	push %r8\n"
+    "	push %r9\n"
+    "	push %r10\n"
+    "	push %r11\n"
+    "	call lpb_choose\n"
+    "	test %al, %al\n"
+    "	pop %r11\n"
+    "	pop %r10\n"
+    "	pop %r9\n"
+    "	pop %r8\n"
+    "	pop %rdi\n"
+    "	pop %rsi\n"
+    "	pop %rdx\n"
+    "	pop %rcx\n"
+    "	pop %rax\n"
+    "	" ASM_RET
+    ".size lpbuild_chooses_new, . - lpbuild_chooses_new\n"
+    ".popsection");
+
 /* ---- int3 ---- */
 
 static int lpb_die(struct notifier_block *nb, unsigned long event, void *data)
@@ -349,26 +593,63 @@ static int lpb_call(int callback)
 	return 0;
 }
 
+static void lpb_publish(void)
+{
+	mutex_lock(&lpb_status);
+	lpbuild_publish();
+	mutex_unlock(&lpb_status);
+}
+
+/* Init is over: the module stays until it is out. */
+static void lpb_stay(void)
+{
+	__module_get(THIS_MODULE);
+	mutex_lock(&lpb_status);
+	lpbuild_publish();
+	lpb_stays = true;
+	mutex_unlock(&lpb_status);
+	lpb_result = 0;
+	complete(&lpb_begun);
+}
+
+/* No site leads into the module and no task is inside: it may go. This thread waits for kthread_stop. */
+static void lpb_leave(void)
+{
+	unregister_die_notifier(&lpb_notifier);
+	lpb_notified = false;
+	mutex_lock(&lpb_status);
+	lpb_stays = false;
+	lpbuild_released();
+	lpbuild_publish();
+	mutex_unlock(&lpb_status);
+	module_put(THIS_MODULE);
+	complete_all(&lpb_out);
+}
+
 static int lpb_operate(bool revert)
 {
+	bool pokes;
 	int step;
 
+	lpbuild_begin();
 	for (;;) {
 		/* Lock order of jump labels and kprobes (kernel/jump_label.c, kernel/kprobes.c). */
 		cpus_read_lock();
-		mutex_lock(lpk_ptr_text_mutex);
+		pokes = lpbuild_pokes();
+		if (pokes)
+			mutex_lock(lpk_ptr_text_mutex);
 		step = revert ? lpbuild_revert() : lpbuild_apply();
-		mutex_unlock(lpk_ptr_text_mutex);
+		if (pokes)
+			mutex_unlock(lpk_ptr_text_mutex);
 		cpus_read_unlock();
-
-		mutex_lock(&lpb_status);
-		lpbuild_publish();
-		mutex_unlock(&lpb_status);
+		lpb_publish();
 
 		if (step <= 0)
 			return step;
 		if (step == LPB_RCU_TASKS)
 			synchronize_rcu_tasks();
+		else if (step == LPB_EFFECTIVE)
+			lpb_stay();
 		else if (step >= LPB_CALL)
 			lpbuild_called(step - LPB_CALL, lpb_call(step - LPB_CALL));
 		else
@@ -376,42 +657,84 @@ static int lpb_operate(bool revert)
 	}
 }
 
-static int lpb_main(void *arg)
+static void lpb_apply(void)
 {
-	bool revert = arg;
-	int result = lpb_operate(revert);
+	int result = lpb_operate(false);
 
 	lpbuild_log_end(result);
-	while (revert && result && READ_ONCE(lpb_forced)) {
+	if (result == 0 && !lpb_stays) {
+		lpb_stay();
+	} else if (result && lpb_stays) {
+		lpb_leave();
+	} else if (result) {
+		lpb_result = result;
+		complete(&lpb_begun);
+	}
+}
+
+static void lpb_revert(void)
+{
+	int result;
+
+	if (READ_ONCE(lpb_forced))
+		lpbuild_force_revert();
+	result = lpb_operate(true);
+	lpbuild_log_end(result);
+	while (result && READ_ONCE(lpb_forced)) {
 		schedule_timeout_uninterruptible(HZ);
-		result = lpb_operate(revert);
+		lpbuild_force_revert();
+		result = lpb_operate(true);
 		if (!result)
 			lpbuild_log_end(result);
 	}
-	if (revert && result == 0) {
-		/* No site leads into the module and no task is inside: it may go. This thread waits for kthread_stop. */
-		unregister_die_notifier(&lpb_notifier);
-		lpb_notified = false;
-		module_put(THIS_MODULE);
-		mutex_lock(&lpb_status);
-		lpbuild_released();
-		lpbuild_publish();
-		mutex_unlock(&lpb_status);
-	}
-	lpb_result = result;
-	complete(&lpb_done);
+	if (result == 0)
+		lpb_leave();
+}
 
+static void lpb_rehearse(void)
+{
+	lpbuild_begin();
+	cpus_read_lock();
+	mutex_lock(lpk_ptr_text_mutex);
+	lpbuild_rehearse();
+	mutex_unlock(lpk_ptr_text_mutex);
+	cpus_read_unlock();
+	lpb_publish();
+	complete(&lpb_begun);
+}
+
+static int lpb_main(void *unused)
+{
 	for (;;) {
 		set_current_state(TASK_IDLE);
-		if (kthread_should_stop())
+		if (test_and_clear_bit(LPB_APPLY, &lpb_requests)) {
+			__set_current_state(TASK_RUNNING);
+			lpb_apply();
+		} else if (test_and_clear_bit(LPB_REHEARSE, &lpb_requests)) {
+			__set_current_state(TASK_RUNNING);
+			lpb_rehearse();
+		} else if (test_and_clear_bit(LPB_REVERT, &lpb_requests)) {
+			__set_current_state(TASK_RUNNING);
+			/* Asked for twice, or when it was already on its way out. */
+			if (lpb_stays)
+				lpb_revert();
+		} else if (kthread_should_stop()) {
 			break;
-		schedule();
+		} else {
+			schedule();
+		}
 	}
 	__set_current_state(TASK_RUNNING);
 	return 0;
 }
 
-/* Ends the thread of the last operation; returns when none of its code runs any more. */
+static void lpb_request(int what)
+{
+	set_bit(what, &lpb_requests);
+	wake_up_process(lpb_thread);
+}
+
+/* Returns when no code of the thread runs any more. */
 static void lpb_end_thread(void)
 {
 	if (lpb_thread)
@@ -419,14 +742,13 @@ static void lpb_end_thread(void)
 	lpb_thread = NULL;
 }
 
-static int lpb_start_thread(bool revert)
+static int lpb_start_thread(void)
 {
-	struct task_struct *thread = kthread_create(lpb_main, (void *)revert, "lpbuild/%s", KBUILD_MODNAME);
+	struct task_struct *thread = kthread_create(lpb_main, NULL, "lpbuild/%s", KBUILD_MODNAME);
 
 	if (IS_ERR(thread))
 		return PTR_ERR(thread);
 	WRITE_ONCE(lpb_thread, thread);
-	wake_up_process(thread);
 	return 0;
 }
 
@@ -452,7 +774,7 @@ static ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attr
 	return n;
 }
 
-/* 0 starts the revert and returns at once; how it ended is in `state` and `last_error`. */
+/* 0 starts the revert, or turns an apply round, and returns at once; how it ended is in `state` and `last_error`. */
 static ssize_t lpb_store_enabled(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
 				 loff_t off, size_t count)
 {
@@ -466,18 +788,22 @@ static ssize_t lpb_store_enabled(struct file *file, struct kobject *kobj, struct
 
 	mutex_lock(&lpb_status);
 	switch (lpbuild_state()) {
+	case LPB_APPLYING:
+		lpbuild_cancel();
+		break;
+	case LPB_DRAINING:
+		lpbuild_cancel();
+		lpb_request(LPB_REVERT);
+		break;
 	case LPB_APPLIED:
-		if (!lpb_ready) {
+		if (!lpb_stays) {
 			err = -EBUSY;
 			break;
 		}
-		/* In this state it takes no lock any more, so waiting for it here is safe. */
-		lpb_end_thread();
 		lpbuild_show_reverting();
-		err = lpb_start_thread(true);
-		if (err)
-			lpbuild_publish();
+		lpb_request(LPB_REVERT);
 		break;
+	case LPB_REVERTING:
 	case LPB_REVERTED:
 		break;
 	default:
@@ -498,16 +824,31 @@ static ssize_t lpb_store_deadline(struct file *file, struct kobject *kobj, struc
 	err = kstrtou32(text, 10, &ms);
 	if (err)
 		return err;
-	mutex_lock(&lpb_status);
-	if (lpbuild_state() == LPB_APPLIED && lpb_ready) {
-		/* A thread that has given up may still be reading what is changed here. It takes no lock in this state. */
-		lpb_end_thread();
-		lpbuild_set_deadline(ms);
-	} else {
-		err = -EBUSY;
-	}
-	mutex_unlock(&lpb_status);
+	lpbuild_set_deadline(ms);
+	return count;
+}
+
+/* The mode of the revert. */
+static ssize_t lpb_store_mode(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
+			      loff_t off, size_t count)
+{
+	int err = lpbuild_set_mode(in, count);
+
 	return err ? err : count;
+}
+
+/* Tasks that have not been switched are, although they are inside: they may run both versions. */
+static ssize_t lpb_store_force(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
+			       loff_t off, size_t count)
+{
+	char text[8] = "";
+	bool on;
+
+	memcpy(text, in, min(count, sizeof(text) - 1));
+	if (kstrtobool(text, &on) || !on)
+		return -EINVAL;
+	lpbuild_force_switch();
+	return count;
 }
 
 /* Binary attributes, because a text attribute ends at one page and a list of functions does not. */
@@ -520,7 +861,7 @@ static ssize_t lpb_store_deadline(struct file *file, struct kobject *kobj, struc
 	}
 
 LPB_FILE(state, 0444, NULL, LPB_SHOW_STATE);
-LPB_FILE(mode, 0444, NULL, LPB_SHOW_MODE);
+LPB_FILE(mode, 0644, lpb_store_mode, LPB_SHOW_MODE);
 LPB_FILE(functions, 0444, NULL, LPB_SHOW_FUNCTIONS);
 LPB_FILE(blockers, 0400, NULL, LPB_SHOW_BLOCKERS);
 LPB_FILE(pause_ns, 0444, NULL, LPB_SHOW_PAUSE);
@@ -530,11 +871,13 @@ LPB_FILE(version, 0444, NULL, LPB_SHOW_VERSION);
 LPB_FILE(deadline_ms, 0644, lpb_store_deadline, LPB_SHOW_DEADLINE);
 LPB_FILE(enabled, 0644, lpb_store_enabled, LPB_SHOW_ENABLED);
 LPB_FILE(oneshot, 0444, NULL, LPB_SHOW_ONESHOT);
+LPB_FILE(switched, 0444, NULL, LPB_SHOW_SWITCHED);
+LPB_FILE(force, 0644, lpb_store_force, LPB_SHOW_FORCE);
 
 static struct bin_attribute *lpb_files[] = {
 	&lpb_file_state, &lpb_file_mode, &lpb_file_functions, &lpb_file_blockers, &lpb_file_pause_ns,
 	&lpb_file_attempts, &lpb_file_last_error, &lpb_file_version, &lpb_file_deadline_ms, &lpb_file_enabled,
-	&lpb_file_oneshot, NULL,
+	&lpb_file_oneshot, &lpb_file_switched, &lpb_file_force, NULL,
 };
 
 static const struct attribute_group lpb_group = { .bin_attrs = lpb_files };
@@ -584,9 +927,9 @@ static void lpb_remove_folder(void)
 static void lpb_undo(void)
 {
 	lpb_remove_folder();
-	lpb_end_thread();
 	if (lpb_notified)
 		unregister_die_notifier(&lpb_notifier);
+	lpb_end_thread();
 	lpbuild_cleanup();
 }
 
@@ -598,30 +941,38 @@ static int __init lpb_init(void)
 		lpbuild_cleanup();
 		return err;
 	}
-	lpbuild_set_deadline(deadline_ms ?: lpbuild_default_deadline());
-	err = lpb_add_folder();
+	if (deadline_ms)
+		lpbuild_set_deadline(deadline_ms);
+	if (oneshot)
+		lpbuild_set_oneshot();
+	if (mode && *mode) {
+		err = lpbuild_set_mode(mode, strlen(mode));
+		if (err) {
+			pr_err("lpbuild: %s: LP5024: there is no mode %s\n", KBUILD_MODNAME, mode);
+			lpbuild_cleanup();
+			return err;
+		}
+	}
+	/* Before the files, whose writers ask things of it. */
+	err = lpb_start_thread();
 	if (!err)
+		err = lpb_add_folder();
+	if (!err && !dry_run) {
 		err = register_die_notifier(&lpb_notifier);
-	if (!err) {
-		lpb_notified = true;
-		err = lpb_start_thread(false);
+		lpb_notified = !err;
 	}
 	if (err) {
 		pr_err("lpbuild: %s: LP5011: folder, notifier or thread cannot be made (%d)\n", KBUILD_MODNAME, err);
 		goto undo;
 	}
+	lpb_request(dry_run ? LPB_REHEARSE : LPB_APPLY);
 	/* In turns, so that a long deadline does not look like a hung task. */
-	while (!wait_for_completion_timeout(&lpb_done, 10 * HZ))
+	while (!wait_for_completion_timeout(&lpb_begun, 10 * HZ))
 		;
-	lpb_end_thread();
 	err = lpb_result;
 	if (err)
 		goto undo;
-	/* From here on the module stays until it is reverted; lpb_main drops this. */
-	__module_get(THIS_MODULE);
-	mutex_lock(&lpb_status);
-	lpb_ready = true;
-	mutex_unlock(&lpb_status);
+	/* From here on the module stays until it is reverted; the thread drops its reference. */
 	return 0;
 undo:
 	lpb_undo();
@@ -631,22 +982,18 @@ undo:
 /*
  * `rmmod -f` does not ask for references (try_stop_module, kernel/module/main.c): it comes here with the patch applied
  * or being reverted, and frees the module when this returns. So this returns when the patch is out, however long that
- * takes. Called without the files, so that nobody else starts a thread.
+ * takes. Called without the files, so that nobody else asks for anything.
  */
 static void lpb_revert_before_exit(void)
 {
-	WRITE_ONCE(lpb_forced, true);
-	/* An operation that is under way ends first; a revert now has no deadline. */
-	lpb_end_thread();
-	if (!lpb_notified)
+	if (!READ_ONCE(lpb_stays))
 		return;
 	pr_err("lpbuild: %s: removed by force while applied, reverting it first\n", KBUILD_MODNAME);
-	lpbuild_force();
-	reinit_completion(&lpb_done);
-	while (lpb_start_thread(true))
-		schedule_timeout_uninterruptible(HZ);
-	/* A thread that is ended before it has begun would do nothing. */
-	while (!wait_for_completion_timeout(&lpb_done, 10 * HZ))
+	WRITE_ONCE(lpb_forced, true);
+	/* Ends a draining. */
+	lpbuild_cancel();
+	lpb_request(LPB_REVERT);
+	while (!wait_for_completion_timeout(&lpb_out, 10 * HZ))
 		;
 }
 

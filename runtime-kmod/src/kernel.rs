@@ -8,6 +8,32 @@ pub enum Unreliable {
     Unwind,
 }
 
+/// What is known of a task at a moment at which it cannot run, or, if it is running, from an interrupt of its CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'v> {
+    /// The addresses on its stack, all of them or an error.
+    pub frames: Result<&'v [u64], Unreliable>,
+    /// It waits for something and is on no run queue.
+    pub blocked: bool,
+    /// How often it has left a CPU until now.
+    pub switches: u64,
+    /// It never returns to user mode.
+    pub kernel: bool,
+}
+
+/// How a look at a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It was looked at.
+    Looked,
+    /// It kept on running, from one CPU to the next.
+    Running,
+    /// It will never run again.
+    Dead,
+    /// It is the idle task of a CPU that is offline, and will start from its beginning.
+    Offline,
+}
+
 /// Who a task is, for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -33,7 +59,7 @@ pub trait Kernel: Sync {
     /// A task. Valid while the machine is stopped.
     type Task: Copy;
     /// A writable view of a few bytes of kernel text.
-    type Alias: Copy + Send + Sync;
+    type Alias: Copy + Send + Sync + core::fmt::Debug;
 
     /// Copies kernel memory; `false` when any byte is not mapped. Never faults.
     fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
@@ -80,4 +106,41 @@ pub trait Kernel: Sync {
     fn stack(&self, task: Self::Task, frames: &mut [u64]) -> Result<usize, Unreliable>;
     /// Name and pid.
     fn who(&self, task: Self::Task) -> Who;
+
+    /// Zeroed memory, aligned to 8 bytes; may sleep.
+    fn allocate(&self, bytes: usize) -> Option<*mut u8>;
+    /// Gives memory of [`Kernel::allocate`] back.
+    fn free(&self, memory: *mut u8);
+    /// Tasks there are, roughly.
+    fn count_tasks(&self) -> usize;
+    /// Calls `f` for every task on the task list and the idle task of every possible CPU, then `last`, while no task can be
+    /// added to the list. Interrupts are on, the machine is running; `f` and `last` do not sleep.
+    fn census<F: FnMut(Self::Task), L: FnOnce()>(&self, f: F, last: L);
+    /// Keeps the memory of a task that exists until [`Kernel::release`], in any context.
+    fn hold(&self, task: usize);
+    /// The end of that.
+    fn release(&self, task: usize);
+    /// The task, held, as [`Kernel::who`] and [`Kernel::stack`] want it.
+    fn held(&self, task: usize) -> Self::Task;
+    /// Calls `f` with a view of a task that is held, at most once, while it cannot run or from an interrupt of its CPU; `f`
+    /// does not sleep. The hotplug lock is held.
+    fn look<F: FnMut(View<'_>)>(&self, task: usize, frames: &mut [u64], f: F) -> Seen;
+    /// Has [`crate::board::Board::at_boundary`] called by a task that is held, on its way back to user mode. `work` is memory of
+    /// the binding's, unused until then. `urgent`: a task that waits interruptibly is sent there at once, as by a signal.
+    /// `false`: it is on its way out and will not.
+    fn send_to_boundary(&self, task: usize, work: *mut Work, urgent: bool) -> bool;
+    /// Takes that back; `false`: it is about to be called, is being called or has been.
+    fn recall(&self, task: usize, work: *mut Work) -> bool;
+    /// Wakes a kernel thread that waits interruptibly, so that it looks around.
+    fn nudge(&self, task: usize);
+    /// Lets others run; in long loops without locks.
+    fn breathe(&self);
+}
+
+/// The binding's part of an entry of the table of tasks: `struct callback_head`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Work {
+    /// Opaque.
+    pub words: [core::cell::UnsafeCell<usize>; 2],
 }

@@ -17,15 +17,18 @@
 //! Everything but `binding` is also built for the host, where `tests/` drives it against a simulated kernel.
 #![no_std]
 
+pub mod board;
 pub mod identity;
 pub mod kernel;
 pub mod machine;
+pub mod poke;
 pub mod record;
 pub mod refusal;
 pub mod rendezvous;
 pub mod site;
 pub mod stack;
 pub mod status;
+pub mod switch;
 pub mod text;
 
 #[cfg(lpbuild_kernel)]

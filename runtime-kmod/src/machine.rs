@@ -1,18 +1,35 @@
 //! Apply and revert, step by step. The caller (a kernel thread, or a test) performs the waits between the steps.
 //!
-//! Apply, in a first stop of the machine: sites and stacks are checked, and if nothing stands in the way the first
-//! byte of every site becomes int3. From that instant every call runs the new code, for all functions at once. Then,
-//! with the machine running, the caller waits for `synchronize_rcu_tasks`, and the jumps are completed behind the int3:
-//! tails, serialise, first bytes, serialise.
+//! Both directions have the same parts:
 //!
-//! Two guards protect a task that is preempted *inside* the bytes of a site. The stack check sees every task on the
-//! task list. A task that is exiting leaves the list (`release_task`, kernel/exit.c) while it still runs and can
-//! still be preempted; `synchronize_rcu_tasks` waits for exactly those (`exit_tasks_rcu_start`, kernel/rcu/tasks.h).
+//! ```text
+//! Prepare   the callback that comes first
+//! Enter     the sites are compared; int3 on all of them: from here on nobody runs the bytes that change next
+//! Write     tails, serialise, first bytes, serialise                (poke.rs)
+//! Switch    who runs which version: all at one instant, or task by task      (switch.rs)
+//! Settle    int3 again, to what the sites hold in the end
+//! Retire    what dispatchers may still be reading is freed behind synchronize_rcu_tasks
+//! Drain     new calls run the new code already: who is still inside the old?
+//! Leave     no jump leads into the module any more: who is still inside?
+//! ```
 //!
-//! Revert happens in one stop: sites and stacks are checked, then int3, tails and first bytes are written in lockstep
-//! with the other CPUs. It must not be spread out, since an int3 would still send callers into the new code. NMIs are
-//! the only code that can run in that window, and they never see half a jump. Afterwards `synchronize_rcu_tasks` waits
-//! for exiting tasks again, this time inside the new code, before the caller may let the module go.
+//! ```text
+//!                apply                                        revert
+//! stop-machine   Enter Write Switch Settle Write Retire       Enter Write Switch Settle Write Leave
+//! transition     the same                                     the same
+//! drain          Enter Write Drain                            Enter Write Leave
+//! in the stop    InStop Write Retire                          InStop Leave
+//! ```
+//!
+//! During Switch the sites lead to dispatchers, which send each task to the version it runs ([`crate::board`]). So the
+//! switch itself writes no code: in `stop-machine` it is one variable, in `transition` one per task. When it fails, it is
+//! turned round ([`Stage::Turn`]) and ends on the other side. "In the stop" is for functions whose beginning cannot be
+//! executed elsewhere, which have no dispatcher: there the first bytes are written while the machine is stopped.
+//!
+//! Two guards protect a task that is preempted *inside* the bytes of a site: nobody enters behind the int3, and
+//! `synchronize_rcu_tasks` waits for everybody who was inside, on the task list or off it (`exit_tasks_rcu_start`,
+//! kernel/rcu/tasks.h), and for softirqs on top of an idle task, because it begins with `synchronize_rcu`. A `rel32` jump is
+//! one instruction: nobody can be inside one, so replacing one waits for nothing.
 //!
 //! Callbacks of the patch are steps of their own, with the machine running and no lock held. Apply: pre-apply, attempts,
 //! post-apply. Revert: pre-revert, attempts, post-revert. An apply that is refused after pre-apply agreed ends with
@@ -21,20 +38,23 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use lpbuild_abi::Callback;
+use lpbuild_abi::{Callback, Mode};
 
 use crate::{
+    board::{Board, Watch},
     kernel::Kernel,
-    record::Patch,
+    poke::Poke,
+    record::{self, Patch},
     refusal::Refusal,
-    rendezvous::{Lockstep, Rendezvous},
-    site::{self, Expect, INT3, Site},
-    stack::{self, Blockers},
+    site::{self, Route, Site},
     status::{State, Status},
+    switch::{self, Scan},
 };
 
 /// Longest pause between two attempts, milliseconds.
 const MAX_BACKOFF_MS: u64 = 100;
+/// Pause before something is tried again that does not depend on tasks, milliseconds.
+const PAUSE_MS: u64 = 100;
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
 
@@ -47,19 +67,60 @@ pub enum Step {
     RcuTasks,
     /// Call this function of the patch with no lock held, hand what it returns to [`Machine::called`], then call again.
     Call(Callback),
+    /// From here on the module stays, and whoever waits for the operation need not wait any longer; then call again.
+    Effective,
     /// The operation is complete.
     Done,
     /// Not done; everything is as before.
     Refused(Refusal),
 }
 
-/// How far the sites are.
+/// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Original,
-    Trapped,
-    Jumping,
-    Restored,
+enum Op {
+    Apply,
+    Revert,
+}
+
+/// Where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Rest,
+    Prepare,
+    Enter,
+    InStop,
+    Write(Route),
+    Switch,
+    /// The other way round: a table for the other goal, and the one before it is freed.
+    Turn,
+    TurnRecall,
+    TurnFree,
+    Settle,
+    Retire,
+    RetireFree,
+    Drain,
+    Leave,
+    LeaveWatch,
+    LeaveFree,
+}
+
+/// What a machine works with, made by the caller and kept by it.
+#[derive(Debug)]
+pub struct Parts<'a, K: Kernel> {
+    /// `sites[i]` belongs to function `i`.
+    pub sites: &'a [Site<K::Alias>],
+    /// What the int3 handler looks at.
+    pub armed: &'a AtomicBool,
+    /// What the dispatchers look at.
+    pub board: &'a Board,
+    /// Set when a revert is asked for while an apply is under way.
+    pub cancel: &'a AtomicBool,
+    /// Set when the tasks that are left shall be switched wherever they are.
+    pub force: &'a AtomicBool,
+    /// One entry per possible CPU.
+    pub seats: &'a [AtomicUsize],
+    /// As long as the deepest stack (deeper ones count as unreliable).
+    pub frames: &'a mut [u64],
 }
 
 /// One patch on one kernel.
@@ -67,63 +128,58 @@ enum Phase {
 pub struct Machine<'a, K: Kernel> {
     k: &'a K,
     patch: Patch<'a>,
-    sites: &'a [Site<K::Alias>],
-    armed: &'a AtomicBool,
-    seats: &'a [AtomicUsize],
-    frames: &'a mut [u64],
-    phase: Phase,
+    parts: Parts<'a, K>,
+    mode: Mode,
+    op: Op,
+    stage: Stage,
+    /// What the sites hold.
+    route: Route,
+    /// The version everybody runs in the end.
+    goal_new: bool,
+    /// Why it is being turned round, or has to end where it began.
+    failing: Option<Refusal>,
+    /// [`Step::Effective`] has been returned.
+    effective: bool,
+    watch: Watch,
     started_ns: Option<u64>,
+    switch: switch::Clock,
     backoff_ms: u64,
     deadline_ms: u64,
-    /// The callback that comes before the first attempt of this operation has been called, or there is none.
-    prepared: bool,
     /// What pre-apply returned, when that was not 0.
     veto: Option<i32>,
     /// How the operation ends when the callback that comes last has returned.
     ending: Option<(State, Step)>,
     /// A oneshot patch is reverted all the same.
     forced: bool,
+    oneshot: bool,
     status: Status,
-}
-
-/// What the primary works on during a stop.
-struct Work<'w> {
-    frames: &'w mut [u64],
-    blockers: &'w mut Blockers,
-    result: Result<(), Refusal>,
-    pause_ns: u64,
 }
 
 impl<'a, K: Kernel> Machine<'a, K> {
     /// A machine for a patch that is not applied.
-    ///
-    /// `sites[i]` belongs to function `i`; `armed` is what the int3 handler looks at; `seats` has one entry per
-    /// possible CPU; `frames` must be as long as the deepest stack (deeper ones count as unreliable).
-    pub fn new(
-        k: &'a K,
-        patch: Patch<'a>,
-        sites: &'a [Site<K::Alias>],
-        armed: &'a AtomicBool,
-        seats: &'a [AtomicUsize],
-        frames: &'a mut [u64],
-    ) -> Self {
-        let deadline_ms = u64::from(patch.record.deadline_ms);
+    pub fn new(k: &'a K, patch: Patch<'a>, parts: Parts<'a, K>) -> Self {
+        let mode = record::mode(patch.record.mode).unwrap_or(Mode::StopMachine);
         Self {
             k,
             patch,
-            sites,
-            armed,
-            seats,
-            frames,
-            phase: Phase::Original,
+            parts,
+            mode,
+            op: Op::Apply,
+            stage: Stage::Rest,
+            route: Route::Original,
+            goal_new: false,
+            failing: None,
+            effective: false,
+            watch: Watch::new(),
             started_ns: None,
+            switch: switch::Clock::new(),
             backoff_ms: 1,
-            deadline_ms,
-            prepared: false,
+            deadline_ms: u64::from(patch.record.deadline_ms),
             veto: None,
             ending: None,
             forced: false,
-            status: Status::new(),
+            oneshot: patch.is_oneshot(),
+            status: Status { mode, ..Status::new() },
         }
     }
 
@@ -137,13 +193,31 @@ impl<'a, K: Kernel> Machine<'a, K> {
     }
     /// The sites.
     pub fn sites(&self) -> &'a [Site<K::Alias>] {
-        self.sites
+        self.parts.sites
+    }
+    /// What the sites hold.
+    pub fn route(&self) -> Route {
+        self.route
     }
     /// Deadline of the operations that begin from now on, in milliseconds.
     pub fn set_deadline(&mut self, ms: u64) {
         self.deadline_ms = ms;
     }
-
+    /// How the operations that begin from now on switch.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+        if self.stage == Stage::Rest {
+            self.status.mode = mode;
+        }
+    }
+    /// Whether the patch stays.
+    pub fn is_oneshot(&self) -> bool {
+        self.oneshot
+    }
+    /// The patch stays, whatever it says itself.
+    pub fn set_oneshot(&mut self) {
+        self.oneshot = true;
+    }
     /// The module is going away whatever the patch wants: from now on a oneshot patch is reverted like any other.
     pub fn force(&mut self) {
         self.forced = true;
@@ -154,69 +228,34 @@ impl<'a, K: Kernel> Machine<'a, K> {
             self.veto = Some(value);
         }
     }
+    /// Whether the next step writes code, so that `text_mutex` is to be held.
+    pub fn pokes(&self) -> bool {
+        !matches!(
+            self.stage,
+            Stage::Switch | Stage::TurnRecall | Stage::TurnFree | Stage::Drain | Stage::Leave | Stage::LeaveWatch
+        )
+    }
 
     /// One step of applying.
     pub fn apply(&mut self) -> Step {
-        if let Some((state, step)) = self.ending.take() {
-            return self.end(state, step);
-        }
-        match self.phase {
-            Phase::Original => {}
-            Phase::Trapped => {
-                self.complete();
-                self.phase = Phase::Jumping;
-                return self.finish(Callback::PostApply, State::Applied, Step::Done);
+        if self.stage == Stage::Rest && self.ending.is_none() {
+            if self.route != Route::Original {
+                return Step::Done;
             }
-            Phase::Jumping | Phase::Restored => return Step::Done,
+            self.start(Op::Apply);
         }
-        if let Some(call) = self.prepare(Callback::PreApply, State::Applying) {
-            return call;
-        }
-        if let Some(value) = self.veto.take() {
-            let why = Refusal::Vetoed { value };
-            self.status.refusal = Some(why);
-            return self.end(State::Refused, Step::Refused(why));
-        }
-        self.begin();
-        match self.stop(Self::trap) {
-            Ok(()) => {
-                self.phase = Phase::Trapped;
-                Step::RcuTasks
-            }
-            Err(why) => {
-                self.disarm();
-                self.retry(why, Callback::PostRevert, State::Refused)
-            }
-        }
+        self.step()
     }
 
     /// One step of reverting.
     pub fn revert(&mut self) -> Step {
-        if let Some((state, step)) = self.ending.take() {
-            return self.end(state, step);
-        }
-        match self.phase {
-            Phase::Jumping => {}
-            Phase::Restored => return self.finish(Callback::PostRevert, State::Reverting, Step::Done),
-            Phase::Original | Phase::Trapped => return Step::Done,
-        }
-        if self.patch.is_oneshot() && !self.forced {
-            self.status.refusal = Some(Refusal::Oneshot);
-            return self.end(State::Applied, Step::Refused(Refusal::Oneshot));
-        }
-        if let Some(call) = self.prepare(Callback::PreRevert, State::Reverting) {
-            return call;
-        }
-        self.begin();
-        let result = self.stop(Self::restore);
-        self.disarm();
-        match result {
-            Ok(()) => {
-                self.phase = Phase::Restored;
-                Step::RcuTasks
+        if self.stage == Stage::Rest && self.ending.is_none() {
+            if self.route == Route::Original {
+                return Step::Done;
             }
-            Err(why) => self.retry(why, Callback::PostApply, State::Applied),
+            self.start(Op::Revert);
         }
+        self.step()
     }
 
     /// To be called when nothing can be inside the new code any more and the module's own reference is gone.
@@ -224,27 +263,413 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.status.state = State::Reverted;
     }
 
-    /// The beginning of an operation: its first callback, once, if the patch has it.
-    fn prepare(&mut self, callback: Callback, state: State) -> Option<Step> {
-        if self.prepared {
-            return None;
+    /// Every check of an apply, and who would be in the way; nothing is changed.
+    pub fn rehearse(&mut self) -> Result<(), Refusal> {
+        self.status.mode = self.mode;
+        self.status.state = State::Checked;
+        let mut result = self.possible().and_then(|()| site::check(self.k, self.parts.sites, Route::Original));
+        if !self.watch.begin(self.k) {
+            result = result.and(Err(Refusal::NoMemory));
         }
-        self.prepared = true;
-        self.status.state = state;
+        let scan = Scan { k: self.k, patch: &self.patch };
+        if let Some(table) = self.watch.table() {
+            let left = scan.watch(table, self.parts.frames, |a| scan.in_old(a), Some(&mut self.status.blockers));
+            if left != 0 && self.mode == Mode::StopMachine {
+                result = result.and(Err(Refusal::Busy));
+            }
+        }
+        self.watch.end(self.k);
+        self.status.refusal = result.err();
+        result
+    }
+
+    fn start(&mut self, op: Op) {
+        self.op = op;
+        self.stage = Stage::Prepare;
+        self.goal_new = op == Op::Apply;
+        self.failing = None;
+        self.effective = false;
+        self.started_ns = None;
+        self.backoff_ms = 1;
+        if op == Op::Revert {
+            // It ended the draining.
+            self.parts.cancel.store(false, SeqCst);
+        }
+        self.parts.force.store(false, SeqCst);
+        self.status.mode = self.mode;
         self.status.attempts = 0;
         self.status.pause_ns = 0;
         self.status.refusal = None;
+        self.status.switched = (0, 0);
         self.status.blockers.clear();
+    }
+
+    fn step(&mut self) -> Step {
+        if let Some((state, step)) = self.ending.take() {
+            return self.end(state, step);
+        }
+        let pokes = self.pokes();
+        loop {
+            if let Some(step) = self.advance() {
+                return step;
+            }
+            if self.pokes() != pokes {
+                // With the other locks.
+                return Step::Again(0);
+            }
+        }
+    }
+
+    /// `None`: on to the next stage.
+    fn advance(&mut self) -> Option<Step> {
+        match self.stage {
+            Stage::Rest => Some(Step::Done),
+            Stage::Prepare => self.prepare(),
+            Stage::Enter => self.enter(),
+            Stage::InStop => self.in_stop(),
+            Stage::Write(route) => self.write(route),
+            Stage::Switch => self.switch(),
+            Stage::Turn => self.turn(),
+            Stage::TurnRecall => self.recall(Stage::TurnFree),
+            Stage::TurnFree => {
+                self.parts.board.free_retired(self.k);
+                self.stage = Stage::Switch;
+                None
+            }
+            Stage::Settle => self.settle(),
+            Stage::Retire => self.recall(Stage::RetireFree),
+            Stage::RetireFree => {
+                self.parts.board.free_retired(self.k);
+                Some(self.arrived())
+            }
+            Stage::Drain => self.drain(),
+            Stage::Leave => self.leave(),
+            Stage::LeaveWatch => self.leave_watch(),
+            Stage::LeaveFree => {
+                self.watch.end(self.k);
+                self.parts.board.free_retired(self.k);
+                Some(self.left())
+            }
+        }
+    }
+
+    fn prepare(&mut self) -> Option<Step> {
+        self.stage = Stage::Enter;
+        let (callback, state) = match self.op {
+            Op::Apply => (Callback::PreApply, State::Applying),
+            Op::Revert if self.oneshot && !self.forced => {
+                return Some(self.refuse(Refusal::Oneshot, None, State::Applied));
+            }
+            Op::Revert => (Callback::PreRevert, State::Reverting),
+        };
+        self.status.state = state;
         self.patch.has(callback).then_some(Step::Call(callback))
     }
 
-    /// The beginning of an attempt; the deadline counts from the first, so not while a callback runs.
-    fn begin(&mut self) {
-        if self.started_ns.is_none() {
-            self.started_ns = Some(self.k.now_ns());
-            self.backoff_ms = 1;
+    /// Whether the mode can do all functions.
+    fn possible(&self) -> Result<(), Refusal> {
+        match self.parts.sites.iter().position(|s| s.dispatcher == 0) {
+            Some(func) if self.mode != Mode::StopMachine => Err(Refusal::NoDispatcher { func }),
+            _ => Ok(()),
         }
+    }
+
+    fn enter(&mut self) -> Option<Step> {
+        if let Some(value) = self.veto.take() {
+            return Some(self.refuse(Refusal::Vetoed { value }, None, State::Refused));
+        }
+        if let Err(why) = self.possible() {
+            return Some(self.give_up(why));
+        }
+        self.started_ns = Some(self.k.now_ns());
+        if self.parts.sites.iter().any(|s| s.dispatcher == 0) {
+            self.stage = Stage::InStop;
+            return None;
+        }
+        if let Err(why) = site::check(self.k, self.parts.sites, self.route) {
+            return Some(self.give_up(why));
+        }
+        if self.mode == Mode::Drain {
+            // The int3 sends everybody to the dispatcher, and that to where the sites will lead.
+            self.parts.board.settle(self.goal_new);
+            self.status.attempts += 1;
+            return self.trap(if self.goal_new { Route::New } else { Route::Original });
+        }
+        self.parts.board.settle(!self.goal_new);
+        if self.route == Route::Dispatcher {
+            self.stage = Stage::Switch;
+            return None;
+        }
+        self.trap(Route::Dispatcher)
+    }
+
+    /// int3 on every site, on the way to `route`.
+    fn trap(&mut self, route: Route) -> Option<Step> {
+        self.poke().trap();
+        self.stage = Stage::Write(route);
+        // Somebody can be behind the first of the instructions that are there now, unless it is one jump.
+        let one = self.route != Route::Original && self.parts.sites.iter().all(Site::is_one_instruction);
+        (!one).then_some(Step::RcuTasks)
+    }
+
+    fn write(&mut self, route: Route) -> Option<Step> {
+        self.poke().complete(route);
+        self.route = route;
+        self.stage = match route {
+            Route::Dispatcher => Stage::Switch,
+            Route::Original => Stage::Leave,
+            Route::New if self.status.mode == Mode::Drain && self.op == Op::Apply => Stage::Drain,
+            Route::New => Stage::Retire,
+        };
+        self.switch = switch::Clock::new();
+        let tell = self.stage == Stage::Drain && self.patch.has(Callback::PostApply);
+        tell.then_some(Step::Call(Callback::PostApply))
+    }
+
+    fn poke(&self) -> Poke<'_, K> {
+        Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed }
+    }
+
+    /// One attempt to switch everybody, or some.
+    fn switch(&mut self) -> Option<Step> {
+        if self.op == Op::Apply && self.failing.is_none() && self.parts.cancel.load(SeqCst) {
+            return self.fail(Refusal::Cancelled);
+        }
+        let by_task = self.status.mode == Mode::Transition;
         self.status.attempts += 1;
+        let mut scan = switch::Switch {
+            scan: Scan { k: self.k, patch: &self.patch },
+            board: self.parts.board,
+            goal_new: self.goal_new,
+            clock: &mut self.switch,
+            frames: self.parts.frames,
+            seats: self.parts.seats,
+            force: self.parts.force,
+            status: &mut self.status,
+        };
+        match if by_task { scan.by_task() } else { scan.at_once() } {
+            switch::Progress::Done => {
+                self.stage = Stage::Settle;
+                None
+            }
+            switch::Progress::NoMemory => self.fail(Refusal::NoMemory),
+            switch::Progress::Overflow => {
+                self.parts.board.retire();
+                self.stage = Stage::TurnRecall;
+                None
+            }
+            switch::Progress::Busy(why) => {
+                let left = self.left_ms();
+                if left > 0 {
+                    return Some(self.again(left));
+                }
+                if self.failing.is_none() {
+                    return self.fail(why);
+                }
+                // Neither forth nor back: the module has to stay until it is back, so nobody waits for it.
+                if self.op == Op::Apply && !self.effective {
+                    return Some(self.effective(State::Reverting));
+                }
+                Some(self.again(MAX_BACKOFF_MS))
+            }
+        }
+    }
+
+    /// The switch is not going to be made: what was switched goes back.
+    fn fail(&mut self, why: Refusal) -> Option<Step> {
+        self.status.refusal = Some(why);
+        if self.failing.is_some() {
+            // No memory on the way back.
+            return Some(Step::Again(PAUSE_MS));
+        }
+        self.failing = Some(why);
+        self.goal_new = !self.goal_new;
+        let begun = self.status.mode == Mode::Transition && self.parts.board.table().is_some();
+        self.stage = if begun { Stage::Turn } else { Stage::Settle };
+        None
+    }
+
+    fn turn(&mut self) -> Option<Step> {
+        if !self.parts.board.publish(self.k, self.goal_new, crate::board::Use::ByTask) {
+            return Some(Step::Again(PAUSE_MS));
+        }
+        self.started_ns = Some(self.k.now_ns());
+        self.switch = switch::Clock::new();
+        self.backoff_ms = 1;
+        self.stage = Stage::TurnRecall;
+        None
+    }
+
+    /// The first half of freeing what is retired, then `next` behind `synchronize_rcu_tasks`.
+    fn recall(&mut self, next: Stage) -> Option<Step> {
+        if !self.parts.board.has_retired() {
+            self.stage = next;
+            return None;
+        }
+        if !self.parts.board.recall_retired(self.k) {
+            return Some(Step::Again(1));
+        }
+        self.stage = next;
+        Some(Step::RcuTasks)
+    }
+
+    fn settle(&mut self) -> Option<Step> {
+        self.parts.board.settle(self.goal_new);
+        self.parts.board.retire();
+        if let Err(why) = site::check(self.k, self.parts.sites, Route::Dispatcher) {
+            if self.goal_new {
+                // Somebody has set a probe on the site meanwhile. The dispatchers give the right answer for good.
+                self.stage = Stage::Retire;
+                return None;
+            }
+            self.status.refusal = Some(why);
+            return Some(Step::Again(PAUSE_MS));
+        }
+        self.trap(if self.goal_new { Route::New } else { Route::Original })
+    }
+
+    /// Everybody runs the new version.
+    fn arrived(&mut self) -> Step {
+        self.status.blockers.retain_if(self.failing.is_some());
+        match self.failing {
+            None => self.finish(Callback::PostApply, State::Applied, Step::Done),
+            Some(why) => self.refuse(why, Some(Callback::PostApply), State::Applied),
+        }
+    }
+
+    /// Nobody is inside the new version, nothing leads there.
+    fn left(&mut self) -> Step {
+        match self.failing {
+            None => {
+                self.status.refusal = None;
+                self.status.blockers.clear();
+                self.finish(Callback::PostRevert, State::Reverting, Step::Done)
+            }
+            Some(why) => {
+                let state = if self.effective { State::Reverting } else { State::Refused };
+                self.refuse(why, Some(Callback::PostRevert), state)
+            }
+        }
+    }
+
+    fn drain(&mut self) -> Option<Step> {
+        if self.watch.table().is_none() && !self.watch.begin(self.k) {
+            return Some(Step::Again(PAUSE_MS));
+        }
+        if !self.effective {
+            return Some(self.effective(State::Draining));
+        }
+        let scan = Scan { k: self.k, patch: &self.patch };
+        let left = self
+            .watch
+            .table()
+            .map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_old(a), Some(&mut self.status.blockers)));
+        if left != 0 && !self.parts.cancel.load(SeqCst) {
+            return Some(self.again(MAX_BACKOFF_MS));
+        }
+        self.watch.end(self.k);
+        self.stage = Stage::Rest;
+        Some(self.end(State::Applied, Step::Done))
+    }
+
+    fn leave(&mut self) -> Option<Step> {
+        self.status.state = State::Reverting;
+        if self.parts.board.has_retired() && !self.parts.board.recall_retired(self.k) {
+            return Some(Step::Again(1));
+        }
+        if !self.watch.begin(self.k) {
+            return Some(Step::Again(PAUSE_MS));
+        }
+        self.backoff_ms = 1;
+        self.stage = Stage::LeaveWatch;
+        None
+    }
+
+    fn leave_watch(&mut self) -> Option<Step> {
+        let scan = Scan { k: self.k, patch: &self.patch };
+        // Those because of whom it failed are what a failed apply reports.
+        let mut found = self.failing.is_none().then_some(&mut self.status.blockers);
+        let left = self
+            .watch
+            .table()
+            .map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found.as_deref_mut()));
+        if left == 0 {
+            self.stage = Stage::LeaveFree;
+            return Some(Step::RcuTasks);
+        }
+        if self.failing.is_none() {
+            if self.left_ms() == 0 {
+                self.status.refusal = Some(Refusal::StillInside);
+            }
+        } else if self.left_ms() == 0 && self.op == Op::Apply && !self.effective {
+            return Some(self.effective(State::Reverting));
+        }
+        Some(self.again(MAX_BACKOFF_MS))
+    }
+
+    /// Functions without dispatcher: sites and stacks are checked, and the code is changed, in one stop of the machine.
+    fn in_stop(&mut self) -> Option<Step> {
+        self.status.attempts += 1;
+        let poke = Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed };
+        let order = switch::InStop { scan: Scan { k: self.k, patch: &self.patch }, poke };
+        let (result, pause) = order.run(self.goal_new, self.parts.seats, self.parts.frames, &mut self.status.blockers);
+        self.status.pause_ns = self.status.pause_ns.max(pause);
+        let why = match result {
+            Ok(()) if self.goal_new => {
+                self.stage = Stage::Write(Route::New);
+                return Some(Step::RcuTasks);
+            }
+            Ok(()) => {
+                self.poke().disarm();
+                self.route = Route::Original;
+                self.stage = Stage::Leave;
+                return None;
+            }
+            Err(why) => why,
+        };
+        self.poke().disarm();
+        let left = self.left_ms();
+        let cancelled = self.op == Op::Apply && self.parts.cancel.load(SeqCst);
+        if why.is_transient() && left > 0 && !cancelled {
+            return Some(self.again(left));
+        }
+        Some(self.give_up(if cancelled { Refusal::Cancelled } else { why }))
+    }
+
+    /// Milliseconds until the deadline.
+    fn left_ms(&self) -> u64 {
+        let now = self.k.now_ns();
+        let spent_ms = now.saturating_sub(self.started_ns.unwrap_or(now)) / MS;
+        self.deadline_ms.saturating_sub(spent_ms)
+    }
+
+    fn again(&mut self, at_most: u64) -> Step {
+        let wait = self.backoff_ms.min(at_most);
+        self.backoff_ms = (self.backoff_ms * 2).min(MAX_BACKOFF_MS);
+        Step::Again(wait)
+    }
+
+    fn effective(&mut self, state: State) -> Step {
+        self.effective = true;
+        self.status.state = state;
+        Step::Effective
+    }
+
+    /// Nothing was written, or it was put back.
+    fn give_up(&mut self, why: Refusal) -> Step {
+        match self.op {
+            Op::Apply => self.refuse(why, Some(Callback::PostRevert), State::Refused),
+            Op::Revert => self.refuse(why, Some(Callback::PostApply), State::Applied),
+        }
+    }
+
+    /// The end of an operation that is not done: what the first callback has done is undone by `undo`.
+    fn refuse(&mut self, why: Refusal, undo: Option<Callback>, state: State) -> Step {
+        self.status.refusal = Some(why);
+        match undo {
+            Some(callback) => self.finish(callback, state, Step::Refused(why)),
+            None => self.end(state, Step::Refused(why)),
+        }
     }
 
     /// The end of an operation, behind its last callback if the patch has it. The state changes when that has returned.
@@ -258,140 +683,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
 
     fn end(&mut self, state: State, step: Step) -> Step {
         self.status.state = state;
-        self.started_ns = None;
-        self.prepared = false;
+        self.stage = Stage::Rest;
         step
-    }
-
-    /// Another attempt while the deadline allows it, else the end: what the first callback has done is undone by `undo`,
-    /// and back to `state`.
-    fn retry(&mut self, why: Refusal, undo: Callback, state: State) -> Step {
-        let now = self.k.now_ns();
-        let spent_ms = now.saturating_sub(self.started_ns.unwrap_or(now)) / MS;
-        let left_ms = self.deadline_ms.saturating_sub(spent_ms);
-        if !why.is_transient() || left_ms == 0 {
-            self.status.refusal = Some(why);
-            return self.finish(undo, state, Step::Refused(why));
-        }
-        let wait = self.backoff_ms.min(left_ms);
-        self.backoff_ms = (self.backoff_ms * 2).min(MAX_BACKOFF_MS);
-        Step::Again(wait)
-    }
-
-    /// Late hits on an int3 that is already gone are sent back to the site, see [`site::divert`].
-    fn disarm(&self) {
-        self.k.serialize_all();
-        self.armed.store(false, SeqCst);
-    }
-
-    /// Stops the machine for one attempt.
-    fn stop(
-        &mut self,
-        primary: fn(&Order<'_, K>, &mut Work<'_>, &Lockstep<'_, '_, K, Work<'_>>),
-    ) -> Result<(), Refusal> {
-        let order = Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
-        // Stays the result when the primary never gets to work.
-        let result = Err(Refusal::CpusMissing);
-        self.status.blockers.clear();
-        let work = Work { frames: &mut *self.frames, blockers: &mut self.status.blockers, result, pause_ns: 0 };
-        let meeting = Rendezvous::new(self.k.online_cpus(), self.seats, work);
-        let ran = self.k.stop(&|| {
-            let start = self.k.now_ns();
-            meeting.enter(self.k, |work, lockstep| {
-                primary(&order, work, lockstep);
-                work.pause_ns = self.k.now_ns().saturating_sub(start);
-            });
-        });
-        let work = meeting.finish();
-        self.status.pause_ns = self.status.pause_ns.max(work.pause_ns);
-        if ran { work.result } else { Err(Refusal::CpusMissing) }
-    }
-
-    fn trap(order: &Order<'_, K>, work: &mut Work<'_>, lockstep: &Lockstep<'_, '_, K, Work<'_>>) {
-        let ranges = order.patch.ranges;
-        work.result = order.check(work, Expect::Original, Refusal::Busy, |a| stack::in_ranges(ranges, a));
-        if work.result.is_ok() {
-            work.result = order.int3(lockstep, Site::original);
-        }
-    }
-
-    fn restore(order: &Order<'_, K>, work: &mut Work<'_>, lockstep: &Lockstep<'_, '_, K, Work<'_>>) {
-        let (start, end) = (order.patch.record.text_start, order.patch.record.text_end);
-        let inside = |a| stack::in_range(start, end, a) || order.sites.iter().any(|s| s.interior(a));
-        work.result = order.check(work, Expect::Jump, Refusal::StillInside, inside);
-        if work.result.is_ok() {
-            work.result = order.int3(lockstep, Site::jump);
-        }
-        if work.result.is_ok() {
-            order.tails(Site::original);
-            lockstep.serialize();
-            order.first_bytes(Site::original);
-        }
-    }
-
-    /// Turns the int3s into jumps. Nothing can enter a site, nothing is inside one.
-    fn complete(&self) {
-        let order = Order { k: self.k, patch: &self.patch, sites: self.sites, armed: self.armed, seats: self.seats };
-        order.tails(Site::jump);
-        self.k.serialize_all();
-        order.first_bytes(Site::jump);
-        self.disarm();
-    }
-}
-
-/// The fixed part of what the primary needs.
-struct Order<'o, K: Kernel> {
-    k: &'o K,
-    patch: &'o Patch<'o>,
-    sites: &'o [Site<K::Alias>],
-    armed: &'o AtomicBool,
-    seats: &'o [AtomicUsize],
-}
-
-impl<K: Kernel> Order<'_, K> {
-    /// Sites and stacks as they are now that nothing moves.
-    fn check(
-        &self,
-        w: &mut Work<'_>,
-        expect: Expect,
-        busy: Refusal,
-        inside: impl Fn(u64) -> bool,
-    ) -> Result<(), Refusal> {
-        site::check(self.k, self.sites, expect)?;
-        stack::walk(self.k, self.seats, w.frames, inside, w.blockers);
-        if w.blockers.total() == 0 { Ok(()) } else { Err(busy) }
-    }
-
-    /// int3 on every site, seen by every CPU; taken back when one does not answer.
-    ///
-    /// Diverting begins here and not earlier: until the sites have been compared in this stop, an int3 at one of them
-    /// is that of another patch that is being applied to the same function, and whoever hits it must not get into
-    /// code that may be refused and freed a moment later.
-    fn int3(
-        &self,
-        lockstep: &Lockstep<'_, '_, K, Work<'_>>,
-        before: fn(&Site<K::Alias>) -> &[u8],
-    ) -> Result<(), Refusal> {
-        self.armed.store(true, SeqCst);
-        for s in self.sites {
-            self.k.write(s.alias, 0, &[INT3]);
-        }
-        if lockstep.serialize_or_give_up() {
-            return Ok(());
-        }
-        self.first_bytes(before);
-        Err(Refusal::CpusMissing)
-    }
-
-    fn tails(&self, bytes: fn(&Site<K::Alias>) -> &[u8]) {
-        for s in self.sites {
-            self.k.write(s.alias, 1, bytes(s).get(1..).unwrap_or(&[]));
-        }
-    }
-
-    fn first_bytes(&self, bytes: fn(&Site<K::Alias>) -> &[u8]) {
-        for s in self.sites {
-            self.k.write(s.alias, 0, bytes(s).get(..1).unwrap_or(&[]));
-        }
     }
 }

@@ -3,8 +3,8 @@
 use core::slice;
 
 use lpbuild_abi::{
-    ABI_VERSION, Callback, FLAG_ONESHOT, FLAGS, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, MAGIC,
-    MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RangeRecord,
+    ABI_VERSION, Callback, DISPATCH_LEN, FLAG_ONESHOT, FLAGS, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind,
+    MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RangeRecord,
 };
 
 use crate::refusal::Refusal;
@@ -47,7 +47,7 @@ impl<'a> Patch<'a> {
         if record.abi_version != ABI_VERSION {
             return bad("another version of the records");
         }
-        if record.mode != Mode::StopMachine as u8 {
+        if mode(record.mode).is_none() {
             return bad("unknown mode");
         }
         if record.flags & !FLAGS != 0 {
@@ -115,6 +115,14 @@ impl<'a> Patch<'a> {
         if !inside || f.new_size == 0 {
             return bad("a new function outside the patch's code");
         }
+        let carried = |a: u64, len: usize| {
+            a >= self.record.text_start && a.checked_add(len as u64).is_some_and(|end| end <= self.record.text_end)
+        };
+        match (f.resume, f.dispatch) {
+            (0, 0) => {}
+            (resume, dispatch) if carried(resume, JUMP_REL32_LEN) && carried(dispatch, DISPATCH_LEN) => {}
+            _ => return bad("a dispatcher outside the patch's code"),
+        }
         Ok(())
     }
 
@@ -139,6 +147,11 @@ impl<'a> Patch<'a> {
     pub fn build_id(&self) -> &'a [u8] {
         self.record.build_id.get(..usize::from(self.record.build_id_len)).unwrap_or(&[])
     }
+}
+
+/// The mode of a number.
+pub fn mode(number: u8) -> Option<Mode> {
+    Mode::ALL.into_iter().find(|m| *m as u8 == number)
 }
 
 /// First byte of a function's jump site.

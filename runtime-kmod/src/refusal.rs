@@ -53,6 +53,13 @@ pub enum Refusal {
     StillInside,
     /// LP5014: a oneshot patch is not reverted.
     Oneshot,
+    /// LP5016: a revert was asked for while the patch was being applied.
+    Cancelled,
+    /// LP5017: the mode needs a dispatcher, and the function has none.
+    NoDispatcher {
+        /// Index of the function.
+        func: usize,
+    },
     /// LP5015: the pre-apply callback does not want the patch applied.
     Vetoed {
         /// What it returned; not 0.
@@ -70,6 +77,8 @@ const EINVAL: i32 = 22;
 const ERANGE: i32 = 34;
 const EILSEQ: i32 = 84;
 const EADDRINUSE: i32 = 98;
+const EOPNOTSUPP: i32 = 95;
+const ECANCELED: i32 = 125;
 /// The largest errno (include/linux/err.h).
 const MAX_ERRNO: i32 = 4095;
 
@@ -91,6 +100,8 @@ impl Refusal {
             Refusal::StillInside => 5013,
             Refusal::Oneshot => 5014,
             Refusal::Vetoed { .. } => 5015,
+            Refusal::Cancelled => 5016,
+            Refusal::NoDispatcher { .. } => 5017,
         }
     }
 
@@ -106,6 +117,8 @@ impl Refusal {
             Refusal::CpusMissing => EAGAIN,
             Refusal::NoMemory => ENOMEM,
             Refusal::Oneshot => EPERM,
+            Refusal::Cancelled => ECANCELED,
+            Refusal::NoDispatcher { .. } => EOPNOTSUPP,
             Refusal::Vetoed { value } if (-MAX_ERRNO..0).contains(&value) => -value,
             Refusal::Vetoed { .. } => EINVAL,
         }
@@ -123,6 +136,7 @@ impl Refusal {
             | Refusal::Probed { func, .. }
             | Refusal::Altered { func }
             | Refusal::OutOfReach { func }
+            | Refusal::NoDispatcher { func }
             | Refusal::JumpGone { func } => Some(func),
             _ => None,
         }
@@ -150,6 +164,10 @@ impl Refusal {
             Refusal::JumpGone { .. } => out.str("the jump site no longer holds this patch's jump"),
             Refusal::StillInside => out.str("tasks were inside the new functions until the deadline"),
             Refusal::Oneshot => out.str("the patch was made with oneshot, it stays until the next boot"),
+            Refusal::Cancelled => out.str("a revert was asked for while it was being applied"),
+            Refusal::NoDispatcher { .. } => {
+                out.str("the beginning of the function cannot be run elsewhere, only mode stop-machine can replace it")
+            }
             Refusal::Vetoed { value } => out.str("the pre-apply callback returned ").int(i64::from(value)),
         };
     }

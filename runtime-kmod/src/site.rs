@@ -11,6 +11,17 @@ use crate::{
 /// `int3`.
 pub const INT3: u8 = 0xcc;
 
+/// Where the code at a site leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// On into the old function, as before the patch.
+    Original,
+    /// To the dispatcher, which asks the [`crate::board::Board`].
+    Dispatcher,
+    /// To the new function.
+    New,
+}
+
 /// One site, ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<A> {
@@ -18,24 +29,37 @@ pub struct Site<A> {
     pub addr: u64,
     /// Run-time address of the new function.
     pub target: u64,
+    /// Run-time address of the dispatcher; 0: there is none.
+    pub dispatcher: u64,
     /// Bytes covered; the first `len` of the arrays count.
     pub len: usize,
     /// The bytes before the patch.
     pub original: [u8; MAX_SITE],
-    /// The jump and one NOP that fills the rest.
+    /// The jump to the new function and one NOP that fills the rest.
     pub jump: [u8; MAX_SITE],
+    /// The same to the dispatcher.
+    pub detour: [u8; MAX_SITE],
     /// Writable view of the site.
     pub alias: A,
 }
 
 impl<A> Site<A> {
-    /// The bytes before the patch.
-    pub fn original(&self) -> &[u8] {
-        self.original.get(..self.len).unwrap_or(&[])
+    /// The bytes of a route.
+    pub fn bytes(&self, route: Route) -> &[u8] {
+        let all = match route {
+            Route::Original => &self.original,
+            Route::Dispatcher => &self.detour,
+            Route::New => &self.jump,
+        };
+        all.get(..self.len).unwrap_or(&[])
     }
-    /// The bytes while the patch is applied.
-    pub fn jump(&self) -> &[u8] {
-        self.jump.get(..self.len).unwrap_or(&[])
+    /// Where a hit on the int3 continues: where every route leads by way of the dispatcher.
+    fn diverted(&self) -> u64 {
+        if self.dispatcher != 0 { self.dispatcher } else { self.target }
+    }
+    /// Whether a jump at the site is one instruction.
+    pub fn is_one_instruction(&self) -> bool {
+        self.jump.first() == Some(&0xe9)
     }
     /// Whether `addr` is behind the first byte of the site: a task that continues there runs half an instruction
     /// once the bytes have changed.
@@ -47,25 +71,34 @@ impl<A> Site<A> {
 /// The site of function `i`; `alias` is made by the caller.
 pub fn site<A>(patch: &Patch<'_>, i: usize, alias: A) -> Result<Site<A>, Refusal> {
     let f = patch.funcs.get(i).ok_or(Refusal::BadRecord("number of functions or ranges"))?;
-    let jump = encode(f).ok_or(Refusal::OutOfReach { func: i })?;
-    Ok(Site { addr: site_addr(f), target: f.new, len: usize::from(f.site_size), original: f.original, jump, alias })
+    let to = |target| encode(f, target).ok_or(Refusal::OutOfReach { func: i });
+    Ok(Site {
+        addr: site_addr(f),
+        target: f.new,
+        dispatcher: f.dispatch,
+        len: usize::from(f.site_size),
+        original: f.original,
+        jump: to(f.new)?,
+        detour: if f.dispatch == 0 { [0; MAX_SITE] } else { to(f.dispatch)? },
+        alias,
+    })
 }
 
 /// The jump, filled up to the size of the site; `None` when the target is out of reach.
-fn encode(f: &FuncRecord) -> Option<[u8; MAX_SITE]> {
+fn encode(f: &FuncRecord, target: u64) -> Option<[u8; MAX_SITE]> {
     let mut out = [0u8; MAX_SITE];
     let kind = jump_kind(f)?;
     let len = jump_len(kind);
     match kind {
         JumpKind::Rel32 => {
             let next = site_addr(f).wrapping_add(len as u64);
-            let rel = i32::try_from(f.new.wrapping_sub(next) as i64).ok()?;
+            let rel = i32::try_from(target.wrapping_sub(next) as i64).ok()?;
             *out.first_mut()? = 0xe9;
             out.get_mut(1..5)?.copy_from_slice(&rel.to_le_bytes());
         }
         JumpKind::Abs64 => {
             out.get_mut(..2)?.copy_from_slice(&[0x48, 0xb8]);
-            out.get_mut(2..10)?.copy_from_slice(&f.new.to_le_bytes());
+            out.get_mut(2..10)?.copy_from_slice(&target.to_le_bytes());
             out.get_mut(10..12)?.copy_from_slice(&[0xff, 0xe0]);
         }
     }
@@ -99,19 +132,8 @@ fn fill(buf: &mut [u8]) {
     }
 }
 
-/// What a site must hold before it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expect {
-    /// The original bytes: the patch is about to be applied.
-    Original,
-    /// The jump: the patch is about to be reverted.
-    Jump,
-}
-
-/// Compares the bytes of every site, and refuses sites that a kprobe uses.
-///
-/// `code(i)` yields function `i`'s address, expected bytes.
-pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], expect: Expect) -> Result<(), Refusal> {
+/// Whether every site holds the bytes of a route, and none is used by a kprobe.
+pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(), Refusal> {
     for (func, s) in sites.iter().enumerate() {
         // An optimised kprobe replaces up to five bytes behind its address (RELATIVEJUMP_SIZE in
         // arch/x86/include/asm/text-patching.h), so one that sits up to four bytes before the site reaches into it.
@@ -121,17 +143,14 @@ pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], expect: Expect) -> Result<(
         let mut now = [0u8; MAX_SITE];
         let now = now.get_mut(..s.len).unwrap_or_default();
         let readable = k.read(s.addr, now);
-        match expect {
-            Expect::Original if readable && now == s.original() => {}
-            Expect::Original => {
-                return Err(match jump_target(s.addr, now) {
-                    Some(target) if readable => Refusal::AlreadyPatched { func, target },
-                    _ => Refusal::Altered { func },
-                });
-            }
-            Expect::Jump if readable && now == s.jump() => {}
-            Expect::Jump => return Err(Refusal::JumpGone { func }),
+        if readable && now == s.bytes(route) {
+            continue;
         }
+        return Err(match (route, jump_target(s.addr, now)) {
+            (Route::Original, Some(target)) if readable => Refusal::AlreadyPatched { func, target },
+            (Route::Original, _) => Refusal::Altered { func },
+            _ => Refusal::JumpGone { func },
+        });
     }
     Ok(())
 }
@@ -153,7 +172,7 @@ fn jump_target(addr: u64, code: &[u8]) -> Option<u64> {
 pub enum Diverted {
     /// Not one of the sites.
     NotOurs,
-    /// It continues in the new function.
+    /// It continues there.
     To(u64),
     /// The site was finished or given up meanwhile: it executes the site again.
     Again(u64),
@@ -164,7 +183,7 @@ pub fn divert<K: Kernel, A>(k: &K, sites: &[Site<A>], armed: bool, ip: u64) -> D
     let hit = ip.wrapping_sub(1);
     let Some(s) = sites.iter().find(|s| s.addr == hit) else { return Diverted::NotOurs };
     if armed {
-        return Diverted::To(s.target);
+        return Diverted::To(s.diverted());
     }
     // Not armed: a late hit on an int3 of ours that is gone by now, or someone else's int3 (a kprobe), still there.
     let mut now = [0u8; 1];

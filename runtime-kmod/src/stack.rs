@@ -16,6 +16,10 @@ pub enum Where {
     Inside(u64),
     /// Its stack cannot be walked reliably, so it may be anywhere.
     Unknown(Unreliable),
+    /// It was running all the time.
+    Running,
+    /// Nothing is in the way, but it is in the middle of something: it is switched when it returns to user mode.
+    NotYet,
 }
 
 /// A task that must move on first.
@@ -43,6 +47,12 @@ impl Blockers {
     /// Forgets all.
     pub fn clear(&mut self) {
         self.total = 0;
+    }
+    /// Forgets all unless `keep`.
+    pub fn retain_if(&mut self, keep: bool) {
+        if !keep {
+            self.clear();
+        }
     }
     /// Counts one, and keeps it while there is room.
     pub fn push(&mut self, b: Blocker) {

@@ -1,5 +1,7 @@
 //! What /sys/kernel/lpbuild/NAME and the log show of a patch.
 
+use lpbuild_abi::Mode;
+
 use crate::{
     kernel::{Kernel, Level},
     record::{Patch, jump_kind},
@@ -13,7 +15,7 @@ use crate::{
 pub enum State {
     /// Waiting to be applied, or being applied.
     Applying,
-    /// In effect.
+    /// In effect, and no task is in old code that should not be.
     Applied,
     /// Waiting to be reverted, or being reverted.
     Reverting,
@@ -21,6 +23,12 @@ pub enum State {
     Reverted,
     /// Was never applied; the module is about to go.
     Refused,
+    /// In effect for every new call; some tasks are still in old code.
+    Draining,
+    /// Everything was checked and nothing done.
+    Checked,
+    /// Another patch has taken its place; the module can be removed.
+    Replaced,
 }
 
 impl State {
@@ -32,6 +40,9 @@ impl State {
             State::Reverting => "reverting",
             State::Reverted => "reverted",
             State::Refused => "refused",
+            State::Draining => "draining",
+            State::Checked => "checked",
+            State::Replaced => "replaced",
         }
     }
 }
@@ -49,12 +60,27 @@ pub struct Status {
     pub refusal: Option<Refusal>,
     /// Who stood in the way at the last attempt.
     pub blockers: Blockers,
+    /// How the current or last operation switched.
+    pub mode: Mode,
+    /// Tasks that have been switched, and all of them; mode `transition`.
+    pub switched: (usize, usize),
+    /// Tasks were switched that were inside: the module can never be removed.
+    pub forced: bool,
 }
 
 impl Status {
     /// Of a patch that was just loaded.
     pub const fn new() -> Self {
-        Self { state: State::Applying, attempts: 0, pause_ns: 0, refusal: None, blockers: Blockers::new() }
+        Self {
+            state: State::Applying,
+            attempts: 0,
+            pause_ns: 0,
+            refusal: None,
+            blockers: Blockers::new(),
+            mode: Mode::StopMachine,
+            switched: (0, 0),
+            forced: false,
+        }
     }
 }
 
@@ -102,7 +128,7 @@ pub fn last_error<K: Kernel>(k: &K, patch: &Patch<'_>, status: &Status, out: &mu
 /// The line that says that an operation succeeded.
 pub fn log_success<K: Kernel>(k: &K, patch: &Patch<'_>, status: &Status, what: &str) {
     line(k, Level::Info, patch.name, |t| {
-        t.str(what).str(" mode=stop-machine functions=").dec(patch.funcs.len() as u64);
+        t.str(what).str(" mode=").str(status.mode.name()).str(" functions=").dec(patch.funcs.len() as u64);
         t.str(" attempts=").dec(status.attempts).str(" pause_ns=").dec(status.pause_ns);
     });
 }
@@ -140,6 +166,8 @@ fn place<K: Kernel>(k: &K, b: &Blocker, out: &mut Text<'_>) {
     match b.at {
         Where::Inside(addr) => symbol(k, addr, false, out),
         Where::Unknown(_) => out.str("unreliable-stack"),
+        Where::Running => out.str("running"),
+        Where::NotYet => out.str("not-back-in-user-mode"),
     };
 }
 

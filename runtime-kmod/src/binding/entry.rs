@@ -2,13 +2,14 @@
 //!
 //! Who may call what, and when (helpers.c keeps to it):
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
-//! - `lpbuild_apply`, `lpbuild_revert` from the one kernel thread, under cpus_read_lock and text_mutex; `lpbuild_called`
-//!   from it, without locks.
-//! - `lpbuild_force` from module exit, when there is no kernel thread.
-//! - `lpbuild_publish`, `lpbuild_show`, `lpbuild_released`, `lpbuild_set_deadline` under the status mutex;
-//!   `lpbuild_publish` and `lpbuild_released` from the kernel thread, `lpbuild_set_deadline` when there is none,
-//!   `lpbuild_publish` also when one could not be made.
-//! - `lpbuild_divert` from the die notifier, in any context, between setup and cleanup.
+//! - `lpbuild_apply`, `lpbuild_revert`, `lpbuild_rehearse` from the one kernel thread, under cpus_read_lock, and text_mutex
+//!   when `lpbuild_pokes` says so; `lpbuild_called`, `lpbuild_begin`, `lpbuild_force_revert` from it, without locks.
+//! - `lpbuild_publish`, `lpbuild_show`, `lpbuild_released`, `lpbuild_state`, `lpbuild_show_reverting` under the status mutex;
+//!   `lpbuild_publish` and `lpbuild_released` from the kernel thread.
+//! - `lpbuild_set_*`, `lpbuild_cancel`, `lpbuild_force_switch` by anyone behind setup: they leave a wish that the kernel
+//!   thread finds.
+//! - `lpbuild_divert` from the die notifier and `lpbuild_chooses` from dispatchers, in any context, between setup and cleanup;
+//!   `lpbuild_boundary` from the tasks it was asked of.
 //! - `lpbuild_cleanup` when no thread and no notifier is left.
 
 use core::{
@@ -16,24 +17,26 @@ use core::{
     ffi::c_int,
     mem::{MaybeUninit, size_of},
     ptr, slice,
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering::SeqCst},
 };
 
-use lpbuild_abi::{Callback, PatchRecord};
+use lpbuild_abi::{Callback, Mode, PatchRecord};
 
 use super::{
     ffi,
     linux::{Alias, Linux},
 };
 use crate::{
+    board::{Board, Entry},
     identity,
-    kernel::Kernel,
-    machine::{Machine, Step},
-    record::{MAX_SYMBOL, Patch, site_addr},
+    kernel::{Kernel, Unreliable},
+    machine::{Machine, Parts, Step},
+    record::{self, MAX_SYMBOL, Patch, site_addr},
     refusal::Refusal,
-    site::{self, Diverted, Expect, Site},
+    site::{self, Diverted, Route, Site},
     stack::MAX_BLOCKERS,
     status::{self, State, Status},
+    switch::Scan,
     text::{LINE, Text},
 };
 
@@ -43,6 +46,7 @@ const FRAMES: usize = 512;
 // Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in helpers.c.
 const DONE: c_int = 0;
 const RCU_TASKS: c_int = c_int::MAX;
+const EFFECTIVE: c_int = c_int::MAX - 1;
 /// This and the number of the callback to call.
 const CALL: c_int = 0x4000_0000;
 
@@ -58,6 +62,8 @@ const SHOW_VERSION: c_int = 7;
 const SHOW_DEADLINE: c_int = 8;
 const SHOW_ENABLED: c_int = 9;
 const SHOW_ONESHOT: c_int = 10;
+const SHOW_SWITCHED: c_int = 11;
+const SHOW_FORCE: c_int = 12;
 
 unsafe extern "C" {
     #[link_name = "lpbuild_patch"]
@@ -71,7 +77,13 @@ unsafe impl<T> Sync for Global<T> {}
 
 static LINUX: Linux = Linux;
 static ARMED: AtomicBool = AtomicBool::new(false);
+static BOARD: Board = Board::new();
+static CANCEL: AtomicBool = AtomicBool::new(false);
+static FORCE: AtomicBool = AtomicBool::new(false);
+static ONESHOT: AtomicBool = AtomicBool::new(false);
 static DEADLINE_MS: AtomicU32 = AtomicU32::new(0);
+/// The mode of the next operation, as in the record.
+static MODE: AtomicU8 = AtomicU8::new(0);
 static SITES: AtomicPtr<Site<Alias>> = AtomicPtr::new(ptr::null_mut());
 static N_SITES: AtomicUsize = AtomicUsize::new(0);
 static SEATS: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
@@ -139,7 +151,7 @@ unsafe fn setup() -> Result<(), Refusal> {
     }
     // SAFETY: all `n` were written above and stay until cleanup.
     let sites = unsafe { slice::from_raw_parts(sites, n) };
-    site::check(&LINUX, sites, Expect::Original)?;
+    site::check(&LINUX, sites, Route::Original)?;
     // SAFETY: nobody else uses the statics before setup has succeeded.
     unsafe { install(patch, sites, seats) };
     Ok(())
@@ -158,7 +170,11 @@ unsafe fn install(patch: Patch<'static>, sites: &'static [Site<Alias>], seats: &
     unsafe {
         let frames = &mut *FRAME_BUFFER.0.get();
         (*PATCH.0.get()).write(patch);
-        (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, sites, &ARMED, seats, frames));
+        let parts = Parts { sites, armed: &ARMED, board: &BOARD, cancel: &CANCEL, force: &FORCE, seats, frames };
+        (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, parts));
+        MODE.store(patch.record.mode, SeqCst);
+        DEADLINE_MS.store(patch.record.deadline_ms, SeqCst);
+        ONESHOT.store(patch.is_oneshot(), SeqCst);
     }
 }
 
@@ -189,6 +205,7 @@ fn result(step: Step) -> c_int {
     match step {
         Step::Done => DONE,
         Step::RcuTasks => RCU_TASKS,
+        Step::Effective => EFFECTIVE,
         Step::Call(callback) => CALL + callback as c_int,
         Step::Again(ms) => c_int::try_from(ms).unwrap_or(1000).max(1),
         Step::Refused(why) => -why.errno(),
@@ -208,14 +225,92 @@ unsafe extern "C" fn lpbuild_called(callback: c_int, value: c_int) {
     }
 }
 
+/// An operation is about to begin, with what was wished for until now.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_begin() {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    let m = unsafe { machine() };
+    m.set_deadline(u64::from(DEADLINE_MS.load(SeqCst)));
+    if let Some(mode) = record::mode(MODE.load(SeqCst)) {
+        m.set_mode(mode);
+    }
+    if ONESHOT.load(SeqCst) {
+        m.set_oneshot();
+    }
+}
+
+/// Whether the next step wants `text_mutex`.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_pokes() -> c_int {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    c_int::from(unsafe { machine() }.pokes())
+}
+
+/// Every check and no change. 0 or a negative errno.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_rehearse() -> c_int {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    unsafe { machine() }.rehearse().map_or_else(|why| -why.errno(), |()| DONE)
+}
+
 /// The module goes away by force: a oneshot patch is reverted like any other.
 ///
 /// # Safety
 /// See the head of this file.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn lpbuild_force() {
-    // SAFETY: setup has succeeded, and there is no kernel thread.
+unsafe extern "C" fn lpbuild_force_revert() {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
     unsafe { machine() }.force();
+}
+
+/// An apply that is under way shall end as it began; one that is draining shall drain no longer.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_cancel() {
+    CANCEL.store(true, SeqCst);
+}
+
+/// The tasks that are left shall be switched wherever they are.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_force_switch() {
+    FORCE.store(true, SeqCst);
+}
+
+/// Whether `task`, which is the one that is running, shall run the new version.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_chooses(task: usize) -> bool {
+    BOARD.chooses_new(&LINUX, task)
+}
+
+/// The running task is on its way back to user mode, as it was asked to with `work`; `n` frames of its stack, or an errno.
+///
+/// # Safety
+/// See the head of this file; `work` is that of an entry, `frames` are readable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n: c_int) {
+    // SAFETY: setup has succeeded, so the patch does not change; the caller vouches for the rest. The work is the first
+    // field of its entry.
+    let (patch, entry, frames) =
+        unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
+    let scan = Scan { k: &LINUX, patch: &patch };
+    BOARD.at_boundary(entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 
 /// Makes the machine's status visible.
@@ -229,25 +324,35 @@ unsafe extern "C" fn lpbuild_publish() {
     shown.clone_from(m.status());
 }
 
-/// Deadline of operations that begin from now on, milliseconds; called while there is no kernel thread.
+/// Deadline of operations that begin from now on, milliseconds.
 ///
 /// # Safety
 /// See the head of this file.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_set_deadline(ms: u32) {
     DEADLINE_MS.store(ms, SeqCst);
-    // SAFETY: no kernel thread is working.
-    unsafe { machine() }.set_deadline(u64::from(ms));
 }
 
-/// Deadline the patch asks for, milliseconds.
+/// The patch stays.
 ///
 /// # Safety
-/// Setup has succeeded.
+/// See the head of this file.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn lpbuild_default_deadline() -> u32 {
-    // SAFETY: setup has succeeded.
-    unsafe { patch() }.record.deadline_ms
+unsafe extern "C" fn lpbuild_set_oneshot() {
+    ONESHOT.store(true, SeqCst);
+}
+
+/// Mode of operations that begin from now on, by its name and perhaps a newline. 0 or a negative errno.
+///
+/// # Safety
+/// See the head of this file; `name` is readable for `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_set_mode(name: *const u8, len: usize) -> c_int {
+    // SAFETY: the caller vouches for it.
+    let name = unsafe { slice::from_raw_parts(name, len) };
+    let Some(mode) = Mode::ALL.into_iter().find(|m| m.name().as_bytes() == name.trim_ascii_end()) else { return -22 };
+    MODE.store(mode as u8, SeqCst);
+    DONE
 }
 
 /// Writes the lines about the end of an operation to the log; `result` as returned by the last step.
@@ -264,7 +369,16 @@ unsafe extern "C" fn lpbuild_log_end(result: c_int) {
             let func = why.func().map_or(b"".as_slice(), |i| patch.func_name(i));
             status::log_refusal(&LINUX, patch.name, func, why, &s.blockers);
         }
-        _ => status::log_success(&LINUX, patch, s, if s.state == State::Applied { "applied" } else { "reverted" }),
+        _ => status::log_success(
+            &LINUX,
+            patch,
+            s,
+            match s.state {
+                State::Applied => "applied",
+                State::Draining => "draining",
+                _ => "reverted",
+            },
+        ),
     }
 }
 
@@ -316,13 +430,18 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
     let mut t = Text::new(buf);
     match what {
         SHOW_STATE => t.str(shown.state.name()).str("\n"),
-        SHOW_MODE => t.str("stop-machine\n"),
+        SHOW_MODE => t.str(record::mode(MODE.load(SeqCst)).map_or("", Mode::name)).str("\n"),
         SHOW_PAUSE => t.dec(shown.pause_ns).str("\n"),
         SHOW_ATTEMPTS => t.dec(shown.attempts).str("\n"),
         SHOW_VERSION => t.bytes(patch.version).str("\n"),
         SHOW_DEADLINE => t.dec(u64::from(DEADLINE_MS.load(SeqCst))).str("\n"),
-        SHOW_ENABLED => t.str(if matches!(shown.state, State::Reverted | State::Refused) { "0\n" } else { "1\n" }),
-        SHOW_ONESHOT => t.str(if patch.is_oneshot() { "1\n" } else { "0\n" }),
+        SHOW_ENABLED => t.str(match shown.state {
+            State::Applying | State::Draining | State::Applied | State::Reverting => "1\n",
+            State::Reverted | State::Refused | State::Checked | State::Replaced => "0\n",
+        }),
+        SHOW_ONESHOT => t.str(if ONESHOT.load(SeqCst) { "1\n" } else { "0\n" }),
+        SHOW_SWITCHED => t.dec(shown.switched.0 as u64).str("/").dec(shown.switched.1 as u64).str("\n"),
+        SHOW_FORCE => t.str(if shown.forced { "1\n" } else { "0\n" }),
         SHOW_FUNCTIONS => {
             status::functions(patch, shown, &mut t);
             &mut t
@@ -340,7 +459,7 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
     t.len()
 }
 
-/// The state as shown, as a number: 0 applying, 1 applied, 2 reverting, 3 reverted, 4 refused.
+/// The state as shown, as a number: the place in [`State`]; helpers.c has the same list.
 ///
 /// # Safety
 /// See the head of this file.

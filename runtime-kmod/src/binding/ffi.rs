@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use crate::kernel::Who;
+use crate::kernel::{Who, Work};
 
 /// `struct task_struct`, opaque.
 #[repr(C)]
@@ -31,6 +31,26 @@ unsafe extern "C" {
     pub(super) fn lpb_is_operator(task: *mut Task) -> c_int;
     pub(super) fn lpb_stack(task: *mut Task, frames: *mut u64, len: usize) -> c_int;
     pub(super) fn lpb_who(task: *mut Task, who: *mut Who);
+    pub(super) fn lpb_count_tasks() -> usize;
+    pub(super) fn lpb_census(
+        f: extern "C" fn(*mut c_void, *mut Task),
+        data: *mut c_void,
+        last: extern "C" fn(*mut c_void),
+        last_data: *mut c_void,
+    );
+    pub(super) fn lpb_hold(task: *mut Task);
+    pub(super) fn lpb_release(task: *mut Task);
+    pub(super) fn lpb_look(
+        task: *mut Task,
+        frames: *mut u64,
+        len: usize,
+        f: extern "C" fn(*mut c_void, *const u64, c_int, c_int, u64),
+        data: *mut c_void,
+    ) -> c_int;
+    pub(super) fn lpb_send(task: *mut Task, work: *mut Work, urgent: c_int) -> c_int;
+    pub(super) fn lpb_recall(task: *mut Task, work: *mut Work) -> c_int;
+    pub(super) fn lpb_nudge(task: *mut Task);
+    pub(super) fn lpb_breathe();
     pub(super) fn lpb_alloc(size: usize) -> *mut c_void;
     pub(super) fn lpb_free(memory: *mut c_void);
 }

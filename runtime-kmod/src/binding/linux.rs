@@ -2,16 +2,16 @@
 
 use core::{
     ffi::{c_int, c_void},
-    ptr,
+    ptr, slice,
 };
 
 use super::ffi;
-use crate::kernel::{Kernel, Level, Unreliable, Who};
+use crate::kernel::{Kernel, Level, Seen, Unreliable, View, Who, Work};
 
 /// The kernel this module is loaded into.
 pub(super) struct Linux;
 
-/// A task. The pointer stays valid while the machine is stopped: nothing can free it.
+/// A task. The pointer stays valid while the machine is stopped or the task is held: nothing can free it.
 #[derive(Clone, Copy)]
 pub(super) struct TaskRef(*mut ffi::Task);
 
@@ -28,6 +28,31 @@ extern "C" fn on_cpu<F: Fn() + Sync>(data: *mut c_void) -> c_int {
 extern "C" fn on_task<F: FnMut(TaskRef)>(data: *mut c_void, task: *mut ffi::Task) {
     // SAFETY: `for_each_task` passes a pointer to an `F` that it owns and does not touch meanwhile.
     unsafe { (*data.cast::<F>())(TaskRef(task)) };
+}
+
+extern "C" fn at_last<L: FnOnce()>(data: *mut c_void) {
+    // SAFETY: `census` passes a pointer to an `Option<L>` that it owns and does not touch meanwhile.
+    if let Some(last) = unsafe { (*data.cast::<Option<L>>()).take() } {
+        last();
+    }
+}
+
+/// What `lpb_look` calls. Flags as in helpers.c: 1 blocked, 2 never in user mode.
+extern "C" fn on_view<F: FnMut(View<'_>)>(
+    data: *mut c_void,
+    frames: *const u64,
+    n: c_int,
+    flags: c_int,
+    switches: u64,
+) {
+    let frames = match usize::try_from(n) {
+        // SAFETY: `lpb_look` has written `n` frames.
+        Ok(n) => Ok(unsafe { slice::from_raw_parts(frames, n) }),
+        Err(_) => Err(Unreliable::Unwind),
+    };
+    let view = View { frames, blocked: flags & 1 != 0, switches, kernel: flags & 2 != 0 };
+    // SAFETY: `look` passes a pointer to an `F` that it owns and does not touch meanwhile.
+    unsafe { (*data.cast::<F>())(view) };
 }
 
 impl Kernel for Linux {
@@ -127,5 +152,65 @@ impl Kernel for Linux {
         // SAFETY: the task exists; `who` is writable and has the layout of `struct lpb_who`.
         unsafe { ffi::lpb_who(task.0, &mut who) };
         who
+    }
+
+    fn allocate(&self, bytes: usize) -> Option<*mut u8> {
+        // SAFETY: called by the operating thread, which may sleep; zeroed, and aligned as kvmalloc aligns.
+        let memory = unsafe { ffi::lpb_alloc(bytes) }.cast::<u8>();
+        (!memory.is_null()).then_some(memory)
+    }
+    fn free(&self, memory: *mut u8) {
+        // SAFETY: from `allocate`.
+        unsafe { ffi::lpb_free(memory.cast()) };
+    }
+    fn count_tasks(&self) -> usize {
+        // SAFETY: walks the task list under RCU.
+        unsafe { ffi::lpb_count_tasks() }
+    }
+    fn census<F: FnMut(TaskRef), L: FnOnce()>(&self, mut f: F, last: L) {
+        let mut last = Some(last);
+        let (data, last_data) = (ptr::from_mut(&mut f).cast(), ptr::from_mut(&mut last).cast());
+        // SAFETY: both functions match the types behind the pointers, which live until the call returns.
+        unsafe { ffi::lpb_census(on_task::<F>, data, at_last::<L>, last_data) };
+    }
+    fn hold(&self, task: usize) {
+        // SAFETY: the caller has the task from the locked task list, or is the task.
+        unsafe { ffi::lpb_hold(task as *mut ffi::Task) };
+    }
+    fn release(&self, task: usize) {
+        // SAFETY: held by `hold`.
+        unsafe { ffi::lpb_release(task as *mut ffi::Task) };
+    }
+    fn held(&self, task: usize) -> TaskRef {
+        TaskRef(task as *mut ffi::Task)
+    }
+    fn look<F: FnMut(View<'_>)>(&self, task: usize, frames: &mut [u64], mut f: F) -> Seen {
+        let data = ptr::from_mut(&mut f).cast();
+        // SAFETY: the task is held, the hotplug lock too; `on_view::<F>` matches the type behind the pointer, and at most
+        // `frames.len()` entries are written.
+        let seen =
+            unsafe { ffi::lpb_look(task as *mut ffi::Task, frames.as_mut_ptr(), frames.len(), on_view::<F>, data) };
+        match seen {
+            0 => Seen::Looked,
+            1 => Seen::Running,
+            2 => Seen::Dead,
+            _ => Seen::Offline,
+        }
+    }
+    fn send_to_boundary(&self, task: usize, work: *mut Work, urgent: bool) -> bool {
+        // SAFETY: the task is held; `work` stays until it was called or recalled.
+        unsafe { ffi::lpb_send(task as *mut ffi::Task, work, c_int::from(urgent)) == 0 }
+    }
+    fn recall(&self, task: usize, work: *mut Work) -> bool {
+        // SAFETY: the task is held; `work` is only compared.
+        unsafe { ffi::lpb_recall(task as *mut ffi::Task, work) != 0 }
+    }
+    fn nudge(&self, task: usize) {
+        // SAFETY: the task is held.
+        unsafe { ffi::lpb_nudge(task as *mut ffi::Task) };
+    }
+    fn breathe(&self) {
+        // SAFETY: the operating thread holds no spinlock here.
+        unsafe { ffi::lpb_breathe() };
     }
 }

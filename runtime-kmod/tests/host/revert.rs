@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use lpbuild_runtime::{machine::Step, refusal::Refusal, status::State};
+use lpbuild_runtime::{machine::Step, refusal::Refusal, site::Route, status::State};
 
 use crate::sim::{Fixture, NEW, OLD, run};
 
@@ -84,5 +84,5 @@ fn a_kprobe_on_the_jump_keeps_it() {
 fn a_cpu_that_does_not_answer_leaves_the_jumps() {
     let f = Fixture::new(3, 1);
     refused(&f, || f.sim.mute.store(2, SeqCst), Refusal::CpusMissing);
-    assert_eq!(f.bytes(0), f.sites()[0].jump());
+    assert_eq!(f.bytes(0), f.sites()[0].bytes(Route::New));
 }

@@ -15,8 +15,9 @@ use std::{
 
 use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, PatchRecord, RangeRecord};
 use lpbuild_runtime::{
-    kernel::{Kernel, Level, Unreliable, Who},
-    machine::{Machine, Step},
+    board::Board,
+    kernel::{Kernel, Level, Seen, Unreliable, View, Who, Work},
+    machine::{Machine, Parts, Step},
     record::Patch,
     site::{INT3, Site, site},
 };
@@ -62,6 +63,8 @@ pub struct World {
     known: Vec<u64>,
     sites: Vec<Watched>,
     pub writes: usize,
+    memory_blocks: BTreeMap<usize, usize>,
+    held: BTreeMap<usize, usize>,
 }
 
 #[derive(Debug)]
@@ -82,6 +85,8 @@ pub struct Sim {
     /// A CPU has failed an assertion: the others must not wait for it.
     doomed: AtomicBool,
     stopped_at: Mutex<Option<Instant>>,
+    pub no_memory: AtomicBool,
+    pub allocated: AtomicUsize,
 }
 
 /// Real time after which CPUs that still wait for each other fail the test.
@@ -123,6 +128,8 @@ impl Sim {
             waiting: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             stopped_at: Mutex::new(None),
+            no_memory: AtomicBool::new(false),
+            allocated: AtomicUsize::new(0),
         }
     }
     /// Fails instead of waiting for ever.
@@ -331,6 +338,58 @@ impl Kernel for Sim {
         who.comm[..5].copy_from_slice(b"t ask");
         who
     }
+
+    fn allocate(&self, bytes: usize) -> Option<*mut u8> {
+        if self.no_memory.load(SeqCst) {
+            return None;
+        }
+        let memory = vec![0u64; bytes.div_ceil(8)].into_boxed_slice();
+        self.allocated.fetch_add(1, SeqCst);
+        let start = Box::into_raw(memory);
+        self.world().memory_blocks.insert(start.cast::<u8>() as usize, bytes.div_ceil(8));
+        Some(start.cast())
+    }
+    fn free(&self, memory: *mut u8) {
+        let len = self.world().memory_blocks.remove(&(memory as usize)).expect("freed once");
+        // SAFETY: made by `allocate` with this length.
+        drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(memory.cast::<u64>(), len)) });
+    }
+    fn count_tasks(&self) -> usize {
+        self.world().tasks.len()
+    }
+    fn census<F: FnMut(usize), L: FnOnce()>(&self, f: F, last: L) {
+        self.for_each_task(f);
+        last();
+    }
+    fn hold(&self, task: usize) {
+        *self.world().held.entry(task).or_default() += 1;
+    }
+    fn release(&self, task: usize) {
+        *self.world().held.get_mut(&task).expect("a held task") -= 1;
+    }
+    fn held(&self, task: usize) -> usize {
+        task
+    }
+    fn look<F: FnMut(View<'_>)>(&self, task: usize, _: &mut [u64], mut f: F) -> Seen {
+        let found = self.world().tasks.iter().find(|t| t.id == task).cloned();
+        let Some(found) = found else { return Seen::Dead };
+        // Stopper threads sleep outside of a stop.
+        let stack = if task >= 100 && task < 100 + self.cpus { Ok(vec![]) } else { found.stack };
+        let frames = match &stack {
+            Ok(f) => Ok(f.as_slice()),
+            Err(e) => Err(*e),
+        };
+        f(View { frames, blocked: true, switches: 1, kernel: false });
+        Seen::Looked
+    }
+    fn send_to_boundary(&self, _: usize, _: *mut Work, _: bool) -> bool {
+        false
+    }
+    fn recall(&self, _: usize, _: *mut Work) -> bool {
+        true
+    }
+    fn nudge(&self, _: usize) {}
+    fn breathe(&self) {}
 }
 
 /// A patch of `n` functions, and everything a machine needs.
@@ -369,6 +428,8 @@ impl Fixture {
                 covers_fentry: 0,
                 original,
                 reserved: 0,
+                resume: 0,
+                dispatch: 0,
             });
             ranges.push(RangeRecord { start: old, len: LEN, func: i as u32 });
         }
@@ -391,6 +452,10 @@ impl Fixture {
             notes_end: 0x9000,
             text_start: NEW,
             text_end: NEW + n as u64 * 0x100,
+            after: 0,
+            replaces: 0,
+            n_after: 0,
+            n_replaces: 0,
         };
         let seats = (0..cpus).map(|_| AtomicUsize::new(0)).collect();
         let armed = Arc::clone(&sim.armed);
@@ -406,8 +471,18 @@ impl Fixture {
     }
     /// Runs `f` with a machine.
     pub fn with<R>(&self, f: impl FnOnce(&mut Machine<'_, Sim>) -> R) -> R {
-        let (sites, mut frames) = (self.sites(), [0; 16]);
-        f(&mut Machine::new(&self.sim, self.patch(), &sites, &self.armed, &self.seats, &mut frames))
+        let (sites, mut frames, board) = (self.sites(), [0; 16], Board::new());
+        let (cancel, force) = (AtomicBool::new(false), AtomicBool::new(false));
+        let parts = Parts {
+            sites: &sites,
+            armed: &self.armed,
+            board: &board,
+            cancel: &cancel,
+            force: &force,
+            seats: &self.seats,
+            frames: &mut frames,
+        };
+        f(&mut Machine::new(&self.sim, self.patch(), parts))
     }
     /// Bytes at the site of function `i`.
     pub fn bytes(&self, i: usize) -> Vec<u8> {

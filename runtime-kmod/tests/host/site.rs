@@ -3,7 +3,7 @@
 use lpbuild_abi::MAX_SITE;
 use lpbuild_runtime::{
     refusal::Refusal,
-    site::{Expect, check, site},
+    site::{Route, check, site},
 };
 
 use crate::sim::{Fixture, NEW, OLD, SITE};
@@ -15,7 +15,7 @@ fn jump(kind: u8, size: u8, new: u64) -> Result<Vec<u8>, Refusal> {
     f.funcs[0].site_size = size;
     f.funcs[0].new = new;
     (f.record.text_start, f.record.text_end) = (new, new + 0x100);
-    Ok(site(&f.patch(), 0, ())?.jump().to_vec())
+    Ok(site(&f.patch(), 0, ())?.bytes(Route::New).to_vec())
 }
 
 #[test]
@@ -70,15 +70,15 @@ fn the_rest_is_one_nop() {
 fn a_foreign_jump_and_an_alteration_are_told_apart() {
     let f = Fixture::new(1, 1);
     let sites = f.sites();
-    assert_eq!(check(&f.sim, &sites, Expect::Original), Ok(()));
+    assert_eq!(check(&f.sim, &sites, Route::Original), Ok(()));
     f.sim.put(OLD + 5, &[0xe9, 0x10, 0, 0, 0]);
     let target = OLD + 5 + 5 + 0x10;
-    assert_eq!(check(&f.sim, &sites, Expect::Original), Err(Refusal::AlreadyPatched { func: 0, target }));
+    assert_eq!(check(&f.sim, &sites, Route::Original), Err(Refusal::AlreadyPatched { func: 0, target }));
     f.sim.put(OLD + 5, &SITE);
     f.sim.put(OLD + 12, &[0]);
-    assert_eq!(check(&f.sim, &sites, Expect::Original), Err(Refusal::Altered { func: 0 }));
+    assert_eq!(check(&f.sim, &sites, Route::Original), Err(Refusal::Altered { func: 0 }));
     f.sim.world().memory.remove(&(OLD + 8));
-    assert_eq!(check(&f.sim, &sites, Expect::Original), Err(Refusal::Altered { func: 0 }));
+    assert_eq!(check(&f.sim, &sites, Route::Original), Err(Refusal::Altered { func: 0 }));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_foreign_abs64_jump_is_recognised() {
     jump.extend([0xff, 0xe0]);
     f.sim.put(OLD + 5, &jump);
     let want = Err(Refusal::AlreadyPatched { func: 0, target: 0x1122_3344_5566_7788 });
-    assert_eq!(check(&f.sim, &f.sites(), Expect::Original), want);
+    assert_eq!(check(&f.sim, &f.sites(), Route::Original), want);
 }
 
 #[test]
@@ -99,11 +99,11 @@ fn a_kprobe_on_any_byte_or_reaching_into_the_site_is_found() {
     for addr in at - 4..at + SITE.len() as u64 {
         let f = Fixture::new(1, 1);
         f.sim.world().probes = vec![addr];
-        assert_eq!(check(&f.sim, &f.sites(), Expect::Original), Err(Refusal::Probed { func: 0, addr }));
+        assert_eq!(check(&f.sim, &f.sites(), Route::Original), Err(Refusal::Probed { func: 0, addr }));
     }
     for addr in [at - 5, at + SITE.len() as u64] {
         let f = Fixture::new(1, 1);
         f.sim.world().probes = vec![addr];
-        assert_eq!(check(&f.sim, &f.sites(), Expect::Original), Ok(()));
+        assert_eq!(check(&f.sim, &f.sites(), Route::Original), Ok(()));
     }
 }

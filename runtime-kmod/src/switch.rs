@@ -1,0 +1,437 @@
+//! Who is inside which version, and when a task may change from one to the other.
+//!
+//! A task is *inside* when its stack has an address of the version it is to leave, or of a dispatcher, or cannot be walked
+//! reliably. Dispatchers and copied beginnings have no unwind data or are part of the carried text, so a task that has made
+//! its choice and not yet arrived is inside as well.
+//!
+//! `transition` switches a task that is not inside when
+//! - it is on its way back to user mode (it runs a task work there, [`Kernel::send_to_boundary`]);
+//! - it waits in the kernel, has not run since the last pass, and [`SETTLE_NS`] have gone by: it is not in the middle of
+//!   a short wait between two calls;
+//! - it is a kernel thread that waits, or after [`SETTLE_NS`] wherever it is; idle tasks count as waiting;
+//! - after [`STALL_NS`] it waits, after twice that wherever it is: the rule of the kernel's own livepatch
+//!   (`klp_try_switch_task`, kernel/livepatch/transition.c), for tasks that do not come back to user mode.
+//!
+//! Interrupts run the version of the task they interrupt. After [`STALL_NS`], and every [`POKE_NS`] after it, tasks that
+//! have not been switched are sent to the boundary as if by a signal, and kernel threads woken.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use crate::{
+    board::{Board, Entry, Table, Use},
+    kernel::{Kernel, Seen},
+    poke::Poke,
+    record::Patch,
+    refusal::Refusal,
+    rendezvous::{Lockstep, Rendezvous},
+    site::{self, Route},
+    stack::{self, Blocker, Blockers, Where},
+    status::Status,
+};
+
+/// How long a task has to wait at one place before it is switched there, nanoseconds.
+pub const SETTLE_NS: u64 = 100_000_000;
+/// How long tasks have to come back by themselves, nanoseconds.
+pub const STALL_NS: u64 = 1_000_000_000;
+/// Pause between two pokes, nanoseconds.
+pub const POKE_NS: u64 = 5_000_000_000;
+/// Tasks looked at before others may run.
+const BATCH: usize = 64;
+
+/// Since when the switch is under way.
+#[derive(Debug)]
+pub struct Clock {
+    began_ns: Option<u64>,
+    poked_ns: Option<u64>,
+}
+
+impl Clock {
+    /// Not yet.
+    pub const fn new() -> Self {
+        Self { began_ns: None, poked_ns: None }
+    }
+    fn age(&mut self, now: u64) -> u64 {
+        now.saturating_sub(*self.began_ns.get_or_insert(now))
+    }
+    fn pokes(&mut self, now: u64, age: u64) -> bool {
+        let due = age >= STALL_NS && self.poked_ns.is_none_or(|t| now.saturating_sub(t) >= POKE_NS);
+        if due {
+            self.poked_ns = Some(now);
+        }
+        due
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Everybody runs the goal.
+    Done,
+    /// Not everybody, because of this.
+    Busy(Refusal),
+    /// There is no table.
+    NoMemory,
+    /// The table has no room for the tasks that came; a new one is wanted.
+    Overflow,
+}
+
+/// Questions about addresses.
+#[derive(Debug)]
+pub struct Scan<'s, K: Kernel> {
+    /// The kernel.
+    pub k: &'s K,
+    /// The patch.
+    pub patch: &'s Patch<'s>,
+}
+
+impl<K: Kernel> Scan<'_, K> {
+    /// Carried code: new functions, dispatchers, copied beginnings.
+    pub fn in_new(&self, a: u64) -> bool {
+        stack::in_range(self.patch.record.text_start, self.patch.record.text_end, a)
+    }
+    /// Replaced code.
+    pub fn in_old(&self, a: u64) -> bool {
+        stack::in_ranges(self.patch.ranges, a)
+    }
+    /// Code that a task must not be in when it changes to the goal.
+    pub fn leaves(&self, goal_new: bool, a: u64) -> bool {
+        self.in_new(a) || goal_new && self.in_old(a)
+    }
+
+    /// Looks at everybody who has not been seen outside yet, and returns how many are left. Who has been outside once stays
+    /// outside, because no way leads in any more.
+    pub fn watch(
+        &self,
+        table: &Table,
+        frames: &mut [u64],
+        inside: impl Fn(u64) -> bool,
+        mut out: Option<&mut Blockers>,
+    ) -> usize {
+        if let Some(out) = &mut out {
+            out.clear();
+        }
+        let mut left = 0;
+        self.each(table, |e| {
+            let mut at = Where::Running;
+            let seen = self.k.look(e.task(), frames, |v| match v.frames {
+                Err(why) => at = Where::Unknown(why),
+                Ok(f) => match f.iter().find(|&&a| inside(a)) {
+                    Some(&a) => at = Where::Inside(a),
+                    None => table.finish(e),
+                },
+            });
+            self.note(table, e, seen, at, out.as_deref_mut());
+            left += usize::from(!e.is_done());
+        });
+        left
+    }
+
+    /// Every task that is left, the operating thread aside: it is in the runtime.
+    fn each(&self, table: &Table, mut f: impl FnMut(&Entry)) {
+        let mut n = 0;
+        for e in table.entries().iter().filter(|e| e.task() != 0 && !e.is_done()) {
+            if self.k.is_operator(self.k.held(e.task())) {
+                table.finish(e);
+                continue;
+            }
+            f(e);
+            n += 1;
+            if n % BATCH == 0 {
+                self.k.breathe();
+            }
+        }
+    }
+
+    fn note(&self, table: &Table, e: &Entry, seen: Seen, at: Where, out: Option<&mut Blockers>) {
+        if matches!(seen, Seen::Dead | Seen::Offline) {
+            table.finish(e);
+        }
+        if !e.is_done()
+            && let Some(out) = out
+        {
+            out.push(Blocker { who: self.k.who(self.k.held(e.task())), at });
+        }
+    }
+}
+
+/// One attempt.
+#[derive(Debug)]
+pub struct Switch<'s, K: Kernel> {
+    /// Questions.
+    pub scan: Scan<'s, K>,
+    /// What dispatchers look at.
+    pub board: &'s Board,
+    /// The version everybody shall run.
+    pub goal_new: bool,
+    /// Since when.
+    pub clock: &'s mut Clock,
+    /// Buffer for a stack.
+    pub frames: &'s mut [u64],
+    /// One per possible CPU.
+    pub seats: &'s [AtomicUsize],
+    /// Switch the rest wherever they are.
+    pub force: &'s AtomicBool,
+    /// Blockers, pause, how many are switched.
+    pub status: &'s mut Status,
+}
+
+impl<K: Kernel> Switch<'_, K> {
+    fn busy(&self) -> Refusal {
+        if self.goal_new { Refusal::Busy } else { Refusal::StillInside }
+    }
+
+    /// Task by task.
+    pub fn by_task(&mut self) -> Progress {
+        let k = self.scan.k;
+        if self.board.table().is_none() && !self.board.publish(k, self.goal_new, Use::ByTask) {
+            return Progress::NoMemory;
+        }
+        let Some(table) = self.board.table() else { return Progress::NoMemory };
+        let now = k.now_ns();
+        let age = self.clock.age(now);
+        let poke = self.clock.pokes(now, age);
+        let force = self.force.load(SeqCst);
+        self.status.forced |= force;
+        self.status.blockers.clear();
+        let (scan, goal_new, frames) = (&self.scan, self.goal_new, &mut *self.frames);
+        let out = &mut self.status.blockers;
+        scan.each(table, |e| {
+            if force {
+                return table.finish(e);
+            }
+            let (mut at, mut kernel) = (Where::Running, false);
+            let seen = k.look(e.task(), frames, |v| {
+                kernel = v.kernel;
+                let waited = e.switches.swap(v.switches, SeqCst) == v.switches;
+                let may = v.kernel && v.blocked
+                    || v.kernel && age >= SETTLE_NS
+                    || v.blocked && waited && age >= SETTLE_NS
+                    || v.blocked && age >= STALL_NS
+                    || age >= 2 * STALL_NS;
+                at = match v.frames {
+                    Err(why) => Where::Unknown(why),
+                    Ok(f) => match f.iter().find(|&&a| scan.leaves(goal_new, a)) {
+                        Some(&a) => Where::Inside(a),
+                        None => Where::NotYet,
+                    },
+                };
+                if may && at == Where::NotYet {
+                    table.finish(e);
+                }
+            });
+            scan.note(table, e, seen, at, Some(&mut *out));
+            if e.is_done() {
+                return;
+            }
+            if !kernel {
+                table.send(k, e, poke);
+            } else if poke {
+                k.nudge(e.task());
+            }
+        });
+        let (all, done) = table.counts();
+        self.status.switched = (done, all);
+        if table.is_finished() { Progress::Done } else { Progress::Busy(self.busy()) }
+    }
+
+    /// All at one instant.
+    ///
+    /// Everybody is looked at with the machine running; calls of the functions mark their tasks from before that on. The
+    /// stop looks only at those that were marked since, however many tasks are asleep.
+    pub fn at_once(&mut self) -> Progress {
+        let k = self.scan.k;
+        if self.board.table().is_none() {
+            if !self.board.publish(k, self.goal_new, Use::Tracking) {
+                return Progress::NoMemory;
+            }
+            if let Some(t) = self.board.table() {
+                t.entries().iter().filter(|e| e.task() != 0).for_each(|e| e.suspect.store(1, SeqCst));
+            }
+        }
+        let Some(table) = self.board.table() else { return Progress::NoMemory };
+        if table.overflowed() {
+            return Progress::Overflow;
+        }
+        self.suspects(table);
+        if self.status.blockers.total() != 0 {
+            return Progress::Busy(self.busy());
+        }
+        let flipped = self.stop(table);
+        if table.overflowed() && flipped != Ok(()) {
+            return Progress::Overflow;
+        }
+        match flipped {
+            Ok(()) => Progress::Done,
+            Err(why) => Progress::Busy(why),
+        }
+    }
+
+    /// Looks at all suspects; those that are inside stay.
+    fn suspects(&mut self, table: &Table) {
+        table.take_marked(|e| e.suspect.store(1, SeqCst));
+        self.status.blockers.clear();
+        let (scan, goal_new, frames) = (&self.scan, self.goal_new, &mut *self.frames);
+        let out = &mut self.status.blockers;
+        scan.each(table, |e| {
+            if e.suspect.load(SeqCst) == 0 {
+                return;
+            }
+            let mut at = Where::Running;
+            let seen = scan.k.look(e.task(), frames, |v| match v.frames {
+                Err(why) => at = Where::Unknown(why),
+                Ok(f) => match f.iter().find(|&&a| scan.leaves(goal_new, a)) {
+                    Some(&a) => at = Where::Inside(a),
+                    None => e.suspect.store(0, SeqCst),
+                },
+            });
+            if matches!(seen, Seen::Dead | Seen::Offline) {
+                e.suspect.store(0, SeqCst);
+            }
+            if e.suspect.load(SeqCst) != 0 {
+                out.push(Blocker { who: scan.k.who(scan.k.held(e.task())), at });
+            }
+        });
+    }
+
+    fn stop(&mut self, table: &Table) -> Result<(), Refusal> {
+        let (scan, board, goal_new, busy) = (&self.scan, self.board, self.goal_new, self.busy());
+        let k = scan.k;
+        let work = Work {
+            frames: &mut *self.frames,
+            blockers: &mut self.status.blockers,
+            result: Err(Refusal::CpusMissing),
+            pause_ns: 0,
+        };
+        let meeting = Rendezvous::new(k.online_cpus(), self.seats, work);
+        let ran = k.stop(&|| {
+            let start = k.now_ns();
+            meeting.enter(k, |work, _| {
+                work.blockers.clear();
+                table.take_marked(|e| {
+                    let task = k.held(e.task());
+                    let at = match k.stack(task, work.frames) {
+                        Err(why) => Where::Unknown(why),
+                        Ok(n) => match work.frames.iter().take(n).find(|&&a| scan.leaves(goal_new, a)) {
+                            Some(&a) => Where::Inside(a),
+                            None => return,
+                        },
+                    };
+                    e.suspect.store(1, SeqCst);
+                    work.blockers.push(Blocker { who: k.who(task), at });
+                });
+                work.result = if work.blockers.total() == 0 && !table.overflowed() {
+                    board.settle(goal_new);
+                    Ok(())
+                } else {
+                    Err(busy)
+                };
+                work.pause_ns = k.now_ns().saturating_sub(start);
+            });
+        });
+        let work = meeting.finish();
+        self.status.pause_ns = self.status.pause_ns.max(work.pause_ns);
+        if ran { work.result } else { Err(Refusal::CpusMissing) }
+    }
+}
+
+/// What the primary works on during a stop.
+struct Work<'w> {
+    frames: &'w mut [u64],
+    blockers: &'w mut Blockers,
+    result: Result<(), Refusal>,
+    pause_ns: u64,
+}
+
+/// Functions without dispatcher: everything in one stop.
+///
+/// Apply writes the int3s there, and the caller completes them behind `synchronize_rcu_tasks`. Revert writes all bytes in
+/// lockstep with the other CPUs: it must not be spread out, since an int3 would still send callers into the new code.
+#[derive(Debug)]
+pub struct InStop<'s, K: Kernel> {
+    /// Questions.
+    pub scan: Scan<'s, K>,
+    /// The sites.
+    pub poke: Poke<'s, K>,
+}
+
+impl<K: Kernel> InStop<'_, K> {
+    /// One attempt, and how long the machine was stopped, nanoseconds.
+    pub fn run(
+        &self,
+        goal_new: bool,
+        seats: &[AtomicUsize],
+        frames: &mut [u64],
+        blockers: &mut Blockers,
+    ) -> (Result<(), Refusal>, u64) {
+        let k = self.scan.k;
+        blockers.clear();
+        // Stays the result when the primary never gets to work.
+        let work = Work { frames, blockers, result: Err(Refusal::CpusMissing), pause_ns: 0 };
+        let meeting = Rendezvous::new(k.online_cpus(), seats, work);
+        let ran = k.stop(&|| {
+            let start = k.now_ns();
+            meeting.enter(k, |work, lockstep| {
+                work.result =
+                    if goal_new { self.trap(seats, work, lockstep) } else { self.restore(seats, work, lockstep) };
+                work.pause_ns = k.now_ns().saturating_sub(start);
+            });
+        });
+        let work = meeting.finish();
+        (if ran { work.result } else { Err(Refusal::CpusMissing) }, work.pause_ns)
+    }
+
+    fn trap(
+        &self,
+        seats: &[AtomicUsize],
+        work: &mut Work<'_>,
+        lockstep: &Lockstep<'_, '_, K, Work<'_>>,
+    ) -> Result<(), Refusal> {
+        self.check(seats, work, Route::Original, Refusal::Busy, |a| self.scan.in_old(a))?;
+        self.int3(lockstep, Route::Original)
+    }
+
+    fn restore(
+        &self,
+        seats: &[AtomicUsize],
+        work: &mut Work<'_>,
+        lockstep: &Lockstep<'_, '_, K, Work<'_>>,
+    ) -> Result<(), Refusal> {
+        let inside = |a| self.scan.in_new(a) || self.poke.sites.iter().any(|s| s.interior(a));
+        self.check(seats, work, Route::New, Refusal::StillInside, inside)?;
+        self.int3(lockstep, Route::New)?;
+        self.poke.tails(Route::Original);
+        lockstep.serialize();
+        self.poke.first_bytes(Route::Original);
+        Ok(())
+    }
+
+    /// Sites and stacks as they are now that nothing moves.
+    fn check(
+        &self,
+        seats: &[AtomicUsize],
+        w: &mut Work<'_>,
+        route: Route,
+        busy: Refusal,
+        inside: impl Fn(u64) -> bool,
+    ) -> Result<(), Refusal> {
+        site::check(self.scan.k, self.poke.sites, route)?;
+        stack::walk(self.scan.k, seats, w.frames, inside, w.blockers);
+        if w.blockers.total() == 0 { Ok(()) } else { Err(busy) }
+    }
+
+    /// int3 on every site, seen by every CPU; taken back when one does not answer.
+    fn int3(&self, lockstep: &Lockstep<'_, '_, K, Work<'_>>, before: Route) -> Result<(), Refusal> {
+        self.poke.int3();
+        if lockstep.serialize_or_give_up() {
+            return Ok(());
+        }
+        self.poke.first_bytes(before);
+        Err(Refusal::CpusMissing)
+    }
+}
