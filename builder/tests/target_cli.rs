@@ -498,6 +498,7 @@ fn status_of_nothing_one_and_many() {
          \x20 cmdline_proc_show  +0x5/7  rel32  applied\n\
          \x20 last error: LP5013: busy\n\
          \x20 blocker: 1 (init) in do_wait+0x1\n\
+         \x20 and 2 more\n\
          \x20 warning: cmdline_proc_show is also replaced by the livepatch klp, whose version runs\n\
          zeta 1.2: applied, stop-machine (attempts 2, pause 123 us)\n\
          \x20 a_long_name  +0x9/5  rel32  applied\n\

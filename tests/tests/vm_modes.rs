@@ -184,12 +184,12 @@ on_both! {
 fn a_function_hot_on_every_cpu(series: &'static str) {
     let Some(b) = Bench::find("a_function_hot_on_every_cpu", series) else { return };
     let b = b.module("stat", STAT);
-    let script = r"
+    let script = r#"
 background hot 8 /proc/stat
 sleep 1
 # It can have luck: once in a while everybody is outside.
 load stop-machine $stat --deadline-ms 1500
-if [ $status = 0 ]; then result lucky 1; unloaded stop-machine $stat --deadline-ms 30000; else busy show_stat; fi
+if [ $status = 0 ]; then result lucky 1; unloaded stop-machine $stat --deadline-ms 30000; else busy "(hot)"; fi
 for mode in drain transition; do
     loaded $mode $stat --deadline-ms 30000
     is $stat applied
@@ -200,7 +200,7 @@ for mode in drain transition; do
 done
 kill -0 $pids || fail 'the load ended early'
 stop
-";
+"#;
     // Four CPUs on one of them, two on the other: each number is tried.
     let run = passes(&b.vm("hot", script).append("preempt=full").cpus(if series == "6.1" { 4 } else { 2 }));
     for mode in ["drain", "transition"] {

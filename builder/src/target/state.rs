@@ -44,6 +44,8 @@ pub struct PatchState {
     pub last_error: Option<String>,
     /// Tasks that stood in its way: inside code that must be empty, or not yet changed over.
     pub blockers: Vec<Blocker>,
+    /// How many more there were than the runtime keeps.
+    pub more_blockers: u64,
 }
 
 /// What the runtime calls the states of a patch.
@@ -133,6 +135,7 @@ impl PatchState {
         }
         let number = |file: &str| text(file).and_then(|t| t.parse().ok());
         let words = |file: &str| text(file).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let blockers = text("blockers").unwrap_or_default();
         Some(Self {
             name: name.to_owned(),
             version: text("version").unwrap_or_default(),
@@ -148,7 +151,8 @@ impl PatchState {
             after: words("after"),
             replaces: words("replaces"),
             last_error: text("last_error").filter(|t| !t.is_empty()),
-            blockers: text("blockers").unwrap_or_default().lines().filter_map(blocker).collect(),
+            blockers: blockers.lines().filter_map(blocker).collect(),
+            more_blockers: blockers.lines().find_map(more).unwrap_or(0),
         })
     }
 
@@ -169,7 +173,8 @@ impl PatchState {
     /// A line for each task, with what it is to this patch as it stands.
     pub(super) fn tasks(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let what = if self.states() == States::Draining { "still in old code" } else { "blocker" };
-        self.blockers.iter().try_for_each(|b| writeln!(out, "  {what}: {b}"))
+        self.blockers.iter().try_for_each(|b| writeln!(out, "  {what}: {b}"))?;
+        if self.more_blockers > 0 { writeln!(out, "  and {} more", self.more_blockers) } else { Ok(()) }
     }
 }
 
@@ -200,6 +205,11 @@ fn blocker(line: &str) -> Option<Blocker> {
     let pid = words.next()?.parse().ok()?;
     let (comm, place) = (words.next()?.to_owned(), words.next()?.to_owned());
     Some(Blocker { pid, comm, place })
+}
+
+/// `and N more`
+fn more(line: &str) -> Option<u64> {
+    line.strip_prefix("and ")?.strip_suffix(" more")?.parse().ok()
 }
 
 /// A function the kernel's own livepatch replaces.

@@ -20,6 +20,8 @@ use crate::error::{Error, Place};
 
 /// The deadline of a patch that shows none.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a patch without an error may still be shown as applied.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// How to unload.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +141,10 @@ impl Revert<'_> {
             let Some(now) = PatchState::read(self.host, self.name) else { return Ok(None) };
             match now.states() {
                 States::Reverted | States::Replaced | States::Checked => return Ok(Some(now)),
-                States::Applied => return Err(self.still_applied(&now)),
+                // A draining patch can come to the end of that before the revert begins.
+                States::Applied if now.last_error.is_some() || start.elapsed() > SETTLE => {
+                    return Err(self.still_applied(&now));
+                }
                 _ => {}
             }
             if self.force && !forced && start.elapsed() > self.deadline {
