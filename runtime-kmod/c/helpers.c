@@ -648,8 +648,10 @@ static int lpb_operate(bool revert)
 			return step;
 		if (step == LPB_RCU_TASKS)
 			synchronize_rcu_tasks();
-		else if (step == LPB_EFFECTIVE)
+		else if (step == LPB_EFFECTIVE) {
+			lpbuild_log_end(0);
 			lpb_stay();
+		}
 		else if (step >= LPB_CALL)
 			lpbuild_called(step - LPB_CALL, lpb_call(step - LPB_CALL));
 		else

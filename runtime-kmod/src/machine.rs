@@ -581,6 +581,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(Step::Again(PAUSE_MS));
         }
         self.backoff_ms = 1;
+        if self.failing.is_some() {
+            self.started_ns = Some(self.k.now_ns());
+        }
         self.stage = Stage::LeaveWatch;
         None
     }

@@ -365,7 +365,7 @@ unsafe extern "C" fn lpbuild_log_end(result: c_int) {
     let m = unsafe { machine() };
     let (patch, s) = (m.patch(), m.status());
     match s.refusal {
-        Some(why) if result < 0 => {
+        Some(why) if result < 0 || s.state == State::Reverting => {
             let func = why.func().map_or(b"".as_slice(), |i| patch.func_name(i));
             status::log_refusal(&LINUX, patch.name, func, why, &s.blockers);
         }

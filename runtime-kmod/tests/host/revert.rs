@@ -24,8 +24,9 @@ fn brings_every_byte_back_and_can_be_repeated() {
     let f = Fixture::new(4, 3);
     f.with(|m| {
         assert_eq!(run(&f.sim, || m.apply()).0, Step::Done);
-        assert_eq!(m.revert(), Step::RcuTasks);
+        assert_eq!(m.revert(), Step::Again(0), "the locks are left");
         assert!(f.original(), "all of it happens in the stop");
+        assert_eq!(m.revert(), Step::RcuTasks);
         assert_eq!(m.status().state, State::Reverting, "exiting tasks may still be inside");
         assert_eq!(m.revert(), Step::Done);
         m.released();
