@@ -63,18 +63,25 @@ const STATUS: &[Edit] = &[
 const PIECES: &str = "State:=STATE: VmPeak:=VMPEAK: Mems_allowed:=MEMS_ALLOWED:";
 
 /// `pick_next_task_fair` counts: it runs in `schedule()`, with the lock of the run queue held.
-const SCHEDULE: &[Edit] = &[(
-    "kernel/sched/fair.c",
-    "\tint new_tasks;\n\nagain:\n",
-    "\tint new_tasks;\n\tstatic unsigned long lpt_scheduled;\n\n\tlpt_scheduled++;\nagain:\n",
-)];
+const SCHEDULE: &[Edit] = &[
+    (
+        "kernel/sched/fair.c",
+        "struct task_struct *\npick_next_task_fair(struct rq *rq, struct task_struct *prev, struct rq_flags *rf)\n{\n",
+        "static unsigned long lpt_scheduled;\nstruct task_struct *\n\
+         pick_next_task_fair(struct rq *rq, struct task_struct *prev, struct rq_flags *rf)\n{\n",
+    ),
+    ("kernel/sched/fair.c", "\tint new_tasks;\n\nagain:\n", "\tint new_tasks;\n\n\tlpt_scheduled++;\nagain:\n"),
+];
 
 /// `hrtimer_interrupt` counts: it runs in the timer's interrupt.
-const INTERRUPT: &[Edit] = &[(
-    "kernel/time/hrtimer.c",
-    "\tcpu_base->nr_events++;\n",
-    "\tstatic unsigned long lpt_interrupted;\n\n\tlpt_interrupted++;\n\tcpu_base->nr_events++;\n",
-)];
+const INTERRUPT: &[Edit] = &[
+    (
+        "kernel/time/hrtimer.c",
+        "void hrtimer_interrupt(struct clock_event_device *dev)\n{\n",
+        "static unsigned long lpt_interrupted;\nvoid hrtimer_interrupt(struct clock_event_device *dev)\n{\n",
+    ),
+    ("kernel/time/hrtimer.c", "\tcpu_base->nr_events++;\n", "\tlpt_interrupted++;\n\tcpu_base->nr_events++;\n"),
+];
 
 /// `load MODE MODULE [OPTION..]` and `unload MODE MODULE [OPTION..]` leave what was printed in /tmp/out and the exit status
 /// in `status`; `loaded` and `unloaded` want it to be 0. `took` is the time in the guest by its own clock.
