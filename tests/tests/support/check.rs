@@ -250,7 +250,7 @@ impl Patch<'_> {
     }
 
     /// The address in the kernel.
-    fn address(&self, q: &Target) -> Option<u64> {
+    pub fn address(&self, q: &Target) -> Option<u64> {
         match q {
             Target::Extern(anchor, a) if anchor == "_printk" => {
                 let (_, base) = self.kernel?.image.symbols.iter().find(|s| s.0 == "_printk")?;
