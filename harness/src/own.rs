@@ -32,7 +32,6 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 pub use patched::Patched;
-pub use relink::Relinked;
 
 use crate::kernels::Kernel;
 use crate::{cache, cmd, packages, progress};
