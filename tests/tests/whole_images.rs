@@ -169,6 +169,12 @@ fn the_same_tree_in_another_folder_changes_nothing() {
     let Some((_, lpbuild)) = Env::with_lpbuild("the_same_tree_in_another_folder_changes_nothing") else { return };
     let kernel = kernel(Variant::Bare);
     let elsewhere = kernel.elsewhere().unwrap_or_else(|e| panic!("{e:#}"));
+    let [ours, theirs] = [&kernel.vmlinux, &elsewhere].map(|path| std::fs::read(path).unwrap());
+    let has = |image: &[u8], text: &str| image.windows(text.len()).any(|w| w == text.as_bytes());
+    for (ours_says, theirs_says) in [("lpbuild@lpbuild", "a-stranger@some.other.host"), ("#1 SMP", "#23 SMP")] {
+        assert!(has(&ours, ours_says) && !has(&ours, theirs_says));
+        assert!(has(&theirs, theirs_says) && !has(&theirs, ours_says));
+    }
     nothing(&lpbuild, &kernel.vmlinux, &elsewhere);
 }
 
