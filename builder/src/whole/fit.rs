@@ -52,7 +52,7 @@ impl Whole<'_> {
                 self.spans[i].end = end;
             }
         }
-        self.index = self.build_index();
+        self.build_index();
     }
 
     /// Makes other names and places of what is no function or object in the other image.
@@ -112,7 +112,8 @@ impl Whole<'_> {
         aliases.sort_unstable();
         self.markers.sort_unstable();
         (self.spans, self.aliases) = (kept, aliases);
-        self.index = self.build_index();
+        self.count_marks();
+        self.build_index();
     }
 
     fn aliases_at_start(&self, id: SpanId) -> impl Iterator<Item = &str> + '_ {

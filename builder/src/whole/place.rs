@@ -62,7 +62,8 @@ fn learn(
             address[s.0 as usize].get_or_insert((at, !old.span(s).is_code()));
         }
         None => {
-            if let (Some(x), Some(y)) = (super::same::text_at(old, a.target), super::same::text_at(kernel, b.target))
+            if let (Some(x), Some(y)) =
+                (super::content::text_at(old, a.target), super::content::text_at(kernel, b.target))
                 && x == y
             {
                 constants.entry(x.to_vec()).or_insert(b.target);
