@@ -402,7 +402,7 @@ impl<'d> Reader<'_, 'd> {
                 {
                     let value = symbol.st_value(self.endian).wrapping_add(rela.r_addend(self.endian) as u64);
                     let is_number = symbol.st_shndx(self.endian) == elf::SHN_ABS && index.0 > 0;
-                    let number = Some(symbol.st_value(self.endian)).filter(|v| is_number && *v < IMAGE_BASE);
+                    let number = Some(symbol.st_value(self.endian)).filter(|_| is_number);
                     // A number may look like a per-CPU offset.
                     let known = number.is_none() && areas.iter().any(|a| a.contains(value));
                     let name = symtab.symbol_name(self.endian, symbol).ok().and_then(|n| std::str::from_utf8(n).ok());

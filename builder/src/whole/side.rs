@@ -212,7 +212,10 @@ impl<'a, 'd> Side<'a, 'd> {
         let (symbol, addend) = match self.whole.named_at(place) {
             Some(named) => {
                 // Only the same number has the same name; that of the kernel is the old one.
-                let name = named.number.map_or_else(|| named.name.to_owned(), |n| format!("{} ({n:#x})", named.name));
+                let name = match named.number.filter(|n| self.whole.percpu_offset(*n).is_none()) {
+                    Some(number) => format!("{} ({number:#x})", named.name),
+                    None => named.name.to_owned(),
+                };
                 let addend = named.addend;
                 self.extra.externs.entry(name.clone()).or_insert(u.target.wrapping_sub(addend as u64));
                 (self.named_symbol(name, SymbolPlace::Undefined, 0), addend)
