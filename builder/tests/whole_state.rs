@@ -91,6 +91,24 @@ fn labels_without_type_are_compared() {
     }
 }
 
+/// What `BTF_ID_FLAGS` makes: numbers of types and flags, sorted by the numbers. Only the flags mean something.
+#[test]
+fn flags_of_kernel_functions_are_compared() {
+    let text = r#"
+        int one(int x) { return x * 17; }
+        asm(".pushsection .BTF_ids,\"a\"\n.balign 4\n__BTF_ID__set8__them: .long 2, 0, 71, 4, 95, 1\n"
+            ".size __BTF_ID__set8__them, .-__BTF_ID__set8__them\n.popsection");
+    "#;
+    for (from, to, expected) in [
+        ("71, 4, 95, 1", "81, 1, 85, 4", 0),
+        ("71, 4, 95, 1", "71, 4, 95, 9", 1),
+        ("2, 0, 71, 4, 95, 1", "3, 0, 71, 4, 95, 1, 99, 4", 1),
+    ] {
+        let analysis = both(text, from, to, true);
+        assert_eq!(codes(&analysis), vec!["LP2005"; expected], "{to}");
+    }
+}
+
 /// The byte before a label is where that label is, also if there are two of that name.
 #[test]
 fn places_before_labels_of_one_name_are_not_mixed_up() {

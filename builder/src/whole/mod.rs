@@ -18,6 +18,7 @@ mod families;
 mod fit;
 mod flow;
 mod image;
+mod kfuncs;
 mod labels;
 mod meaning;
 mod open;

@@ -28,7 +28,8 @@ pub fn by_twins(
 ) -> Placement {
     let mut address: Vec<Option<(u64, bool)>> = vec![None; extract.old.atoms.len()];
     let (mut externs, mut constants): (HashMap<String, u64>, HashMap<Vec<u8>, u64>) = Default::default();
-    for (o, k) in twins.iter() {
+    // A pair that may be wrong shows nothing: code that refers to the variable does.
+    for (o, k) in twins.iter().filter(|(_, k)| !twins.ambiguous.contains(k)) {
         address[o.0 as usize] = Some((kernel.span(k).addr, same(o, k)));
     }
     // Fields of matching code show where the rest is.

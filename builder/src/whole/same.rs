@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::content::nameless_words;
 use super::tables::{self, Slot, Slots};
-use super::{Place, Proof, SpanId, Twins, Use, Uses, Whole, replacement};
+use super::{Place, Proof, SpanId, Twins, Use, Uses, Whole, kfuncs, replacement};
 use crate::error::{Place as ErrorPlace, Problem};
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Class, Table, Usage};
@@ -27,6 +27,8 @@ pub struct Compared {
     pub lists: Vec<String>,
     /// Labels of assembly without type whose content differs.
     pub labels: Vec<String>,
+    /// Sets of kernel functions for BPF that differ.
+    pub kfuncs: Vec<String>,
 }
 
 impl Compared {
@@ -38,7 +40,11 @@ impl Compared {
         let label = |name: &String| {
             Problem::new("LP2001", ErrorPlace::symbol("vmlinux", name), "what this label of assembly names differs")
         };
-        self.lists.iter().map(list).chain(self.labels.iter().map(label))
+        let set = |name: &String| {
+            let place = ErrorPlace::symbol("vmlinux", name).in_section(".BTF_ids");
+            Problem::new("LP2005", place, "the functions of this set, or their flags, differ")
+        };
+        self.lists.iter().map(list).chain(self.labels.iter().map(label)).chain(self.kfuncs.iter().map(set))
     }
 }
 
@@ -94,6 +100,7 @@ pub fn compare(s: Sides<'_, '_>) -> Compared {
     let differing = with_users(&s, differing);
     out.lists = s.lists();
     out.labels = s.labels();
+    out.kfuncs = kfuncs::differing(s.old, s.new);
     for (o, n) in differing {
         if s.old.span(o).is_code() {
             out.code.push((o, n));

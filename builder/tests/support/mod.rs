@@ -19,6 +19,7 @@ SECTIONS {
     . = ALIGN(4096);
     .rodata : { *(.rodata .rodata.*) __start___jump_table = .; KEEP(*(__jump_table)) __stop___jump_table = .; }
     .altinstructions : { *(.altinstructions) }
+    .BTF_ids : { *(.BTF_ids) }
     . = ALIGN(4096);
     .data : { *(.data .data.*) }
     .altinstr_replacement : { *(.altinstr_replacement) }
