@@ -39,7 +39,7 @@ impl Whole<'_> {
             };
             let size = *size;
             let next = self.spans.get(i + 1).map_or(u64::MAX, |s| s.addr - u64::from(s.prefix));
-            let end = span.addr + size;
+            let end = span.addr.saturating_add(size);
             let next = next.min(self.areas[usize::from(span.area)].end());
             let fits = end <= next;
             // Code was cut before what looks like padding; int3 behind a return is part of it. Shorter than the place is fine:
