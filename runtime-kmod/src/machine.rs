@@ -42,7 +42,7 @@ use lpbuild_abi::{Callback, Mode};
 
 use crate::{
     board::{Board, Watch},
-    kernel::Kernel,
+    kernel::{Guard, Kernel},
     poke::Poke,
     record::{self, Patch},
     refusal::Refusal,
@@ -409,7 +409,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.stage = Stage::Write(route);
         // Somebody can be behind the first of the instructions that are there now, unless it is one jump.
         let one = self.route != Route::Original && self.parts.sites.iter().all(Site::is_one_instruction);
-        (!one).then_some(Step::RcuTasks)
+        (!one && self.k.guard(Guard::RcuBeforeTails)).then_some(Step::RcuTasks)
     }
 
     fn write(&mut self, route: Route) -> Option<Step> {
@@ -510,7 +510,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(Step::Again(1));
         }
         self.stage = next;
-        Some(Step::RcuTasks)
+        self.k.guard(Guard::RcuBeforeFree).then_some(Step::RcuTasks)
     }
 
     fn settle(&mut self) -> Option<Step> {
@@ -596,9 +596,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
             .watch
             .table()
             .map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found.as_deref_mut()));
-        if left == 0 {
+        if left == 0 || !self.k.guard(Guard::LeaveWatch) {
             self.stage = Stage::LeaveFree;
-            return Some(Step::RcuTasks);
+            return self.k.guard(Guard::RcuBeforeLeave).then_some(Step::RcuTasks);
         }
         if self.failing.is_none() {
             if self.left_ms() == 0 {

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::{
     board::{Board, Entry, Table, Use},
-    kernel::{Kernel, Seen},
+    kernel::{Guard, Kernel, Seen},
     poke::Poke,
     record::Patch,
     refusal::Refusal,
@@ -101,7 +101,7 @@ impl<K: Kernel> Scan<'_, K> {
     }
     /// Code that a task must not be in when it changes to the goal.
     pub fn leaves(&self, goal_new: bool, a: u64) -> bool {
-        self.in_new(a) || goal_new && self.in_old(a)
+        self.k.guard(Guard::StackScan) && (self.in_new(a) || goal_new && self.in_old(a))
     }
 
     /// Looks at everybody who has not been seen outside yet, and returns how many are left. Who has been outside once stays
@@ -209,7 +209,8 @@ impl<K: Kernel> Switch<'_, K> {
             let seen = k.look(e.task(), frames, |v| {
                 kernel = v.kernel;
                 let waited = e.switches.swap(v.switches, SeqCst) == v.switches;
-                let may = v.kernel && v.blocked
+                let may = !k.guard(Guard::Patience)
+                    || v.kernel && v.blocked
                     || v.kernel && age >= SETTLE_NS
                     || v.blocked && waited && age >= SETTLE_NS
                     || v.blocked && age >= STALL_NS
@@ -274,7 +275,7 @@ impl<K: Kernel> Switch<'_, K> {
 
     /// Looks at all suspects; those that are inside stay.
     fn suspects(&mut self, table: &Table) {
-        table.take_marked(|e| e.suspect.store(1, SeqCst));
+        table.take_marked(self.scan.k, |e| e.suspect.store(1, SeqCst));
         self.status.blockers.clear();
         let (scan, goal_new, frames) = (&self.scan, self.goal_new, &mut *self.frames);
         let out = &mut self.status.blockers;
@@ -313,7 +314,10 @@ impl<K: Kernel> Switch<'_, K> {
             let start = k.now_ns();
             meeting.enter(k, |work, _| {
                 work.blockers.clear();
-                table.take_marked(|e| {
+                table.take_marked(k, |e| {
+                    if !k.guard(Guard::StopLooks) {
+                        return;
+                    }
                     let task = k.held(e.task());
                     let at = match k.stack(task, work.frames) {
                         Err(why) => Where::Unknown(why),

@@ -310,7 +310,7 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
     let (patch, entry, frames) =
         unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
     let scan = Scan { k: &LINUX, patch: &patch };
-    BOARD.at_boundary(entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
+    BOARD.at_boundary(&LINUX, entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 
 /// Makes the machine's status visible.
