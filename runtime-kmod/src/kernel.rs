@@ -92,6 +92,8 @@ pub enum Guard {
     LeaveWatch,
     /// `synchronize_rcu_tasks` comes before the module goes.
     RcuBeforeLeave,
+    /// The stop does not walk those of which it is known where they are.
+    KnownTasks,
 }
 
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.

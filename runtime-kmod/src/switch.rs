@@ -302,7 +302,7 @@ impl<K: Kernel> Switch<'_, K> {
 
     fn stop(&mut self, table: &Table) -> Result<(), Refusal> {
         let (scan, board, goal_new, busy) = (&self.scan, self.board, self.goal_new, self.busy());
-        let k = scan.k;
+        let (k, seats) = (scan.k, self.seats);
         let work = Work {
             frames: &mut *self.frames,
             blockers: &mut self.status.blockers,
@@ -319,6 +319,10 @@ impl<K: Kernel> Switch<'_, K> {
                         return;
                     }
                     let task = k.held(e.task());
+                    // An interrupt on top of one of these has called, and is over.
+                    if stack::is_known(k, seats, task) {
+                        return;
+                    }
                     let at = match k.stack(task, work.frames) {
                         Err(why) => Where::Unknown(why),
                         Ok(n) => match work.frames.iter().take(n).find(|&&a| scan.leaves(goal_new, a)) {
