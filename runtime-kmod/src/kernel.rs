@@ -94,6 +94,8 @@ pub enum Guard {
     RcuBeforeLeave,
     /// The stop does not walk those of which it is known where they are.
     KnownTasks,
+    /// Where some functions have no dispatcher, the dispatchers of the others follow in the same stop.
+    SettleInStop,
 }
 
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.

@@ -614,7 +614,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn in_stop(&mut self) -> Option<Step> {
         self.status.attempts += 1;
         let poke = Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed };
-        let order = switch::InStop { scan: Scan { k: self.k, patch: &self.patch }, poke };
+        let order = switch::InStop { scan: Scan { k: self.k, patch: &self.patch }, board: self.parts.board, poke };
         let (result, pause) = order.run(self.goal_new, self.parts.seats, self.parts.frames, &mut self.status.blockers);
         self.status.pause_ns = self.status.pause_ns.max(pause);
         let why = match result {

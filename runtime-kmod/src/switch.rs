@@ -364,6 +364,8 @@ struct Work<'w> {
 pub struct InStop<'s, K: Kernel> {
     /// Questions.
     pub scan: Scan<'s, K>,
+    /// What the dispatchers look at of those functions that have one: the int3s lead there.
+    pub board: &'s Board,
     /// The sites.
     pub poke: Poke<'s, K>,
 }
@@ -401,7 +403,7 @@ impl<K: Kernel> InStop<'_, K> {
         lockstep: &Lockstep<'_, '_, K, Work<'_>>,
     ) -> Result<(), Refusal> {
         self.check(seats, work, Route::Original, Refusal::Busy, |a| self.scan.in_old(a))?;
-        self.int3(lockstep, Route::Original)
+        self.int3(lockstep, Route::Original, true)
     }
 
     fn restore(
@@ -412,7 +414,7 @@ impl<K: Kernel> InStop<'_, K> {
     ) -> Result<(), Refusal> {
         let inside = |a| self.scan.in_new(a) || self.poke.sites.iter().any(|s| s.interior(a));
         self.check(seats, work, Route::New, Refusal::StillInside, inside)?;
-        self.int3(lockstep, Route::New)?;
+        self.int3(lockstep, Route::New, false)?;
         self.poke.tails(Route::Original);
         lockstep.serialize();
         self.poke.first_bytes(Route::Original);
@@ -434,12 +436,17 @@ impl<K: Kernel> InStop<'_, K> {
     }
 
     /// int3 on every site, seen by every CPU; taken back when one does not answer.
-    fn int3(&self, lockstep: &Lockstep<'_, '_, K, Work<'_>>, before: Route) -> Result<(), Refusal> {
+    fn int3(&self, lockstep: &Lockstep<'_, '_, K, Work<'_>>, before: Route, new: bool) -> Result<(), Refusal> {
+        // Not earlier: somebody may have been in a dispatcher since the apply, and shall not ask before it is decided.
+        if self.scan.k.guard(Guard::SettleInStop) {
+            self.board.settle(new);
+        }
         self.poke.int3();
         if lockstep.serialize_or_give_up() {
             return Ok(());
         }
         self.poke.first_bytes(before);
+        self.board.settle(!new);
         Err(Refusal::CpusMissing)
     }
 }
