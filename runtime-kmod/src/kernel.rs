@@ -96,6 +96,8 @@ pub enum Guard {
     KnownTasks,
     /// Where some functions have no dispatcher, the dispatchers of the others follow in the same stop.
     SettleInStop,
+    /// How long tasks have had is counted from the beginning of the operation.
+    FreshClock,
 }
 
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.

@@ -290,6 +290,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.failing = None;
         self.effective = false;
         self.started_ns = None;
+        if self.k.guard(Guard::FreshClock) {
+            self.switch = switch::Clock::new();
+        }
         self.backoff_ms = 1;
         if op == Op::Revert {
             // It ended the draining.
