@@ -98,6 +98,8 @@ pub enum Guard {
     SettleInStop,
     /// How long tasks have had is counted from the beginning of the operation.
     FreshClock,
+    /// Only tasks that were seen are asked to come to the boundary.
+    AskWhoWasSeen,
 }
 
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.

@@ -230,6 +230,10 @@ impl<K: Kernel> Switch<'_, K> {
             if e.is_done() {
                 return;
             }
+            if seen != Seen::Looked && k.guard(Guard::AskWhoWasSeen) {
+                // Perhaps a thread, and a signal sent to one stays with it.
+                return;
+            }
             if !kernel {
                 table.send(k, e, poke);
             } else if poke {
