@@ -277,6 +277,8 @@ pub const IMPORTS: &[Import] = &[
     Import { name: "task_work_add", kind: ImportKind::Call, optional: false },
     Import { name: "task_work_cancel_match", kind: ImportKind::Call, optional: false },
     Import { name: "wake_up_state", kind: ImportKind::Call, optional: true },
+    Import { name: "ftrace_ops_test", kind: ImportKind::Call, optional: true },
+    Import { name: "ftrace_ops_list", kind: ImportKind::Pointer, optional: true },
     Import { name: "tasklist_lock", kind: ImportKind::Pointer, optional: false },
     Import { name: "text_mutex", kind: ImportKind::Pointer, optional: false },
 ];

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cli::terminal;
 use lpbuild::error::Result;
-use lpbuild::target::{Host, InspectArgs, LoadArgs, StatusArgs, UnloadArgs};
+use lpbuild::target::{Host, InspectArgs, LoadArgs, PRICE_OF_FORCE, StatusArgs, UnloadArgs};
 
 /// Declarative live-patch build system for x86-64 Linux.
 ///
@@ -75,6 +75,12 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     let host = Host::running();
     let out = &mut anstream::stdout();
     let done = |()| ExitCode::SUCCESS;
+    if matches!(
+        &cli.command,
+        Command::Load(LoadArgs { force: true, .. }) | Command::Unload(UnloadArgs { force: true, .. })
+    ) {
+        terminal::note(PRICE_OF_FORCE);
+    }
     match &cli.command {
         Command::Build(args) => cli::build::run(args),
         Command::Init(args) => cli::init::run(args, &host),

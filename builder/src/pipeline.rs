@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::annotate::summary::Summary;
 use crate::annotate::{self, Debug, Note};
 use crate::bind::{self, Bound};
-use crate::closure::{self, ObjectPair, PatchSet, Role};
+use crate::closure::{self, Dest, ObjectPair, PatchSet, Role};
 use crate::compare;
 use crate::correlate;
 use crate::emit::{self, Options, Output};
@@ -113,6 +113,7 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     let set = t.time("closure", || closure::close(&pairs, &options.callbacks));
     let (sites, mut refused) = t.time("sites", || choose_sites(&pairs, &set, options));
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
+    refused.extend(check_originals(&pairs, &set, &sites));
     let mode = choose_mode(&pairs, &set, &sites, options, &mut refused);
     refused.sort();
     refused.dedup();
@@ -159,6 +160,26 @@ fn choose_sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec
         }
     }
     (found, refused)
+}
+
+/// Originals that carried code or data refers to must have an entrance.
+fn check_originals(pairs: &[ObjectPair], set: &PatchSet, sites: &[(usize, Site)]) -> Vec<Problem> {
+    let fixed = |to: (closure::PairId, crate::correlate::NewAtom)| {
+        let of = |index: usize| (set.items[index].pair, set.items[index].atom);
+        sites.iter().find(|(index, _)| of(*index) == to)?.1.fixed.as_ref()
+    };
+    let mut problems = Vec::new();
+    for item in &set.items {
+        for edge in item.edges.iter().chain(item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement))) {
+            let Dest::Original(pair, atom) = edge.dest else { continue };
+            let Some(why) = fixed((pair, atom)) else { continue };
+            let own = &pairs[item.pair.0 as usize];
+            let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name).at(edge.field.at);
+            let name = &pairs[pair.0 as usize].new.atom(atom.0).name;
+            problems.push(Problem::new("LP2018", place, format!("the jump in {name} covers {why}")));
+        }
+    }
+    problems
 }
 
 /// The mode that was asked for, else the least that keeps several functions together. Both modes that do not stop the

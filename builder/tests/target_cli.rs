@@ -142,19 +142,38 @@ impl Bench {
     }
 
     fn load(&self) -> Answer {
-        let args = LoadArgs { module: self.path("fix_one.ko"), deadline_ms: None, json: true };
+        self.load_with(&[])
+    }
+
+    fn load_with(&self, options: &[&str]) -> Answer {
+        let ko = self.path("fix_one.ko");
+        let args = parsed::<LoadArgs>(&[&["--json", ko.to_str().unwrap()], options].concat());
         answer(|out| args.run(&self.host(), out))
     }
 
     fn unload(&self, name: &str) -> Answer {
-        let args = UnloadArgs { name: name.into(), deadline_ms: Some(1000), json: true };
+        self.unload_with(name, &["--deadline-ms", "1000"])
+    }
+
+    fn unload_with(&self, name: &str, options: &[&str]) -> Answer {
+        let args = parsed::<UnloadArgs>(&[&["--json", name], options].concat());
         answer(|out| args.run(&self.host(), out))
+    }
+
+    fn read(&self, name: &str, file: &str) -> String {
+        fs::read_to_string(self.path(&format!("sys/kernel/lpbuild/{name}/{file}"))).unwrap().trim().to_owned()
     }
 
     fn status(&self, name: Option<&str>, json: bool) -> Answer {
         let args = StatusArgs { name: name.map(Into::into), json };
         answer(|out| args.run(&self.host(), out))
     }
+}
+
+/// Arguments as the command line gives them.
+fn parsed<A: clap::Args>(args: &[&str]) -> A {
+    let command = A::augment_args(clap::Command::new("test").no_binary_name(true));
+    A::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
 }
 
 /// Exit code, codes of the problems, what was printed.
@@ -190,7 +209,10 @@ impl Answer {
 }
 
 fn modinfo() -> String {
-    format!("name=fix_one\0vermagic={RELEASE} SMP preempt mod_unload modversions \0license=GPL\0")
+    format!(
+        "name=fix_one\0vermagic={RELEASE} SMP preempt mod_unload modversions \0license=GPL\0parmtype=mode:charp\0\
+         parmtype=dry_run:bool\0parmtype=oneshot:bool\0"
+    )
 }
 
 fn module(sections: &[(&str, &str)]) -> Vec<u8> {
@@ -287,8 +309,18 @@ fn functions_that_are_taken() {
     let a = b.load();
     a.refused(&["LP5107"]);
     assert!(a.error.contains("cmdline_proc_show") && a.error.contains("the patch other"), "{}", a.error);
-    b.patch("other", &[("state", "reverted\n")]);
-    b.load().refused(&["LP5112"]);
+    for state in ["reverted\n", "replaced\n"] {
+        b.patch("other", &[("state", state)]);
+        b.load().refused(&["LP5112"]);
+    }
+    b.patch("other", &[]);
+    for key in ["after", "replaces"] {
+        b.module(
+            &MANIFEST.replace("deadline-ms = 3000", &format!("deadline-ms = 3000\n{key} = [\"other\"]")),
+            &modinfo(),
+        );
+        b.load().refused(&["LP5112"]);
+    }
 
     let b = Bench::new();
     fs::create_dir_all(b.path("sys/kernel/livepatch/klp/vmlinux/twin,1")).unwrap();
@@ -350,7 +382,9 @@ fn unload_refusals() {
     assert_eq!(a.exit, 4);
     let json: Value = serde_json::from_str(&a.text).unwrap();
     assert_eq!(json["blockers"][0]["pid"], 812);
-    assert_eq!(json["blockers"][0]["at"], "seq_read+0x1f");
+    assert_eq!(json["blockers"][0]["place"], "seq_read+0x1f");
+    assert_eq!(json["refused"][0]["blockers"], json["blockers"]);
+    assert!(json["refused"][0]["message"].as_str().unwrap().starts_with("LP5013: fix_one: tasks were inside"));
     assert_eq!(json["blockers"][1]["comm"], "kworker/0:1");
     assert!(a.error.contains("812 (cat) in seq_read+0x1f, 7 (kworker/0:1) in unreliable-stack"), "{}", a.error);
     assert_eq!(fs::read_to_string(b.path("sys/kernel/lpbuild/fix_one/enabled")).unwrap().trim(), "0");
@@ -365,6 +399,82 @@ fn unload_refusals() {
     let a = b.unload("fix_one");
     a.refused(&["LP5115"]);
     assert!(a.error.contains("references: 2"), "{}", a.error);
+}
+
+#[test]
+fn who_holds_the_function() {
+    let b = Bench::new();
+    b.patch("other", &[]);
+    let a = b.load();
+    let json: Value = serde_json::from_str(&a.text).unwrap();
+    let first = &json["refused"][0];
+    assert_eq!((first["function"].as_str(), first["owner"].as_str()), (Some("cmdline_proc_show"), Some("other")));
+    // The kernel can say more about it, and is asked in a dry run.
+    let a = b.load_with(&["--dry-run"]);
+    a.refused(&["LP5107", "LP5112"]);
+
+    // The same from the runtime: the function leads, the owner is in brackets or a patch there is.
+    for text in
+        ["LP5012: cmdline_proc_show: its code jumps to x+0x0 [other]", "LP5012: cmdline_proc_show: other is on top"]
+    {
+        b.patch("fix_one", &[("last_error", text)]);
+        let json: Value = serde_json::from_str(&b.unload("fix_one").text).unwrap();
+        let first = &json["refused"][0];
+        assert_eq!((first["function"].as_str(), first["owner"].as_str()), (Some("cmdline_proc_show"), Some("other")));
+        assert!(first["blockers"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn options_of_the_runtime() {
+    let b = Bench::new();
+    for options in [&["--mode", "drain"][..], &["--dry-run"], &["--oneshot"], &["--mode", "transition", "--force"]] {
+        b.load_with(options).refused(&["LP5112"]); // all is well as far as can be seen without a kernel
+    }
+    // Force is for transitions: as packed, or as asked for.
+    b.load_with(&["--force"]).refused(&["LP5121"]);
+    b.load_with(&["--force", "--mode", "drain"]).refused(&["LP5121"]);
+    b.patch("fix_one", &[]);
+    b.unload_with("fix_one", &["--force"]).refused(&["LP5121"]);
+    assert_eq!(b.read("fix_one", "enabled"), "1");
+
+    // An older runtime has none of it, and the kernel would not say so.
+    let b = Bench::new();
+    b.module(MANIFEST, "name=fix_one\0license=GPL\0parmtype=deadline_ms:uint\0parm=mode:charp\0");
+    for options in [&["--mode", "stop-machine"][..], &["--dry-run"], &["--oneshot"]] {
+        b.load_with(options).refused(&["LP5120"]);
+    }
+    b.load_with(&["--deadline-ms", "5"]).refused(&["LP5112"]);
+}
+
+#[test]
+fn unload_in_another_mode_or_by_force() {
+    let b = Bench::new();
+    b.patch("fix_one", &[("last_error", "LP5013: busy")]);
+    b.unload_with("fix_one", &["--mode", "transition", "--force", "--deadline-ms", "1500"]).refused(&["LP5013"]);
+    assert_eq!(b.read("fix_one", "mode"), "transition");
+    assert_eq!(b.read("fix_one", "deadline_ms"), "31500", "it must not give up before it can be forced");
+    assert_eq!(b.read("fix_one", "enabled"), "0");
+
+    // Nothing is asked of a patch that does nothing any more, and its module goes; not after force.
+    for state in ["reverted", "replaced", "checked"] {
+        b.patch("fix_one", &[("state", state), ("enabled", "1"), ("force", "0")]);
+        b.unload_with("fix_one", &[]).refused(&["LP5115"]); // a tree has no system call
+        assert_eq!(b.read("fix_one", "enabled"), "1");
+    }
+    b.patch("fix_one", &[("state", "reverted"), ("force", "1\n")]);
+    let a = b.unload_with("fix_one", &[]);
+    let json: Value = serde_json::from_str(&a.text).unwrap();
+    assert_eq!((a.exit, json["state"].as_str()), (0, Some("reverted")));
+
+    // A drain has no deadline of its own: only the waiting ends.
+    b.patch(
+        "fix_one",
+        &[("state", "reverting"), ("mode", "drain"), ("force", "0"), ("blockers", "7 sh pipe_read+0x1\n")],
+    );
+    let a = b.unload_with("fix_one", &["--deadline-ms", "30"]);
+    a.refused(&["LP5122"]);
+    assert!(a.error.contains("7 (sh) in pipe_read+0x1"), "{}", a.error);
 }
 
 #[test]
@@ -388,6 +498,7 @@ fn status_of_nothing_one_and_many() {
          \x20 cmdline_proc_show  +0x5/7  rel32  applied\n\
          \x20 last error: LP5013: busy\n\
          \x20 blocker: 1 (init) in do_wait+0x1\n\
+         \x20 and 2 more\n\
          \x20 warning: cmdline_proc_show is also replaced by the livepatch klp, whose version runs\n\
          zeta 1.2: applied, stop-machine (attempts 2, pause 123 us)\n\
          \x20 a_long_name  +0x9/5  rel32  applied\n\
@@ -402,6 +513,41 @@ fn status_of_nothing_one_and_many() {
     );
     assert_eq!(p["functions"][0]["site_offset"], 5);
     assert_eq!(p["warnings"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn status_of_patches_on_their_way() {
+    let b = Bench::new();
+    b.patch(
+        "one",
+        &[
+            ("state", "draining"),
+            ("mode", "drain"),
+            ("blockers", "7 sh pipe_read+0x1\n"),
+            ("after", "zero base\n"),
+            ("replaces", "old\n"),
+        ],
+    );
+    b.patch("two", &[("state", "applying"), ("mode", "transition"), ("switched", "118/120\n"), ("force", "1\n")]);
+    b.patch("zero", &[("state", "replaced"), ("switched", "0/0\n")]);
+    assert_eq!(
+        b.status(None, false).text,
+        "one 1.2: draining, drain (attempts 2, pause 123 us)\n\
+         \x20 cmdline_proc_show  +0x5/7  rel32  applied\n\
+         \x20 after: zero base\n\
+         \x20 replaces: old\n\
+         \x20 still in old code: 7 (sh) in pipe_read+0x1\n\
+         two 1.2: applying, transition, forced, 118 of 120 tasks switched (attempts 2, pause 123 us)\n\
+         \x20 cmdline_proc_show  +0x5/7  rel32  applied\n\
+         zero 1.2: replaced, stop-machine (attempts 2, pause 123 us)\n\
+         \x20 cmdline_proc_show  +0x5/7  rel32  applied\n\
+         \x20 warning: it does nothing any more; lpbuild unload zero removes its module\n"
+    );
+    let json: Value = serde_json::from_str(&b.status(None, true).text).unwrap();
+    let [one, two] = [&json["patches"][0], &json["patches"][1]];
+    assert_eq!((one["after"][1].as_str(), one["replaces"][0].as_str()), (Some("base"), Some("old")));
+    assert_eq!((two["switched"]["tasks"].as_u64(), two["switched"]["of"].as_u64()), (Some(118), Some(120)));
+    assert_eq!((one["forced"].as_bool(), two["forced"].as_bool()), (Some(false), Some(true)));
 }
 
 #[test]

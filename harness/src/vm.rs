@@ -38,7 +38,7 @@ step() { echo "--- $*"; echo "lpbuild-case: $*" > /dev/kmsg; }
 /// How guest time passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// With the host; two CPUs in parallel.
+    /// With the host; the CPUs run in parallel.
     Host,
     /// One instruction is one nanosecond; one CPU, and no random addresses: the same figures every run.
     Instructions,
@@ -55,6 +55,7 @@ pub struct Vm {
     allowed: Vec<String>,
     append: String,
     clock: Clock,
+    cpus: u32,
     memory_mib: u32,
     silence: Duration,
     overtime: Duration,
@@ -125,6 +126,7 @@ impl Vm {
             allowed: Vec::new(),
             append: String::new(),
             clock: Clock::Host,
+            cpus: 2,
             memory_mib: 1024,
             silence: Duration::from_secs(60),
             overtime: Duration::from_secs(300),
@@ -181,6 +183,13 @@ impl Vm {
         self
     }
 
+    /// Number of CPUs with [`Clock::Host`]; 2 unless told.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
     /// Guest memory.
     #[must_use]
     pub fn memory_mib(mut self, mib: u32) -> Self {
@@ -222,7 +231,7 @@ impl Vm {
         let initramfs = self.initramfs()?;
         let _slot = cache::slot("vm", SLOTS)?;
         let (accel, cpus) = match self.clock {
-            Clock::Host => (Accel::Emulated, 2),
+            Clock::Host => (Accel::Emulated, self.cpus),
             Clock::Instructions => (Accel::Counted, 1),
         };
         let machine = Machine {
@@ -272,11 +281,16 @@ impl Watch for Patience {
 /// Helper programs of `tests/guest`, found in the guest's PATH under these names.
 pub const APPLETS: &[&str] = &[
     "arp-long-device",
+    "consistent",
+    "cpustorm",
     "cycle",
+    "exitstorm",
     "fanotify-uncounted",
     "faulting-getdents",
     "faulting-usercopy",
+    "forkstorm",
     "hammer",
+    "hot",
     "inotify-twice",
     "io-uring-rings",
     "klogctl",
@@ -284,12 +298,17 @@ pub const APPLETS: &[&str] = &[
     "ktext",
     "landlock-whiteout",
     "lost-key",
+    "modstorm",
+    "odd-clone",
     "packet-ring",
     "pipe-sleeper",
     "read-cost",
     "short-auxv",
     "slabsum",
+    "sleepers",
+    "tracestorm",
     "udp-disconnect",
+    "vforker",
     "wait-for",
 ];
 

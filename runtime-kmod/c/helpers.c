@@ -12,6 +12,7 @@
  */
 #include <linux/completion.h>
 #include <linux/cpu.h>
+#include <linux/ftrace.h>
 #include <linux/kallsyms.h>
 #include <linux/kdebug.h>
 #include <linux/kernfs.h>
@@ -70,12 +71,13 @@ asm(".pushsection .text, \"ax\"\n"
 /* As in src/binding/entry.rs. */
 #define LPB_RCU_TASKS INT_MAX
 #define LPB_EFFECTIVE (INT_MAX - 1)
+#define LPB_LET_GO (INT_MAX - 2)
 #define LPB_CALL 0x40000000
 enum { LPB_PRE_APPLY, LPB_POST_APPLY, LPB_PRE_REVERT, LPB_POST_REVERT };
 enum { LPB_APPLYING, LPB_APPLIED, LPB_REVERTING, LPB_REVERTED, LPB_REFUSED, LPB_DRAINING, LPB_CHECKED, LPB_REPLACED };
 enum { LPB_SHOW_STATE, LPB_SHOW_MODE, LPB_SHOW_FUNCTIONS, LPB_SHOW_BLOCKERS, LPB_SHOW_PAUSE, LPB_SHOW_ATTEMPTS,
        LPB_SHOW_LAST_ERROR, LPB_SHOW_VERSION, LPB_SHOW_DEADLINE, LPB_SHOW_ENABLED,
-       LPB_SHOW_ONESHOT, LPB_SHOW_SWITCHED, LPB_SHOW_FORCE };
+       LPB_SHOW_ONESHOT, LPB_SHOW_SWITCHED, LPB_SHOW_FORCE, LPB_SHOW_ABI, LPB_SHOW_AFTER, LPB_SHOW_REPLACES };
 /* What a look at a task finds, and how it ends. */
 #define LPB_BLOCKED 1
 #define LPB_KERNEL 2
@@ -103,6 +105,9 @@ u64 lpbuild_divert(u64 ip);
 size_t lpbuild_show_size(int what);
 size_t lpbuild_show(int what, char *out, size_t len);
 int lpbuild_state(void);
+void lpbuild_replaced_others(void);
+void lpbuild_replaced(void);
+void lpbuild_refuse_on_top(void);
 void lpbuild_show_reverting(void);
 void lpbuild_cleanup(void);
 
@@ -121,12 +126,17 @@ int lpk_task_work_add(struct task_struct *task, struct callback_head *work, enum
 struct callback_head *lpk_task_work_cancel_match(struct task_struct *task,
 						 bool (*match)(struct callback_head *work, void *data), void *data);
 int lpk_wake_up_state(struct task_struct *task, unsigned int state);
+#ifdef CONFIG_DYNAMIC_FTRACE
+int lpk_ftrace_ops_test(struct ftrace_ops *ops, unsigned long ip, void *regs);
+extern struct ftrace_ops **lpk_ptr_ftrace_ops_list;
+#endif
 extern struct mutex *lpk_ptr_text_mutex;
 extern rwlock_t *lpk_ptr_tasklist_lock;
 
 /* Called from Rust only. */
 int lpb_read(u64 addr, void *buf, size_t len);
 int lpb_probe_at(u64 addr);
+int lpb_is_redirected(u64 addr);
 u64 lpb_now_ns(void);
 size_t lpb_symbol(u64 addr, char *out, size_t len);
 void lpb_log(int level, const char *line, size_t len);
@@ -162,6 +172,19 @@ int lpb_recall(struct task_struct *task, struct callback_head *work);
 void lpb_nudge(struct task_struct *task);
 void lpb_breathe(void);
 
+/* What a patch shows to others, filled by the Rust half (src/binding/entry.rs). */
+struct lpb_info {
+	u64 magic;
+	u32 abi;
+	u32 site_size;
+	const void *sites;
+	size_t n_sites;
+	const void *board;
+	const void *record;
+};
+void lpbuild_describe(struct lpb_info *info);
+int lpb_take_other(const char *name, size_t len, int replaces, struct lpb_info **info);
+
 /* Called from dispatchers. */
 bool lpb_choose(void);
 
@@ -177,6 +200,10 @@ MODULE_PARM_DESC(dry_run, "check everything, apply nothing; what was found is in
 static unsigned int deadline_ms;
 module_param(deadline_ms, uint, 0444);
 MODULE_PARM_DESC(deadline_ms, "milliseconds after which an operation that finds the functions busy gives up (0: as the patch says)");
+
+static unsigned int fail_call;
+module_param(fail_call, uint, 0444);
+MODULE_PARM_DESC(fail_call, "for tests: the call of this number, among those that can fail, fails (0: none)");
 
 /* Guards what the files show, and who may start an operation. */
 static DEFINE_MUTEX(lpb_status);
@@ -196,6 +223,17 @@ static bool lpb_stays;
 /* `rmmod -f`: a revert does not give up any more. */
 static bool lpb_forced;
 
+/* Whether this call is the one that a test wants to fail. Stands before every call that can. */
+static bool lpb_fails(const char *what)
+{
+	static atomic_t calls;
+
+	if (!fail_call || atomic_inc_return(&calls) != fail_call)
+		return false;
+	pr_info("lpbuild: %s: call %u made to fail: %s\n", KBUILD_MODNAME, fail_call, what);
+	return true;
+}
+
 /* ---- wrappers ---- */
 
 int lpb_read(u64 addr, void *buf, size_t len)
@@ -211,6 +249,28 @@ int lpb_probe_at(u64 addr)
 	preempt_disable();
 	found = lpk_get_kprobe((void *)addr) != NULL;
 	preempt_enable();
+	return found;
+}
+
+/* Whether an ftrace user that may change the instruction pointer has the function at `addr`. */
+int lpb_is_redirected(u64 addr)
+{
+	int found = 0;
+#ifdef CONFIG_DYNAMIC_FTRACE
+	struct ftrace_ops *ops;
+
+	if (!lpk_ptr_ftrace_ops_list)
+		return 0;
+	/* As do_for_each_ftrace_op (kernel/trace/ftrace_internal.h); the list ends with one that has no next. */
+	preempt_disable();
+	for (ops = READ_ONCE(*lpk_ptr_ftrace_ops_list); ops; ops = READ_ONCE(ops->next)) {
+		/* The call is the function's first instruction, or its second behind ENDBR. */
+		if (ops->flags & FTRACE_OPS_FL_IPMODIFY &&
+		    (lpk_ftrace_ops_test(ops, addr, NULL) || lpk_ftrace_ops_test(ops, addr + 4, NULL)))
+			found = 1;
+	}
+	preempt_enable();
+#endif
 	return found;
 }
 
@@ -260,7 +320,7 @@ u64 lpb_map(u64 addr, size_t len)
 		if (!pages[i])
 			return 0;
 	}
-	view = vmap(pages, n, VM_MAP, PAGE_KERNEL);
+	view = lpb_fails("vmap") ? NULL : vmap(pages, n, VM_MAP, PAGE_KERNEL);
 	return view ? (u64)view + offset_in_page(addr) : 0;
 }
 
@@ -306,6 +366,8 @@ size_t lpb_current(void)
 
 int lpb_stop(int (*fn)(void *), void *data)
 {
+	if (lpb_fails("stop_machine"))
+		return -ENOMEM;
 	return lpk_stop_machine_cpuslocked(fn, data, cpu_online_mask);
 }
 
@@ -355,7 +417,7 @@ void lpb_who(struct task_struct *task, struct lpb_who *who)
 
 void *lpb_alloc(size_t size)
 {
-	return kvzalloc(size, GFP_KERNEL);
+	return lpb_fails("kvzalloc") ? NULL : kvzalloc(size, GFP_KERNEL);
 }
 
 void lpb_free(void *memory)
@@ -464,7 +526,8 @@ int lpb_look(struct task_struct *task, u64 *frames, size_t len, void (*fn)(void 
 				look.seen = LPB_OFFLINE;
 			break;
 		}
-		smp_call_function_single(cpu, lpb_look_interrupt, &look, 1);
+		if (!lpb_fails("smp_call_function_single"))
+			smp_call_function_single(cpu, lpb_look_interrupt, &look, 1);
 		if (look.seen != LPB_RUNNING)
 			break;
 	}
@@ -488,6 +551,8 @@ static void lpb_boundary(struct callback_head *work)
 int lpb_send(struct task_struct *task, struct callback_head *work, int urgent)
 {
 	init_task_work(work, lpb_boundary);
+	if (lpb_fails("task_work_add"))
+		return -ESRCH;
 	return lpk_task_work_add(task, work, urgent ? TWA_SIGNAL : TWA_RESUME);
 }
 
@@ -612,11 +677,14 @@ static void lpb_stay(void)
 	complete(&lpb_begun);
 }
 
+static void lpb_release_others(void);
+
 /* No site leads into the module and no task is inside: it may go. This thread waits for kthread_stop. */
 static void lpb_leave(void)
 {
 	unregister_die_notifier(&lpb_notifier);
 	lpb_notified = false;
+	lpb_release_others();
 	mutex_lock(&lpb_status);
 	lpb_stays = false;
 	lpbuild_released();
@@ -625,6 +693,8 @@ static void lpb_leave(void)
 	module_put(THIS_MODULE);
 	complete_all(&lpb_out);
 }
+
+static void lpb_let_replaced_go(void);
 
 static int lpb_operate(bool revert)
 {
@@ -648,7 +718,13 @@ static int lpb_operate(bool revert)
 			return step;
 		if (step == LPB_RCU_TASKS)
 			synchronize_rcu_tasks();
-		else if (step == LPB_EFFECTIVE) {
+		else if (step == LPB_LET_GO) {
+			/* Sites first: what they were copied from goes. */
+			mutex_lock(lpk_ptr_text_mutex);
+			lpbuild_replaced_others();
+			mutex_unlock(lpk_ptr_text_mutex);
+			lpb_let_replaced_go();
+		} else if (step == LPB_EFFECTIVE) {
 			lpbuild_log_end(0);
 			lpb_stay();
 		}
@@ -746,8 +822,10 @@ static void lpb_end_thread(void)
 
 static int lpb_start_thread(void)
 {
-	struct task_struct *thread = kthread_create(lpb_main, NULL, "lpbuild/%s", KBUILD_MODNAME);
+	struct task_struct *thread = ERR_PTR(-ENOMEM);
 
+	if (!lpb_fails("kthread_create"))
+		thread = kthread_create(lpb_main, NULL, "lpbuild/%s", KBUILD_MODNAME);
 	if (IS_ERR(thread))
 		return PTR_ERR(thread);
 	WRITE_ONCE(lpb_thread, thread);
@@ -763,7 +841,7 @@ static ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attr
 {
 	int what = (long)attr->private;
 	size_t size = lpbuild_show_size(what), len;
-	char *text = kvmalloc(size, GFP_KERNEL);
+	char *text = lpb_fails("kvmalloc") ? NULL : kvmalloc(size, GFP_KERNEL);
 	ssize_t n;
 
 	if (!text)
@@ -775,6 +853,8 @@ static ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attr
 	kvfree(text);
 	return n;
 }
+
+static bool lpb_is_taken(void);
 
 /* 0 starts the revert, or turns an apply round, and returns at once; how it ended is in `state` and `last_error`. */
 static ssize_t lpb_store_enabled(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
@@ -789,6 +869,10 @@ static ssize_t lpb_store_enabled(struct file *file, struct kobject *kobj, struct
 		return -EINVAL;
 
 	mutex_lock(&lpb_status);
+	if (lpb_is_taken()) {
+		mutex_unlock(&lpb_status);
+		return -EBUSY;
+	}
 	switch (lpbuild_state()) {
 	case LPB_APPLYING:
 		lpbuild_cancel();
@@ -875,11 +959,48 @@ LPB_FILE(enabled, 0644, lpb_store_enabled, LPB_SHOW_ENABLED);
 LPB_FILE(oneshot, 0444, NULL, LPB_SHOW_ONESHOT);
 LPB_FILE(switched, 0444, NULL, LPB_SHOW_SWITCHED);
 LPB_FILE(force, 0644, lpb_store_force, LPB_SHOW_FORCE);
+LPB_FILE(after, 0444, NULL, LPB_SHOW_AFTER);
+LPB_FILE(replaces, 0444, NULL, LPB_SHOW_REPLACES);
+
+
+/*
+ * Patches find each other by the file `abi` in each other's folders: it is the first field of this. Another runtime may
+ * have anything behind the version.
+ */
+struct lpb_peer {
+	struct bin_attribute file;
+	struct lpb_info info;
+	struct module *owner;
+	/* Guards what is below, and the state. */
+	struct mutex *lock;
+	int (*state)(void);
+	/* Another patch has taken the place of this one, and nobody is inside. */
+	void (*leave)(void);
+	/* Patches that lie on this one. */
+	unsigned int on_top;
+	/* One is taking its place. */
+	bool taken;
+};
+
+static void lpb_leave_replaced(void);
+
+static struct lpb_peer lpb_me = {
+	.file = {
+		.attr = { .name = "abi", .mode = 0444 },
+		.private = (void *)(long)LPB_SHOW_ABI,
+		.read = lpb_show,
+	},
+	.owner = THIS_MODULE,
+	.lock = &lpb_status,
+	.state = lpbuild_state,
+	.leave = lpb_leave_replaced,
+};
 
 static struct bin_attribute *lpb_files[] = {
 	&lpb_file_state, &lpb_file_mode, &lpb_file_functions, &lpb_file_blockers, &lpb_file_pause_ns,
 	&lpb_file_attempts, &lpb_file_last_error, &lpb_file_version, &lpb_file_deadline_ms, &lpb_file_enabled,
-	&lpb_file_oneshot, &lpb_file_switched, &lpb_file_force, NULL,
+	&lpb_file_oneshot, &lpb_file_switched, &lpb_file_force, &lpb_file_after,
+	&lpb_file_replaces, &lpb_me.file, NULL,
 };
 
 static const struct attribute_group lpb_group = { .bin_attrs = lpb_files };
@@ -903,11 +1024,14 @@ static struct kobject *lpb_find_parent(void)
 static int lpb_add_folder(void)
 {
 	mutex_lock(lpk_ptr_text_mutex);
-	lpb_parent = lpb_find_parent();
-	if (lpb_parent)
+	if (!lpb_fails("kobject_create_and_add"))
+		lpb_parent = lpb_find_parent();
+	if (lpb_parent && !lpb_fails("kobject_create_and_add"))
 		lpb_folder = kobject_create_and_add(KBUILD_MODNAME, lpb_parent);
 	mutex_unlock(lpk_ptr_text_mutex);
-	return lpb_folder ? sysfs_create_group(lpb_folder, &lpb_group) : -ENOMEM;
+	if (!lpb_folder || lpb_fails("sysfs_create_group"))
+		return -ENOMEM;
+	return sysfs_create_group(lpb_folder, &lpb_group);
 }
 
 static void lpb_remove_folder(void)
@@ -924,6 +1048,133 @@ static void lpb_remove_folder(void)
 	mutex_unlock(lpk_ptr_text_mutex);
 }
 
+/* ---- other patches ---- */
+
+/* As many as a patch can name (MAX_OTHERS in src/record.rs). */
+#define LPB_OTHERS 32
+
+static struct lpb_other {
+	struct lpb_peer *peer;
+	bool replaces;
+} lpb_others[LPB_OTHERS];
+static unsigned int lpb_n_others;
+
+/* Under lpb_status. Says why in `last_error`. */
+static bool lpb_is_taken(void)
+{
+	if (!lpb_me.on_top && !lpb_me.taken)
+		return false;
+	lpbuild_refuse_on_top();
+	return true;
+}
+
+/* A module cannot get past lpb_remove_folder while text_mutex is held, so what is found here is still there. */
+static struct lpb_peer *lpb_find_peer(const char *name)
+{
+	struct kernfs_node *parent, *folder = NULL, *file = NULL;
+	struct lpb_peer *peer = NULL;
+
+	parent = kernfs_find_and_get(kernel_kobj->sd, "lpbuild");
+	if (parent)
+		folder = kernfs_find_and_get(parent, name);
+	if (folder)
+		file = kernfs_find_and_get(folder, "abi");
+	if (file)
+		peer = container_of((struct bin_attribute *)file->priv, struct lpb_peer, file);
+	kernfs_put(file);
+	kernfs_put(folder);
+	kernfs_put(parent);
+	return peer;
+}
+
+/* Takes hold of an applied patch: 0, or 1 there is none, 2 it has another runtime. Given back by lpb_release_others. */
+int lpb_take_other(const char *name, size_t len, int replaces, struct lpb_info **info)
+{
+	char text[MODULE_NAME_LEN] = "";
+	struct lpb_peer *peer;
+	int err = 0;
+
+	memcpy(text, name, min(len, sizeof(text) - 1));
+	mutex_lock(lpk_ptr_text_mutex);
+	peer = lpb_find_peer(text);
+	if (!peer || peer == &lpb_me)
+		err = 1;
+	else if (peer->info.magic != lpb_me.info.magic || peer->info.abi != lpb_me.info.abi ||
+		 peer->info.site_size != lpb_me.info.site_size)
+		err = 2;
+	else if (lpb_n_others == LPB_OTHERS || lpb_fails("try_module_get") || !try_module_get(peer->owner))
+		err = 1;
+	mutex_unlock(lpk_ptr_text_mutex);
+	if (err)
+		return err;
+
+	mutex_lock(peer->lock);
+	if (peer->state() != LPB_APPLIED || peer->taken || (replaces && peer->on_top))
+		err = 1;
+	else if (replaces)
+		peer->taken = true;
+	else
+		peer->on_top++;
+	mutex_unlock(peer->lock);
+	if (err) {
+		module_put(peer->owner);
+		return err;
+	}
+	lpb_others[lpb_n_others].peer = peer;
+	lpb_others[lpb_n_others++].replaces = replaces;
+	*info = &peer->info;
+	return 0;
+}
+
+static void lpb_release_others(void)
+{
+	while (lpb_n_others) {
+		struct lpb_other *other = &lpb_others[--lpb_n_others];
+
+		mutex_lock(other->peer->lock);
+		if (other->replaces)
+			other->peer->taken = false;
+		else
+			other->peer->on_top--;
+		mutex_unlock(other->peer->lock);
+		module_put(other->peer->owner);
+	}
+}
+
+/* Those whose place was taken go, the others stay below. */
+static void lpb_let_replaced_go(void)
+{
+	unsigned int i, kept = 0;
+
+	for (i = 0; i < lpb_n_others; i++) {
+		struct lpb_peer *peer = lpb_others[i].peer;
+
+		if (!lpb_others[i].replaces) {
+			lpb_others[kept++] = lpb_others[i];
+			continue;
+		}
+		peer->leave();
+		module_put(peer->owner);
+	}
+	lpb_n_others = kept;
+}
+
+/* Called by the thread of the patch that takes this one's place, which holds a reference on this module. */
+static void lpb_leave_replaced(void)
+{
+	unregister_die_notifier(&lpb_notifier);
+	lpb_notified = false;
+	mutex_lock(&lpb_status);
+	lpb_stays = false;
+	lpb_me.taken = false;
+	lpbuild_replaced();
+	lpbuild_publish();
+	mutex_unlock(&lpb_status);
+	lpb_release_others();
+	module_put(THIS_MODULE);
+	complete_all(&lpb_out);
+}
+
 /* ---- module ---- */
 
 static void lpb_undo(void)
@@ -933,16 +1184,21 @@ static void lpb_undo(void)
 		unregister_die_notifier(&lpb_notifier);
 	lpb_end_thread();
 	lpbuild_cleanup();
+	lpb_release_others();
 }
 
 static int __init lpb_init(void)
 {
-	int err = lpbuild_setup(KBUILD_MODNAME, strlen(KBUILD_MODNAME));
+	int err;
 
+	lpbuild_describe(&lpb_me.info);
+	err = lpbuild_setup(KBUILD_MODNAME, strlen(KBUILD_MODNAME));
 	if (err) {
 		lpbuild_cleanup();
+		lpb_release_others();
 		return err;
 	}
+	lpbuild_describe(&lpb_me.info);
 	if (deadline_ms)
 		lpbuild_set_deadline(deadline_ms);
 	if (oneshot)
@@ -951,8 +1207,7 @@ static int __init lpb_init(void)
 		err = lpbuild_set_mode(mode, strlen(mode));
 		if (err) {
 			pr_err("lpbuild: %s: LP5024: there is no mode %s\n", KBUILD_MODNAME, mode);
-			lpbuild_cleanup();
-			return err;
+			goto undo;
 		}
 	}
 	/* Before the files, whose writers ask things of it. */
@@ -960,7 +1215,7 @@ static int __init lpb_init(void)
 	if (!err)
 		err = lpb_add_folder();
 	if (!err && !dry_run) {
-		err = register_die_notifier(&lpb_notifier);
+		err = lpb_fails("register_die_notifier") ? -ENOMEM : register_die_notifier(&lpb_notifier);
 		lpb_notified = !err;
 	}
 	if (err) {

@@ -251,6 +251,8 @@ fn work(e: &Entry) -> *mut Work {
 /// The answer of one patch's dispatchers.
 #[derive(Debug)]
 pub struct Board {
+    /// The board of the patch that is taking this one's place: whoever runs that one's new version runs this one's old.
+    leader: AtomicPtr<Board>,
     settled_new: AtomicBool,
     table: AtomicPtr<Table>,
     /// Taken down, but perhaps still being read.
@@ -261,6 +263,7 @@ impl Board {
     /// Everybody runs the old version.
     pub const fn new() -> Self {
         Self {
+            leader: AtomicPtr::new(ptr::null_mut()),
             settled_new: AtomicBool::new(false),
             table: AtomicPtr::new(ptr::null_mut()),
             retired: AtomicPtr::new(ptr::null_mut()),
@@ -269,6 +272,10 @@ impl Board {
 
     /// Whether the task that calls runs the new version. In any context, NMIs included.
     pub fn chooses_new<K: Kernel>(&self, k: &K, current: usize) -> bool {
+        // SAFETY: a leader stays until `synchronize_rcu_tasks` has passed after it was taken away.
+        if let Some(leader) = unsafe { self.leader.load(SeqCst).as_ref() } {
+            return !leader.chooses_new(k, current);
+        }
         let Some(t) = self.table() else { return self.settled_new.load(SeqCst) };
         k.moment();
         if t.tracking {
@@ -287,6 +294,11 @@ impl Board {
             None if !k.guard(Guard::NewbornRunsGoal) => !t.goal_new,
             None => t.goal_new,
         }
+    }
+
+    /// Lets another board answer, the other way round; `None`: no longer.
+    pub fn follow(&self, leader: Option<&Board>) {
+        self.leader.store(leader.map_or(ptr::null_mut(), |b| ptr::from_ref(b).cast_mut()), SeqCst);
     }
 
     /// What everybody runs who is not asked for; the table decides while there is one.

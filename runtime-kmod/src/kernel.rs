@@ -113,6 +113,11 @@ pub trait Kernel: Sync {
     fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
     /// Whether a kprobe is registered at exactly `addr`.
     fn probe_at(&self, addr: u64) -> bool;
+    /// Whether ftrace sends calls of the function at `addr` to a function of somebody's choice, as the kernel's own livepatch
+    /// has it: that comes before the jump.
+    fn is_redirected(&self, _addr: u64) -> bool {
+        false
+    }
     /// Monotonic time; callable with interrupts off.
     fn now_ns(&self) -> u64;
     /// Writes `function+0xOFF/0xSIZE [module]` of an address and returns the length; 0 when unknown.

@@ -48,7 +48,7 @@ use crate::{
     refusal::Refusal,
     site::{self, Route, Site},
     status::{State, Status},
-    switch::{self, Scan},
+    switch::{self, Other, Scan},
 };
 
 /// Longest pause between two attempts, milliseconds.
@@ -67,6 +67,9 @@ pub enum Step {
     RcuTasks,
     /// Call this function of the patch with no lock held, hand what it returns to [`Machine::called`], then call again.
     Call(Callback),
+    /// Nobody is inside the patches whose place this one took: let them go, hand the sites that are left to
+    /// [`Machine::replaced_others`], then call again.
+    Replaced,
     /// From here on the module stays, and whoever waits for the operation need not wait any longer; then call again.
     Effective,
     /// The operation is complete.
@@ -99,6 +102,8 @@ enum Stage {
     Retire,
     RetireFree,
     Drain,
+    DrainFree,
+    Arrive,
     Leave,
     LeaveWatch,
     LeaveFree,
@@ -107,8 +112,10 @@ enum Stage {
 /// What a machine works with, made by the caller and kept by it.
 #[derive(Debug)]
 pub struct Parts<'a, K: Kernel> {
-    /// `sites[i]` belongs to function `i`.
+    /// `sites[i]` belongs to function `i`; behind them, those that only a replaced patch has.
     pub sites: &'a [Site<K::Alias>],
+    /// Patches below, on which this one lies or whose place it takes.
+    pub others: &'a [Other<'a>],
     /// What the int3 handler looks at.
     pub armed: &'a AtomicBool,
     /// What the dispatchers look at.
@@ -232,7 +239,13 @@ impl<'a, K: Kernel> Machine<'a, K> {
     pub fn pokes(&self) -> bool {
         !matches!(
             self.stage,
-            Stage::Switch | Stage::TurnRecall | Stage::TurnFree | Stage::Drain | Stage::Leave | Stage::LeaveWatch
+            Stage::Switch
+                | Stage::TurnRecall
+                | Stage::TurnFree
+                | Stage::Drain
+                | Stage::DrainFree
+                | Stage::Leave
+                | Stage::LeaveWatch
         )
     }
 
@@ -258,6 +271,17 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.step()
     }
 
+    /// The sites and the patches below, without those that are gone.
+    pub fn replaced_others(&mut self, sites: &'a [Site<K::Alias>], others: &'a [Other<'a>]) {
+        self.parts.sites = sites;
+        self.parts.others = others;
+    }
+    /// Another patch has taken the place of this one.
+    pub fn replaced(&mut self) {
+        self.route = Route::Original;
+        self.status.state = State::Replaced;
+    }
+
     /// To be called when nothing can be inside the new code any more and the module's own reference is gone.
     pub fn released(&mut self) {
         self.status.state = State::Reverted;
@@ -271,7 +295,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         if !self.watch.begin(self.k) {
             result = result.and(Err(Refusal::NoMemory));
         }
-        let scan = Scan { k: self.k, patch: &self.patch };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
         if let Some(table) = self.watch.table() {
             let left = scan.watch(table, self.parts.frames, |a| scan.in_old(a), Some(&mut self.status.blockers));
             if left != 0 && self.mode == Mode::StopMachine {
@@ -343,9 +367,15 @@ impl<'a, K: Kernel> Machine<'a, K> {
             Stage::Retire => self.recall(Stage::RetireFree),
             Stage::RetireFree => {
                 self.parts.board.free_retired(self.k);
-                Some(self.arrived())
+                self.stage = if self.replacing() { Stage::Drain } else { Stage::Arrive };
+                None
             }
             Stage::Drain => self.drain(),
+            Stage::DrainFree => {
+                self.stage = Stage::Arrive;
+                Some(Step::Replaced)
+            }
+            Stage::Arrive => Some(self.arrived()),
             Stage::Leave => self.leave(),
             Stage::LeaveWatch => self.leave_watch(),
             Stage::LeaveFree => {
@@ -369,10 +399,14 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.patch.has(callback).then_some(Step::Call(callback))
     }
 
-    /// Whether the mode can do all functions.
+    /// Whether the mode can do all functions, and calls come to them.
     fn possible(&self) -> Result<(), Refusal> {
         match self.parts.sites.iter().position(|s| s.dispatcher == 0) {
-            Some(func) if self.mode != Mode::StopMachine => Err(Refusal::NoDispatcher { func }),
+            Some(func) if self.mode != Mode::StopMachine => return Err(Refusal::NoDispatcher { func }),
+            _ => {}
+        }
+        match self.patch.funcs.iter().position(|f| self.k.is_redirected(f.old)) {
+            Some(func) if self.route == Route::Original => Err(Refusal::Redirected { func }),
             _ => Ok(()),
         }
     }
@@ -391,6 +425,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
         }
         if let Err(why) = site::check(self.k, self.parts.sites, self.route) {
             return Some(self.give_up(why));
+        }
+        for other in self.replaced_boards() {
+            other.follow(Some(self.parts.board));
         }
         if self.mode == Mode::Drain {
             // The int3 sends everybody to the dispatcher, and that to where the sites will lead.
@@ -411,22 +448,39 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.poke().trap();
         self.stage = Stage::Write(route);
         // Somebody can be behind the first of the instructions that are there now, unless it is one jump.
-        let one = self.route != Route::Original && self.parts.sites.iter().all(Site::is_one_instruction);
+        let one = self.parts.sites.iter().all(|s| s.is_one_jump(self.route));
         (!one && self.k.guard(Guard::RcuBeforeTails)).then_some(Step::RcuTasks)
     }
 
     fn write(&mut self, route: Route) -> Option<Step> {
         self.poke().complete(route);
         self.route = route;
+        if self.op == Op::Apply && route != Route::Dispatcher {
+            for other in self.replaced_boards() {
+                other.settle(route == Route::Original);
+                other.follow(None);
+            }
+        }
         self.stage = match route {
             Route::Dispatcher => Stage::Switch,
             Route::Original => Stage::Leave,
-            Route::New if self.status.mode == Mode::Drain && self.op == Op::Apply => Stage::Drain,
+            Route::New if self.drains() => Stage::Drain,
             Route::New => Stage::Retire,
         };
         self.switch = switch::Clock::new();
         let tell = self.stage == Stage::Drain && self.patch.has(Callback::PostApply);
         tell.then_some(Step::Call(Callback::PostApply))
+    }
+
+    /// Whether new calls run the new code while old ones go on.
+    fn drains(&self) -> bool {
+        self.status.mode == Mode::Drain && self.op == Op::Apply
+    }
+    fn replacing(&self) -> bool {
+        self.op == Op::Apply && self.failing.is_none() && self.replaced_boards().next().is_some()
+    }
+    fn replaced_boards(&self) -> impl Iterator<Item = &'a Board> + use<'a, K> {
+        self.parts.others.iter().filter_map(|o| o.replaced)
     }
 
     fn poke(&self) -> Poke<'_, K> {
@@ -441,7 +495,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         let by_task = self.status.mode == Mode::Transition;
         self.status.attempts += 1;
         let mut scan = switch::Switch {
-            scan: Scan { k: self.k, patch: &self.patch },
+            scan: Scan { k: self.k, patch: &self.patch, others: self.parts.others },
             board: self.parts.board,
             goal_new: self.goal_new,
             clock: &mut self.switch,
@@ -535,6 +589,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn arrived(&mut self) -> Step {
         self.status.blockers.retain_if(self.failing.is_some());
         match self.failing {
+            // The callback came when the jumps were there.
+            None if self.drains() => self.end(State::Applied, Step::Done),
             None => self.finish(Callback::PostApply, State::Applied, Step::Done),
             Some(why) => self.refuse(why, Some(Callback::PostApply), State::Applied),
         }
@@ -559,20 +615,24 @@ impl<'a, K: Kernel> Machine<'a, K> {
         if self.watch.table().is_none() && !self.watch.begin(self.k) {
             return Some(Step::Again(PAUSE_MS));
         }
-        if !self.effective {
+        if self.drains() && !self.effective {
             return Some(self.effective(State::Draining));
         }
-        let scan = Scan { k: self.k, patch: &self.patch };
-        let left = self
-            .watch
-            .table()
-            .map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_old(a), Some(&mut self.status.blockers)));
-        if left != 0 && !self.parts.cancel.load(SeqCst) {
+        let (drains, replacing) = (self.drains(), self.replacing());
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let inside = |a| if drains { scan.in_old(a) } else { scan.in_replaced(a) };
+        let left =
+            self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, inside, Some(&mut self.status.blockers)));
+        if left != 0 && !self.effective && self.left_ms() == 0 {
+            return Some(self.effective(State::Draining));
+        }
+        // A revert that was asked for waits for the replaced patches: they cannot come back.
+        if left != 0 && (replacing || !self.parts.cancel.load(SeqCst)) {
             return Some(self.again(MAX_BACKOFF_MS));
         }
         self.watch.end(self.k);
-        self.stage = Stage::Rest;
-        Some(self.end(State::Applied, Step::Done))
+        self.stage = if replacing { Stage::DrainFree } else { Stage::Arrive };
+        replacing.then_some(Step::RcuTasks)
     }
 
     fn leave(&mut self) -> Option<Step> {
@@ -592,7 +652,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     }
 
     fn leave_watch(&mut self) -> Option<Step> {
-        let scan = Scan { k: self.k, patch: &self.patch };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
         // Those because of whom it failed are what a failed apply reports.
         let mut found = self.failing.is_none().then_some(&mut self.status.blockers);
         let left = self
@@ -617,7 +677,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn in_stop(&mut self) -> Option<Step> {
         self.status.attempts += 1;
         let poke = Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed };
-        let order = switch::InStop { scan: Scan { k: self.k, patch: &self.patch }, board: self.parts.board, poke };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let order = switch::InStop { scan, board: self.parts.board, poke };
         let (result, pause) = order.run(self.goal_new, self.parts.seats, self.parts.frames, &mut self.status.blockers);
         self.status.pause_ns = self.status.pause_ns.max(pause);
         let why = match result {

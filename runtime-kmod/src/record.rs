@@ -11,6 +11,8 @@ use crate::refusal::Refusal;
 
 /// The most functions or ranges accepted: a bound for damaged records, not a limit of the design.
 pub const MAX_RECORDS: u32 = 4_096;
+/// The most patches that one can name.
+pub const MAX_OTHERS: u32 = 16;
 /// A site lies less than this behind the start of its function: 16 bits of offset, 8 of size.
 const SITE_REACH: u64 = 0x1_0000 + 0x100;
 /// The longest patch name in bytes.
@@ -62,6 +64,15 @@ impl<'a> Patch<'a> {
         if record.funcs == 0 || record.name == 0 || record.version == 0 || (record.ranges == 0 && record.n_ranges != 0)
         {
             return bad("a missing address");
+        }
+        if record.n_after > MAX_OTHERS || record.n_replaces > MAX_OTHERS {
+            return bad("number of other patches");
+        }
+        if (record.after == 0 && record.n_after != 0) || (record.replaces == 0 && record.n_replaces != 0) {
+            return bad("a missing address");
+        }
+        if !record.after.is_multiple_of(8) || !record.replaces.is_multiple_of(8) {
+            return bad("a misaligned array");
         }
         if !record.funcs.is_multiple_of(8) || !record.ranges.is_multiple_of(8) {
             return bad("a misaligned array");
@@ -131,6 +142,34 @@ impl<'a> Patch<'a> {
         let Some(f) = self.funcs.get(i) else { return &[] };
         // SAFETY: `new` has checked that the name is not null; the caller of `new` vouched for it.
         unsafe { string(f.name, MAX_SYMBOL) }.unwrap_or(&[])
+    }
+
+    /// Patches named in `after`, then those in `replaces`.
+    pub fn others(&self) -> usize {
+        (self.record.n_after + self.record.n_replaces) as usize
+    }
+    /// Whether the patch takes the place of other `i`.
+    pub fn replaces(&self, i: usize) -> bool {
+        i >= self.record.n_after as usize
+    }
+    /// Name of other `i`; empty when there is none.
+    pub fn other_name(&self, i: usize) -> &'a [u8] {
+        let r = self.record;
+        // SAFETY: the caller of `new` vouched for the arrays; null and alignment were checked there.
+        let (after, replaces) = unsafe { (array::<u64>(r.after, r.n_after), array::<u64>(r.replaces, r.n_replaces)) };
+        match after.iter().chain(replaces).nth(i) {
+            // SAFETY: as above.
+            Some(&name) if name != 0 => unsafe { string(name, MAX_NAME) }.unwrap_or(&[]),
+            _ => &[],
+        }
+    }
+    /// Name of what a refusal is about.
+    pub fn subject(&self, why: Refusal) -> &'a [u8] {
+        match (why.func(), why.other()) {
+            (Some(i), _) => self.func_name(i),
+            (None, Some(i)) => self.other_name(i),
+            _ => &[],
+        }
     }
 
     /// Whether the patch is never reverted.

@@ -60,6 +60,23 @@ pub enum Refusal {
         /// Index of the function.
         func: usize,
     },
+    /// LP5019: a patch named in `after` or `replaces` is not applied, or not free to be taken.
+    NoOther {
+        /// Index among the others.
+        other: usize,
+    },
+    /// LP5020: a patch lies on top of this one, or is taking its place.
+    OnTop,
+    /// LP5021: a patch named in `after` or `replaces` has another runtime.
+    OtherRuntime {
+        /// Index among the others.
+        other: usize,
+    },
+    /// LP5023: ftrace sends calls of the function elsewhere, before they come to the site.
+    Redirected {
+        /// Index of the function.
+        func: usize,
+    },
     /// LP5015: the pre-apply callback does not want the patch applied.
     Vetoed {
         /// What it returned; not 0.
@@ -69,6 +86,7 @@ pub enum Refusal {
 
 // Values of include/uapi/asm-generic/errno{-base,}.h.
 const EPERM: i32 = 1;
+const ESRCH: i32 = 3;
 const ENOEXEC: i32 = 8;
 const EAGAIN: i32 = 11;
 const ENOMEM: i32 = 12;
@@ -102,6 +120,10 @@ impl Refusal {
             Refusal::Vetoed { .. } => 5015,
             Refusal::Cancelled => 5016,
             Refusal::NoDispatcher { .. } => 5017,
+            Refusal::NoOther { .. } => 5019,
+            Refusal::Redirected { .. } => 5023,
+            Refusal::OnTop => 5020,
+            Refusal::OtherRuntime { .. } => 5021,
         }
     }
 
@@ -110,7 +132,7 @@ impl Refusal {
         match self {
             Refusal::BadRecord(_) => EINVAL,
             Refusal::WrongKernel | Refusal::NoBuildId => ENOEXEC,
-            Refusal::AlreadyPatched { .. } | Refusal::Probed { .. } => EADDRINUSE,
+            Refusal::AlreadyPatched { .. } | Refusal::Probed { .. } | Refusal::Redirected { .. } => EADDRINUSE,
             Refusal::Altered { .. } | Refusal::JumpGone { .. } => EILSEQ,
             Refusal::Busy | Refusal::StillInside => EBUSY,
             Refusal::OutOfReach { .. } => ERANGE,
@@ -118,7 +140,9 @@ impl Refusal {
             Refusal::NoMemory => ENOMEM,
             Refusal::Oneshot => EPERM,
             Refusal::Cancelled => ECANCELED,
-            Refusal::NoDispatcher { .. } => EOPNOTSUPP,
+            Refusal::NoDispatcher { .. } | Refusal::OtherRuntime { .. } => EOPNOTSUPP,
+            Refusal::NoOther { .. } => ESRCH,
+            Refusal::OnTop => EBUSY,
             Refusal::Vetoed { value } if (-MAX_ERRNO..0).contains(&value) => -value,
             Refusal::Vetoed { .. } => EINVAL,
         }
@@ -137,15 +161,24 @@ impl Refusal {
             | Refusal::Altered { func }
             | Refusal::OutOfReach { func }
             | Refusal::NoDispatcher { func }
+            | Refusal::Redirected { func }
             | Refusal::JumpGone { func } => Some(func),
             _ => None,
         }
     }
 
-    /// `LP50nn: text`; `name` is that of the function it is about.
+    /// Index of the other patch it is about.
+    pub fn other(self) -> Option<usize> {
+        match self {
+            Refusal::NoOther { other } | Refusal::OtherRuntime { other } => Some(other),
+            _ => None,
+        }
+    }
+
+    /// `LP50nn: text`; `name` is that of the function or patch it is about.
     pub fn describe<K: Kernel>(self, k: &K, name: &[u8], out: &mut Text<'_>) {
         out.str("LP").dec(self.code()).str(": ");
-        if self.func().is_some() {
+        if self.func().is_some() || self.other().is_some() {
             out.bytes(name).str(": ");
         }
         match self {
@@ -168,6 +201,12 @@ impl Refusal {
             Refusal::NoDispatcher { .. } => {
                 out.str("the beginning of the function cannot be run elsewhere, only mode stop-machine can replace it")
             }
+            Refusal::Redirected { .. } => out.str(
+                "ftrace sends its calls elsewhere, as the kernel's own livepatch does; the jump would never be reached",
+            ),
+            Refusal::NoOther { .. } => out.str("no applied patch of this name, or another one is on it already"),
+            Refusal::OnTop => out.str("another patch lies on top of this one, unload that first"),
+            Refusal::OtherRuntime { .. } => out.str("was packed by another version of lpbuild"),
             Refusal::Vetoed { value } => out.str("the pre-apply callback returned ").int(i64::from(value)),
         };
     }

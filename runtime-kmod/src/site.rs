@@ -14,11 +14,12 @@ pub const INT3: u8 = 0xcc;
 /// Where the code at a site leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// On into the old function, as before the patch.
+    /// Where it led before the patch: on into the old function, or into that of a patch below.
     Original,
     /// To the dispatcher, which asks the [`crate::board::Board`].
     Dispatcher,
-    /// To the new function.
+    /// Where it leads with the patch: to the new function; on into the old one, where a replaced patch had another and this
+    /// one has none.
     New,
 }
 
@@ -33,11 +34,11 @@ pub struct Site<A> {
     pub dispatcher: u64,
     /// Bytes covered; the first `len` of the arrays count.
     pub len: usize,
-    /// The bytes before the patch.
+    /// The bytes of [`Route::Original`].
     pub original: [u8; MAX_SITE],
-    /// The jump to the new function and one NOP that fills the rest.
+    /// The bytes of [`Route::New`]: the jump and one NOP that fills the rest.
     pub jump: [u8; MAX_SITE],
-    /// The same to the dispatcher.
+    /// The bytes of [`Route::Dispatcher`].
     pub detour: [u8; MAX_SITE],
     /// Writable view of the site.
     pub alias: A,
@@ -57,9 +58,20 @@ impl<A> Site<A> {
     fn diverted(&self) -> u64 {
         if self.dispatcher != 0 { self.dispatcher } else { self.target }
     }
-    /// Whether a jump at the site is one instruction.
-    pub fn is_one_instruction(&self) -> bool {
-        self.jump.first() == Some(&0xe9)
+    /// Whether a route is one `jmp rel32`, behind which nothing is ever executed.
+    pub fn is_one_jump(&self, route: Route) -> bool {
+        self.bytes(route).first() == Some(&0xe9)
+    }
+    /// Lays the site over that of a patch below, which is at the same place.
+    pub fn lay_over(&mut self, below: &Self) -> bool {
+        let fits = below.addr == self.addr && below.len == self.len;
+        self.original = below.jump;
+        fits
+    }
+    /// The site of a function that a replaced patch has and this one has not: it leads back into the old function.
+    pub fn drop_to_original(mut self) -> Self {
+        (self.original, self.jump) = (self.jump, self.original);
+        self
     }
     /// Whether `addr` is behind the first byte of the site: a task that continues there runs half an instruction
     /// once the bytes have changed.

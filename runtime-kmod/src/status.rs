@@ -120,7 +120,7 @@ pub fn blockers<K: Kernel>(k: &K, status: &Status, out: &mut Text<'_>) {
 /// `last_error`: the line of the last refusal, empty when the last operation succeeded.
 pub fn last_error<K: Kernel>(k: &K, patch: &Patch<'_>, status: &Status, out: &mut Text<'_>) {
     if let Some(r) = status.refusal {
-        r.describe(k, r.func().map_or(&[], |i| patch.func_name(i)), out);
+        r.describe(k, patch.subject(r), out);
         out.str("\n");
     }
 }

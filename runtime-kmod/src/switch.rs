@@ -17,6 +17,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
+use lpbuild_abi::RangeRecord;
+
 use crate::{
     board::{Board, Entry, Table, Use},
     kernel::{Guard, Kernel, Seen},
@@ -81,6 +83,17 @@ pub enum Progress {
     Overflow,
 }
 
+/// A patch that is there already, and that this one lies on or takes the place of.
+#[derive(Clone, Copy, Debug)]
+pub struct Other<'o> {
+    /// First byte of its code, and one past the last.
+    pub text: (u64, u64),
+    /// The code it replaces.
+    pub ranges: &'o [RangeRecord],
+    /// Its dispatchers' board, when this patch takes its place.
+    pub replaced: Option<&'o Board>,
+}
+
 /// Questions about addresses.
 #[derive(Debug)]
 pub struct Scan<'s, K: Kernel> {
@@ -88,6 +101,8 @@ pub struct Scan<'s, K: Kernel> {
     pub k: &'s K,
     /// The patch.
     pub patch: &'s Patch<'s>,
+    /// Patches below it.
+    pub others: &'s [Other<'s>],
 }
 
 impl<K: Kernel> Scan<'_, K> {
@@ -95,13 +110,20 @@ impl<K: Kernel> Scan<'_, K> {
     pub fn in_new(&self, a: u64) -> bool {
         stack::in_range(self.patch.record.text_start, self.patch.record.text_end, a)
     }
-    /// Replaced code.
+    /// Replaced code: the kernel's and that of patches below.
     pub fn in_old(&self, a: u64) -> bool {
-        stack::in_ranges(self.patch.ranges, a)
+        stack::in_ranges(self.patch.ranges, a) || self.others.iter().any(|o| in_text(o, a))
+    }
+    /// Code of patches whose place this one takes.
+    pub fn in_replaced(&self, a: u64) -> bool {
+        self.others.iter().any(|o| o.replaced.is_some() && in_text(o, a))
     }
     /// Code that a task must not be in when it changes to the goal.
     pub fn leaves(&self, goal_new: bool, a: u64) -> bool {
-        self.k.guard(Guard::StackScan) && (self.in_new(a) || goal_new && self.in_old(a))
+        // Dispatchers of a replaced patch are in its code, and what it replaced is new where this patch leaves it alone.
+        let dropped = |o: &Other<'_>| o.replaced.is_some() && stack::in_ranges(o.ranges, a);
+        let left = if goal_new { self.in_old(a) } else { self.others.iter().any(dropped) };
+        self.k.guard(Guard::StackScan) && (self.in_new(a) || self.in_replaced(a) || left)
     }
 
     /// Looks at everybody who has not been seen outside yet, and returns how many are left. Who has been outside once stays
@@ -158,6 +180,10 @@ impl<K: Kernel> Scan<'_, K> {
             out.push(Blocker { who: self.k.who(self.k.held(e.task())), at });
         }
     }
+}
+
+fn in_text(other: &Other<'_>, a: u64) -> bool {
+    stack::in_range(other.text.0, other.text.1, a)
 }
 
 /// One attempt.

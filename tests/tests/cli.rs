@@ -161,6 +161,53 @@ fn oneshot_callbacks_and_description_are_in_the_manifest() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("LP2014"));
 }
 
+/// The manifest that `diff` writes for a case.
+fn manifest_of(name: &str, options: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    trees(name, dir.path());
+    let output = run(&[&["diff", "old", "new", "-o", "patch"], options].concat(), dir.path());
+    assert_eq!(code(&output), 0, "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read_to_string(dir.path().join("patch/manifest.toml")).unwrap()
+}
+
+#[test]
+fn the_mode_is_the_one_asked_for_or_the_least_that_will_do() {
+    for (name, options, mode) in [
+        ("string", &[][..], "drain"),
+        ("original", &[], "transition"),
+        ("call-in-site", &[], "stop-machine"),
+        ("string", &["--mode", "transition"], "transition"),
+        ("call-in-site", &["--mode", "stop-machine"], "stop-machine"),
+    ] {
+        let manifest = manifest_of(name, options);
+        assert!(manifest.contains(&format!("\nmode = \"{mode}\"\n")), "{name} {options:?}: {manifest}");
+        assert!(!manifest.contains("\nafter = ") && !manifest.contains("\nreplaces = "), "{manifest}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    trees("call-in-site", dir.path());
+    let output = run(&["diff", "old", "new", "--mode", "drain"], dir.path());
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(code(&output), 4, "{errors}");
+    for part in ["LP2102", "check", "`call take`", "stop-machine"] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    assert_eq!(code(&run(&["diff", "old", "new", "--mode", "stop"], dir.path())), 2);
+}
+
+#[test]
+fn names_of_other_patches_are_in_the_manifest() {
+    let manifest = manifest_of("string", &["--name", "c", "--after", "a", "--after", "b", "--replaces", "d"]);
+    assert!(manifest.contains("after = [\"a\", \"b\"]") && manifest.contains("replaces = [\"d\"]"), "{manifest}");
+    for (options, exit) in [
+        (["--name", "c", "--after", "c"], 1),
+        (["--after", "a", "--replaces", "a"], 1),
+        (["--after", "a", "--after", "B"], 2),
+    ] {
+        let output = run(&[&["diff", "gone", "gone"], &options[..]].concat(), Path::new("/"));
+        assert_eq!(code(&output), exit, "{options:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 fn a_failure_leaves_the_output_folder_alone() {
     let dir = tempfile::tempdir().unwrap();

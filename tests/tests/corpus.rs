@@ -16,6 +16,7 @@
 //! flags = ["-fjump-tables"]        # more compiler flags
 //! fentry = false                   # without -pg -mfentry
 //! jump = "abs64"                   # the form of the jump
+//! mode = "drain"                   # when to switch
 //! callbacks = { pre-apply = "f" }  # functions the runtime calls
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
 //! image-only = ["strong.c"]        # files only the kernel has
@@ -38,7 +39,7 @@ use lpbuild::closure::Role;
 use lpbuild::codes;
 use lpbuild::error::{Error, Problem};
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest};
+use lpbuild::manifest::{Callback, Callbacks, Function, Jump, Manifest, Mode};
 use lpbuild::pipeline::{self, Analysis, Source};
 use support::check::{Kernel, Patch};
 use support::compile::{Recipe, Variant, compile, sources};
@@ -83,6 +84,7 @@ const KEYS: &[&str] = &[
     "twice",
     "jump",
     "callbacks",
+    "mode",
 ];
 
 /// `expect.toml` of one variant.
@@ -212,6 +214,9 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     if expect.table.contains_key("jump") {
         options.jump = Jump::Abs64;
     }
+    if let Some(mode) = expect.table.get("mode") {
+        options.mode = Mode::named(mode.as_str().unwrap());
+    }
     for (kind, function) in expect.map("callbacks") {
         let kind = Callback::ALL.into_iter().find(|c| c.name() == kind).unwrap_or_else(|| panic!("{kind}"));
         options.callbacks.set(kind, function.as_str().unwrap().to_owned());
@@ -299,6 +304,11 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         }
         let site = kernel.read(at + u64::from(f.site.offset), f.site.size.into());
         report.same(&format!("original bytes of {}", f.symbol), &f.site.original_bytes().as_deref(), &site);
+        let nop = [0x0f, 0x1f, 0x44, 0, 0];
+        let code = if f.site.rule == "over-fentry" { &nop[..] } else { site.unwrap_or_default() };
+        if let Err(e) = same_beginning(&patch, f, at, code) {
+            report.wrong(format!("lp_original_{}: {e}", f.symbol));
+        }
     }
     let mut again = match pipeline::analyse(&built.sources, &options) {
         Ok(a) => a,
@@ -334,6 +344,56 @@ fn called(patch: &Patch<'_>, callbacks: &Callbacks, report: &mut Report) {
         let found = leads.map(|l| l.into_iter().find(|n| Some(n.as_str()) == callbacks.get(callback)));
         report.same(callback.name(), &found, &Some(callbacks.get(callback).map(str::to_owned)));
     }
+}
+
+/// The copy of the covered instructions does what they do, and goes on behind them. No copy where one is a call.
+fn same_beginning(patch: &Patch<'_>, f: &Function, old: u64, site: &[u8]) -> Result<(), String> {
+    let at = old + u64::from(f.site.offset);
+    let name = format!("lp_original_{}", f.symbol);
+    let copies: Vec<_> = patch.patch.symbols.iter().filter(|s| s.name == name && s.section.is_some()).collect();
+    let decode = |bytes: &[u8], ip| iced_x86::Decoder::with_ip(64, bytes, ip, 0).decode();
+    let has_call = f.site.rule != "over-fentry" && f.site.instructions.iter().any(|i| i.starts_with("call"));
+    let [copy] = copies[..] else {
+        return if has_call && copies.is_empty() || copies.len() > 1 { Ok(()) } else { Err("there is none".into()) };
+    };
+    let code = patch.patch.code(copy.section.unwrap(), copy.value, copy.size);
+    let mut code = code.iter();
+    if code.next().map(|i| &i.bytes[..]) != Some(&[0xf3, 0x0f, 0x1e, 0xfa]) {
+        return Err("no ENDBR".into());
+    }
+    let mut offset = 0;
+    while offset < site.len() {
+        let there = decode(&site[offset..], at + offset as u64);
+        let here = code.next().ok_or("it ends early")?;
+        let (text, len) = (here.bytes.as_slice(), there.len());
+        let means = here.refs.first().and_then(|r| patch.address(&r.target));
+        let copied = decode(text, 0);
+        let same = if lpbuild::symbolize::is_near_branch(&there) {
+            // The field was taken off.
+            let copied = decode(&[text, &[0; 4]].concat(), 0);
+            there.mnemonic() == copied.mnemonic() && means == Some(there.near_branch_target())
+        } else if there.is_ip_rel_memory_operand() {
+            there.mnemonic() == copied.mnemonic() && len == text.len() && means == Some(there.ip_rel_memory_address())
+        } else if let Some(address) = means {
+            let mut immediates = (0..there.op_count()).filter_map(|i| there.try_immediate(i).ok());
+            let wanted = there.memory_displacement64() == address || immediates.any(|i| i == address);
+            there.mnemonic() == copied.mnemonic() && len == text.len() && wanted
+        } else {
+            site[offset..offset + len] == *text
+        };
+        if !same {
+            return Err(format!("{there} became {copied} {means:x?}"));
+        }
+        offset += len;
+        use iced_x86::FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
+        if matches!(there.flow_control(), UnconditionalBranch | IndirectBranch | Return | Exception) {
+            break;
+        }
+    }
+    let back = code.next().ok_or("it does not go on")?;
+    let means = back.refs.first().and_then(|r| patch.address(&r.target));
+    let behind = at + u64::from(f.site.size);
+    if means == Some(behind) { Ok(()) } else { Err(format!("it goes on at {means:x?} instead of {behind:#x}")) }
 }
 
 /// Tables and references of the emitted object.

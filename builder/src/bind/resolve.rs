@@ -59,7 +59,7 @@ fn symbol_by_name<'k>(kernel: &'k KernelImage, name: &str) -> Option<&'k KernelS
 pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &Dest) -> Result<Resolved, Problem> {
     let placement = &b.placements[from.pair.0 as usize];
     match dest {
-        Dest::Carried(..) => Ok(Resolved::InPatch),
+        Dest::Carried(..) | Dest::Original(..) => Ok(Resolved::InPatch),
         Dest::Constant(bytes) => Ok(match placement.constants.get(bytes) {
             Some(address) => Resolved::Image(*address, How::RunPre),
             None => Resolved::InPatch,

@@ -6,7 +6,8 @@
 //!
 //! Refused here: references that can mean two things (LP2008), code that cannot be decoded (LP2009), pointers into the
 //! middle of a replaced function (LP2010), static locals that cannot be told apart (LP2006), tables that are not understood
-//! (LP2011), new registrations (LP2005), callbacks that are no new function (LP2014).
+//! (LP2011), new registrations (LP2005), callbacks that are no new function (LP2014), originals of functions that are not
+//! replaced (LP2017).
 
 mod resolve;
 
@@ -59,6 +60,8 @@ pub enum Dest {
     Old(PairId, OldAtom, i64),
     /// To a symbol of another object.
     Kernel(String, i64),
+    /// To the original of a function that the patch replaces (`lp_original_NAME`).
+    Original(PairId, NewAtom),
     /// To a string or constant, by content.
     Constant(Vec<u8>),
 }

@@ -1,5 +1,7 @@
 //! Where a reference of carried code leads: the rules for ambiguous section offsets, and what gets pulled in.
 
+use lpbuild_abi::ORIGINAL_PREFIX;
+
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
 use crate::compare::parent_of;
 use crate::correlate::{NewAtom, OldAtom};
@@ -28,7 +30,10 @@ impl Closure<'_> {
         match r.target {
             Target::Extern(symbol, addend) => {
                 let name = self.pair(id).new.symbol_name(symbol).to_owned();
-                Some(self.resolve_extern(id, from, r, name, addend))
+                match name.strip_prefix(ORIGINAL_PREFIX) {
+                    Some(of) if !self.globals.contains_key(name.as_str()) => self.original(id, from, r, of, addend),
+                    _ => Some(self.resolve_extern(id, from, r, name, addend)),
+                }
             }
             Target::Section(section, offset) => self.resolve_section(id, from, r, section, offset),
         }
@@ -82,6 +87,30 @@ impl Closure<'_> {
             return Dest::Carried(other, atom, addend);
         }
         Dest::Kernel(name, addend)
+    }
+
+    /// `lp_original_NAME`: of the functions NAME that are replaced, the one of the same object, else the only one.
+    fn original(&mut self, id: PairId, from: NewAtom, r: &Ref, name: &str, addend: i64) -> Option<Dest> {
+        let mut found = Vec::new();
+        for (index, pair) in self.pairs.iter().enumerate() {
+            let replaced = pair.verdicts.changed.keys().copied();
+            let named = |n: &NewAtom| {
+                let old = pair.pairs.old_of(*n).map(|old| pair.old.atom(old.0));
+                old.is_some_and(|a| a.name == name || a.aliases.iter().any(|alias| alias == name))
+            };
+            found.extend(replaced.filter(named).map(|n| (PairId(index as u32), n)));
+        }
+        if found.iter().filter(|f| f.0 == id).count() == 1 {
+            found.retain(|f| f.0 == id);
+        }
+        let what = match found.as_slice() {
+            [(pair, n)] if addend == 0 => return Some(Dest::Original(*pair, *n)),
+            [_] => format!("it refers to the inside of {ORIGINAL_PREFIX}{name}"),
+            [] => format!("the patch replaces no function {name}, so there is no {ORIGINAL_PREFIX}{name}"),
+            some => format!("the patch replaces {} functions {name}, in other objects", some.len()),
+        };
+        self.refuse(id, from, "LP2017", Some(r.at), what);
+        None
     }
 
     /// Numbers and tentative definitions are symbols only the linker gives a meaning.

@@ -130,6 +130,23 @@ pub(super) static CODES: &[Code] = &[
         advice: "compare images linked with --emit-relocs (CONFIG_RANDOMIZE_BASE), vmlinux.o files, or the object files",
     },
     Code {
+        id: "LP2017",
+        class: Refused,
+        title: "the original of what is not replaced",
+        why: "lp_original_NAME is the function NAME as it was, in new code of the patch that replaces it. This patch replaces no \
+              function of this name, or several in other objects. A static function may have been inlined, or split by the \
+              compiler under another name (NAME.isra.0).",
+        advice: "call a function that is not replaced by its own name; compare with the functions the report says changed",
+    },
+    Code {
+        id: "LP2018",
+        class: Refused,
+        title: "the original cannot be called",
+        why: "The instructions that the jump covers are executed elsewhere when the original is called, and one of these cannot \
+              be: a call would leave an address on the stack that belongs to no function.",
+        advice: "give the new function a copy of what it needs of the original, under another name",
+    },
+    Code {
         id: "LP2101",
         class: Refused,
         title: "no room for a jump",

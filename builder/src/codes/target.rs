@@ -139,4 +139,28 @@ pub(super) static CODES: &[Code] = &[
         why: "The module carries the runtime of the lpbuild that packed it; a newer one can have codes an older one lacks.",
         advice: "use the lpbuild that made the module, whose explain knows the code",
     },
+    Code {
+        id: "LP5120",
+        class: Refused,
+        title: "the runtime in the module does not know the option",
+        why: "A module carries the runtime of the lpbuild that packed it. The kernel passes over module parameters it does not \
+              find, so an older module would apply its patch in a dry run, or in another mode than asked for.",
+        advice: "pack the patch again with this lpbuild, or load it without the option",
+    },
+    Code {
+        id: "LP5121",
+        class: Refused,
+        title: "only a transition can be forced",
+        why: "To force is to switch the remaining tasks where they stand. In stop-machine and drain no task has a version of \
+              its own, and code with tasks inside cannot be taken away from them.",
+        advice: "use --mode transition, or end or wake the tasks that are in the way",
+    },
+    Code {
+        id: "LP5122",
+        class: Refused,
+        title: "the revert is not finished",
+        why: "Tasks are still inside the new functions, so the module has to stay. New calls run the old code, or each task that \
+              was switched does, and the revert goes on without being waited for.",
+        advice: "end or wake the tasks, and run lpbuild unload again; lpbuild status shows who is left",
+    },
 ];

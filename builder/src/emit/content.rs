@@ -275,6 +275,16 @@ fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> R
             let spot = layout.items.get(&(*pair, *atom)).ok_or_else(missing)?;
             Ok((Base::Section(spot.section), spot.offset as i64 + delta))
         }
+        Dest::Original(pair, atom) => {
+            let resume = layout.entrances.get(&(*pair, *atom)).map(|e| e.resume);
+            let spot = resume.ok_or_else(|| {
+                let own = &input.pairs[item.pair.0 as usize];
+                let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name);
+                let name = &input.pairs[pair.0 as usize].new.atom(atom.0).name;
+                Problem::new("LP2018", place, format!("the beginning of {name} cannot be executed elsewhere"))
+            })?;
+            Ok((Base::Section(spot.section), spot.offset as i64))
+        }
         Dest::Constant(bytes) => {
             let (spot, _) = layout.constants.get(bytes).ok_or_else(missing)?;
             Ok((Base::Section(spot.section), spot.offset as i64))

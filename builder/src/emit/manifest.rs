@@ -166,7 +166,7 @@ fn symbols(input: Input<'_>) -> Result<Vec<m::BoundSymbol>> {
                     format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len() - 1]))
                 }
                 Dest::Constant(bytes) => m::to_hex(bytes),
-                Dest::Carried(..) => continue,
+                Dest::Carried(..) | Dest::Original(..) => continue,
             };
             let source = input.pairs[item.pair.0 as usize].name.clone();
             let (resolved, anchor_offset) = match input.bound {

@@ -91,7 +91,7 @@ fn outside(input: Input<'_>, item: &Item, dest: &Dest) -> Result<Option<(Base, i
     let Some(bound) = input.bound else { return Ok(symbolic(input, dest)) };
     let delta = match dest {
         Dest::Kernel(_, d) | Dest::Old(_, _, d) => *d,
-        Dest::Carried(..) | Dest::Constant(_) => 0,
+        Dest::Carried(..) | Dest::Original(..) | Dest::Constant(_) => 0,
     };
     Ok(match bound.resolve(input.pairs, item, dest)? {
         Resolved::InPatch => None,
@@ -106,7 +106,7 @@ fn percpu_name(input: Input<'_>, dest: &Dest) -> String {
     match dest {
         Dest::Kernel(name, _) => format!("percpu.{name}"),
         Dest::Old(p, o, _) => format!("percpu.{}", input.pairs[p.0 as usize].old.atom(o.0).name),
-        Dest::Carried(..) | Dest::Constant(_) => "percpu".into(),
+        Dest::Carried(..) | Dest::Original(..) | Dest::Constant(_) => "percpu".into(),
     }
 }
 
@@ -115,6 +115,10 @@ fn symbolic(input: Input<'_>, dest: &Dest) -> Option<(Base, i64)> {
     match dest {
         Dest::Kernel(name, d) => Some((Base::Extern(name.clone()), *d)),
         Dest::Old(p, o, d) => Some((Base::Extern(input.pairs[p.0 as usize].old.atom(o.0).name.clone()), *d)),
+        Dest::Original(p, n) => {
+            let name = &input.pairs[p.0 as usize].new.atom(n.0).name;
+            Some((Base::Extern(format!("{}{name}", lpbuild_abi::ORIGINAL_PREFIX)), 0))
+        }
         Dest::Carried(..) | Dest::Constant(_) => None,
     }
 }

@@ -169,6 +169,16 @@ struct Parts {
     extra_symbol: Option<&'static str>,
     extra_reloc: Option<u32>,
     text_byte: u8,
+    /// Offsets in the code of the original's beginning and of the dispatcher.
+    resume: Option<i64>,
+    dispatch: Option<i64>,
+    /// Both, from offset 16.
+    entrances: Vec<u8>,
+    /// Where the original goes on, without the 4 bytes of the field.
+    back: i64,
+    chooses: &'static str,
+    /// Names of other patches, in the order of the record.
+    others: [Option<i64>; 2],
 }
 
 impl Parts {
@@ -209,6 +219,19 @@ impl Parts {
             extra_symbol: None,
             extra_reloc: None,
             text_byte: 0,
+            resume: Some(16),
+            dispatch: Some(32),
+            entrances: [
+                &[0xf3, 0x0f, 0x1e, 0xfa, 0x53, 0x54, 0x55, 0x56, 0x57, 0x90, 0xe9, 0, 0, 0, 0, 0xcc][..],
+                &[
+                    0xf3, 0x0f, 0x1e, 0xfa, 0xe8, 0, 0, 0, 0, 0x0f, 0x85, 0xd1, 0xff, 0xff, 0xff, 0xe9, 0xdc, 0xff,
+                    0xff, 0xff,
+                ],
+            ]
+            .concat(),
+            back: -4096 + 5 + 6,
+            chooses: abi::SYM_CHOOSES_NEW,
+            others: [None, None],
         }
     }
 
@@ -226,13 +249,16 @@ impl Parts {
         let funcs = section(abi::SEC_FUNCS, SectionKind::Data, &self.funcs);
         let ranges = section(abi::SEC_RANGES, SectionKind::Data, &self.ranges);
         let strings = section(abi::SEC_STRINGS, SectionKind::ReadOnlyData, &self.strings);
-        let text = section(abi::SEC_TEXT, SectionKind::Text, &[self.text_byte; 16]);
+        let code = [&[self.text_byte; 16], self.entrances.as_slice()].concat();
+        let text = section(abi::SEC_TEXT, SectionKind::Text, &code);
+        let names = section(".lpbuild.names", SectionKind::ReadOnlyData, &[0; 16]);
         // `jmp`, four times.
         let mut jumps = [0; 64];
         jumps.iter_mut().step_by(16).for_each(|b| *b = 0xe9);
         let thunks = section(abi::SEC_IMPORT, SectionKind::Text, &jumps);
         let anchor = undefined(&mut o, "_printk");
         defined(&mut o, "ready", text, 8);
+        let chooses = defined(&mut o, self.chooses, text, 12);
         for callback in abi::Callback::ALL.into_iter().take(self.thunks) {
             defined(&mut o, callback.symbol(), thunks, 16 * callback as u64);
         }
@@ -251,6 +277,21 @@ impl Parts {
             (ranges, 16, anchor, self.piece),
         ] {
             reloc(&mut o, at, to, symbol, addend, object::elf::R_X86_64_64.0);
+        }
+        for (field, to) in [(64, self.resume), (72, self.dispatch)] {
+            if let Some(to) = to {
+                reloc(&mut o, funcs, field, text_sym, to, object::elf::R_X86_64_64.0);
+            }
+        }
+        reloc(&mut o, text, 27, anchor, self.back - 4, object::elf::R_X86_64_PLT32.0);
+        reloc(&mut o, text, 37, chooses, -4, object::elf::R_X86_64_PLT32.0);
+        let names_sym = local(&mut o, names);
+        for (i, to) in self.others.iter().enumerate() {
+            if let Some(to) = to {
+                let at = i as u64 * 8;
+                reloc(&mut o, patch, 128 + at, names_sym, at.cast_signed(), object::elf::R_X86_64_64.0);
+                reloc(&mut o, names, at, strings_sym, *to, object::elf::R_X86_64_64.0);
+            }
         }
         for (i, to) in self.calls.iter().enumerate() {
             if let Some(to) = to {
@@ -280,7 +321,7 @@ fn undefined(o: &mut Object<'_>, name: &str) -> SymbolId {
     })
 }
 
-fn defined(o: &mut Object<'_>, name: &str, section: SectionId, value: u64) {
+fn defined(o: &mut Object<'_>, name: &str, section: SectionId, value: u64) -> SymbolId {
     o.add_symbol(Symbol {
         name: name.as_bytes().to_vec(),
         value,
@@ -290,7 +331,7 @@ fn defined(o: &mut Object<'_>, name: &str, section: SectionId, value: u64) {
         weak: false,
         section: SymbolSection::Section(section),
         flags: SymbolFlags::None,
-    });
+    })
 }
 
 fn reloc(o: &mut Object<'_>, section: SectionId, offset: u64, symbol: SymbolId, addend: i64, kind: u32) {
@@ -300,12 +341,18 @@ fn reloc(o: &mut Object<'_>, section: SectionId, offset: u64, symbol: SymbolId, 
 
 /// The codes that `verify` finds after `change`.
 fn verified(change: impl FnOnce(&mut Parts)) -> Vec<&'static str> {
+    verified_as(MANIFEST, change)
+}
+
+/// The same with another manifest.
+fn verified_as(text: &str, change: impl FnOnce(&mut Parts)) -> Vec<&'static str> {
     let root = tempfile::tempdir().unwrap();
     let headers = headers::find(RELEASE, Some(&split_headers(root.path()))).unwrap();
-    let manifest = Manifest::parse(MANIFEST, "manifest.toml").unwrap();
+    let manifest = Manifest::parse(text, "manifest.toml").unwrap();
     let kernel = manifest.kernel.clone().unwrap();
-    let input = input::Input { manifest, manifest_text: MANIFEST.to_owned(), kernel, object: vec![] };
+    let input = input::Input { manifest, manifest_text: text.to_owned(), kernel, object: vec![] };
     let mut parts = Parts::new();
+    text.clone_into(&mut parts.manifest);
     change(&mut parts);
     code(verify::verify(&parts.write(), &input, &headers))
 }
@@ -336,6 +383,49 @@ fn every_field_of_the_module_is_compared() {
     assert_eq!(verified(|p| p.old += 1), ["LP4009"], "address of the old code");
     assert_eq!(verified(|p| p.start += 1), ["LP4009"], "guard of the function");
     assert_eq!(verified(|p| p.piece += 1), ["LP4009"], "guard of the piece");
+}
+
+#[test]
+fn the_way_into_the_original_is_what_the_record_says() {
+    for at in 16..52 {
+        let field = (26..31).contains(&at) || (37..41).contains(&at);
+        // A field that is relocated must be zero, and the byte between the two is nothing.
+        let want = match at {
+            31 => vec![],
+            _ if field && at != 26 => vec!["LP4009", "LP4011"],
+            _ => vec!["LP4009"],
+        };
+        let found = verified(|p| p.entrances[at - 16] ^= 1);
+        assert!(found == want || field && found == ["LP4011"], "byte {at}: {found:?}");
+    }
+    assert_eq!(verified(|p| p.back += 1), ["LP4009"], "it goes on elsewhere");
+    assert_eq!(verified(|p| p.chooses = "something_else"), ["LP4009"], "nobody is asked");
+    assert_eq!(verified(|p| p.resume = Some(17)), ["LP4009", "LP4009"], "elsewhere");
+    assert_eq!(verified(|p| p.resume = None), ["LP4009"], "one of the two");
+    assert_eq!(verified(|p| p.dispatch = None), ["LP4009"], "the other one");
+    let none = |p: &mut Parts| (p.resume, p.dispatch) = (None, None);
+    assert_eq!(verified(none), [""; 0], "the machine is stopped");
+    let drain = MANIFEST.replace("stop-machine", "drain");
+    let mode = |p: &mut Parts| p.patch[12] = abi::Mode::Drain as u8;
+    assert_eq!(verified_as(&drain, mode), [""; 0]);
+    assert_eq!(verified_as(&drain, |p| (mode(p), none(p)).1), ["LP4009"], "it is not");
+}
+
+#[test]
+fn names_of_other_patches_are_those_of_the_manifest() {
+    let others = MANIFEST.replace("oneshot", "after = [\"demo2\"]\nreplaces = [\"func_a\"]\noneshot");
+    let change = |p: &mut Parts| {
+        (p.patch[144], p.patch[148]) = (1, 1);
+        p.strings.extend_from_slice(b"demo2\0");
+        p.others = [Some(16), Some(9)];
+    };
+    assert_eq!(verified_as(&others, change), [""; 0]);
+    let wrong = |further: fn(&mut Parts)| verified_as(&others, |p| (change(p), further(p)).1);
+    assert_eq!(wrong(|p| p.others[0] = Some(17)), ["LP4009"]);
+    assert_eq!(wrong(|p| p.others.swap(0, 1)), ["LP4009", "LP4009"]);
+    assert_eq!(wrong(|p| p.others[1] = None), ["LP4009"]);
+    assert_eq!(wrong(|p| p.patch[148] = 2), ["LP4009"]);
+    assert_eq!(verified(|p| p.patch[144] = 1), ["LP4009"]);
 }
 
 #[test]
@@ -371,6 +461,7 @@ fn a_kernel_with_ibt_wants_endbr_in_the_module() {
         parts.funcs[34] = 12;
         parts.funcs[43..49].fill(0x90);
         parts.funcs[35] = crate::manifest::Jump::Abs64.to_abi() as u8;
+        (parts.resume, parts.dispatch) = (None, None);
         let found = verify::verify(&parts.write(), &input, &headers);
         assert_eq!(code(found), want, "{config}");
     }

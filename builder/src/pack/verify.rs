@@ -4,6 +4,8 @@
 //! Input: the module's bytes. Output: nothing. Refused: LP4007, LP4009, LP4010, LP4011, and LP4012 (`endbr`), all findings
 //! at once.
 
+use std::mem::offset_of;
+
 use goblin::elf::{
     Elf, Reloc,
     reloc::{
@@ -12,12 +14,15 @@ use goblin::elf::{
     section_header::{SHF_ALLOC, SHT_NOBITS, SHT_RELA, SectionHeader},
     sym::STB_WEAK,
 };
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use lpbuild_abi as abi;
 
 use super::{endbr, headers::Headers, input::Input};
 use crate::{
     error::{Error, Place, Problem, Result},
-    manifest::{Function, Kernel},
+    manifest::{Function, Kernel, Mode},
+    sites::{NOP5, Rule},
+    symbolize::is_near_branch,
 };
 
 /// Checks everything; the error holds all problems found.
@@ -31,6 +36,7 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
     v.patch_record(input);
     for (i, f) in input.manifest.functions.iter().enumerate() {
         v.function(i, f, &input.kernel);
+        v.entrances(i, f, input);
     }
     v.ranges(input);
     v.callbacks(input);
@@ -164,6 +170,15 @@ impl<'a> Verifier<'a> {
         let r = self.content(abi::SEC_PATCH);
         let place = || Place::object(&input.manifest.patch.name).in_section(abi::SEC_PATCH);
         let m = &input.manifest.patch;
+        for (list, count, names) in [
+            (offset_of!(abi::PatchRecord, after), offset_of!(abi::PatchRecord, n_after), &m.after),
+            (offset_of!(abi::PatchRecord, replaces), offset_of!(abi::PatchRecord, n_replaces), &m.replaces),
+        ] {
+            self.expect("LP4009", place(), "names of other patches", int(r, count, 4), names.len() as u64);
+            let have = self.names(list as u64, names.len());
+            let want = Some(names.iter().map(String::as_str).collect());
+            self.expect("LP4009", place().at(list as u64), "names of other patches", have, want);
+        }
         self.expect("LP4009", place(), "size", r.len(), size_of::<abi::PatchRecord>());
         self.expect("LP4009", place(), "magic", int(r, 0, 8), abi::MAGIC);
         self.expect("LP4009", place(), "abi version", int(r, 8, 4), u64::from(abi::ABI_VERSION));
@@ -186,6 +201,101 @@ impl<'a> Verifier<'a> {
         for (offset, want) in [(80, m.name.as_str()), (88, m.version.as_str())] {
             let have = self.pointer(abi::SEC_PATCH, offset).and_then(|t| self.string(&t));
             self.expect("LP4009", place().at(offset), "string", have, Some(want));
+        }
+    }
+
+    /// The strings an array of pointers leads to, when the record has the address of one.
+    fn names(&self, field: u64, count: usize) -> Option<Vec<&'a str>> {
+        let Some(list) = self.pointer(abi::SEC_PATCH, field) else { return (count == 0).then(Vec::new) };
+        let section = self.section_name(self.elf.section_headers.get(list.section)?);
+        let pointers = (0..count).map(|i| self.pointer(section, list.offset.cast_unsigned() + i as u64 * 8));
+        pointers.map(|p| self.string(&p?)).collect()
+    }
+
+    /// The original's beginning and the dispatcher: both or none, and none only where the machine is stopped.
+    fn entrances(&mut self, i: usize, f: &Function, input: &Input) {
+        let place = || Place::symbol(f.object.clone(), f.symbol.clone()).in_section(abi::SEC_TEXT);
+        let Some((index, code)) = self.section(abi::SEC_TEXT).and_then(|(i, h)| Some((i, self.bytes(h)?))) else {
+            return self.problem("LP4009", place(), "the section is missing");
+        };
+        let at = (i * size_of::<abi::FuncRecord>()) as u64;
+        let leads = |field: usize| {
+            let target = self.pointer(abi::SEC_FUNCS, at + field as u64).filter(|t| t.section == index);
+            target.and_then(|t| usize::try_from(t.offset).ok())
+        };
+        let new = leads(offset_of!(abi::FuncRecord, new));
+        match (leads(offset_of!(abi::FuncRecord, resume)), leads(offset_of!(abi::FuncRecord, dispatch)), new) {
+            (None, None, _) if input.manifest.patch.mode == Mode::StopMachine => {}
+            (Some(resume), Some(dispatch), Some(new)) => {
+                let calls = self.relocation(index, dispatch as u64 + 5).and_then(|r| self.target(&r));
+                let calls = calls.filter(|t| t.symbol == abi::SYM_CHOOSES_NEW && t.addend == -4);
+                let have = code.get(dispatch..dispatch.saturating_add(abi::DISPATCH_LEN));
+                let want = dispatcher(dispatch, new, resume);
+                if calls.is_none() || have != Some(&want[..]) {
+                    self.problem("LP4009", place().at(dispatch as u64), "the dispatcher is not as specified");
+                }
+                let back = self.beginning(index, code.get(resume..).unwrap_or_default(), resume, f, &input.kernel);
+                if let Err(why) = back {
+                    let detail = format!("the copy of the original's beginning is not its equal: {why}");
+                    self.problem("LP4009", place().at(resume as u64), detail);
+                }
+            }
+            (resume, dispatch, _) => {
+                let detail = format!("original at {resume:x?}, dispatcher at {dispatch:x?}");
+                self.problem("LP4009", place(), detail);
+            }
+        }
+    }
+
+    /// The same instructions as at the site, with the same operands once the loader has filled them in, and a jump behind it.
+    fn beginning(&self, section: usize, code: &[u8], at: usize, f: &Function, kernel: &Kernel) -> Result<(), String> {
+        // Within reach of the kernel, and of none of its addresses.
+        let base = kernel.anchor_address.wrapping_add(0x2000_0000);
+        let mut code = code.get(..code.len().min(256)).unwrap_or_default().to_vec();
+        for offset in 0..code.len() {
+            let Some(r) = self.relocation(section, (at + offset) as u64) else { continue };
+            let Some(target) = self.target(&r).filter(|t| t.symbol == kernel.anchor) else { continue };
+            let address = kernel.anchor_address.wrapping_add_signed(target.addend);
+            let relative = matches!(r.r_type, R_X86_64_PC32 | R_X86_64_PLT32);
+            let value = address.wrapping_sub(if relative { base.wrapping_add(offset as u64) } else { 0 });
+            let width = if r.r_type == R_X86_64_64 { 8 } else { 4 };
+            if let Some(field) = code.get_mut(offset..offset + width) {
+                field.copy_from_slice(&value.to_le_bytes()[..width]);
+            }
+        }
+        let old = kernel.anchor_address.wrapping_add_signed(f.anchor_offset.ok_or("it has no address")?);
+        let site = old.wrapping_add(f.site.offset.into());
+        let original = match f.site.rule == Rule::OverFentry.name() {
+            true => NOP5.to_vec(),
+            false => f.site.original_bytes().ok_or("no bytes are given")?,
+        };
+        let mut there = Decoder::with_ip(64, &original, site, DecoderOptions::NONE);
+        let mut here = Decoder::with_ip(64, &code, base, DecoderOptions::NONE);
+        if here.decode().mnemonic() != Mnemonic::Endbr64 {
+            return Err("it does not begin with ENDBR".into());
+        }
+        while there.can_decode() {
+            let (a, b) = (there.decode(), here.decode());
+            let branches = is_near_branch(&a) && is_near_branch(&b);
+            let same = branches && a.mnemonic() == b.mnemonic() && a.near_branch_target() == b.near_branch_target();
+            if a.is_invalid() || a != b && !same {
+                return Err(format!("{b} instead of {a}"));
+            }
+            let ends = [
+                FlowControl::UnconditionalBranch,
+                FlowControl::IndirectBranch,
+                FlowControl::Return,
+                FlowControl::Exception,
+            ];
+            if ends.contains(&a.flow_control()) {
+                break;
+            }
+        }
+        let (back, behind) = (here.decode(), site.wrapping_add(f.site.size.into()));
+        if back.mnemonic() == Mnemonic::Jmp && is_near_branch(&back) && back.near_branch_target() == behind {
+            Ok(())
+        } else {
+            Err(format!("{back} instead of a jump behind the site"))
         }
     }
 
@@ -347,6 +457,16 @@ impl<'a> Verifier<'a> {
             }
         }
     }
+}
+
+/// The bytes of a dispatcher that is at `at`, before its call is relocated.
+fn dispatcher(at: usize, new: usize, resume: usize) -> [u8; abi::DISPATCH_LEN] {
+    let mut code = [0xf3, 0x0f, 0x1e, 0xfa, 0xe8, 0, 0, 0, 0, 0x0f, 0x85, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0];
+    for (field, to) in [(11, new), (16, resume)] {
+        let distance = (to as i64).wrapping_sub((at + field + 4) as i64) as i32;
+        code[field..field + 4].copy_from_slice(&distance.to_le_bytes());
+    }
+    code
 }
 
 /// The value of `key=` in `.modinfo`.

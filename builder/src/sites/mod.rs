@@ -56,7 +56,7 @@ impl Rule {
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// `nopl 0(%rax,%rax,1)`: arch/x86/include/asm/nops.h, ASM_NOP5; what objtool leaves of `call __fentry__`.
-const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+pub const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 
 /// Chooses the site of the function `id` of the old object.
 pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<Site, Problem> {

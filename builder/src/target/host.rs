@@ -63,7 +63,7 @@ impl Host {
     /// Writes to a file that exists.
     pub(super) fn write(&self, relative: &str, text: &str) -> io::Result<()> {
         use std::io::Write;
-        std::fs::OpenOptions::new().write(true).open(self.path(relative))?.write_all(text.as_bytes())
+        std::fs::OpenOptions::new().write(true).truncate(true).open(self.path(relative))?.write_all(text.as_bytes())
     }
 
     /// Names in a folder, sorted; a folder that is not there is empty.

@@ -90,6 +90,6 @@ pub fn parse_log(records: &str, name: &str) -> KernelMessages {
 /// `pid=P comm=C at=PLACE`
 fn blocker(text: &str) -> Option<Blocker> {
     let (pid, rest) = text.strip_prefix("pid=")?.split_once(" comm=")?;
-    let (comm, at) = rest.rsplit_once(" at=")?;
-    Some(Blocker { pid: pid.parse().ok()?, comm: comm.to_owned(), at: at.to_owned() })
+    let (comm, place) = rest.rsplit_once(" at=")?;
+    Some(Blocker { pid: pid.parse().ok()?, comm: comm.to_owned(), place: place.to_owned() })
 }

@@ -2,111 +2,264 @@
 //!
 //! Input: a module. Output: [`LoadReport`]. Refused: all that [`super::preflight()`] finds, then what the kernel says: the
 //! runtime's own refusals (LP50xx) come from the log with every task that stood in the way, everything else is LP5111 or
-//! LP5112. After a refusal nothing is changed and the module is not loaded.
+//! LP5112. After a refusal nothing is changed and the module is not loaded; the exception is a patch that could be taken
+//! back neither at once nor while this command waited, which says so.
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
+use lpbuild_abi::Mode;
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::host::Host;
+use super::Report;
+use super::failure::{Cause, Failure, runtime_cause};
+use super::host::{Host, PATCHES};
 use super::klog::{KernelMessages, Log};
 use super::module::ModuleFile;
-use super::preflight::preflight;
-use super::state::{Blocker, PatchState};
-use super::{Failure, Report};
-use crate::codes;
+use super::preflight::{options, preflight};
+use super::remove::remove;
+use super::state::{Blocker, PatchState, States};
 use crate::error::{Error, Problem};
 
-/// A patch that was loaded.
+/// What `--force` costs; said before it is used.
+pub const PRICE_OF_FORCE: &str = "--force: when the deadline has passed, the tasks that are left are switched where they stand; \
+                                  one of them can then run old and new code mixed, and the module can never be removed";
+/// How long the runtime goes on behind the deadline, for the force to reach it and the last steps.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
+/// How long a patch that is being taken back is waited for.
+const TAKEN_BACK: Duration = Duration::from_secs(5);
+/// How often a state is read that must change soon.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How to load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// Another mode than the packed one.
+    pub mode: Option<Mode>,
+    /// Another deadline than the packed one, milliseconds.
+    pub deadline_ms: Option<u32>,
+    /// Check everything, apply nothing.
+    pub dry_run: bool,
+    /// Switch what is left when the deadline has passed.
+    pub force: bool,
+    /// Never to be reverted.
+    pub oneshot: bool,
+}
+
+/// A patch that was loaded, or would be.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadReport {
-    /// What the runtime shows.
+    /// What the runtime shows, or showed before a dry run was over.
     #[serde(flatten)]
     pub patch: PatchState,
-    /// Milliseconds finit_module took: checking, waiting, applying.
+    /// Milliseconds until it was in effect, or until waiting for tasks in old code ended.
     pub took_ms: u64,
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// What the operator should know.
+    pub notes: Vec<String>,
 }
 
 /// Loads the module at `path`.
-pub fn load(host: &Host, path: &Path, deadline_ms: Option<u32>) -> Result<LoadReport, Failure> {
+pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport, Failure> {
     let module = ModuleFile::open(path)?;
-    preflight(host, &module)?;
+    options(&module, wanted)?;
+    let here = preflight(host, &module);
+    if let Err(failure) = &here
+        && !(wanted.dry_run && can_be_asked(failure))
+    {
+        return Err(failure.clone());
+    }
     let name = &module.manifest.patch.name;
-    let parameters = deadline_ms.map(|n| format!("deadline_ms={n}")).unwrap_or_default();
+    let deadline = Duration::from_millis(u64::from(wanted.deadline_ms.unwrap_or(module.manifest.patch.deadline_ms)));
     let log = Log::from_now(host);
     let start = Instant::now();
-    host.insert(&module.file, &parameters).map_err(|errno| refused(host, &module, errno, log.about(name)))?;
-    let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Some(patch) = PatchState::read(host, name) else {
-        let detail = format!("the module is loaded, but there is no /sys/kernel/lpbuild/{name}");
+    let inserted = insert(host, &module, wanted, deadline);
+    let log = log.about(name);
+    let mut causes = here.err().unwrap_or_default().causes;
+    if let Err(errno) = inserted {
+        causes.extend(refused(host, &module, errno, &log));
+        return Err(Failure { causes });
+    }
+    let Some(mut patch) = settle(host, name, start, deadline) else {
+        let detail = format!("the module is loaded, but there is no /{PATCHES}/{name}");
         return Err(Error::new("LP5116", module.place(), detail).into());
     };
-    Ok(LoadReport { patch, took_ms })
+    let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let states = patch.states();
+    if wanted.dry_run {
+        remove(host, name)?;
+        causes.extend(found(host, &module, &log, &patch));
+    } else if matches!(states, States::Reverting | States::Reverted) {
+        causes.extend(found(host, &module, &log, &patch));
+        let end = taken_back(host, name)?;
+        for cause in &mut causes {
+            cause.problem.detail.push_str(&end);
+        }
+    }
+    if !causes.is_empty() {
+        return Err(Failure { causes });
+    }
+    let mut notes = Vec::new();
+    if wanted.dry_run {
+        patch.last_error = None;
+    } else if states == States::Draining {
+        notes.push(
+            "every new call runs the new code; tasks that were in the old code before are still there".to_owned(),
+        );
+    }
+    if patch.forced {
+        notes.push("it was applied by force; its module can never be removed".to_owned());
+    }
+    Ok(LoadReport { patch, took_ms, dry_run: wanted.dry_run, notes })
+}
+
+/// Whether the kernel can check a module against which these problems speak: only other owners of functions do.
+fn can_be_asked(failure: &Failure) -> bool {
+    failure.causes.iter().all(|c| matches!(c.problem.code.id, "LP5107" | "LP5108"))
+}
+
+/// finit_module(2); with force, the rest is switched when the deadline has passed and it has not returned.
+fn insert(host: &Host, module: &ModuleFile, wanted: &LoadOptions, deadline: Duration) -> Result<(), Errno> {
+    let parameters = parameters(wanted, deadline);
+    if !wanted.force {
+        return host.insert(&module.file, &parameters);
+    }
+    let (done, wait) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if wait.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+                // A patch that has just come to its end takes no force, and says itself how it ended.
+                let _ = host.write(&format!("{PATCHES}/{}/force", module.manifest.patch.name), "1");
+            }
+        });
+        let inserted = host.insert(&module.file, &parameters);
+        drop(done);
+        inserted
+    })
+}
+
+/// Module parameters; without any the patch is applied as packed.
+fn parameters(wanted: &LoadOptions, deadline: Duration) -> String {
+    let mut list = Vec::new();
+    if let Some(mode) = wanted.mode {
+        list.push(format!("mode={}", mode.name()));
+    }
+    if wanted.force {
+        list.push(format!("deadline_ms={}", deadline.saturating_add(GRACE).as_millis().min(u128::from(u32::MAX))));
+    } else if let Some(ms) = wanted.deadline_ms {
+        list.push(format!("deadline_ms={ms}"));
+    }
+    if wanted.dry_run {
+        list.push("dry_run=1".to_owned());
+    }
+    if wanted.oneshot {
+        list.push("oneshot=1".to_owned());
+    }
+    list.join(" ")
+}
+
+/// The state once it holds, or when the deadline has passed.
+fn settle(host: &Host, name: &str, start: Instant, deadline: Duration) -> Option<PatchState> {
+    loop {
+        let now = PatchState::read(host, name)?;
+        if now.states() != States::Draining || start.elapsed() >= deadline {
+            return Some(now);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Removes a patch that is reverted by itself; what to add to its problems.
+fn taken_back(host: &Host, name: &str) -> Result<String, Failure> {
+    let start = Instant::now();
+    loop {
+        match PatchState::read(host, name).map(|p| p.states()) {
+            None => return Ok(String::new()),
+            Some(States::Reverted) => return remove(host, name).map(|()| String::new()),
+            Some(_) if start.elapsed() < TAKEN_BACK => std::thread::sleep(POLL),
+            Some(_) => {
+                return Ok(format!(
+                    "; taking it back is not finished either and goes on: the module stays until its state is reverted, \
+                     then lpbuild unload {name} removes it"
+                ));
+            }
+        }
+    }
+}
+
+/// What the runtime found against a module that it took all the same.
+fn found(host: &Host, module: &ModuleFile, log: &KernelMessages, patch: &PatchState) -> Vec<Cause> {
+    let last = patch.last_error.as_deref().map(|e| e.split_once(": ").unwrap_or((e, "")));
+    let mut said: Vec<(&str, &str)> = last.into_iter().collect();
+    for (code, text) in &log.refusals {
+        if !said.contains(&(code.as_str(), text.as_str())) {
+            said.push((code, text));
+        }
+    }
+    causes(host, module, &said, if patch.blockers.is_empty() { &log.blockers } else { &patch.blockers })
+}
+
+/// Each thing the runtime said; the tasks belong to the ones that speak of tasks.
+fn causes(host: &Host, module: &ModuleFile, said: &[(&str, &str)], blockers: &[Blocker]) -> Vec<Cause> {
+    let functions = || module.manifest.functions.iter().map(|f| f.symbol.as_str());
+    let cause = |&(code, text): &(&str, &str)| {
+        let theirs = if about_tasks(code) { blockers } else { &[] };
+        runtime_cause(host, module.place(), (code, text), functions(), theirs)
+    };
+    said.iter().map(cause).collect()
+}
+
+/// Refusals because of tasks: busy until the deadline, still inside, cancelled while some were in the way, and codes this
+/// lpbuild does not know.
+fn about_tasks(code: &str) -> bool {
+    matches!(code, "LP5007" | "LP5013" | "LP5016") || crate::codes::find(code).is_none()
 }
 
 /// Translates the kernel's answer.
-fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: KernelMessages) -> Failure {
-    let blockers = log.blockers;
-    let mut problems: Vec<Problem> =
-        log.refusals.iter().map(|(code, text)| runtime_problem(module.place(), code, text, &blockers)).collect();
-    if problems.is_empty() {
-        let said = match log.loader.as_slice() {
-            [] if log.unreadable => " (/dev/kmsg cannot be read, so its reason is unknown)".to_owned(),
-            [] => String::new(),
-            lines => format!(" ({})", lines.join("; ")),
-        };
-        problems.push(match errno {
-            Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG | Errno::KEYEXPIRED | Errno::KEYREVOKED => {
-                let signed = if module.signature.is_some() {
-                    "its signature is by no key it trusts"
-                } else {
-                    "it is not signed"
-                };
-                Problem::new("LP5111", module.place(), format!("{errno}: {signed}{said}"))
-            }
-            Errno::PERM | Errno::ACCESS => {
-                let lockdown = host.lockdown().unwrap_or_else(|| "unknown, securityfs is not mounted".to_owned());
-                Problem::new("LP5111", module.place(), format!("{errno}; lockdown: {lockdown}{said}"))
-            }
-            Errno::EXIST => Problem::new("LP5106", module.place(), format!("{errno}{said}")),
-            _ => Problem::new("LP5112", module.place(), format!("{errno}{said}")),
-        });
+fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: &KernelMessages) -> Vec<Cause> {
+    let said: Vec<(&str, &str)> = log.refusals.iter().map(|(code, text)| (code.as_str(), text.as_str())).collect();
+    if !said.is_empty() {
+        return causes(host, module, &said, &log.blockers);
     }
-    Failure { error: Error { problems }, blockers }
-}
-
-/// A refusal of the runtime, with every task that stood in the way.
-pub(super) fn runtime_problem(place: crate::error::Place, code: &str, text: &str, blockers: &[Blocker]) -> Problem {
-    let mut detail = text.to_owned();
-    for (i, b) in blockers.iter().enumerate() {
-        detail.push_str(if i == 0 { ": " } else { ", " });
-        detail.push_str(&b.to_string());
-    }
-    match codes::find(code) {
-        Some(code) => Problem { code, place, detail },
-        None => Problem::new("LP5119", place, format!("{code}: {detail}")),
-    }
+    let said = match log.loader.as_slice() {
+        [] if log.unreadable => " (/dev/kmsg cannot be read, so its reason is unknown)".to_owned(),
+        [] => String::new(),
+        lines => format!(" ({})", lines.join("; ")),
+    };
+    let problem = match errno {
+        Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG | Errno::KEYEXPIRED | Errno::KEYREVOKED => {
+            let signed =
+                if module.signature.is_some() { "its signature is by no key it trusts" } else { "it is not signed" };
+            Problem::new("LP5111", module.place(), format!("{errno}: {signed}{said}"))
+        }
+        Errno::PERM | Errno::ACCESS => {
+            let lockdown = host.lockdown().unwrap_or_else(|| "unknown, securityfs is not mounted".to_owned());
+            Problem::new("LP5111", module.place(), format!("{errno}; lockdown: {lockdown}{said}"))
+        }
+        Errno::EXIST => Problem::new("LP5106", module.place(), format!("{errno}{said}")),
+        _ => Problem::new("LP5112", module.place(), format!("{errno}{said}")),
+    };
+    vec![problem.into()]
 }
 
 impl Report for LoadReport {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let p = &self.patch;
         let attempts = if p.attempts == 1 { "attempt" } else { "attempts" };
+        let state = if self.dry_run { "would be applied, nothing is changed" } else { &p.state };
+        let (name, version, mode, pause) = (&p.name, &p.version, &p.mode, pause(p.pause_ns));
         writeln!(
             out,
-            "{} {}: {}, {} ({} {attempts}, {} ms, pause {})",
-            p.name,
-            p.version,
-            p.state,
-            p.mode,
-            p.attempts,
-            self.took_ms,
-            pause(p.pause_ns)
+            "{name} {version}: {state}, {mode} ({} {attempts}, {} ms, pause {pause})",
+            p.attempts, self.took_ms
         )?;
-        functions(p, out)
+        functions(p, out)?;
+        p.tasks(out)?;
+        self.notes.iter().try_for_each(|n| writeln!(out, "  note: {n}"))
     }
 }
 
@@ -126,4 +279,22 @@ pub(super) fn functions(p: &PatchState, out: &mut dyn Write) -> std::io::Result<
         writeln!(out, "  {:width$}  +{:#x}/{}  {}  {}", f.symbol, f.site_offset, f.site_size, f.jump, f.state)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_only_those_asked_for() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(parameters(&LoadOptions::default(), ten), "");
+        let all =
+            LoadOptions { mode: Some(Mode::Drain), deadline_ms: Some(7), dry_run: true, force: false, oneshot: true };
+        assert_eq!(parameters(&all, ten), "mode=drain deadline_ms=7 dry_run=1 oneshot=1");
+        // The runtime must not give up before it can be forced.
+        let forced = LoadOptions { mode: Some(Mode::Transition), force: true, ..LoadOptions::default() };
+        assert_eq!(parameters(&forced, ten), "mode=transition deadline_ms=40000");
+        assert_eq!(parameters(&forced, Duration::MAX), format!("mode=transition deadline_ms={}", u32::MAX));
+    }
 }

@@ -6,14 +6,17 @@
 //! the kernel (LP50xx) is fetched from the kernel's log and reported as if it had been found here.
 //!
 //! A command writes its report to `out` and, when it failed, returns the error as well: the caller prints that to stderr
-//! and takes the exit code from it. With `--json` a failure is also an object, with `refused` and `blockers`.
+//! and takes the exit code from it. With `--json` a failure is also an object: `refused` has every problem with `code`,
+//! `message`, and where they are known `function`, `blockers` and `owner`; `blockers` has all tasks.
 
+mod failure;
 mod host;
 mod inspect;
 mod klog;
 mod load;
 mod module;
 mod preflight;
+mod remove;
 mod state;
 mod status;
 mod unload;
@@ -21,29 +24,48 @@ mod unload;
 use std::io::Write;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use lpbuild_abi::Mode;
 use serde::Serialize;
 
-use crate::error::{Error, Place, Problem, Result};
+use crate::error::{Error, Place, Result};
 
+pub use failure::{Cause, Failure};
 pub use host::Host;
 pub use inspect::{InspectReport, InspectedFunction, InspectedKernel, InspectedSite, Instruction, inspect};
 pub use klog::{KernelMessages, parse_log};
 pub(crate) use load::pause;
-pub use load::{LoadReport, load};
+pub use load::{LoadOptions, LoadReport, PRICE_OF_FORCE, load};
 pub use module::{ModuleFile, Signature};
 pub use preflight::preflight;
-pub use state::{Blocker, FunctionState, PatchState};
+pub use state::{Blocker, FunctionState, PatchState, States, Switched};
 pub use status::{PatchStatus, StatusReport, status};
-pub use unload::{UnloadReport, unload};
+pub use unload::{UnloadOptions, UnloadReport, unload};
 
 /// `lpbuild load`
 #[derive(Clone, Debug, clap::Args)]
 pub struct LoadArgs {
     /// The module lpbuild made.
     pub module: PathBuf,
-    /// Give up after so many milliseconds when tasks stay inside the functions to replace.
+    /// How the switch is made: all at one instant with no task inside (stop-machine), every new call at once (drain), or
+    /// task by task (transition) [default: as packed].
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    pub mode: Option<Mode>,
+    /// Give up after so many milliseconds when tasks stay inside the functions to replace; with drain, stop waiting for the
+    /// last of them.
     #[arg(long, value_name = "N")]
     pub deadline_ms: Option<u32>,
+    /// Check everything and list all that stands against it, tasks included; apply nothing. Exit code 0: it would be
+    /// applied now.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With transition: when the deadline has passed, switch the tasks that are left where they stand, instead of giving up.
+    /// One of them can then run old and new code mixed, and the module can never be removed, not even after a revert.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub force: bool,
+    /// Keep the patch until the next boot: it is never reverted.
+    #[arg(long)]
+    pub oneshot: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -54,9 +76,18 @@ pub struct LoadArgs {
 pub struct UnloadArgs {
     /// Name of the patch, as `lpbuild status` shows it.
     pub name: String,
-    /// Give up after so many milliseconds when tasks stay inside the new functions.
+    /// How the old code comes back: all at one instant (stop-machine), every new call at once (drain), or task by task
+    /// (transition) [default: as it was applied].
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    pub mode: Option<Mode>,
+    /// Give up after so many milliseconds when tasks stay inside the new functions. With drain only the waiting ends: the
+    /// revert goes on.
     #[arg(long, value_name = "N")]
     pub deadline_ms: Option<u32>,
+    /// With transition: when the deadline has passed, switch the tasks that are left back where they stand. One of them can
+    /// then run old and new code mixed, and the module stays in memory until the next boot.
+    #[arg(long)]
+    pub force: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -85,14 +116,18 @@ pub struct InspectArgs {
 impl LoadArgs {
     /// Loads the module and reports.
     pub fn run(&self, host: &Host, out: &mut dyn Write) -> Result<()> {
-        finish(load(host, &self.module, self.deadline_ms), self.json, out)
+        let (mode, deadline_ms) = (self.mode, self.deadline_ms);
+        let (dry_run, force, oneshot) = (self.dry_run, self.force, self.oneshot);
+        let options = LoadOptions { mode, deadline_ms, dry_run, force, oneshot };
+        finish(load(host, &self.module, &options), self.json, out)
     }
 }
 
 impl UnloadArgs {
     /// Reverts and removes the patch and reports.
     pub fn run(&self, host: &Host, out: &mut dyn Write) -> Result<()> {
-        finish(unload(host, &self.name, self.deadline_ms), self.json, out)
+        let (mode, deadline_ms, force) = (self.mode, self.deadline_ms, self.force);
+        finish(unload(host, &self.name, &UnloadOptions { mode, deadline_ms, force }), self.json, out)
     }
 }
 
@@ -110,19 +145,10 @@ impl InspectArgs {
     }
 }
 
-/// Why a command failed, and which tasks stood in the way.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// The problems.
-    pub error: Error,
-    /// Tasks that were inside the functions.
-    pub blockers: Vec<Blocker>,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self { error, blockers: Vec::new() }
-    }
+/// The modes by their names.
+fn mode() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(Mode::ALL.map(Mode::name))
+        .try_map(|name| Mode::ALL.into_iter().find(|m| m.name() == name).ok_or("no such mode"))
 }
 
 /// A report for people.
@@ -130,20 +156,14 @@ trait Report: Serialize {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()>;
 }
 
-#[derive(Serialize)]
-struct FailureReport<'a> {
-    refused: &'a [Problem],
-    blockers: &'a [Blocker],
-}
-
 fn finish<R: Report>(result: Result<R, Failure>, json: bool, out: &mut dyn Write) -> Result<()> {
     let written = match &result {
         Ok(report) if json => to_json(report, out),
         Ok(report) => report.text(out),
-        Err(f) if json => to_json(&FailureReport { refused: &f.error.problems, blockers: &f.blockers }, out),
+        Err(f) if json => to_json(&failure::FailureReport::from(f), out),
         Err(_) => Ok(()),
     };
-    result.map_err(|f| f.error)?;
+    result.map_err(|f| f.error())?;
     written.map_err(|e| Error::new("LP1001", Place::object("standard output"), e.to_string()))
 }
 

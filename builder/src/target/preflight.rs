@@ -3,7 +3,11 @@
 //! Input: a module and the host. Output: nothing, or every problem found. Identity comes first: when the module was made
 //! for another kernel, nothing else about it means anything.
 
+use lpbuild_abi::Mode;
+
+use super::failure::{Cause, Failure};
 use super::host::Host;
+use super::load::LoadOptions;
 use super::module::ModuleFile;
 use super::state::{PatchState, livepatched};
 use crate::error::{Error, Place, Problem, Result};
@@ -11,15 +15,36 @@ use crate::kernel::find_build_id;
 use crate::manifest::to_hex;
 
 /// Checks identity, then everything else.
-pub fn preflight(host: &Host, module: &ModuleFile) -> Result<()> {
+pub fn preflight(host: &Host, module: &ModuleFile) -> Result<(), Failure> {
     identity(host, module)?;
-    let mut problems = Vec::new();
-    already_loaded(host, module, &mut problems);
-    if problems.is_empty() {
-        functions_taken(host, module, &mut problems);
+    let mut causes = Vec::new();
+    already_loaded(host, module, &mut causes);
+    if causes.is_empty() {
+        functions_taken(host, module, &mut causes);
     }
-    permission(host, module, &mut problems);
-    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+    permission(host, module, &mut causes);
+    if causes.is_empty() { Ok(()) } else { Err(Failure { causes }) }
+}
+
+/// What is wanted that the runtime in the module cannot do. The module loader passes over parameters it does not know, so
+/// an old module would apply its patch in a dry run.
+pub(super) fn options(module: &ModuleFile, wanted: &LoadOptions) -> Result<()> {
+    for (is_wanted, parameter) in
+        [(wanted.mode.is_some(), "mode"), (wanted.dry_run, "dry_run"), (wanted.oneshot, "oneshot")]
+    {
+        let known = |(key, value): &(String, String)| {
+            key == "parmtype" && value.split_once(':').is_some_and(|(name, _)| name == parameter)
+        };
+        if is_wanted && !module.modinfo.iter().any(known) {
+            let detail = format!("it has no parameter {parameter}");
+            return Err(Error::new("LP5120", module.place(), detail));
+        }
+    }
+    let mode = wanted.mode.unwrap_or(module.manifest.patch.mode.to_abi());
+    if wanted.force && mode != Mode::Transition {
+        return Err(Error::new("LP5121", module.place(), format!("its mode is {}", mode.name())));
+    }
+    Ok(())
 }
 
 fn identity(host: &Host, module: &ModuleFile) -> Result<()> {
@@ -55,21 +80,24 @@ fn identity(host: &Host, module: &ModuleFile) -> Result<()> {
     Ok(())
 }
 
-fn already_loaded(host: &Host, module: &ModuleFile, problems: &mut Vec<Problem>) {
+fn already_loaded(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
     let name = &module.manifest.patch.name;
     if let Some(state) = PatchState::read(host, name) {
         let detail = format!("{name} {} is {}", state.version, state.state);
-        problems.push(Problem::new("LP5106", module.place(), detail));
+        causes.push(Problem::new("LP5106", module.place(), detail).into());
     } else if host.exists(&format!("sys/module/{name}")) {
-        problems.push(Problem::new("LP5106", module.place(), format!("there is a module called {name}")));
+        causes.push(Problem::new("LP5106", module.place(), format!("there is a module called {name}")).into());
     }
 }
 
-fn functions_taken(host: &Host, module: &ModuleFile, problems: &mut Vec<Problem>) {
+fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
+    // What lies below, and what gives its place up, is meant to have the function; the runtime checks that it has.
+    let patch = &module.manifest.patch;
     let patches: Vec<PatchState> = PatchState::names(host)
         .iter()
+        .filter(|n| !patch.after.contains(n) && !patch.replaces.contains(n))
         .filter_map(|n| PatchState::read(host, n))
-        .filter(|p| p.state != "reverted")
+        .filter(|p| !p.states().is_idle())
         .collect();
     let livepatched = livepatched(host);
     for f in &module.manifest.functions {
@@ -79,28 +107,30 @@ fn functions_taken(host: &Host, module: &ModuleFile, problems: &mut Vec<Problem>
         if f.sympos == Some(0)
             && let Some(p) = patches.iter().find(|p| p.functions.iter().any(|x| x.symbol == f.symbol))
         {
-            problems.push(Problem::new("LP5107", place(), format!("the patch {} replaces it", p.name)));
+            let problem = Problem::new("LP5107", place(), format!("the patch {} replaces it", p.name));
+            causes.push(Cause::from(problem).owned_by(&p.name));
         }
         let same = |sympos: u32| f.sympos.is_none_or(|own| own.max(1) == sympos);
         if let Some(l) = livepatched.iter().find(|l| l.object == f.object && l.symbol == f.symbol && same(l.sympos)) {
-            problems.push(Problem::new("LP5108", place(), format!("the livepatch {} replaces it", l.patch)));
+            let problem = Problem::new("LP5108", place(), format!("the livepatch {} replaces it", l.patch));
+            causes.push(Cause::from(problem).owned_by(&l.patch));
         }
     }
 }
 
-fn permission(host: &Host, module: &ModuleFile, problems: &mut Vec<Problem>) {
+fn permission(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
     if !host.may_load() {
-        problems.push(Problem::new("LP5109", module.place(), "this process has no CAP_SYS_MODULE"));
+        causes.push(Problem::new("LP5109", module.place(), "this process has no CAP_SYS_MODULE").into());
     }
     if host.text("proc/sys/kernel/modules_disabled").is_some_and(|t| t == "1") {
         let place = Place::object("/proc/sys/kernel/modules_disabled");
-        problems.push(Problem::new("LP5110", place, "is 1 until the next boot"));
+        causes.push(Problem::new("LP5110", place, "is 1 until the next boot").into());
     }
     if module.signature.is_none() && host.wants_signatures() {
         let why = host
             .lockdown()
             .filter(|l| l != "none")
             .map_or("sig_enforce is set".to_owned(), |l| format!("lockdown={l}"));
-        problems.push(Problem::new("LP5111", module.place(), format!("it is not signed, and {why}")));
+        causes.push(Problem::new("LP5111", module.place(), format!("it is not signed, and {why}")).into());
     }
 }

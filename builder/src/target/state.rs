@@ -3,6 +3,8 @@
 //! Input: the files. Output: [`PatchState`]. Lines that do not parse are left out; a patch that goes away while it is
 //! read shows with the state `gone`. Nothing is refused.
 
+use std::io::Write;
+
 use serde::Serialize;
 
 use super::host::{Host, PATCHES};
@@ -14,9 +16,9 @@ pub struct PatchState {
     pub name: String,
     /// Version of the patch.
     pub version: String,
-    /// `applying`, `applied`, `reverting`, `reverted`, `refused`.
+    /// As the runtime names it, see [`States`].
     pub state: String,
-    /// Quiesce mode.
+    /// Mode of the running operation, or of the revert.
     pub mode: String,
     /// The replaced functions.
     pub functions: Vec<FunctionState>,
@@ -28,11 +30,59 @@ pub struct PatchState {
     pub deadline_ms: Option<u64>,
     /// It is never reverted.
     pub oneshot: bool,
+    /// Tasks were switched by force: the module can never be removed.
+    pub forced: bool,
+    /// Tasks that have changed over, while a transition goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switched: Option<Switched>,
+    /// Patches it may lie on top of.
+    pub after: Vec<String>,
+    /// Patches it took the place of.
+    pub replaces: Vec<String>,
     /// `LP50nn: text` of the last operation, if it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// Tasks that stood in its way.
+    /// Tasks that stood in its way: inside code that must be empty, or not yet changed over.
     pub blockers: Vec<Blocker>,
+    /// How many more there were than the runtime keeps.
+    pub more_blockers: u64,
+}
+
+/// What the runtime calls the states of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum States {
+    /// `applying`: not in effect yet, or not for all tasks.
+    Applying,
+    /// `draining`: every new call runs the new code, tasks are still inside the old.
+    Draining,
+    /// `applied`
+    Applied,
+    /// `reverting`
+    Reverting,
+    /// `reverted`: the module may go.
+    Reverted,
+    /// `replaced`: another patch took its place; the module may go.
+    Replaced,
+    /// `checked`: a dry run is over; the module may go.
+    Checked,
+    /// `refused`, `gone`, and what a runtime of the future says.
+    Other,
+}
+
+impl States {
+    /// Nothing of the patch is in effect, and nothing will be.
+    pub fn is_idle(self) -> bool {
+        matches!(self, States::Reverted | States::Replaced | States::Checked)
+    }
+}
+
+/// `N/M`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Switched {
+    /// Tasks that have changed over.
+    pub tasks: u64,
+    /// All tasks.
+    pub of: u64,
 }
 
 /// One replaced function.
@@ -58,12 +108,12 @@ pub struct Blocker {
     /// Name of the task; bytes that are not printable are `?`.
     pub comm: String,
     /// `function+0xOFF`, or `unreliable-stack`.
-    pub at: String,
+    pub place: String,
 }
 
 impl std::fmt::Display for Blocker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({}) in {}", self.pid, self.comm, self.at)
+        write!(f, "{} ({}) in {}", self.pid, self.comm, self.place)
     }
 }
 
@@ -84,6 +134,8 @@ impl PatchState {
             return None;
         }
         let number = |file: &str| text(file).and_then(|t| t.parse().ok());
+        let words = |file: &str| text(file).unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let blockers = text("blockers").unwrap_or_default();
         Some(Self {
             name: name.to_owned(),
             version: text("version").unwrap_or_default(),
@@ -94,10 +146,43 @@ impl PatchState {
             pause_ns: number("pause_ns").unwrap_or(0),
             deadline_ms: number("deadline_ms"),
             oneshot: text("oneshot").as_deref() == Some("1"),
+            forced: text("force").as_deref() == Some("1"),
+            switched: text("switched").as_deref().and_then(switched),
+            after: words("after"),
+            replaces: words("replaces"),
             last_error: text("last_error").filter(|t| !t.is_empty()),
-            blockers: text("blockers").unwrap_or_default().lines().filter_map(blocker).collect(),
+            blockers: blockers.lines().filter_map(blocker).collect(),
+            more_blockers: blockers.lines().find_map(more).unwrap_or(0),
         })
     }
+
+    /// The state by its word.
+    pub fn states(&self) -> States {
+        match self.state.as_str() {
+            "applying" => States::Applying,
+            "draining" => States::Draining,
+            "applied" => States::Applied,
+            "reverting" => States::Reverting,
+            "reverted" => States::Reverted,
+            "replaced" => States::Replaced,
+            "checked" => States::Checked,
+            _ => States::Other,
+        }
+    }
+
+    /// A line for each task, with what it is to this patch as it stands.
+    pub(super) fn tasks(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let what = if self.states() == States::Draining { "still in old code" } else { "blocker" };
+        self.blockers.iter().try_for_each(|b| writeln!(out, "  {what}: {b}"))?;
+        if self.more_blockers > 0 { writeln!(out, "  and {} more", self.more_blockers) } else { Ok(()) }
+    }
+}
+
+/// `N/M`; nothing while there is nothing to switch.
+fn switched(text: &str) -> Option<Switched> {
+    let (tasks, of) = text.split_once('/')?;
+    let of = of.trim().parse().ok().filter(|of| *of > 0)?;
+    Some(Switched { tasks: tasks.trim().parse().ok()?, of })
 }
 
 /// `SYMBOL site=+0xOFF/SIZE jump=rel32 STATE`
@@ -118,8 +203,13 @@ fn function(line: &str) -> Option<FunctionState> {
 fn blocker(line: &str) -> Option<Blocker> {
     let mut words = line.split_whitespace();
     let pid = words.next()?.parse().ok()?;
-    let (comm, at) = (words.next()?.to_owned(), words.next()?.to_owned());
-    Some(Blocker { pid, comm, at })
+    let (comm, place) = (words.next()?.to_owned(), words.next()?.to_owned());
+    Some(Blocker { pid, comm, place })
+}
+
+/// `and N more`
+fn more(line: &str) -> Option<u64> {
+    line.strip_prefix("and ")?.strip_suffix(" more")?.parse().ok()
 }
 
 /// A function the kernel's own livepatch replaces.

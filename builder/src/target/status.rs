@@ -1,7 +1,7 @@
 //! `lpbuild status`: the patches in the kernel.
 //!
 //! Input: the host. Output: [`StatusReport`], with a warning for each function that the kernel's own livepatch took later:
-//! it redirects before our jump, so its version runs. Refused: a name that is no patch.
+//! it redirects before our jump, so its version runs; and for one whose module does nothing any more. Refused: a name that is no patch.
 
 use std::io::Write;
 
@@ -52,6 +52,9 @@ pub fn status(host: &Host, name: Option<&str>) -> Result<StatusReport> {
                 warnings.push(if l.sympos > 1 { format!("{what}, if it is number {}", l.sympos) } else { what });
             }
         }
+        if patch.states().is_idle() && !patch.forced {
+            warnings.push(format!("it does nothing any more; lpbuild unload {n} removes its module"));
+        }
         patches.push(PatchStatus { patch, warnings });
     }
     Ok(StatusReport { patches })
@@ -63,24 +66,29 @@ impl Report for StatusReport {
             return writeln!(out, "no patches");
         }
         for PatchStatus { patch: p, warnings } in &self.patches {
+            let switched = p.switched.map_or(String::new(), |s| format!(", {} of {} tasks switched", s.tasks, s.of));
             writeln!(
                 out,
-                "{} {}: {}, {}{} (attempts {}, pause {})",
+                "{} {}: {}, {}{}{}{switched} (attempts {}, pause {})",
                 p.name,
                 p.version,
                 p.state,
                 p.mode,
                 if p.oneshot { ", oneshot" } else { "" },
+                if p.forced { ", forced" } else { "" },
                 p.attempts,
                 pause(p.pause_ns)
             )?;
             functions(p, out)?;
+            for (what, names) in [("after", &p.after), ("replaces", &p.replaces)] {
+                if !names.is_empty() {
+                    writeln!(out, "  {what}: {}", names.join(" "))?;
+                }
+            }
             if let Some(e) = &p.last_error {
                 writeln!(out, "  last error: {e}")?;
             }
-            for b in &p.blockers {
-                writeln!(out, "  blocker: {b}")?;
-            }
+            p.tasks(out)?;
             for w in warnings {
                 writeln!(out, "  warning: {w}")?;
             }

@@ -31,12 +31,12 @@ use crate::{
     identity,
     kernel::{Kernel, Unreliable},
     machine::{Machine, Parts, Step},
-    record::{self, MAX_SYMBOL, Patch, site_addr},
+    record::{self, MAX_OTHERS, MAX_SYMBOL, Patch, site_addr},
     refusal::Refusal,
     site::{self, Diverted, Route, Site},
     stack::MAX_BLOCKERS,
     status::{self, State, Status},
-    switch::Scan,
+    switch::{Other, Scan},
     text::{LINE, Text},
 };
 
@@ -47,6 +47,7 @@ const FRAMES: usize = 512;
 const DONE: c_int = 0;
 const RCU_TASKS: c_int = c_int::MAX;
 const EFFECTIVE: c_int = c_int::MAX - 1;
+const REPLACED: c_int = c_int::MAX - 2;
 /// This and the number of the callback to call.
 const CALL: c_int = 0x4000_0000;
 
@@ -64,6 +65,9 @@ const SHOW_ENABLED: c_int = 9;
 const SHOW_ONESHOT: c_int = 10;
 const SHOW_SWITCHED: c_int = 11;
 const SHOW_FORCE: c_int = 12;
+const SHOW_ABI: c_int = 13;
+const SHOW_AFTER: c_int = 14;
+const SHOW_REPLACES: c_int = 15;
 
 unsafe extern "C" {
     #[link_name = "lpbuild_patch"]
@@ -74,6 +78,13 @@ unsafe extern "C" {
 struct Global<T>(UnsafeCell<T>);
 // SAFETY: the rules in the head of this file: one thread at a time has access to each of them.
 unsafe impl<T> Sync for Global<T> {}
+
+/// A patch below, held until this one has left.
+#[derive(Clone, Copy)]
+struct Taken {
+    sites: &'static [Site<Alias>],
+    replaced: bool,
+}
 
 static LINUX: Linux = Linux;
 static ARMED: AtomicBool = AtomicBool::new(false);
@@ -86,6 +97,15 @@ static DEADLINE_MS: AtomicU32 = AtomicU32::new(0);
 static MODE: AtomicU8 = AtomicU8::new(0);
 static SITES: AtomicPtr<Site<Alias>> = AtomicPtr::new(ptr::null_mut());
 static N_SITES: AtomicUsize = AtomicUsize::new(0);
+/// The array that `SITES` was before patches below were replaced; the int3 handler may still have been reading it.
+static OLD_SITES: AtomicPtr<Site<Alias>> = AtomicPtr::new(ptr::null_mut());
+/// Sites whose alias is this patch's; those behind them belong to a replaced one.
+static N_OWN: AtomicUsize = AtomicUsize::new(0);
+static OTHERS: Global<[MaybeUninit<Taken>; MAX_OTHERS as usize * 2]> =
+    Global(UnsafeCell::new([const { MaybeUninit::uninit() }; MAX_OTHERS as usize * 2]));
+static N_OTHERS: AtomicUsize = AtomicUsize::new(0);
+static BELOW: Global<[MaybeUninit<Other<'static>>; MAX_OTHERS as usize * 2]> =
+    Global(UnsafeCell::new([const { MaybeUninit::uninit() }; MAX_OTHERS as usize * 2]));
 static SEATS: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
 static FRAME_BUFFER: Global<[u64; FRAMES]> = Global(UnsafeCell::new([0; FRAMES]));
 static MACHINE: Global<MaybeUninit<Machine<'static, Linux>>> = Global(UnsafeCell::new(MaybeUninit::uninit()));
@@ -107,7 +127,7 @@ unsafe extern "C" fn lpbuild_setup(name: *const u8, len: usize) -> c_int {
             let patch = unsafe { Patch::new(&RECORD) }.ok();
             // SAFETY: the caller vouches for both.
             let name = unsafe { slice::from_raw_parts(name, len) };
-            let func = why.func().and_then(|i| Some(patch?.func_name(i))).unwrap_or(&[]);
+            let func = patch.map_or(b"".as_slice(), |p| p.subject(why));
             // SAFETY: nobody else uses the statics before setup has succeeded. No blockers yet, and not on the stack.
             let none = unsafe { &(*SHOWN.0.get()).blockers };
             status::log_refusal(&LINUX, name, func, why, none);
@@ -148,13 +168,139 @@ unsafe fn setup() -> Result<(), Refusal> {
             }
         }
         N_SITES.store(i + 1, SeqCst);
+        N_OWN.store(i + 1, SeqCst);
     }
-    // SAFETY: all `n` were written above and stay until cleanup.
-    let sites = unsafe { slice::from_raw_parts(sites, n) };
+    // SAFETY: nobody else uses the statics before setup has succeeded; all `n` sites were written above.
+    let (sites, others) = unsafe {
+        take_others(&patch)?;
+        lay(&patch, slice::from_raw_parts_mut(sites, n))?;
+        (all_sites(n)?, below())
+    };
     site::check(&LINUX, sites, Route::Original)?;
     // SAFETY: nobody else uses the statics before setup has succeeded.
-    unsafe { install(patch, sites, seats) };
+    unsafe { install(patch, sites, others, seats) };
     Ok(())
+}
+
+/// Takes hold of the patches that this one lies on or replaces.
+///
+/// # Safety
+/// Nobody else uses the statics.
+#[inline(never)]
+unsafe fn take_others(patch: &Patch<'static>) -> Result<(), Refusal> {
+    for other in 0..patch.others() {
+        let (name, replaced) = (patch.other_name(other), patch.replaces(other));
+        let mut info = ptr::null();
+        // SAFETY: `name` is readable; `info` is writable, and lives as long as the other patch is held.
+        let info: &'static ffi::Info = unsafe {
+            match ffi::lpb_take_other(name.as_ptr(), name.len(), c_int::from(replaced), &mut info) {
+                0 => &*info,
+                2 => return Err(Refusal::OtherRuntime { other }),
+                _ => return Err(Refusal::NoOther { other }),
+            }
+        };
+        // SAFETY: the other patch is applied and held, and has the same runtime.
+        let (its, sites) = unsafe { (Patch::new(&*info.record), slice::from_raw_parts(info.sites, info.n_sites)) };
+        let its = its.map_err(|_| Refusal::OtherRuntime { other })?;
+        // What a replaced patch lies on must stay below this one.
+        let names = |i| (0..patch.others()).any(|j| !patch.replaces(j) && patch.other_name(j) == its.other_name(i));
+        if replaced && !(0..its.record.n_after as usize).all(names) {
+            return Err(Refusal::NoOther { other });
+        }
+        // SAFETY: the board is a static of the other module.
+        let board = replaced.then(|| unsafe { &*info.board });
+        let text = (its.record.text_start, its.record.text_end);
+        let i = N_OTHERS.load(SeqCst);
+        // SAFETY: the caller's contract; a patch names at most as many as there is room for.
+        unsafe {
+            (*OTHERS.0.get())[i].write(Taken { sites, replaced });
+            (*BELOW.0.get())[i].write(Other { text, ranges: its.ranges, replaced: board });
+        }
+        N_OTHERS.store(i + 1, SeqCst);
+    }
+    Ok(())
+}
+
+/// Lays sites over those of patches below: they come back to what those wrote, and dispatchers lead to their functions.
+///
+/// # Safety
+/// Nobody else uses the statics, and nobody is inside a dispatcher.
+#[inline(never)]
+unsafe fn lay(patch: &Patch<'static>, sites: &mut [Site<Alias>]) -> Result<(), Refusal> {
+    for (func, s) in sites.iter_mut().enumerate() {
+        let mut now = [0u8; lpbuild_abi::MAX_SITE];
+        let now = now.get_mut(..s.len).unwrap_or_default();
+        if !LINUX.read(s.addr, now) || now == s.bytes(Route::Original) {
+            continue;
+        }
+        // SAFETY: the caller's contract.
+        let top =
+            unsafe { taken() }.iter().flat_map(|t| t.sites).find(|o| o.addr == s.addr && now == o.bytes(Route::New));
+        // What is there otherwise, the check of the sites says.
+        let Some(top) = top else { continue };
+        if !s.lay_over(top) {
+            return Err(Refusal::Altered { func });
+        }
+        lead_to(patch, func, top.target)?;
+    }
+    Ok(())
+}
+
+/// Lets the dispatcher of a function lead to `old` for the old version.
+fn lead_to(patch: &Patch<'static>, func: usize, old: u64) -> Result<(), Refusal> {
+    let Some(f) = patch.funcs.get(func).filter(|f| f.dispatch != 0) else { return Ok(()) };
+    let len = lpbuild_abi::JUMP_REL32_LEN as u64;
+    let slot = f.dispatch + lpbuild_abi::DISPATCH_LEN as u64 - len;
+    let rel = i32::try_from(old.wrapping_sub(slot + len) as i64).map_err(|_| Refusal::OutOfReach { func })?;
+    let alias = LINUX.map(slot, len as usize).ok_or(Refusal::NoMemory)?;
+    LINUX.write(alias, 1, &rel.to_le_bytes());
+    LINUX.serialize_all();
+    LINUX.unmap(alias);
+    Ok(())
+}
+
+/// The sites of this patch, and behind them those that only a replaced one has.
+///
+/// # Safety
+/// Nobody else uses the statics; the first `n` sites are written.
+#[inline(never)]
+unsafe fn all_sites(n: usize) -> Result<&'static [Site<Alias>], Refusal> {
+    // SAFETY: the caller's contract.
+    let (own, taken) = unsafe { (slice::from_raw_parts(SITES.load(SeqCst), n), taken()) };
+    let replaced = || taken.iter().filter(|t| t.replaced).flat_map(|t| t.sites);
+    let dropped = || replaced().filter(|d| !own.iter().any(|s| s.addr == d.addr));
+    let more = dropped().count();
+    if more == 0 {
+        return Ok(own);
+    }
+    // SAFETY: zeroed memory for that many; the old array is given back by cleanup.
+    unsafe {
+        let all = ffi::lpb_alloc((n + more) * size_of::<Site<Alias>>()).cast::<Site<Alias>>();
+        if all.is_null() {
+            return Err(Refusal::NoMemory);
+        }
+        ptr::copy_nonoverlapping(own.as_ptr(), all, n);
+        for (i, d) in dropped().enumerate() {
+            all.add(n + i).write(d.drop_to_original());
+        }
+        OLD_SITES.store(SITES.swap(all, SeqCst), SeqCst);
+        N_SITES.store(n + more, SeqCst);
+        Ok(slice::from_raw_parts(all, n + more))
+    }
+}
+
+/// # Safety
+/// Nobody changes the statics.
+unsafe fn taken() -> &'static [Taken] {
+    // SAFETY: that many were written.
+    unsafe { slice::from_raw_parts(OTHERS.0.get().cast::<Taken>(), N_OTHERS.load(SeqCst)) }
+}
+
+/// # Safety
+/// Nobody changes the statics.
+unsafe fn below() -> &'static [Other<'static>] {
+    // SAFETY: that many were written.
+    unsafe { slice::from_raw_parts(BELOW.0.get().cast::<Other<'static>>(), N_OTHERS.load(SeqCst)) }
 }
 
 /// Puts patch and machine in their places.
@@ -165,12 +311,18 @@ unsafe fn setup() -> Result<(), Refusal> {
 /// # Safety
 /// Nobody else uses the statics.
 #[inline(never)]
-unsafe fn install(patch: Patch<'static>, sites: &'static [Site<Alias>], seats: &'static [AtomicUsize]) {
+unsafe fn install(
+    patch: Patch<'static>,
+    sites: &'static [Site<Alias>],
+    others: &'static [Other<'static>],
+    seats: &'static [AtomicUsize],
+) {
     // SAFETY: the caller's contract.
     unsafe {
         let frames = &mut *FRAME_BUFFER.0.get();
         (*PATCH.0.get()).write(patch);
-        let parts = Parts { sites, armed: &ARMED, board: &BOARD, cancel: &CANCEL, force: &FORCE, seats, frames };
+        let (armed, board, cancel, force) = (&ARMED, &BOARD, &CANCEL, &FORCE);
+        let parts = Parts { sites, others, armed, board, cancel, force, seats, frames };
         (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, parts));
         MODE.store(patch.record.mode, SeqCst);
         DEADLINE_MS.store(patch.record.deadline_ms, SeqCst);
@@ -206,6 +358,7 @@ fn result(step: Step) -> c_int {
         Step::Done => DONE,
         Step::RcuTasks => RCU_TASKS,
         Step::Effective => EFFECTIVE,
+        Step::Replaced => REPLACED,
         Step::Call(callback) => CALL + callback as c_int,
         Step::Again(ms) => c_int::try_from(ms).unwrap_or(1000).max(1),
         Step::Refused(why) => -why.errno(),
@@ -262,6 +415,87 @@ unsafe extern "C" fn lpbuild_rehearse() -> c_int {
     unsafe { machine() }.rehearse().map_or_else(|why| -why.errno(), |()| DONE)
 }
 
+/// What other patches may know.
+///
+/// # Safety
+/// `info` is writable; called from module init, before and behind setup.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
+    // SAFETY: the caller vouches for `info`; the record is only named.
+    unsafe {
+        info.write(ffi::Info {
+            magic: lpbuild_abi::MAGIC,
+            abi: lpbuild_abi::ABI_VERSION,
+            site_size: size_of::<Site<Alias>>() as u32,
+            sites: SITES.load(SeqCst),
+            n_sites: N_OWN.load(SeqCst),
+            board: &BOARD,
+            record: &RECORD,
+        });
+    }
+}
+
+/// Nobody is inside the replaced patches: their sites are this one's now, and lead back to what was below them.
+///
+/// # Safety
+/// See the head of this file; `text_mutex` is held, and the replaced patches too.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_replaced_others() {
+    let n = N_OWN.load(SeqCst);
+    // SAFETY: setup has succeeded; only the kernel thread gets here. The int3 handler reads addresses of sites, which stay.
+    let (patch, sites, taken) = unsafe { (patch(), slice::from_raw_parts_mut(SITES.load(SeqCst), n), taken()) };
+    for (func, s) in sites.iter_mut().enumerate() {
+        let same = |o: &&Site<Alias>| o.addr == s.addr && o.bytes(Route::New) == s.bytes(Route::Original);
+        let Some(gone) = taken.iter().filter(|t| t.replaced).flat_map(|t| t.sites).find(same) else { continue };
+        s.original = gone.original;
+        let next = taken
+            .iter()
+            .filter(|t| !t.replaced)
+            .flat_map(|t| t.sites)
+            .find(|o| o.addr == s.addr && o.bytes(Route::New) == s.bytes(Route::Original));
+        let old = next.map_or_else(|| patch.funcs.get(func).map_or(0, |f| f.resume), |o| o.target);
+        // It was in reach before, and memory for one page can be had at last.
+        while lead_to(&patch, func, old) == Err(Refusal::NoMemory) {
+            LINUX.breathe();
+        }
+    }
+    N_SITES.store(n, SeqCst);
+    let mut kept = 0;
+    for i in 0..taken.len() {
+        if !taken[i].replaced {
+            // SAFETY: no operation reads the statics now; `kept` is not larger than `i`, and both places are written.
+            unsafe {
+                (*OTHERS.0.get())[kept] = (*OTHERS.0.get())[i];
+                (*BELOW.0.get())[kept] = (*BELOW.0.get())[i];
+            }
+            kept += 1;
+        }
+    }
+    N_OTHERS.store(kept, SeqCst);
+    // SAFETY: the kernel thread.
+    unsafe { machine().replaced_others(sites, below()) };
+}
+
+/// Another patch has taken the place of this one.
+///
+/// # Safety
+/// See the head of this file; called by the other's thread while this one's has nothing to do.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_replaced() {
+    // SAFETY: the caller's contract.
+    unsafe { machine() }.replaced();
+}
+
+/// A revert was asked for that other patches forbid.
+///
+/// # Safety
+/// See the head of this file; under the status mutex.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_refuse_on_top() {
+    // SAFETY: under the status mutex.
+    unsafe { (*SHOWN.0.get()).refusal = Some(Refusal::OnTop) };
+}
+
 /// The module goes away by force: a oneshot patch is reverted like any other.
 ///
 /// # Safety
@@ -309,7 +543,8 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
     // field of its entry.
     let (patch, entry, frames) =
         unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
-    let scan = Scan { k: &LINUX, patch: &patch };
+    // SAFETY: written by setup.
+    let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { below() } };
     BOARD.at_boundary(&LINUX, entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 
@@ -366,8 +601,7 @@ unsafe extern "C" fn lpbuild_log_end(result: c_int) {
     let (patch, s) = (m.patch(), m.status());
     match s.refusal {
         Some(why) if result < 0 || s.state == State::Reverting => {
-            let func = why.func().map_or(b"".as_slice(), |i| patch.func_name(i));
-            status::log_refusal(&LINUX, patch.name, func, why, &s.blockers);
+            status::log_refusal(&LINUX, patch.name, patch.subject(why), why, &s.blockers);
         }
         _ => status::log_success(
             &LINUX,
@@ -415,6 +649,7 @@ unsafe extern "C" fn lpbuild_show_size(what: c_int) -> usize {
     match what {
         SHOW_FUNCTIONS => N_SITES.load(SeqCst) * (MAX_SYMBOL + 64),
         SHOW_BLOCKERS => (MAX_BLOCKERS + 1) * (MAX_SYMBOL + 64),
+        SHOW_AFTER | SHOW_REPLACES => MAX_OTHERS as usize * (record::MAX_NAME + 1) + 1,
         _ => LINE + 1,
     }
 }
@@ -441,6 +676,13 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
         }),
         SHOW_ONESHOT => t.str(if ONESHOT.load(SeqCst) { "1\n" } else { "0\n" }),
         SHOW_SWITCHED => t.dec(shown.switched.0 as u64).str("/").dec(shown.switched.1 as u64).str("\n"),
+        SHOW_ABI => t.dec(u64::from(lpbuild_abi::ABI_VERSION)).str("\n"),
+        SHOW_AFTER | SHOW_REPLACES => {
+            for i in (0..patch.others()).filter(|&i| patch.replaces(i) == (what == SHOW_REPLACES)) {
+                t.bytes(patch.other_name(i)).str(" ");
+            }
+            t.str("\n")
+        }
         SHOW_FORCE => t.str(if shown.forced { "1\n" } else { "0\n" }),
         SHOW_FUNCTIONS => {
             status::functions(patch, shown, &mut t);
@@ -486,13 +728,15 @@ unsafe extern "C" fn lpbuild_show_reverting() {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_cleanup() {
     let sites = SITES.swap(ptr::null_mut(), SeqCst);
-    for i in 0..N_SITES.swap(0, SeqCst) {
+    N_SITES.store(0, SeqCst);
+    for i in 0..N_OWN.swap(0, SeqCst) {
         // SAFETY: that many sites were written by setup.
         LINUX.unmap(unsafe { (*sites.add(i)).alias });
     }
     // SAFETY: from `lpb_alloc`, or null, and no longer referred to.
     unsafe {
         ffi::lpb_free(sites.cast());
+        ffi::lpb_free(OLD_SITES.swap(ptr::null_mut(), SeqCst).cast());
         ffi::lpb_free(SEATS.swap(ptr::null_mut(), SeqCst).cast());
     }
 }

@@ -2,7 +2,14 @@
 
 use core::ffi::{c_int, c_void};
 
-use crate::kernel::{Who, Work};
+use lpbuild_abi::PatchRecord;
+
+use super::linux::Alias;
+use crate::{
+    board::Board,
+    kernel::{Who, Work},
+    site::Site,
+};
 
 /// `struct task_struct`, opaque.
 #[repr(C)]
@@ -10,9 +17,23 @@ pub(super) struct Task {
     _opaque: [u8; 0],
 }
 
+/// What patches show to each other: `struct lpb_info`.
+#[repr(C)]
+pub(super) struct Info {
+    pub(super) magic: u64,
+    pub(super) abi: u32,
+    /// Bytes of a `Site`: two runtimes that disagree do not touch each other's.
+    pub(super) site_size: u32,
+    pub(super) sites: *const Site<Alias>,
+    pub(super) n_sites: usize,
+    pub(super) board: *const Board,
+    pub(super) record: *const PatchRecord,
+}
+
 unsafe extern "C" {
     pub(super) fn lpb_read(addr: u64, buf: *mut u8, len: usize) -> c_int;
     pub(super) fn lpb_probe_at(addr: u64) -> c_int;
+    pub(super) fn lpb_is_redirected(addr: u64) -> c_int;
     pub(super) fn lpb_now_ns() -> u64;
     pub(super) fn lpb_symbol(addr: u64, out: *mut u8, len: usize) -> usize;
     pub(super) fn lpb_log(level: c_int, line: *const u8, len: usize);
@@ -31,6 +52,7 @@ unsafe extern "C" {
     pub(super) fn lpb_is_operator(task: *mut Task) -> c_int;
     pub(super) fn lpb_stack(task: *mut Task, frames: *mut u64, len: usize) -> c_int;
     pub(super) fn lpb_who(task: *mut Task, who: *mut Who);
+    pub(super) fn lpb_take_other(name: *const u8, len: usize, replaces: c_int, info: *mut *const Info) -> c_int;
     pub(super) fn lpb_count_tasks() -> usize;
     pub(super) fn lpb_census(
         f: extern "C" fn(*mut c_void, *mut Task),

@@ -67,6 +67,10 @@ impl Kernel for Linux {
         // SAFETY: the address is only compared.
         unsafe { ffi::lpb_probe_at(addr) != 0 }
     }
+    fn is_redirected(&self, addr: u64) -> bool {
+        // SAFETY: the address is only compared.
+        unsafe { ffi::lpb_is_redirected(addr) != 0 }
+    }
     fn now_ns(&self) -> u64 {
         // SAFETY: ktime_get_mono_fast_ns can be called in any context.
         unsafe { ffi::lpb_now_ns() }

@@ -475,6 +475,7 @@ impl Fixture {
         let (cancel, force) = (AtomicBool::new(false), AtomicBool::new(false));
         let parts = Parts {
             sites: &sites,
+            others: &[],
             armed: &self.armed,
             board: &board,
             cancel: &cancel,

@@ -511,7 +511,7 @@ fn works(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
         let body = unsafe {
             Coroutine::new(move || {
                 let (entry, patch) = (&*work.0.cast::<Entry>(), &*sim.patch);
-                let scan = Scan { k: sim, patch };
+                let scan = Scan { k: sim, patch, others: &[] };
                 sim.board.at_boundary(sim, entry, frames.as_deref().map_err(|e| *e), |new, a| {
                     pause();
                     scan.leaves(new, a)

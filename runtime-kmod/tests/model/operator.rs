@@ -147,7 +147,7 @@ fn operate(sim: &Sim, m: &mut Machine<'_, Sim>, revert: bool, locks: bool, mode:
             Step::Again(ms) => sleep(sim, ms.max(1)),
             Step::RcuTasks => rcu_tasks(sim),
             Step::Effective => stays = true,
-            Step::Call(_) => {}
+            Step::Call(_) | Step::Replaced => {}
             Step::Done | Step::Refused(_) => return (step, stays),
         }
         pause();

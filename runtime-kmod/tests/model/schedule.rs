@@ -178,6 +178,7 @@ pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
     let mut frames = [0; 32];
     let parts = Parts {
         sites: &sim.sites,
+        others: &[],
         armed: &sim.armed,
         board: &sim.board,
         cancel: &sim.cancel,

@@ -60,12 +60,16 @@ pub fn pipe_sleeper(args: &[String]) -> Result<()> {
 
 /// Prints how far it came also when it fails.
 pub fn cycle(args: &[String]) -> Result<()> {
-    let [n, lpbuild, ko, name] = exactly(args, "cycle N LPBUILD KO NAME")?;
+    let [n, lpbuild, ko, name, options @ ..] = args else { bail!("usage: cycle N LPBUILD KO NAME [OPTION..]") };
     let n: u32 = n.parse().context("N")?;
     let started = Instant::now();
     for i in 0..n {
-        for arguments in [["load", ko], ["unload", name]] {
-            let out = Command::new(lpbuild).args(arguments).output().with_context(|| format!("start {lpbuild}"))?;
+        for arguments in [["load", ko.as_str()], ["unload", name.as_str()]] {
+            let out = Command::new(lpbuild)
+                .args(arguments)
+                .args(options)
+                .output()
+                .with_context(|| format!("start {lpbuild}"))?;
             if !out.status.success() {
                 println!("RESULT cycles={i}");
                 let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();

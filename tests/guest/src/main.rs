@@ -5,10 +5,12 @@
 //! 1 when not, and prints `RESULT key=value` lines.
 
 mod busy;
+mod consistent;
 mod init;
 mod memory;
 mod probe;
 mod reach;
+mod storms;
 mod syscalls;
 
 use std::path::Path;
@@ -25,7 +27,18 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         reach::arp_long_device,
         "NAME: SIOCGARP with a device name of 16 characters and no end; the errno as a result",
     ),
-    ("cycle", busy::cycle, "N LPBUILD KO NAME: `LPBUILD load KO` and `LPBUILD unload NAME`, N times"),
+    (
+        "consistent",
+        consistent::consistent,
+        "FILE SECONDS OLD=NEW..: reads on every CPU that hold each piece's OLD, each piece's NEW, or a mixture, as results",
+    ),
+    ("cpustorm", storms::cpustorm, "SECONDS|forever: CPU 1 goes and comes back"),
+    (
+        "cycle",
+        busy::cycle,
+        "N LPBUILD KO NAME [OPTION..]: `LPBUILD load KO` and `LPBUILD unload NAME` with the options, N times",
+    ),
+    ("exitstorm", storms::exitstorm, "SECONDS|forever: processes with threads end as a whole"),
     (
         "fanotify-uncounted",
         reach::fanotify_uncounted,
@@ -33,7 +46,9 @@ const HELPERS: &[(&str, Helper, &str)] = &[
     ),
     ("faulting-getdents", syscalls::faulting_getdents, "DIR: with a bad user pointer; the errno as a result"),
     ("faulting-usercopy", probe::faulting_usercopy, "FILE read|write: with a bad user pointer; the errno as a result"),
+    ("forkstorm", storms::forkstorm, "SECONDS|forever: one process after the other, that ends at once"),
     ("hammer", busy::hammer, "FILE SECONDS|forever [TEXT..]: open, read, close on every CPU; each read holds one TEXT"),
+    ("hot", storms::hot, "N FILE: N processes read without a pause, until they are ended"),
     ("inotify-twice", reach::inotify_twice, "FILE: a watch, and again with another mask"),
     (
         "io-uring-rings",
@@ -49,12 +64,25 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         "DIR: whiteout where Landlock allows only regular files; the errno as a result",
     ),
     ("lost-key", reach::lost_key, "a key that is collected when the process ends"),
+    ("modstorm", storms::modstorm, "KO NAME SECONDS|forever: a module is loaded and removed"),
+    ("odd-clone", storms::odd_clone, "clone(2) with the exit signal 63; the errno as a result"),
     ("packet-ring", reach::packet_ring, "a packet socket with a TPACKET_V3 ring, and a datagram"),
     ("pipe-sleeper", busy::pipe_sleeper, "FIFO: sleeps in read(2) of the FIFO until it is fed"),
     ("read-cost", probe::read_cost, "FILE N: nanoseconds per pread(2), over N calls"),
     ("short-auxv", syscalls::short_auxv, "an auxiliary vector of one entry; the length of /proc/self/auxv as a result"),
+    (
+        "sleepers",
+        storms::sleepers,
+        "N [FIFO]: N threads asleep in read(2) of the FIFO, or in pause(2), until they are ended",
+    ),
     ("slabsum", probe::slabsum, "[PREFIX]: slab and free memory in KiB"),
+    (
+        "tracestorm",
+        storms::tracestorm,
+        "FUNCTION SECONDS|forever: function tracer, graph tracer, kprobe and kretprobe come and go",
+    ),
     ("udp-disconnect", reach::udp_disconnect, "a UDP socket, connected and disconnected"),
+    ("vforker", storms::vforker, "a process that waits in vfork(2), which no fake signal wakes, until it is ended"),
     ("wait-for", probe::wait_for, "FILE TEXT SECONDS: until the file contains the text"),
 ];
 

@@ -108,6 +108,14 @@ fn resolve(place: &str) -> Result<u64> {
     }
 }
 
+/// The first symbol of a name in /proc/kallsyms, where the kernel's own come before those of modules.
+pub fn resolve_first(name: &str) -> Result<u64> {
+    let text = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+    let line = text.lines().find(|l| l.split_ascii_whitespace().nth(2) == Some(name));
+    let address = line.and_then(|l| l.split_ascii_whitespace().next()).with_context(|| format!("no {name}"))?;
+    u64::from_str_radix(address, 16).context("an address in /proc/kallsyms")
+}
+
 struct Symbols {
     sorted: Vec<(u64, String)>,
 }

@@ -40,6 +40,11 @@ pub fn base(name: &str) -> String {
     name.split('.').filter(|p| !is_number(p)).collect::<Vec<_>>().join(".")
 }
 
+/// Beginnings of originals and dispatchers: no source has them.
+fn made(s: &Sym) -> bool {
+    s.name.starts_with("lp_original_") || s.name.starts_with("lpbuild_dispatch_")
+}
+
 impl Patch<'_> {
     /// All names of a symbol of the new objects.
     fn aliases(&self, name: &str) -> BTreeSet<String> {
@@ -61,7 +66,6 @@ impl Patch<'_> {
     /// The carried functions.
     pub fn functions(&self) -> Vec<&Sym> {
         let text = self.text();
-        let made = |s: &Sym| s.name.starts_with("lp_original_") || s.name.starts_with("lpbuild_dispatch_");
         let code = |s: &&Sym| s.section == Some(text) && s.function && s.size > 0 && !made(s);
         self.patch.symbols.iter().filter(code).collect()
     }
@@ -86,6 +90,12 @@ impl Patch<'_> {
                         return Err(format!("{}+{at:#x} leads to {}+{o:#x}, outside it", s.name, t.name));
                     }
                 }
+            }
+        }
+        for s in self.patch.symbols.iter().filter(|s| s.section == Some(self.text()) && made(s)) {
+            let state = unwind(&self.patch, self.text(), s.value);
+            if state.as_ref().is_some_and(|state| state.iter().any(|b| *b != 0)) {
+                return Err(format!("{} has the unwind state {state:02x?} of what is before it", s.name));
             }
         }
         for f in self.functions() {
@@ -250,7 +260,7 @@ impl Patch<'_> {
     }
 
     /// The address in the kernel.
-    fn address(&self, q: &Target) -> Option<u64> {
+    pub fn address(&self, q: &Target) -> Option<u64> {
         match q {
             Target::Extern(anchor, a) if anchor == "_printk" => {
                 let (_, base) = self.kernel?.image.symbols.iter().find(|s| s.0 == "_printk")?;

@@ -39,8 +39,18 @@ SECTIONS
 "#;
 
 /// Symbols the runtime binds to, and the anchor.
-const RUNTIME: &[&str] =
-    &["_printk", "stack_trace_save_tsk_reliable", "stop_machine_cpuslocked", "idle_task", "get_kprobe", "text_mutex"];
+const RUNTIME: &[&str] = &[
+    "_printk",
+    "stack_trace_save_tsk_reliable",
+    "stop_machine_cpuslocked",
+    "idle_task",
+    "get_kprobe",
+    "text_mutex",
+    "task_call_func",
+    "task_work_add",
+    "task_work_cancel_match",
+    "tasklist_lock",
+];
 
 /// Changes to the symbol table.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +84,7 @@ pub fn link(objects: &[Vec<u8>], others: &[Vec<u8>], names: &Names, work: &Path)
         made.extend(elf.symbols.iter().filter(|s| s.section.is_none() && !s.absolute).map(|s| s.name.clone()));
     }
     let (have, come) = (defined(&elves), defined(&new));
-    made.retain(|n| !n.is_empty() && !have.contains(n) && !come.contains(n));
+    made.retain(|n| !n.is_empty() && !n.starts_with("lp_original_") && !have.contains(n) && !come.contains(n));
     let mut stubs = String::from(".section .rodata.banner,\"a\"\n.globl linux_banner\nlinux_banner:\n");
     stubs.push_str(".asciz \"Linux version 6.1.0-corpus-amd64 (builder@host) (gcc) #1 SMP\\n\"\n.text\n");
     for name in &made {
