@@ -564,8 +564,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return None;
         }
         if !self.parts.board.recall_retired(self.k) {
-            return Some(Step::Again(1));
+            return Some(self.again(MAX_BACKOFF_MS));
         }
+        self.backoff_ms = 1;
         self.stage = next;
         self.k.guard(Guard::RcuBeforeFree).then_some(Step::RcuTasks)
     }
@@ -638,7 +639,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn leave(&mut self) -> Option<Step> {
         self.status.state = State::Reverting;
         if self.parts.board.has_retired() && !self.parts.board.recall_retired(self.k) {
-            return Some(Step::Again(1));
+            return Some(self.again(MAX_BACKOFF_MS));
         }
         if !self.watch.begin(self.k) {
             return Some(Step::Again(PAUSE_MS));
@@ -654,11 +655,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn leave_watch(&mut self) -> Option<Step> {
         let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
         // Those because of whom it failed are what a failed apply reports.
-        let mut found = self.failing.is_none().then_some(&mut self.status.blockers);
-        let left = self
-            .watch
-            .table()
-            .map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found.as_deref_mut()));
+        let found = self.failing.is_none().then_some(&mut self.status.blockers);
+        let left = self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found));
         if left == 0 || !self.k.guard(Guard::LeaveWatch) {
             self.stage = Stage::LeaveFree;
             return self.k.guard(Guard::RcuBeforeLeave).then_some(Step::RcuTasks);
