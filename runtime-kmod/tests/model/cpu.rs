@@ -499,6 +499,13 @@ fn works(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
         }
         return;
     }
+    if !list.is_empty() && !leaving && w.rng.one_in(4) {
+        // A work of somebody else, such as the last close of a file, waits for something.
+        w.tasks[slot].works = more;
+        return sleep(&mut w);
+    }
+    let t = w.current();
+    let Some(Kind::Works(list, _)) = t.frames.last_mut() else { return };
     if let Some(work) = list.pop() {
         let frames = if leaving { Err(lpbuild_runtime::kernel::Unreliable::Unwind) } else { stack };
         let at = work.0 as usize;

@@ -28,6 +28,9 @@ pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
     if end == Step::Done {
         settled(sim, true, loose);
         rest(sim, 30);
+        if sim.world().rng.one_in(3) {
+            sleep(sim, 2500);
+        }
         for attempt in 0.. {
             let mode = if attempt < 2 { plan.revert } else { Mode::Drain };
             let mode = if plan.without.iter().any(|w| *w) { Mode::StopMachine } else { mode };
@@ -88,8 +91,6 @@ fn rest(sim: &Sim, turns: usize) {
     for _ in 0..turns {
         pause();
     }
-    let w = sim.world();
-    drop(w);
 }
 
 fn begin(sim: &Sim, apply: bool, mode: Mode) {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, MAX_SITE, Mode, PatchRecord, RangeRecord};
 use lpbuild_runtime::{
+    kernel::Guard,
     machine::{Machine, Parts},
     record::Patch,
     site::{INT3, site},
@@ -41,7 +42,7 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
     if apply == Mode::StopMachine && rng.one_in(4) {
         without.iter_mut().for_each(|w| *w = rng.one_in(2));
     }
-    Plan {
+    let mut plan = Plan {
         cpus: rng.below(3) + 1,
         funcs,
         abs64: rng.one_in(4),
@@ -59,7 +60,28 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         sleepy: rng.pick(&[4, 10, 30]),
         tasks: rng.below(6) + 1,
         cut,
+    };
+    // Where what is missing matters.
+    match cut {
+        Cut::Rule(Guard::MarkBeforeRead | Guard::StopLooks) => {
+            (plan.apply, plan.revert, plan.heat) = (Mode::StopMachine, Mode::StopMachine, 30);
+            plan.without.fill(false);
+        }
+        Cut::Rule(Guard::FreezeTable) => {
+            (plan.apply, plan.revert, plan.deadline_ms) = (Mode::Transition, Mode::Transition, 20);
+            plan.without.fill(false);
+        }
+        Cut::Rule(Guard::FreshClock) => {
+            (plan.apply, plan.revert, plan.probes) = (Mode::Transition, Mode::Transition, true);
+            plan.without.fill(false);
+        }
+        Cut::Rule(Guard::AskWhoWasSeen | Guard::RecallBeforeFree) | Cut::Recall => {
+            (plan.apply, plan.revert) = (Mode::Transition, Mode::Transition);
+            plan.without.fill(false);
+        }
+        _ => {}
     }
+    plan
 }
 
 fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
@@ -237,14 +259,12 @@ fn others(sim: &Sim, w: &mut World) {
             probe(w, f);
         }
         2 if w.plan.cancel && w.rng.one_in(8) && w.steps > 200 => {
-            if !sim.cancel.swap(true, SeqCst) {
-                w.note(|| "cancel".into());
-            }
+            sim.cancel.store(true, SeqCst);
+            w.note(|| "cancel".into());
         }
         3 if w.plan.force && w.rng.one_in(8) && w.steps > 200 => {
-            if !sim.force.swap(true, SeqCst) {
-                w.note(|| "force".into());
-            }
+            sim.force.store(true, SeqCst);
+            w.note(|| "force".into());
             w.forced = true;
         }
         4 if !w.list_held => {

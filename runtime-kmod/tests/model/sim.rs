@@ -314,7 +314,7 @@ impl Kernel for Sim {
             if !self.world().cpus[cpu].online {
                 return if idle { Seen::Offline } else { Seen::Running };
             }
-            let late = self.world().rng.one_in(6);
+            let late = self.world().rng.one_in(6) || self.cut == Cut::Rule(Guard::AskWhoWasSeen);
             for _ in 0..if late { 60 } else { 0 } {
                 pause();
             }
