@@ -55,7 +55,10 @@ impl<K: Kernel> Poke<'_, K> {
     /// Writes the int3s.
     pub fn int3(&self) {
         self.armed.store(true, SeqCst);
-        for s in self.sites.iter().filter(|_| self.k.guard(Guard::Int3First)) {
+        if !self.k.guard(Guard::Int3First) {
+            return;
+        }
+        for s in self.sites {
             self.k.write(s.alias, 0, &[INT3]);
         }
     }

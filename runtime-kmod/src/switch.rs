@@ -120,10 +120,13 @@ impl<K: Kernel> Scan<'_, K> {
     }
     /// Code that a task must not be in when it changes to the goal.
     pub fn leaves(&self, goal_new: bool, a: u64) -> bool {
+        if !self.k.guard(Guard::StackScan) {
+            return false;
+        }
         // Dispatchers of a replaced patch are in its code, and what it replaced is new where this patch leaves it alone.
         let dropped = |o: &Other<'_>| o.replaced.is_some() && stack::in_ranges(o.ranges, a);
         let left = if goal_new { self.in_old(a) } else { self.others.iter().any(dropped) };
-        self.k.guard(Guard::StackScan) && (self.in_new(a) || self.in_replaced(a) || left)
+        self.in_new(a) || self.in_replaced(a) || left
     }
 
     /// Looks at everybody who has not been seen outside yet, and returns how many are left. Who has been outside once stays
@@ -235,8 +238,7 @@ impl<K: Kernel> Switch<'_, K> {
             let seen = k.look(e.task(), frames, |v| {
                 kernel = v.kernel;
                 let waited = e.switches.swap(v.switches, SeqCst) == v.switches;
-                let may = !k.guard(Guard::Patience)
-                    || v.kernel && v.blocked
+                let may = v.kernel && v.blocked
                     || v.kernel && age >= SETTLE_NS
                     || v.blocked && waited && age >= SETTLE_NS
                     || v.blocked && age >= STALL_NS
@@ -248,6 +250,7 @@ impl<K: Kernel> Switch<'_, K> {
                         None => Where::NotYet,
                     },
                 };
+                let may = may || !scan.k.guard(Guard::Patience);
                 if may && at == Where::NotYet {
                     table.finish(e);
                 }
@@ -256,7 +259,7 @@ impl<K: Kernel> Switch<'_, K> {
             if e.is_done() {
                 return;
             }
-            if seen != Seen::Looked && k.guard(Guard::AskWhoWasSeen) {
+            if k.guard(Guard::AskWhoWasSeen) && seen != Seen::Looked {
                 // Perhaps a thread, and a signal sent to one stays with it.
                 return;
             }

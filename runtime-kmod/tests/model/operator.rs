@@ -15,7 +15,7 @@ use crate::{
 /// Applies, reverts, goes.
 pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
     let plan = sim.world().plan.clone();
-    rest(sim, 10);
+    rest(10);
     begin(sim, true, plan.apply);
     let (end, stays) = operate(sim, m, false, true, plan.apply);
     sim.world().outcome = match end {
@@ -27,7 +27,7 @@ pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
     let loose = plan.apply == Mode::Drain && plan.cancel;
     if end == Step::Done {
         settled(sim, true, loose);
-        rest(sim, 30);
+        rest(30);
         if sim.world().rng.one_in(3) {
             sleep(sim, 2500);
         }
@@ -60,7 +60,7 @@ pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
             if attempt > 40 {
                 return sim.world().fail(format!("the revert is refused for ever: {end:?}"));
             }
-            rest(sim, 20);
+            rest(20);
         }
     }
     let mut w = sim.world();
@@ -80,14 +80,14 @@ pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
     drop(w);
     settled(sim, false, true);
     sim.world().notifier = false;
-    rest(sim, 5);
+    rest(5);
     check::gone(&mut sim.world());
-    rest(sim, 60);
+    rest(60);
     sim.world().finished = true;
 }
 
 /// Lets others run.
-fn rest(sim: &Sim, turns: usize) {
+fn rest(turns: usize) {
     for _ in 0..turns {
         pause();
     }
@@ -158,7 +158,7 @@ fn operate(sim: &Sim, m: &mut Machine<'_, Sim>, revert: bool, locks: bool, mode:
 
 fn sleep(sim: &Sim, ms: u64) {
     let turns = sim.world().rng.below(30);
-    rest(sim, turns);
+    rest(turns);
     for _ in 0..4 {
         sim.world().pass(ms * MS / 4);
         pause();
