@@ -238,8 +238,7 @@ impl<K: Kernel> Switch<'_, K> {
             let seen = k.look(e.task(), frames, |v| {
                 kernel = v.kernel;
                 let waited = e.switches.swap(v.switches, SeqCst) == v.switches;
-                let may = v.kernel && v.blocked
-                    || v.kernel && age >= SETTLE_NS
+                let may = v.kernel && (v.blocked || age >= SETTLE_NS)
                     || v.blocked && waited && age >= SETTLE_NS
                     || v.blocked && age >= STALL_NS
                     || age >= 2 * STALL_NS;

@@ -242,7 +242,8 @@ fn in_kernel(w: &mut World) {
     if w.rng.one_in(40) && !w.list_held {
         return fork(w);
     }
-    if !thread && w.rng.one_in(60) && w.current().frames.len() == 1 {
+    let mortal = w.plan.mortal;
+    if !thread && w.rng.one_in(mortal) && w.current().frames.len() == 1 {
         let t = w.current();
         t.frames.clear();
         t.frames.push(Kind::Exit(0));

@@ -57,6 +57,7 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         cancel: rng.one_in(6),
         force: rng.one_in(8),
         heat: rng.pick(&[2, 3, 8, 30]),
+        mortal: rng.pick(&[15, 60, 200]),
         sleepy: rng.pick(&[4, 10, 30]),
         tasks: rng.below(6) + 1,
         cut,
@@ -67,6 +68,7 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
             (plan.apply, plan.revert, plan.heat) = (Mode::StopMachine, Mode::StopMachine, 30);
             plan.without.fill(false);
         }
+        Cut::Rule(Guard::RcuBeforeLeave) => (plan.mortal, plan.heat) = (10, 3),
         Cut::Rule(Guard::FreezeTable) => {
             (plan.apply, plan.revert, plan.deadline_ms) = (Mode::Transition, Mode::Transition, 20);
             plan.without.fill(false);

@@ -298,6 +298,8 @@ impl Kernel for Sim {
         let shape = self.world().plan.shape();
         for _ in 0..3 {
             self.yields();
+            // The unwinder gives up now and then, wherever the task is.
+            let shape = if self.world().rng.one_in(20) { shape.lost() } else { shape };
             let t = self.task(task, "look");
             if !t.on_cpu {
                 if t.run == Run::Dead {
@@ -322,7 +324,7 @@ impl Kernel for Sim {
             let clean = self.cut == Cut::LookClean;
             self.wait(|w| clean || w.tasks[w.cpus[cpu].current].interruptible());
             let w = self.world();
-            let now = w.cpus[cpu].current;
+            let now = if clean { slot(task) } else { w.cpus[cpu].current };
             if id(now) == task || clean {
                 let t = &w.tasks[now];
                 let found = if clean { Ok(Vec::new()) } else { t.walk(shape) };

@@ -96,6 +96,8 @@ pub struct Plan {
     pub force: bool,
     /// A task in the kernel calls a replaced function once in so many steps.
     pub heat: usize,
+    /// The same for exits.
+    pub mortal: usize,
     /// How often tasks sleep.
     pub sleepy: usize,
     pub tasks: usize,
@@ -228,6 +230,9 @@ impl Task {
     }
     /// The addresses on the stack, the innermost first.
     pub fn walk(&self, shape: Shape) -> Result<Vec<u64>, Unreliable> {
+        if shape.lost {
+            return Err(Unreliable::Unwind);
+        }
         let mut out = Vec::with_capacity(self.frames.len() + 4);
         for k in self.frames.iter().rev() {
             match k {
@@ -283,6 +288,14 @@ impl Call {
 pub struct Shape {
     gaps: bool,
     site_len: u64,
+    lost: bool,
+}
+
+impl Shape {
+    /// The same, and nothing can be walked.
+    pub fn lost(self) -> Self {
+        Self { lost: true, ..self }
+    }
 }
 
 impl Plan {
@@ -290,7 +303,7 @@ impl Plan {
         if self.abs64 { 15 } else { 8 }
     }
     pub fn shape(&self) -> Shape {
-        Shape { gaps: self.gaps, site_len: self.site_len() as u64 }
+        Shape { gaps: self.gaps, site_len: self.site_len() as u64, lost: false }
     }
 }
 
