@@ -472,6 +472,7 @@ impl<K: Kernel> InStop<'_, K> {
         // Not earlier: somebody may have been in a dispatcher since the apply, and shall not ask before it is decided.
         if self.scan.k.guard(Guard::SettleInStop) {
             self.board.settle(new);
+            self.lead(Some(self.board));
         }
         self.poke.int3();
         if lockstep.serialize_or_give_up() {
@@ -479,6 +480,14 @@ impl<K: Kernel> InStop<'_, K> {
         }
         self.poke.first_bytes(before);
         self.board.settle(!new);
+        self.lead(None);
         Err(Refusal::CpusMissing)
+    }
+
+    /// Dispatchers of replaced patches answer the other way round.
+    fn lead(&self, leader: Option<&Board>) {
+        for other in self.scan.others.iter().filter_map(|o| o.replaced) {
+            other.follow(leader);
+        }
     }
 }
