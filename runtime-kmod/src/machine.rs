@@ -42,7 +42,7 @@ use lpbuild_abi::{Callback, Mode};
 
 use crate::{
     board::{Board, Watch},
-    kernel::Kernel,
+    kernel::{Guard, Kernel},
     poke::Poke,
     record::{self, Patch},
     refusal::Refusal,
@@ -314,6 +314,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.failing = None;
         self.effective = false;
         self.started_ns = None;
+        if self.k.guard(Guard::FreshClock) {
+            self.switch = switch::Clock::new();
+        }
         self.backoff_ms = 1;
         if op == Op::Revert {
             // It ended the draining.
@@ -446,7 +449,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.stage = Stage::Write(route);
         // Somebody can be behind the first of the instructions that are there now, unless it is one jump.
         let one = self.parts.sites.iter().all(|s| s.is_one_jump(self.route));
-        (!one).then_some(Step::RcuTasks)
+        (!one && self.k.guard(Guard::RcuBeforeTails)).then_some(Step::RcuTasks)
     }
 
     fn write(&mut self, route: Route) -> Option<Step> {
@@ -561,10 +564,11 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return None;
         }
         if !self.parts.board.recall_retired(self.k) {
-            return Some(Step::Again(1));
+            return Some(self.again(MAX_BACKOFF_MS));
         }
+        self.backoff_ms = 1;
         self.stage = next;
-        Some(Step::RcuTasks)
+        self.k.guard(Guard::RcuBeforeFree).then_some(Step::RcuTasks)
     }
 
     fn settle(&mut self) -> Option<Step> {
@@ -635,7 +639,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn leave(&mut self) -> Option<Step> {
         self.status.state = State::Reverting;
         if self.parts.board.has_retired() && !self.parts.board.recall_retired(self.k) {
-            return Some(Step::Again(1));
+            return Some(self.again(MAX_BACKOFF_MS));
         }
         if !self.watch.begin(self.k) {
             return Some(Step::Again(PAUSE_MS));
@@ -651,14 +655,11 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn leave_watch(&mut self) -> Option<Step> {
         let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
         // Those because of whom it failed are what a failed apply reports.
-        let mut found = self.failing.is_none().then_some(&mut self.status.blockers);
-        let left = self
-            .watch
-            .table()
-            .map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found.as_deref_mut()));
-        if left == 0 {
+        let found = self.failing.is_none().then_some(&mut self.status.blockers);
+        let left = self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found));
+        if left == 0 || !self.k.guard(Guard::LeaveWatch) {
             self.stage = Stage::LeaveFree;
-            return Some(Step::RcuTasks);
+            return self.k.guard(Guard::RcuBeforeLeave).then_some(Step::RcuTasks);
         }
         if self.failing.is_none() {
             if self.left_ms() == 0 {
@@ -674,7 +675,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn in_stop(&mut self) -> Option<Step> {
         self.status.attempts += 1;
         let poke = Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed };
-        let order = switch::InStop { scan: Scan { k: self.k, patch: &self.patch, others: self.parts.others }, poke };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let order = switch::InStop { scan, board: self.parts.board, poke };
         let (result, pause) = order.run(self.goal_new, self.parts.seats, self.parts.frames, &mut self.status.blockers);
         self.status.pause_ns = self.status.pause_ns.max(pause);
         let why = match result {

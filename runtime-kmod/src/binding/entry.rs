@@ -545,7 +545,7 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
         unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
     // SAFETY: written by setup.
     let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { below() } };
-    BOARD.at_boundary(entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
+    BOARD.at_boundary(&LINUX, entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 
 /// Makes the machine's status visible.

@@ -1,8 +1,15 @@
 //! Applying: what it writes, and everything that must keep it from writing.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use lpbuild_runtime::{kernel::Unreliable, machine::Step, refusal::Refusal, status::State};
+use lpbuild_runtime::{
+    board::Board,
+    kernel::Unreliable,
+    machine::{Machine, Parts, Step},
+    refusal::Refusal,
+    status::State,
+    switch::Other,
+};
 
 use crate::sim::{Fixture, LEN, NEW, OLD, SITE, run};
 
@@ -159,4 +166,33 @@ fn a_stop_that_does_not_happen_is_a_refusal() {
     f.sim.stop_fails = true;
     refused(&f, Refusal::CpusMissing);
     assert!(f.original());
+}
+
+#[test]
+fn dispatchers_follow_in_the_stop_where_others_have_none() {
+    let mut f = Fixture::new(2, 2);
+    (f.funcs[1].resume, f.funcs[1].dispatch) = (NEW + 0x190, NEW + 0x1c0);
+    let (sites, mut frames) = (f.sites(), [0; 16]);
+    let (board, replaced) = (Board::new(), Board::new());
+    replaced.settle(true);
+    let no = AtomicBool::new(false);
+    let others = [Other { text: (0x9000, 0x9100), ranges: &[], replaced: Some(&replaced) }];
+    let parts = Parts {
+        sites: &sites,
+        others: &others,
+        armed: &f.armed,
+        board: &board,
+        cancel: &no,
+        force: &no,
+        seats: &f.seats,
+        frames: &mut frames,
+    };
+    let mut m = Machine::new(&f.sim, f.patch(), parts);
+    f.sim.task(42, Ok(vec![OLD + 0x20]));
+    assert!(matches!(m.apply(), Step::Again(_)));
+    assert!(!board.chooses_new(&f.sim, 500) && replaced.chooses_new(&f.sim, 500), "nothing is decided yet");
+    f.sim.remove_task(42);
+    assert_eq!(m.apply(), Step::RcuTasks);
+    assert!(board.chooses_new(&f.sim, 500), "one function is new, the other old");
+    assert!(!replaced.chooses_new(&f.sim, 500), "a replaced function is still in effect");
 }
