@@ -176,7 +176,7 @@ void lpb_breathe(void);
 struct lpb_info {
 	u64 magic;
 	u32 abi;
-	u32 site_size;
+	u64 runtime;
 	const void *sites;
 	size_t n_sites;
 	const void *board;
@@ -258,15 +258,20 @@ int lpb_is_redirected(u64 addr)
 	int found = 0;
 #ifdef CONFIG_DYNAMIC_FTRACE
 	struct ftrace_ops *ops;
+	bool kprobe;
 
 	if (!lpk_ptr_ftrace_ops_list)
 		return 0;
+	/* The call is the function's first instruction, or its second behind ENDBR. A kprobe there may be one of ftrace's. */
+	kprobe = lpb_probe_at(addr) || lpb_probe_at(addr + 4);
 	/* As do_for_each_ftrace_op (kernel/trace/ftrace_internal.h); the list ends with one that has no next. */
 	preempt_disable();
 	for (ops = READ_ONCE(*lpk_ptr_ftrace_ops_list); ops; ops = READ_ONCE(ops->next)) {
-		/* The call is the function's first instruction, or its second behind ENDBR. */
+		/* With SAVE_REGS it is only said to have the function when there are registers; they are not looked at. */
+		void *regs = kprobe ? NULL : ops;
+
 		if (ops->flags & FTRACE_OPS_FL_IPMODIFY &&
-		    (lpk_ftrace_ops_test(ops, addr, NULL) || lpk_ftrace_ops_test(ops, addr + 4, NULL)))
+		    (lpk_ftrace_ops_test(ops, addr, regs) || lpk_ftrace_ops_test(ops, addr + 4, regs)))
 			found = 1;
 	}
 	preempt_enable();
@@ -550,6 +555,9 @@ static void lpb_boundary(struct callback_head *work)
 
 int lpb_send(struct task_struct *task, struct callback_head *work, int urgent)
 {
+	/* A thread has no boundary, and would keep the signal. */
+	if (task->flags & PF_KTHREAD)
+		return -ESRCH;
 	init_task_work(work, lpb_boundary);
 	if (lpb_fails("task_work_add"))
 		return -ESRCH;
@@ -720,9 +728,7 @@ static int lpb_operate(bool revert)
 			synchronize_rcu_tasks();
 		else if (step == LPB_LET_GO) {
 			/* Sites first: what they were copied from goes. */
-			mutex_lock(lpk_ptr_text_mutex);
 			lpbuild_replaced_others();
-			mutex_unlock(lpk_ptr_text_mutex);
 			lpb_let_replaced_go();
 		} else if (step == LPB_EFFECTIVE) {
 			lpbuild_log_end(0);
@@ -750,9 +756,34 @@ static void lpb_apply(void)
 	}
 }
 
+static bool lpb_is_taken(void);
+
+/* Whether a revert that was asked for may begin now. Another patch may have come since. */
+static bool lpb_may_revert(void)
+{
+	bool gone, taken;
+
+	for (;;) {
+		mutex_lock(&lpb_status);
+		gone = !lpb_stays;
+		taken = !gone && lpb_is_taken();
+		if (!gone && !taken)
+			lpbuild_show_reverting();
+		mutex_unlock(&lpb_status);
+		if (gone || !taken)
+			return !gone;
+		if (!READ_ONCE(lpb_forced))
+			return false;
+		schedule_timeout_uninterruptible(HZ);
+	}
+}
+
 static void lpb_revert(void)
 {
 	int result;
+
+	if (!lpb_may_revert())
+		return;
 
 	if (READ_ONCE(lpb_forced))
 		lpbuild_force_revert();
@@ -760,6 +791,8 @@ static void lpb_revert(void)
 	lpbuild_log_end(result);
 	while (result && READ_ONCE(lpb_forced)) {
 		schedule_timeout_uninterruptible(HZ);
+		if (!lpb_may_revert())
+			return;
 		lpbuild_force_revert();
 		result = lpb_operate(true);
 		if (!result)
@@ -778,6 +811,8 @@ static void lpb_rehearse(void)
 	mutex_unlock(lpk_ptr_text_mutex);
 	cpus_read_unlock();
 	lpb_publish();
+	/* Nothing is going to happen to them. */
+	lpb_release_others();
 	complete(&lpb_begun);
 }
 
@@ -793,9 +828,7 @@ static int lpb_main(void *unused)
 			lpb_rehearse();
 		} else if (test_and_clear_bit(LPB_REVERT, &lpb_requests)) {
 			__set_current_state(TASK_RUNNING);
-			/* Asked for twice, or when it was already on its way out. */
-			if (lpb_stays)
-				lpb_revert();
+			lpb_revert();
 		} else if (kthread_should_stop()) {
 			break;
 		} else {
@@ -854,8 +887,6 @@ static ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attr
 	return n;
 }
 
-static bool lpb_is_taken(void);
-
 /* 0 starts the revert, or turns an apply round, and returns at once; how it ended is in `state` and `last_error`. */
 static ssize_t lpb_store_enabled(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
 				 loff_t off, size_t count)
@@ -875,8 +906,7 @@ static ssize_t lpb_store_enabled(struct file *file, struct kobject *kobj, struct
 	}
 	switch (lpbuild_state()) {
 	case LPB_APPLYING:
-		lpbuild_cancel();
-		break;
+		/* If it is too late to turn round, the revert follows. */
 	case LPB_DRAINING:
 		lpbuild_cancel();
 		lpb_request(LPB_REVERT);
@@ -973,7 +1003,7 @@ struct lpb_peer {
 	struct module *owner;
 	/* Guards what is below, and the state. */
 	struct mutex *lock;
-	int (*state)(void);
+	bool (*is_applied)(void);
 	/* Another patch has taken the place of this one, and nobody is inside. */
 	void (*leave)(void);
 	/* Patches that lie on this one. */
@@ -984,6 +1014,11 @@ struct lpb_peer {
 
 static void lpb_leave_replaced(void);
 
+static bool lpb_is_applied(void)
+{
+	return lpb_stays && lpbuild_state() == LPB_APPLIED;
+}
+
 static struct lpb_peer lpb_me = {
 	.file = {
 		.attr = { .name = "abi", .mode = 0444 },
@@ -992,7 +1027,7 @@ static struct lpb_peer lpb_me = {
 	},
 	.owner = THIS_MODULE,
 	.lock = &lpb_status,
-	.state = lpbuild_state,
+	.is_applied = lpb_is_applied,
 	.leave = lpb_leave_replaced,
 };
 
@@ -1100,26 +1135,28 @@ int lpb_take_other(const char *name, size_t len, int replaces, struct lpb_info *
 	if (!peer || peer == &lpb_me)
 		err = 1;
 	else if (peer->info.magic != lpb_me.info.magic || peer->info.abi != lpb_me.info.abi ||
-		 peer->info.site_size != lpb_me.info.site_size)
+		 peer->info.runtime != lpb_me.info.runtime)
 		err = 2;
 	else if (lpb_n_others == LPB_OTHERS || lpb_fails("try_module_get") || !try_module_get(peer->owner))
 		err = 1;
-	mutex_unlock(lpk_ptr_text_mutex);
 	if (err)
-		return err;
+		goto unlock;
 
+	/* One that is applied is over its init, which cannot take it away any more. */
 	mutex_lock(peer->lock);
-	if (peer->state() != LPB_APPLIED || peer->taken || (replaces && peer->on_top))
+	if (!peer->is_applied() || peer->taken || (replaces && peer->on_top))
 		err = 1;
 	else if (replaces)
 		peer->taken = true;
 	else
 		peer->on_top++;
 	mutex_unlock(peer->lock);
-	if (err) {
+	if (err)
 		module_put(peer->owner);
+unlock:
+	mutex_unlock(lpk_ptr_text_mutex);
+	if (err)
 		return err;
-	}
 	lpb_others[lpb_n_others].peer = peer;
 	lpb_others[lpb_n_others++].replaces = replaces;
 	*info = &peer->info;

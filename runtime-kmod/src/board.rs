@@ -91,9 +91,9 @@ pub enum Use {
 }
 
 impl Table {
-    /// Room for twice as many tasks as there are.
+    /// Room for twice as many tasks as there are, and as many places that stay free.
     fn allocate<K: Kernel>(k: &K, tasks: usize, goal_new: bool, tracking: bool) -> Option<*mut Table> {
-        let n = (tasks + 64).checked_mul(2)?.checked_next_power_of_two()?;
+        let n = (tasks + 64).checked_mul(4)?.checked_next_power_of_two()?;
         let entries = k.allocate(n.checked_mul(size_of::<Entry>())?)?.cast::<Entry>();
         let Some(table) = k.allocate(size_of::<Table>()) else {
             k.free(entries.cast());

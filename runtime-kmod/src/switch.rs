@@ -33,6 +33,8 @@ use crate::{
 
 /// How long a task has to wait at one place before it is switched there, nanoseconds.
 pub const SETTLE_NS: u64 = 100_000_000;
+/// The shortest time without running that counts as waiting, nanoseconds.
+pub const NOTE_NS: u64 = 25_000_000;
 /// How long tasks have to come back by themselves, nanoseconds.
 pub const STALL_NS: u64 = 1_000_000_000;
 /// Pause between two pokes, nanoseconds.
@@ -45,15 +47,25 @@ const BATCH: usize = 64;
 pub struct Clock {
     began_ns: Option<u64>,
     poked_ns: Option<u64>,
+    /// When it was last noted how often each task had left a CPU.
+    noted_ns: Option<u64>,
 }
 
 impl Clock {
     /// Not yet.
     pub const fn new() -> Self {
-        Self { began_ns: None, poked_ns: None }
+        Self { began_ns: None, poked_ns: None, noted_ns: None }
     }
     fn age(&mut self, now: u64) -> u64 {
         now.saturating_sub(*self.began_ns.get_or_insert(now))
+    }
+    /// Whether the last note is old enough to say that who has not run since has waited.
+    fn notes(&mut self, now: u64) -> bool {
+        let due = self.noted_ns.is_none_or(|t| now.saturating_sub(t) >= NOTE_NS);
+        if due {
+            self.noted_ns = Some(now);
+        }
+        due
     }
     fn pokes(&mut self, now: u64, age: u64) -> bool {
         let due = age >= STALL_NS && self.poked_ns.is_none_or(|t| now.saturating_sub(t) >= POKE_NS);
@@ -224,7 +236,7 @@ impl<K: Kernel> Switch<'_, K> {
         let Some(table) = self.board.table() else { return Progress::NoMemory };
         let now = k.now_ns();
         let age = self.clock.age(now);
-        let poke = self.clock.pokes(now, age);
+        let (poke, notes) = (self.clock.pokes(now, age), self.clock.notes(now));
         let force = self.force.load(SeqCst);
         self.status.forced |= force;
         self.status.blockers.clear();
@@ -237,7 +249,7 @@ impl<K: Kernel> Switch<'_, K> {
             let (mut at, mut kernel) = (Where::Running, false);
             let seen = k.look(e.task(), frames, |v| {
                 kernel = v.kernel;
-                let waited = e.switches.swap(v.switches, SeqCst) == v.switches;
+                let waited = notes && e.switches.swap(v.switches, SeqCst) == v.switches;
                 let may = v.kernel && (v.blocked || age >= SETTLE_NS)
                     || v.blocked && waited && age >= SETTLE_NS
                     || v.blocked && age >= STALL_NS

@@ -69,6 +69,12 @@ const SHOW_ABI: c_int = 13;
 const SHOW_AFTER: c_int = 14;
 const SHOW_REPLACES: c_int = 15;
 
+/// A number that stands for the sources and the compiler of this runtime, C half included.
+const RUNTIME: u64 = match u64::from_str_radix(env!("LPBUILD_RUNTIME"), 16) {
+    Ok(n) => n,
+    Err(_) => panic!("LPBUILD_RUNTIME has 16 hexadecimal digits"),
+};
+
 unsafe extern "C" {
     #[link_name = "lpbuild_patch"]
     static RECORD: PatchRecord;
@@ -426,7 +432,7 @@ unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
         info.write(ffi::Info {
             magic: lpbuild_abi::MAGIC,
             abi: lpbuild_abi::ABI_VERSION,
-            site_size: size_of::<Site<Alias>>() as u32,
+            runtime: RUNTIME,
             sites: SITES.load(SeqCst),
             n_sites: N_OWN.load(SeqCst),
             board: &BOARD,
@@ -438,7 +444,7 @@ unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
 /// Nobody is inside the replaced patches: their sites are this one's now, and lead back to what was below them.
 ///
 /// # Safety
-/// See the head of this file; `text_mutex` is held, and the replaced patches too.
+/// See the head of this file; the replaced patches are held.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_replaced_others() {
     let n = N_OWN.load(SeqCst);
