@@ -44,7 +44,7 @@ const FLAGS: &[&str] = &[
 /// `core` wants a crate of this name; the functions it stands for come from the kernel.
 const COMPILER_BUILTINS: &str = "#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_builtins]\n#![no_std]\n";
 
-/// Functions that `runtime-kmod/c/helpers.c` calls begin with this.
+/// Functions that `runtime-kmod/c` calls begin with this.
 const ENTRY_PREFIX: &str = "lpbuild_";
 
 /// A compiler that can build `core`.

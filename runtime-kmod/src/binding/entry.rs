@@ -1,6 +1,6 @@
-//! What `c/helpers.c` calls. One patch per module, so the state is static.
+//! What `c/` calls. One patch per module, so the state is static.
 //!
-//! Who may call what, and when (helpers.c keeps to it):
+//! Who may call what, and when (`c/` keeps to it):
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
 //! - `lpbuild_apply`, `lpbuild_revert`, `lpbuild_rehearse` from the one kernel thread, under cpus_read_lock, and text_mutex
 //!   when `lpbuild_pokes` says so; `lpbuild_called`, `lpbuild_begin`, `lpbuild_force_revert` from it, without locks.
@@ -43,7 +43,7 @@ use crate::{
 /// Frames of the deepest stack that is walked; a 16 KiB stack seldom holds more than 100.
 const FRAMES: usize = 512;
 
-// Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in helpers.c.
+// Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in c/lp-runtime.h.
 const DONE: c_int = 0;
 const RCU_TASKS: c_int = c_int::MAX;
 const EFFECTIVE: c_int = c_int::MAX - 1;
@@ -51,7 +51,7 @@ const REPLACED: c_int = c_int::MAX - 2;
 /// This and the number of the callback to call.
 const CALL: c_int = 0x4000_0000;
 
-// Operations shown by lpbuild_show. As in helpers.c.
+// Operations shown by lpbuild_show. As in c/lp-runtime.h.
 const SHOW_STATE: c_int = 0;
 const SHOW_MODE: c_int = 1;
 const SHOW_FUNCTIONS: c_int = 2;
@@ -707,7 +707,7 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
     t.len()
 }
 
-/// The state as shown, as a number: the place in [`State`]; helpers.c has the same list.
+/// The state as shown, as a number: the place in [`State`]; c/lp-runtime.h has the same list.
 ///
 /// # Safety
 /// See the head of this file.

@@ -1,4 +1,4 @@
-//! Functions of `c/helpers.c`. Signatures there and here must agree; a change is made in both.
+//! Functions of `c/`. Signatures there and here must agree; a change is made in both.
 
 use core::ffi::{c_int, c_void};
 

@@ -1,4 +1,4 @@
-//! The thread of the operation, and the life of a module: as in `c/helpers.c`.
+//! The thread of the operation, and the life of a module: as in `c/`.
 
 use std::sync::atomic::Ordering::SeqCst;
 
