@@ -393,13 +393,10 @@ for mode in stop-machine drain transition; do
     background modstorm /dummy.ko dummy forever
     background cpustorm forever
     background tracestorm proc_pid_status forever
-    consistent /proc/self/status 3 {PIECES} > /tmp/consistent & reader=$!
-    cycle 2 /bin/lpbuild /$status_.ko $status_ --mode $mode --deadline-ms 60000
-    wait $reader
-    cat /tmp/consistent
-    seconds={seconds}
-    consistent /proc/self/status $seconds {PIECES} > /tmp/consistent & reader=$!
+    rm -f /tmp/enough
+    consistent /proc/self/status @/tmp/enough {PIECES} > /tmp/consistent & reader=$!
     cycle {cycles} /bin/lpbuild /$status_.ko $status_ --mode $mode --deadline-ms 60000
+    : > /tmp/enough
     wait $reader
     cat /tmp/consistent
     # Each function by itself is switched at once in a drain, so there a call may see both.
@@ -420,8 +417,7 @@ for mode in stop-machine drain transition; do
 done
 "#,
         unpack = if packed { "unxz /dummy.ko.xz" } else { "" },
-        cycles = cycles(5),
-        seconds = 4 + cycles(5) / 2,
+        cycles = cycles(6),
     );
     // `status` is the exit status.
     let script = script.replace("$status_", "$patch");

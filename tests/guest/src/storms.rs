@@ -1,11 +1,11 @@
 //! Load that changes the set of tasks, CPUs, modules and tracers while a patch comes and goes.
 //!
-//! Each runs for SECONDS, or with `forever` until it is ended, and prints how often it went round.
+//! Each runs for SECONDS, with `@FILE` until there is such a file, or with `forever` until it is ended, and prints how often it went round.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,18 +18,30 @@ const STACK: usize = 4096;
 const THREADS: usize = 6;
 
 /// When to stop.
-pub struct Limit(Option<Instant>);
+pub enum Limit {
+    Never,
+    At(Instant),
+    /// When there is such a file.
+    File(PathBuf),
+}
 
 impl Limit {
     pub fn parse(time: &str) -> Result<Self> {
         match time {
-            "forever" => Ok(Self(None)),
-            seconds => Ok(Self(Some(Instant::now() + Duration::from_secs_f64(seconds.parse().context("SECONDS")?)))),
+            "forever" => Ok(Self::Never),
+            time => match time.strip_prefix('@') {
+                Some(file) => Ok(Self::File(file.into())),
+                None => Ok(Self::At(Instant::now() + Duration::from_secs_f64(time.parse().context("SECONDS")?))),
+            },
         }
     }
 
     pub fn passed(&self) -> bool {
-        self.0.is_some_and(|end| Instant::now() >= end)
+        match self {
+            Self::Never => false,
+            Self::At(end) => Instant::now() >= *end,
+            Self::File(file) => file.exists(),
+        }
     }
 }
 
