@@ -133,7 +133,8 @@ pub fn modstorm(args: &[String]) -> Result<()> {
     })
 }
 
-/// Function tracer, graph tracer, kprobe and kretprobe on a function come and go.
+/// Function tracer, graph tracer, kprobe and kretprobe on a function come and go. Never a tracer together with a kretprobe: both
+/// change the return address, and stock 6.1 jumps to 0 when they come and go on a busy function.
 pub fn tracestorm(args: &[String]) -> Result<()> {
     let [function, time] = exactly(args, "tracestorm FUNCTION SECONDS|forever")?;
     const TRACING: &str = "/sys/kernel/tracing";
@@ -149,13 +150,14 @@ pub fn tracestorm(args: &[String]) -> Result<()> {
     // By address: while a patch is applied its name means two functions.
     let address = crate::memory::resolve_first(function)?;
     let result = rounds("tracers", time, || {
-        put("current_tracer", "function")?;
+        for tracer in ["function", "function_graph", "nop"] {
+            put("current_tracer", tracer)?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
         put("kprobe_events", &format!("p:lp/entry {address:#x}\nr:lp/back {address:#x}\n"))?;
         put("events/lp/enable", "1")?;
-        put("current_tracer", "function_graph")?;
         std::thread::sleep(Duration::from_millis(20));
         put("events/lp/enable", "0")?;
-        put("current_tracer", "nop")?;
         put("kprobe_events", "-:lp/entry\n-:lp/back\n")
     });
     put("set_ftrace_filter", "")?;
