@@ -384,37 +384,40 @@ fn cycles_of_a_consistent_fix_under_every_load(series: &'static str) {
     let script = format!(
         r#"
 {unpack}
+tracing=/sys/kernel/tracing
 # Function and graph tracers, kprobes, modules, CPUs, processes, threads; and readers on every CPU all the time.
-background forkstorm forever
-background exitstorm forever
-background modstorm /dummy.ko dummy forever
-background cpustorm forever
-background tracestorm proc_pid_status forever
 for mode in stop-machine drain transition; do
     step $mode
-    consistent /proc/self/status 3 {PIECES} > /tmp/consistent & reader=$!
-    cycle 2 /bin/lpbuild /$status_.ko $status_ --mode $mode --deadline-ms 60000
-    wait $reader
-    cat /tmp/consistent
-    seconds={seconds}
-    consistent /proc/self/status $seconds {PIECES} > /tmp/consistent & reader=$!
+    background forkstorm forever
+    background exitstorm forever
+    background modstorm /dummy.ko dummy forever
+    background cpustorm forever
+    background tracestorm proc_pid_status forever
+    rm -f /tmp/enough
+    consistent /proc/self/status @/tmp/enough {PIECES} > /tmp/consistent & reader=$!
     cycle {cycles} /bin/lpbuild /$status_.ko $status_ --mode $mode --deadline-ms 60000
+    : > /tmp/enough
     wait $reader
     cat /tmp/consistent
     # Each function by itself is switched at once in a drain, so there a call may see both.
     [ $mode = drain ] || grep -q 'mixed=0$' /tmp/consistent || fail "$mode: a system call saw two versions"
     grep -q '^RESULT new=[1-9]' /tmp/consistent || fail "$mode: the new version was never seen"
     grep -q '^RESULT old=[1-9]' /tmp/consistent || fail "$mode: the old version was never seen"
+    kill -0 $pids || fail 'the load ended early'
+    stop
+    # What the tracers themselves have written into the kernel's text is taken out again.
+    echo nop > $tracing/current_tracer
+    [ ! -e $tracing/events/lp/enable ] || echo 0 > $tracing/events/lp/enable
+    echo > $tracing/kprobe_events
+    echo > $tracing/set_ftrace_filter
+    echo > $tracing/set_graph_function
+    echo 1 > /sys/devices/system/cpu/cpu1/online 2>/dev/null || true
+    rmmod dummy 2>/dev/null || true
     gone $status_
 done
-kill -0 $pids || fail 'the load ended early'
-stop
-echo 1 > /sys/devices/system/cpu/cpu1/online || true
-echo nop > /sys/kernel/tracing/current_tracer
 "#,
         unpack = if packed { "unxz /dummy.ko.xz" } else { "" },
-        cycles = cycles(5),
-        seconds = 4 + cycles(5) / 2,
+        cycles = cycles(6),
     );
     // `status` is the exit status.
     let script = script.replace("$status_", "$patch");

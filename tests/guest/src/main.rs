@@ -30,7 +30,7 @@ const HELPERS: &[(&str, Helper, &str)] = &[
     (
         "consistent",
         consistent::consistent,
-        "FILE SECONDS OLD=NEW..: reads on every CPU that hold each piece's OLD, each piece's NEW, or a mixture, as results",
+        "FILE SECONDS|@FILE OLD=NEW..: reads on every CPU that hold each piece's OLD, each piece's NEW, or a mixture, as results",
     ),
     ("cpustorm", storms::cpustorm, "SECONDS|forever: CPU 1 goes and comes back"),
     (
