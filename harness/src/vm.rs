@@ -281,6 +281,7 @@ impl Watch for Patience {
 /// Helper programs of `tests/guest`, found in the guest's PATH under these names.
 pub const APPLETS: &[&str] = &[
     "arp-long-device",
+    "bpf-count",
     "consistent",
     "cpustorm",
     "cycle",

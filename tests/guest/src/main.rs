@@ -4,6 +4,7 @@
 //! (the first argument counts when the binary is called `guest` or `init`). A helper exits 0 when it did what it says,
 //! 1 when not, and prints `RESULT key=value` lines.
 
+mod bpf;
 mod busy;
 mod consistent;
 mod init;
@@ -26,6 +27,11 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         "arp-long-device",
         reach::arp_long_device,
         "NAME: SIOCGARP with a device name of 16 characters and no end; the errno as a result",
+    ),
+    (
+        "bpf-count",
+        bpf::bpf_count,
+        "FUNCTION entry|exit FILE: a BPF program that counts the function's calls; the number in the file, until ended",
     ),
     (
         "consistent",
