@@ -284,6 +284,7 @@ pub const APPLETS: &[&str] = &[
     "consistent",
     "cpustorm",
     "cycle",
+    "elapsed",
     "exitstorm",
     "fanotify-uncounted",
     "faulting-getdents",
