@@ -14,9 +14,9 @@ use lpbuild::build::tree as prepared;
 use lpbuild::config;
 use lpbuild::tool::Log;
 
-use crate::cache;
 use crate::change::Change;
 use crate::kernels::{Kernel, Said};
+use crate::{cache, cmd, workspace_root};
 
 /// Compiler flags on top of those of kbuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,7 @@ pub struct Tree {
     pub build: PathBuf,
     tree: prepared::Tree,
     compiler: String,
+    make_args: Vec<String>,
 }
 
 impl Tree {
@@ -102,7 +103,27 @@ impl Tree {
 
     fn of(tree: prepared::Tree, target: &Target) -> Self {
         let compiler = target.compiler_name.clone();
-        Self { source: tree.source.clone(), build: tree.build.clone(), tree, compiler }
+        let make_args = prepared::make_args(target, &tree.build);
+        Self { source: tree.source.clone(), build: tree.build.clone(), tree, compiler, make_args }
+    }
+
+    /// Builds the modules of a folder with a Kbuild file as any external module is built; copies and results are in
+    /// `target/modules/NAME`, which is returned.
+    pub fn external_modules(&self, kernel: &Kernel, name: &str, from: &Path) -> Result<PathBuf> {
+        let dir = workspace_root().join("target/modules").join(name);
+        let _lock = cache::lock(&dir)?;
+        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        for entry in std::fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
+            let entry = entry?;
+            let to = dir.join(entry.file_name());
+            std::fs::copy(entry.path(), &to).with_context(|| format!("write {}", to.display()))?;
+        }
+        let mut make = cmd::command("make");
+        make.arg("-C").arg(&self.build).arg("-s").arg(format!("M={}", dir.display()));
+        make.arg(format!("KBUILD_EXTRA_SYMBOLS={}", kernel.headers.join("Module.symvers").display()));
+        // The last KCFLAGS counts: without debug information, which would be larger than all the rest.
+        cmd::output(make.args(&self.make_args).args(["KCFLAGS=-g0", "modules"]))?;
+        Ok(dir)
     }
 
     /// The objects of its configuration.

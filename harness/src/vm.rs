@@ -285,6 +285,7 @@ pub const APPLETS: &[&str] = &[
     "consistent",
     "cpustorm",
     "cycle",
+    "elapsed",
     "exitstorm",
     "fanotify-uncounted",
     "faulting-getdents",

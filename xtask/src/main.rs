@@ -3,6 +3,7 @@
 mod bench;
 mod bench_build;
 mod bench_images;
+mod bench_runtime;
 mod build;
 mod check;
 mod corpus;
@@ -34,7 +35,7 @@ const TASKS: &[(&str, Task, &str)] = &[
         "NAME [PATCH].. build a small kernel of our own (tests/own), and again with patches; all cached",
     ),
     ("corpus", corpus::task, "every changed file between two kernel versions through lpbuild build; a table"),
-    ("bench", bench::task, "measure what the README promises"),
+    ("bench", bench::task, "[objects|images|build|runtime].. measure what the README promises"),
     ("fmt", check::fmt, "format all code"),
     ("lint", check::lint, "formatting and clippy, warnings are errors"),
     ("ci", check::ci, "lint, then test"),

@@ -44,6 +44,11 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         busy::cycle,
         "N LPBUILD KO NAME [OPTION..]: `LPBUILD load KO` and `LPBUILD unload NAME` with the options, N times",
     ),
+    (
+        "elapsed",
+        probe::elapsed,
+        "FILE TEXT COMMAND..: milliseconds until the command has ended and the file has the text",
+    ),
     ("exitstorm", storms::exitstorm, "SECONDS|forever: processes with threads end as a whole"),
     (
         "fanotify-uncounted",

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -86,4 +87,29 @@ pub fn wait_for(args: &[String]) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The file is looked at every millisecond; five minutes are too long.
+pub fn elapsed(args: &[String]) -> Result<()> {
+    let [path, text, command, args @ ..] = args else { bail!("usage: elapsed FILE TEXT COMMAND..") };
+    let started = Instant::now();
+    let mut child = Command::new(command).args(args).stdout(Stdio::null()).spawn().with_context(|| command.clone())?;
+    let mut ended = false;
+    loop {
+        if !ended && let Some(status) = child.try_wait()? {
+            if !status.success() {
+                bail!("{command} {args:?}: {status}");
+            }
+            ended = true;
+        }
+        if ended && fs::read_to_string(path).is_ok_and(|c| c.trim_end() == text) {
+            break;
+        }
+        if started.elapsed() > Duration::from_secs(300) {
+            bail!("{path} is not {text:?} after five minutes: {:?}", fs::read_to_string(path));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!("RESULT elapsed_ms={:.1}", started.elapsed().as_secs_f64() * 1e3);
+    Ok(())
 }

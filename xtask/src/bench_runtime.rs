@@ -1,0 +1,276 @@
+//! The runtime: what a call costs, how long the machine stops, how long a switch takes, each beside the kernel's livepatch or
+//! the plain way. Under `-icount` a nanosecond of the guest is an instruction, so that a run can be repeated anywhere.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::change::Change;
+use harness::kernels::Kernel;
+use harness::module::{Maker, Module};
+use harness::tree::{Flags, Tree};
+use harness::vm::{Clock, Run, Vm};
+use harness::workspace_root;
+use lpbuild::trial::console::Verdict;
+
+/// File, text, new text.
+type Edit = (&'static str, &'static str, &'static str);
+
+/// `int_sqrt`: the bits are not set yet, so the new function does the same in as many instructions.
+const SQRT: Edit = (
+    "lib/math/int_sqrt.c",
+    "\t\t\ty += m;\n\t\t}\n\t\tm >>= 2;\n\t}\n\n\treturn y;\n}\nEXPORT_SYMBOL(int_sqrt);",
+    "\t\t\ty |= m;\n\t\t}\n\t\tm >>= 2;\n\t}\n\n\treturn y;\n}\nEXPORT_SYMBOL(int_sqrt);",
+);
+/// `kernel_clone`: who waits in vfork(2) is inside of it, and holds a transition open.
+const CLONE: Edit = (
+    "kernel/fork.c",
+    "\t * here has the advantage that we don't need to have a separate helper\n\t * to check for legacy clone().\n\t */\n",
+    "\t * here has the advantage that we don't need to have a separate helper\n\t * to check for legacy clone().\n\t */\n\
+     \tif (args->exit_signal == 63)\n\t\treturn -EPROTO;\n",
+);
+/// `cmdline_proc_show`: short, and as hot as its readers make it.
+const CMDLINE: Edit = (
+    "fs/proc/cmdline.c",
+    "\tseq_puts(m, saved_command_line);\n",
+    "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n",
+);
+/// `__do_sys_sync` begins with a call, which cannot be executed elsewhere: it gets no dispatcher.
+const SYNC: Edit = ("fs/sync.c", "\tksys_sync();\n\treturn 0;\n", "\tksys_sync();\n\tksys_sync();\n\treturn 0;\n");
+
+/// Sleeping threads beside which the machine is stopped.
+const THREADS: [u32; 3] = [100, 1_000, 10_000];
+/// How often each kind of switch is made.
+const ROUNDS: u32 = 5;
+const MODES: [&str; 3] = ["stop-machine", "drain", "transition"];
+
+const FUNCTIONS: &str = r#"
+cost() { read -r cost < /sys/module/lpb_meter/parameters/per_call; result $1 $cost; }
+klp() { echo /sys/kernel/livepatch/$1/transition; }
+klp_gone() {
+    echo 0 > /sys/kernel/livepatch/$1/enabled
+    while [ -e /sys/kernel/livepatch/$1 ]; do sleep 0.1; done
+    rmmod $1
+}
+insmod /lpb_meter.ko
+"#;
+
+struct Bench<'a> {
+    series: &'static str,
+    lpbuild: &'a Path,
+    kernel: Kernel,
+    tree: Tree,
+    /// The folder of the modules in tests/bench.
+    modules: PathBuf,
+}
+
+pub fn run(lpbuild: &Path) -> Result<()> {
+    for series in ["6.1", "6.12"] {
+        let (kernel, tree) = crate::setup::run(series)?;
+        let from = workspace_root().join("tests/bench/modules");
+        let modules = tree.external_modules(&kernel, &format!("bench-{series}"), &from)?;
+        let bench = Bench { series, lpbuild, kernel, tree, modules };
+        bench.calls()?;
+        bench.stops()?;
+        bench.switches()?;
+    }
+    Ok(())
+}
+
+impl Bench<'_> {
+    fn patch(&self, name: &str, edits: &[Edit], options: &[&str]) -> Result<Module> {
+        let maker = Maker { lpbuild: self.lpbuild, kernel: &self.kernel, tree: &self.tree };
+        let change =
+            edits.iter().try_fold(Change::none(), |c, (f, old, new)| c.edit(&self.tree.source, f, old, new))?;
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        maker.make_of(name, &self.tree.pair(&change, Flags::Plain)?, &options)
+    }
+
+    fn vm(&self, name: &str, patches: &[&Module], script: &str) -> Vm {
+        let mut vm = Vm::new(&format!("bench-{name}-{}", self.series), &self.kernel).file("/bin/lpbuild", self.lpbuild);
+        for module in patches {
+            vm = vm.file(&format!("/{}.ko", module.name), &module.ko);
+        }
+        for name in ["lpb_meter", "klp_sqrt", "klp_cmdline"] {
+            let file = format!("{name}.ko");
+            vm = vm.file(&format!("/{file}"), self.modules.join(&file));
+        }
+        let long = Duration::from_secs(1800);
+        vm.case(&format!("{FUNCTIONS}{script}")).clock(Clock::Instructions).silence(long).overtime(long)
+    }
+
+    /// Instructions per call, the loop of the caller included.
+    fn calls(&self) -> Result<()> {
+        let one = self.patch("bench_sqrt", &[SQRT], &[])?;
+        let open = self.patch("bench_open", &[SQRT, CLONE], &[])?;
+        let script = r#"
+cost unpatched
+lpbuild load /bench_sqrt.ko; cost patched; lpbuild unload bench_sqrt
+cost reverted
+insmod /klp_sqrt.ko
+wait-for $(klp klp_sqrt) 0 100
+cost klp
+klp_gone klp_sqrt
+sleepers 1 > /tmp/sleeping & sleeper=$!
+wait-for /tmp/sleeping sleeping= 10; sleep 0.5
+insmod /klp_sqrt.ko open=1; sleep 2
+read -r open < $(klp klp_sqrt); expect open 1 $open
+cost klp_switched
+kill -9 $sleeper; wait $sleeper || true
+wait-for $(klp klp_sqrt) 0 100
+klp_gone klp_sqrt
+vforker > /tmp/vforker & holder=$!
+wait-for /tmp/vforker vforking= 10
+step transition
+dd if=/sys/module/lpb_meter/parameters/watch of=/tmp/watch bs=4096 2> /dev/null & watch=$!
+sleep 0.2
+lpbuild load --mode transition --deadline-ms 60000 /bench_open.ko > /tmp/load 2>&1 & load=$!
+wait $watch
+cat /tmp/watch
+result watch "$(echo $(cat /tmp/watch))"
+cost switched
+result newborn $(dd bs=4096 2> /dev/null if=/sys/module/lpb_meter/parameters/per_call)
+read -r state < /sys/kernel/lpbuild/bench_open/state; expect state applying $state
+kill -9 $holder; wait $holder || true
+wait $load
+cost applied
+lpbuild unload --mode transition bench_open
+step stop-machine
+vforker > /tmp/vforker & holder=$!
+wait-for /tmp/vforker vforking= 10
+lpbuild load --mode stop-machine --deadline-ms 5000 /bench_open.ko > /tmp/load 2>&1 & load=$!
+wait-for /sys/kernel/lpbuild/bench_open/blockers kernel_clone 10
+cost tracking
+kill -9 $holder; wait $holder || true
+wait $load
+lpbuild unload bench_open
+"#;
+        let run = self.vm("calls", &[&one, &open], script).run()?;
+        run.require_pass()?;
+        let unpatched = run.number("unpatched")?;
+        let say = |what: &str, n: f64, more: &str| {
+            let (series, added, ratio) = (self.series, n - unpatched, n / unpatched);
+            println!("call {series}, {what}: {n:.2} instructions ({added:+.2}, ratio {ratio:.2}{more})");
+        };
+        say("unpatched, with the loop around it", unpatched, "");
+        say("patched", run.number("patched")?, "; goal: +2, with ENDBR +3");
+        say("patched by a transition", run.number("applied")?, "; goal: as above");
+        say("kernel livepatch", run.number("klp")?, "");
+        // As it was, the int3, and what the dispatcher answers: for everybody, for the task before and after it has switched.
+        let watched = run.result("watch")?;
+        let costs = watched.split(' ').map(|n| Ok(n.parse()?)).collect::<Result<Vec<f64>>>()?;
+        let int3 = costs.iter().copied().fold(0.0, f64::max);
+        let behind: Vec<f64> = costs.iter().copied().skip_while(|n| *n != int3).skip(1).collect();
+        ensure!(behind.len() >= 2, "the meter saw no transition: {watched}");
+        say("while the jump is written (int3)", int3, "");
+        say("in transition, task not switched", behind[behind.len() - 2], "");
+        say("in transition, task switched", run.number("switched")?, "");
+        say("in transition, task born since", run.number("newborn")?, "");
+        say("in stop-machine's attempts", run.number("tracking")?, "");
+        say("kernel livepatch, in transition, task switched", run.number("klp_switched")?, "");
+        Ok(())
+    }
+
+    /// How long the machine stands still.
+    fn stops(&self) -> Result<()> {
+        let asked = self.patch("bench_cmdline", &[CMDLINE], &[])?;
+        let walked = self.patch("bench_sync", &[SYNC], &["--mode", "stop-machine"])?;
+        let mut script = String::from(
+            "pause() { lpbuild load --mode stop-machine --deadline-ms 60000 /$2.ko; read -r ns < /sys/kernel/lpbuild/$2/pause_ns\n\
+             result $1 $ns; lpbuild unload --mode stop-machine --deadline-ms 60000 $2; }\n",
+        );
+        for n in THREADS {
+            script += &format!(
+                "sleepers {n} > /tmp/sleeping & sleeper=$!\nwait-for /tmp/sleeping sleeping= 1000; sleep 1\n\
+                 pause asked_{n} bench_cmdline; pause walked_{n} bench_sync\n\
+                 hot 4 /proc/cmdline > /dev/null & hot=$!\nsleep 1; pause busy_{n} bench_cmdline; kill -9 $hot; wait $hot || true\n\
+                 kill -9 $sleeper; wait $sleeper || true\n"
+            );
+        }
+        let run = self.vm("stops", &[&asked, &walked], &script).memory_mib(2048).run()?;
+        run.require_pass()?;
+        for (what, key, goal) in [
+            ("stop-machine", "asked", "; goal: below 1.5 from 100 to 10,000 threads"),
+            ("the plain walk of all stacks, where a function has no dispatcher", "walked", ""),
+            (
+                "stop-machine, 4 processes call the function without a pause",
+                "busy",
+                "; those that ran since are looked at",
+            ),
+        ] {
+            let first = run.number(&format!("{key}_{}", THREADS[0]))?;
+            for n in THREADS {
+                let ns = run.number(&format!("{key}_{n}"))?;
+                let ratio = ns / first;
+                println!("pause {}, {what}, {n} threads: {ns:.0} instructions (ratio {ratio:.2}{goal})", self.series);
+            }
+        }
+        Ok(())
+    }
+
+    /// From the start of insmod until everybody runs the new code.
+    fn switches(&self) -> Result<()> {
+        let patch = self.patch("bench_cmdline", &[CMDLINE], &[])?;
+        let start = "timed() { key=$1; shift; elapsed \"$@\" > /tmp/elapsed; sed \"s/elapsed_ms/$key/\" /tmp/elapsed\n\
+                     grep -q patched /proc/cmdline || fail 'the new code does not run'; }\n\
+                     hot 8 /proc/cmdline > /dev/null & hot=$!\nsleep 1\n";
+        let (mut ours, mut klp) = (start.to_owned(), start.to_owned());
+        for round in 0..ROUNDS {
+            for mode in MODES {
+                ours += &format!(
+                    "timed {mode}{round} /sys/kernel/lpbuild/bench_cmdline/state applied \
+                     insmod /bench_cmdline.ko mode={mode} deadline_ms=60000\n\
+                     lpbuild unload --mode {mode} --deadline-ms 60000 bench_cmdline\n"
+                );
+            }
+            klp += &format!("timed klp{round} $(klp klp_cmdline) 0 insmod /klp_cmdline.ko\nklp_gone klp_cmdline\n");
+        }
+        for (what, clock) in [("1 CPU under -icount", Clock::Instructions), ("2 CPUs", Clock::Host)] {
+            let vm = |name: &str, script: &str| {
+                self.vm(&format!("{name}-{clock:?}"), &[&patch], &format!("{script}kill -9 $hot\n"))
+                    .append("preempt=full")
+                    .clock(clock)
+                    .run()
+            };
+            let run = vm("klp", &klp)?;
+            if run.verdict != Verdict::Pass {
+                println!("switch {}, {what}, kernel livepatch: {:?}, {}", self.series, run.verdict, run.log.display());
+            }
+            let beside = Times::of(&run, "klp").ok();
+            if let Some(times) = &beside {
+                println!("switch {}, {what}, kernel livepatch: {times} (ratio 1)", self.series);
+            }
+            let run = vm("modes", &ours)?;
+            run.require_pass()?;
+            for mode in MODES {
+                let times = Times::of(&run, mode)?;
+                let ratio =
+                    beside.as_ref().map_or(String::new(), |b| format!(" (ratio {:.2})", times.median() / b.median()));
+                println!("switch {}, {what}, {mode}: {times}{ratio}", self.series);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds, in order.
+struct Times(Vec<f64>);
+
+impl Times {
+    fn of(run: &Run, key: &str) -> Result<Self> {
+        let mut all = (0..ROUNDS).map(|i| run.number(&format!("{key}{i}"))).collect::<Result<Vec<_>>>()?;
+        all.sort_by(f64::total_cmp);
+        Ok(Self(all))
+    }
+
+    fn median(&self) -> f64 {
+        self.0.get(self.0.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (least, most) = (self.0.first().copied().unwrap_or_default(), self.0.last().copied().unwrap_or_default());
+        write!(f, "{:.0} ms, {least:.0} to {most:.0} in {ROUNDS} rounds", self.median())
+    }
+}
