@@ -4,7 +4,7 @@
 
 static struct kobject *lpb_parent, *lpb_folder;
 
-static ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *out, loff_t off,
+ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *out, loff_t off,
 			size_t count)
 {
 	int what = (long)attr->private;
@@ -128,18 +128,6 @@ LPB_FILE(after, 0444, NULL, LPB_SHOW_AFTER);
 LPB_FILE(replaces, 0444, NULL, LPB_SHOW_REPLACES);
 
 
-
-struct lpb_peer lpb_me = {
-	.file = {
-		.attr = { .name = "abi", .mode = 0444 },
-		.private = (void *)(long)LPB_SHOW_ABI,
-		.read = lpb_show,
-	},
-	.owner = THIS_MODULE,
-	.lock = &lpb_status,
-	.is_applied = lpb_is_applied,
-	.leave = lpb_leave_replaced,
-};
 
 static struct bin_attribute *lpb_files[] = {
 	&lpb_file_state, &lpb_file_mode, &lpb_file_functions, &lpb_file_blockers, &lpb_file_pause_ns,

@@ -176,6 +176,11 @@ int lpb_is_operator(struct task_struct *task)
 int lpb_stack(struct task_struct *task, u64 *frames, size_t len)
 {
 	touch_nmi_watchdog();
+#ifdef CONFIG_RETHOOK
+	/* The unwinder warns of a return that a kretprobe waits for while the task can run (rethook_find_ret_addr). */
+	if (task != current && task_is_running(task) && READ_ONCE(task->rethooks.first))
+		return -EINVAL;
+#endif
 	return lpk_stack_trace_save_tsk_reliable(task, (unsigned long *)frames, len);
 }
 
@@ -247,7 +252,7 @@ struct lpb_look {
 
 static void lpb_look_at(struct lpb_look *look, struct task_struct *task, int flags)
 {
-	int n = lpk_stack_trace_save_tsk_reliable(task, (unsigned long *)look->frames, look->len);
+	int n = lpb_stack(task, look->frames, look->len);
 
 	if (task->flags & PF_KTHREAD)
 		flags |= LPB_KERNEL;

@@ -209,6 +209,8 @@ extern bool lpb_forced;
 /* Whether this call is the one that a test wants to fail. Stands before every call that can. */
 bool lpb_fails(const char *what);
 
+/* What reads every file. */
+ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *out, loff_t off, size_t count);
 int lpb_add_folder(void);
 void lpb_remove_folder(void);
 
@@ -240,7 +242,5 @@ void lpb_release_others(void);
 /* Those whose place was taken go, the others stay below. */
 void lpb_let_replaced_go(void);
 
-bool lpb_is_applied(void);
-void lpb_leave_replaced(void);
 
 #endif

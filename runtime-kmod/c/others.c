@@ -2,10 +2,25 @@
 /* Patches below this one and on top of it. */
 #include "lp-runtime.h"
 
-bool lpb_is_applied(void)
+/* In this file, because objtool drops the ENDBR of a function whose address no data of its own file has. */
+static void lpb_leave_replaced(void);
+
+static bool lpb_is_applied(void)
 {
 	return lpb_stays && lpbuild_state() == LPB_APPLIED;
 }
+
+struct lpb_peer lpb_me = {
+	.file = {
+		.attr = { .name = "abi", .mode = 0444 },
+		.private = (void *)(long)LPB_SHOW_ABI,
+		.read = lpb_show,
+	},
+	.owner = THIS_MODULE,
+	.lock = &lpb_status,
+	.is_applied = lpb_is_applied,
+	.leave = lpb_leave_replaced,
+};
 
 /* As many as a patch can name (MAX_OTHERS in src/record.rs). */
 #define LPB_OTHERS 32
@@ -117,7 +132,7 @@ void lpb_let_replaced_go(void)
 }
 
 /* Called by the thread of the patch that takes this one's place, which holds a reference on this module. */
-void lpb_leave_replaced(void)
+static void lpb_leave_replaced(void)
 {
 	unregister_die_notifier(&lpb_notifier);
 	lpb_notified = false;

@@ -512,6 +512,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             seats: self.parts.seats,
             force: self.parts.force,
             status: &mut self.status,
+            turned: self.failing.is_some(),
         };
         match if by_task { scan.by_task() } else { scan.at_once() } {
             switch::Progress::Done => {

@@ -220,6 +220,8 @@ pub struct Switch<'s, K: Kernel> {
     pub force: &'s AtomicBool,
     /// Blockers, pause, how many are switched.
     pub status: &'s mut Status,
+    /// It is on its way back: the blockers are those because of whom.
+    pub turned: bool,
 }
 
 impl<K: Kernel> Switch<'_, K> {
@@ -239,9 +241,11 @@ impl<K: Kernel> Switch<'_, K> {
         let (poke, notes) = (self.clock.pokes(now, age), self.clock.notes(now));
         let force = self.force.load(SeqCst);
         self.status.forced |= force;
-        self.status.blockers.clear();
         let (scan, goal_new, frames) = (&self.scan, self.goal_new, &mut *self.frames);
-        let out = &mut self.status.blockers;
+        let mut out = (!self.turned).then_some(&mut self.status.blockers);
+        if let Some(out) = &mut out {
+            out.clear();
+        }
         scan.each(table, |e| {
             if force {
                 return table.finish(e);
@@ -266,7 +270,7 @@ impl<K: Kernel> Switch<'_, K> {
                     table.finish(e);
                 }
             });
-            scan.note(table, e, seen, at, Some(&mut *out));
+            scan.note(table, e, seen, at, out.as_deref_mut());
             if e.is_done() {
                 return;
             }

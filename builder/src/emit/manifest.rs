@@ -70,10 +70,11 @@ fn function(input: Input<'_>, index: usize, site: &sites::Site) -> Option<m::Fun
     let atom = pair.old.atom(old.0);
     let address = input.bound.and_then(|b| b.old_address(item.pair, old));
     let anchored = |id: AtomId| input.bound.and_then(|b| Some(b.anchored(b.old_address(item.pair, OldAtom(id))?)));
-    let original = address
-        .and_then(|a| input.bound?.read(a + u64::from(site.offset), usize::from(site.size)))
-        .unwrap_or(&site.original)
-        .to_vec();
+    let original = match (input.bound, address) {
+        (Some(bound), Some(address)) => super::records::running(bound, address, site),
+        _ => &site.original,
+    };
+    let original = original.to_vec();
     let sympos = address.and_then(|a| {
         let kallsyms = input.bound?.kernel.kallsyms();
         let symbol = kallsyms.at(a).iter().find(|s| *s.name == *atom.name)?;
