@@ -162,6 +162,7 @@ pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(),
         return Err(match (route, jump_target(s.addr, now)) {
             (Route::Original, Some(target)) if readable => Refusal::AlreadyPatched { func, target },
             (Route::Original, _) => Refusal::Altered { func },
+            (_, Some(target)) if readable => Refusal::Overlaid { func, target },
             _ => Refusal::JumpGone { func },
         });
     }

@@ -183,6 +183,7 @@ on_both! {
     in_the_scheduler_and_in_an_interrupt
     ten_thousand_sleeping_threads
     cycles_of_a_consistent_fix_under_every_load
+    nmis_while_the_code_changes
     a_task_that_cannot_be_switched
     a_dry_run_changes_nothing
 }
@@ -213,6 +214,39 @@ stop
     for mode in ["drain", "transition"] {
         harness::progress(format!("{series}, hot, {mode}: load {}", run.result(&format!("load_{mode}")).unwrap()));
     }
+}
+
+/// A backtrace of all CPUs is an NMI to each: hundreds a second, while the bytes of a function that is called all the time change.
+fn nmis_while_the_code_changes(series: &'static str) {
+    let Some(b) = Bench::find("nmis_while_the_code_changes", series) else { return };
+    let b = b.module("short", SHORT);
+    let n = cycles(5);
+    let script = format!(
+        r#"
+nmis() {{ grep NMI: /proc/interrupts | tr -s ' ' | cut -d' ' -f4; }}
+echo 1 > /proc/sys/kernel/sysrq
+dmesg -n 1
+background hot 2 /proc/cmdline
+(while :; do echo l > /proc/sysrq-trigger; usleep 3000; done) & storm=$!
+before=$(nmis)
+for mode in stop-machine drain transition; do
+    i=0
+    while [ $i -lt {n} ]; do
+        i=$((i + 1))
+        loaded $mode $short --deadline-ms 30000
+        unloaded $mode $short --deadline-ms 30000
+        gone $short
+    done
+done
+after=$(nmis)
+kill $storm
+kill -0 $pids || fail 'the load ended early'
+stop
+result nmis $((after - before))
+[ $((after - before)) -gt 100 ] || fail "only $((after - before)) NMIs"
+"#
+    );
+    passes(&b.vm("nmis", &script));
 }
 
 fn many_tasks_asleep_in_the_function(series: &'static str) {
