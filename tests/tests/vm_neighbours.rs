@@ -5,6 +5,7 @@
 //! the function does is looked at, and the kernel's text is the same byte for byte at the end. A warning of the kernel ends
 //! the test. `LPBUILD_CYCLES=50` tries all orders in all modes, and makes the cycles many.
 
+use harness::vm::Clock;
 use lpbuild::manifest::Manifest;
 use lpbuild_tests::bench::{Bench, Edit, SHORT, cycles, passes};
 use lpbuild_tests::on_both;
@@ -335,7 +336,6 @@ fn tracepoint_in_the_function(series: &'static str) {
 event=/sys/kernel/tracing/events/oom/oom_score_adj_update/enable
 adjusted() { sh -c "echo 900 > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj"; }
 traced() { grep -c "oom_score_adj=$1\$" /sys/kernel/tracing/trace || true; }
-# Without a pause the emulator loses track of what it has translated, and a CPU hits a breakpoint that is gone for ever.
 toggle() { while true; do echo 1 > $event; sleep 0.02; echo 0 > $event; sleep 0.01; done; }
 run() { while true; do echo 900 > /proc/self/oom_score_adj; echo 0 > /proc/self/oom_score_adj; done; }
 background toggle
@@ -368,7 +368,7 @@ sleep 0.2
 clean
 "#;
     let script = format!("rounds={}\n{script}", cycles(2));
-    passes(&bench.module("oom", &[OOM]).vm("beside-tracepoint", &script));
+    passes(&bench.module("oom", &[OOM]).vm("beside-tracepoint", &script).clock(Clock::Turns));
 }
 
 /// Loads and unloads in every mode while something goes on in the background.
@@ -391,7 +391,7 @@ clean
 "#,
         rounds = cycles(3)
     );
-    let run = passes(&bench.module("short", &[SHORT]).vm(name, &script).cpus(4));
+    let run = passes(&bench.module("short", &[SHORT]).vm(name, &script).cpus(4).clock(Clock::Turns));
     println!("{name}: {:.1} s", run.took.as_secs_f64());
 }
 
