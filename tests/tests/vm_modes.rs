@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use harness::change::Change;
 use harness::module::Module;
-use harness::vm::{Run, Vm};
+use harness::vm::{Clock, Run, Vm};
 use lpbuild_tests::Env;
 
 /// File, text, new text.
@@ -246,7 +246,7 @@ result nmis $((after - before))
 [ $((after - before)) -gt 100 ] || fail "only $((after - before)) NMIs"
 "#
     );
-    passes(&b.vm("nmis", &script));
+    passes(&b.vm("nmis", &script).clock(Clock::Turns));
 }
 
 fn many_tasks_asleep_in_the_function(series: &'static str) {
@@ -457,7 +457,7 @@ done
     let script = script.replace("$status_", "$patch");
     let script = format!("patch=$status\n{script}");
     let file = if packed { "/dummy.ko.xz" } else { "/dummy.ko" };
-    passes(&b.vm("cycles", &script).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
+    passes(&b.vm("cycles", &script).clock(Clock::Turns).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
 }
 
 /// A task that waits in vfork(2) is killable, but no signal to restart its system call wakes it.
