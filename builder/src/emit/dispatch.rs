@@ -12,7 +12,7 @@
 use lpbuild_abi as abi;
 
 use super::content::Layout;
-use super::records::moving_fields;
+use super::records::{moving_fields, running};
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Spot};
 use crate::bind::Bound;
@@ -20,7 +20,7 @@ use crate::closure::Role;
 use crate::error::{Place, Problem, Result};
 use crate::ingest::reloc;
 use crate::manifest::Mode;
-use crate::sites::{NOP5, Rule, Site, moved};
+use crate::sites::{Site, moved};
 
 /// Where the two pieces of a function begin.
 #[derive(Clone, Copy, Debug)]
@@ -65,12 +65,9 @@ fn place_original(
     let Role::Replaces(old) = item.role else { return Ok(None) };
     let pair = &input.pairs[item.pair.0 as usize];
     let atom = pair.old.atom(old.0);
-    let at = bound.old_address(item.pair, old).unwrap_or(0).wrapping_add(site.offset.into());
-    let original = match site.rule {
-        // A call of __fentry__ in the image is a nop by the time anything runs.
-        Rule::OverFentry => &NOP5,
-        Rule::AfterFentry | Rule::Entry => bound.read(at, site.size.into()).unwrap_or(&site.original),
-    };
+    let address = bound.old_address(item.pair, old).unwrap_or(0);
+    let at = address.wrapping_add(site.offset.into());
+    let original = running(bound, address, site);
     let code = match moved::encode(original, at) {
         Ok(code) => code,
         // Known before, except where the image has other instructions than the object.

@@ -8,12 +8,12 @@ use super::content::Layout;
 use super::manifest::pieces;
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Options};
-use crate::bind::IMAGE_BASE;
+use crate::bind::{Bound, IMAGE_BASE};
 use crate::closure::{ObjectPair, Role};
 use crate::correlate::OldAtom;
 use crate::error::Result;
 use crate::ingest::reloc;
-use crate::sites::Site;
+use crate::sites::{NOP5, Rule, Site};
 use crate::symbolize::RefKind;
 
 /// Writes all records. Without a kernel there are none: `pack --kernel` emits the patch again.
@@ -43,7 +43,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         let new = pair.new.atom(item.atom.0);
         let address = bound.old_address(item.pair, old).unwrap_or(0);
         let name = c_string(w, strings, &atom.name);
-        let original = bound.read(address + u64::from(site.offset), usize::from(site.size)).unwrap_or(&site.original);
+        let original = running(bound, address, site);
         let mut r = Vec::with_capacity(size_of::<abi::FuncRecord>());
         r.extend_from_slice(&[0; 24]);
         r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
@@ -51,7 +51,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         r.extend_from_slice(&site.offset.to_le_bytes());
         r.push(site.size);
         r.push(site.jump.to_abi() as u8);
-        r.push(u8::from(site.rule == crate::sites::Rule::OverFentry));
+        r.push(u8::from(site.rule == Rule::OverFentry));
         let moving = moving_fields(pair, old, site, original);
         let mut fixed = original.to_vec();
         for field in &moving {
@@ -140,6 +140,17 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     imports(w, bound, &anchor);
     callbacks(w, input, layout);
     Ok(())
+}
+
+/// What the site of the function at `address` holds when anything runs: the image has a call of `__fentry__` where the kernel
+/// puts a nop as it boots.
+pub fn running<'b>(bound: &'b Bound<'_>, address: u64, site: &'b Site) -> &'b [u8] {
+    match site.rule {
+        Rule::OverFentry => &NOP5,
+        Rule::AfterFentry | Rule::Entry => {
+            bound.read(address.wrapping_add(site.offset.into()), site.size.into()).unwrap_or(&site.original)
+        }
+    }
 }
 
 /// A field of the covered instructions that holds an absolute address: KASLR changes it together with the image, so the
