@@ -230,11 +230,13 @@ lpbuild unload bench_open
                 self.vm(&format!("{name}-{clock:?}"), &[&patch], &format!("{script}kill -9 $hot\n"))
                     .append("preempt=full")
                     .clock(clock)
+                    .silence(Duration::from_secs(120))
                     .run()
             };
             let run = vm("klp", &klp)?;
             if run.verdict != Verdict::Pass {
-                println!("switch {}, {what}, kernel livepatch: {:?}, {}", self.series, run.verdict, run.log.display());
+                // For information: on emulated CPUs the kernel's own code patching is not always survived.
+                println!("switch {}, {what}, kernel livepatch: {:?}", self.series, run.verdict);
             }
             let beside = Times::of(&run, "klp").ok();
             if let Some(times) = &beside {
