@@ -302,11 +302,13 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         if !named {
             report.wrong(format!("{} is bound to {at:#x}, which is {:?}", f.symbol, image.at.get(&at)));
         }
-        let site = kernel.read(at + u64::from(f.site.offset), f.site.size.into());
-        report.same(&format!("original bytes of {}", f.symbol), &f.site.original_bytes().as_deref(), &site);
         let nop = [0x0f, 0x1f, 0x44, 0, 0];
-        let code = if f.site.rule == "over-fentry" { &nop[..] } else { site.unwrap_or_default() };
-        if let Err(e) = same_beginning(&patch, f, at, code) {
+        let site = match f.site.rule == "over-fentry" {
+            true => Some(&nop[..]),
+            false => kernel.read(at + u64::from(f.site.offset), f.site.size.into()),
+        };
+        report.same(&format!("original bytes of {}", f.symbol), &f.site.original_bytes().as_deref(), &site);
+        if let Err(e) = same_beginning(&patch, f, at, site.unwrap_or_default()) {
             report.wrong(format!("lp_original_{}: {e}", f.symbol));
         }
     }

@@ -9,6 +9,7 @@ use harness::change::Change;
 use harness::module::Module;
 use harness::tree::Flags;
 use harness::vm::Vm;
+use lpbuild::manifest::Manifest;
 use lpbuild_tests::Env;
 
 const SERIES: &str = "6.12";
@@ -88,4 +89,27 @@ odd || fail 'the old function does not run'
 ktext diff /tmp/text
 "#;
     boot("asleep-612", &env, &lpbuild, &[&sleepy], script);
+}
+
+/// `version_proc_show` begins with an access to a per-CPU variable, which KASLR moves: the jump takes the place of the fentry
+/// nop, which the image has as a call.
+#[test]
+fn a_jump_over_the_fentry_nop_on_6_12() {
+    let Some((env, lpbuild)) = Env::series_with_lpbuild("a_jump_over_the_fentry_nop_on_6_12", SERIES) else { return };
+    let (old, new) = ("\t\tutsname()->version);\n", "\t\tutsname()->version);\n\tseq_puts(m, \"patched\\n\");\n");
+    let change = Change::none().edit(&env.tree.source, "fs/proc/version.c", old, new).unwrap();
+    let over = env.maker(&lpbuild).make("over_612", &change).unwrap();
+    let text = std::fs::read_to_string(over.dir.join("manifest.toml")).unwrap();
+    assert_eq!(Manifest::parse(&text, "manifest").unwrap().functions[0].site.rule, "over-fentry");
+    let script = r#"
+ktext save /tmp/text
+for mode in stop-machine drain transition; do
+    lpbuild load --mode $mode /over_612.ko
+    grep -q patched /proc/version || fail 'the new function does not run'
+    lpbuild unload --mode $mode over_612
+    refused grep -q patched /proc/version
+    ktext diff /tmp/text
+done
+"#;
+    boot("over-fentry-612", &env, &lpbuild, &[&over], script);
 }

@@ -230,18 +230,29 @@ lpbuild unload bench_open
                 self.vm(&format!("{name}-{clock:?}"), &[&patch], &format!("{script}kill -9 $hot\n"))
                     .append("preempt=full")
                     .clock(clock)
+                    .silence(Duration::from_secs(120))
                     .run()
             };
+            // With two CPUs for information only: QEMU 7.2 can keep a translation of an int3 that is gone by then, so that the
+            // guest dies of it, whoever wrote it, the kernel's own patching included.
+            let passed = |name: &str, run: &Run| -> Result<bool> {
+                if clock == Clock::Instructions {
+                    run.require_pass()?;
+                }
+                if run.verdict != Verdict::Pass {
+                    println!("switch {}, {what}, {name}: {:?}", self.series, run.verdict);
+                }
+                Ok(run.verdict == Verdict::Pass)
+            };
             let run = vm("klp", &klp)?;
-            if run.verdict != Verdict::Pass {
-                println!("switch {}, {what}, kernel livepatch: {:?}, {}", self.series, run.verdict, run.log.display());
-            }
-            let beside = Times::of(&run, "klp").ok();
+            let beside = if passed("kernel livepatch", &run)? { Some(Times::of(&run, "klp")?) } else { None };
             if let Some(times) = &beside {
                 println!("switch {}, {what}, kernel livepatch: {times} (ratio 1)", self.series);
             }
             let run = vm("modes", &ours)?;
-            run.require_pass()?;
+            if !passed("lpbuild", &run)? {
+                continue;
+            }
             for mode in MODES {
                 let times = Times::of(&run, mode)?;
                 let ratio =

@@ -21,7 +21,6 @@ use super::{endbr, headers::Headers, input::Input};
 use crate::{
     error::{Error, Place, Problem, Result},
     manifest::{Function, Kernel, Mode},
-    sites::{NOP5, Rule},
     symbolize::is_near_branch,
 };
 
@@ -265,10 +264,7 @@ impl<'a> Verifier<'a> {
         }
         let old = kernel.anchor_address.wrapping_add_signed(f.anchor_offset.ok_or("it has no address")?);
         let site = old.wrapping_add(f.site.offset.into());
-        let original = match f.site.rule == Rule::OverFentry.name() {
-            true => NOP5.to_vec(),
-            false => f.site.original_bytes().ok_or("no bytes are given")?,
-        };
+        let original = f.site.original_bytes().ok_or("no bytes are given")?;
         let mut there = Decoder::with_ip(64, &original, site, DecoderOptions::NONE);
         let mut here = Decoder::with_ip(64, &code, base, DecoderOptions::NONE);
         if here.decode().mnemonic() != Mnemonic::Endbr64 {
