@@ -118,14 +118,14 @@ ktext save /tmp/text
 mkfifo /tmp/fifo
 pipe-sleeper /tmp/fifo & sleeper=$!
 sleep 1
-status=0; lpbuild load --deadline-ms 300 /cb_sleepy.ko > /tmp/out 2>&1 || status=$?
+status=0; lpbuild load --mode stop-machine --deadline-ms 300 /cb_sleepy.ko > /tmp/out 2>&1 || status=$?
 expect status 4 $status
 expect_in code LP5007 "$(cat /tmp/out)"
 said > /tmp/now; expect refused-apply 'pre-apply 1,post-revert 2,' "$(cat /tmp/now)"
 ktext diff /tmp/text
 echo wake > /tmp/fifo
 wait $sleeper
-lpbuild load /cb_sleepy.ko
+lpbuild load --mode stop-machine /cb_sleepy.ko
 pipe-sleeper /tmp/fifo > /tmp/fed & sleeper=$!
 sleep 1
 status=0; lpbuild unload --deadline-ms 300 cb_sleepy > /tmp/out 2>&1 || status=$?

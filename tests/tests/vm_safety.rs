@@ -75,7 +75,7 @@ ktext save /tmp/text
 mkfifo /tmp/fifo
 pipe-sleeper /tmp/fifo & sleeper=$!
 sleep 1
-status=0; lpbuild load --deadline-ms 700 /sleepy_old.ko > /tmp/out 2>&1 || status=$?
+status=0; lpbuild load --mode stop-machine --deadline-ms 700 /sleepy_old.ko > /tmp/out 2>&1 || status=$?
 out=$(cat /tmp/out); echo "$out"
 expect status 4 $status
 expect_in code LP5007 "$out"
@@ -102,7 +102,7 @@ fn a_task_asleep_in_the_new_function_blocks_unloading() {
     let script = r#"
 ktext save /tmp/text
 mkfifo /tmp/fifo
-lpbuild load /sleepy_new.ko
+lpbuild load --mode stop-machine /sleepy_new.ko
 refused rmmod sleepy_new
 pipe-sleeper /tmp/fifo > /tmp/fed & sleeper=$!
 sleep 1
@@ -131,14 +131,14 @@ fn removal_by_force_reverts_first() {
     let (hot, sleepy) = (module(&env, &lpbuild, "forced_hot", HOT), module(&env, &lpbuild, "forced_sleepy", SLEEPY));
     let script = r#"
 ktext save /tmp/text
-lpbuild load /forced_hot.ko
+lpbuild load --mode stop-machine /forced_hot.ko
 expect_in patched patched "$(cat /proc/cmdline)"
 rmmod -f forced_hot
 [ ! -e /sys/module/forced_hot ] || fail 'the module stayed'
 ktext diff /tmp/text
 cat /proc/cmdline
 mkfifo /tmp/fifo
-lpbuild load --deadline-ms 300 /forced_sleepy.ko
+lpbuild load --mode stop-machine --deadline-ms 300 /forced_sleepy.ko
 pipe-sleeper /tmp/fifo > /tmp/fed & sleeper=$!
 sleep 1
 rmmod -f forced_sleepy & remover=$!

@@ -562,7 +562,15 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
 unsafe extern "C" fn lpbuild_publish() {
     // SAFETY: the kernel thread, under the status mutex.
     let (m, shown) = unsafe { (machine(), &mut *SHOWN.0.get()) };
-    shown.clone_from(m.status());
+    let s = m.status();
+    // The end of an operation is logged; that it goes on beyond its deadline, once.
+    if s.state == State::Reverting
+        && shown.refusal.is_none()
+        && let Some(why @ Refusal::StillInside) = s.refusal
+    {
+        status::log_refusal(&LINUX, m.patch().name, m.patch().subject(why), why, &s.blockers);
+    }
+    shown.clone_from(s);
 }
 
 /// Deadline of operations that begin from now on, milliseconds.
