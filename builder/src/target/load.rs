@@ -26,7 +26,7 @@ use crate::error::{Error, Problem};
 
 /// What `--force` costs; said before it is used.
 pub const PRICE_OF_FORCE: &str = "--force: when the deadline has passed, the tasks that are left are switched where they stand; \
-                                  one of them can then run old and new code mixed, and the module can never be removed";
+                                  a call of one of them can then run old and new code mixed";
 /// How long the runtime goes on behind the deadline, for the force to reach it and the last steps.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// How long a patch that is being taken back is waited for.
@@ -112,7 +112,7 @@ pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport
         );
     }
     if patch.forced {
-        notes.push("it was applied by force; its module can never be removed".to_owned());
+        notes.push("it was applied by force: calls that were inside may run old and new code mixed".to_owned());
     }
     Ok(LoadReport { patch, took_ms, dry_run: wanted.dry_run, notes })
 }

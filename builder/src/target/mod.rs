@@ -60,7 +60,7 @@ pub struct LoadArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// With transition: when the deadline has passed, switch the tasks that are left where they stand, instead of giving up.
-    /// One of them can then run old and new code mixed, and the module can never be removed, not even after a revert.
+    /// A call of one of them can then run old and new code mixed.
     #[arg(long, conflicts_with = "dry_run")]
     pub force: bool,
     /// Keep the patch until the next boot: it is never reverted.
@@ -85,7 +85,7 @@ pub struct UnloadArgs {
     #[arg(long, value_name = "N")]
     pub deadline_ms: Option<u32>,
     /// With transition: when the deadline has passed, switch the tasks that are left back where they stand. One of them can
-    /// then run old and new code mixed, and the module stays in memory until the next boot.
+    /// then run old and new code mixed.
     #[arg(long)]
     pub force: bool,
     /// Print one JSON object.

@@ -30,7 +30,7 @@ pub struct PatchState {
     pub deadline_ms: Option<u64>,
     /// It is never reverted.
     pub oneshot: bool,
-    /// Tasks were switched by force: the module can never be removed.
+    /// Tasks were switched by force: calls that were inside may run old and new code mixed.
     pub forced: bool,
     /// Tasks that have changed over, while a transition goes on.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -52,7 +52,7 @@ pub fn status(host: &Host, name: Option<&str>) -> Result<StatusReport> {
                 warnings.push(if l.sympos > 1 { format!("{what}, if it is number {}", l.sympos) } else { what });
             }
         }
-        if patch.states().is_idle() && !patch.forced {
+        if patch.states().is_idle() {
             warnings.push(format!("it does nothing any more; lpbuild unload {n} removes its module"));
         }
         patches.push(PatchStatus { patch, warnings });

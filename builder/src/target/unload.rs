@@ -39,7 +39,7 @@ pub struct UnloadOptions {
 pub struct UnloadReport {
     /// Name of the patch.
     pub name: String,
-    /// `removed`; `reverted` when the module has to stay because tasks were switched by force.
+    /// `removed`.
     pub state: &'static str,
     /// Mode of the revert.
     pub mode: String,
@@ -79,14 +79,10 @@ pub fn unload(host: &Host, name: &str, wanted: &UnloadOptions) -> Result<UnloadR
         revert.request(&before, wanted)?;
     }
     let after = if states.is_idle() { Some(before) } else { revert.wait()? };
-    let forced = after.as_ref().is_some_and(|p| p.forced);
-    if !forced {
-        remove(host, name)?;
-    }
+    remove(host, name)?;
     let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (attempts, pause_ns) = after.map_or((0, 0), |p| (p.attempts, p.pause_ns));
-    let state = if forced { "reverted" } else { "removed" };
-    Ok(UnloadReport { name: name.to_owned(), state, mode, attempts, pause_ns, took_ms })
+    Ok(UnloadReport { name: name.to_owned(), state: "removed", mode, attempts, pause_ns, took_ms })
 }
 
 /// A revert that is asked for and waited for.
@@ -194,11 +190,7 @@ impl Report for UnloadReport {
         let attempts = if self.attempts == 1 { "attempt" } else { "attempts" };
         let pause = pause(self.pause_ns);
         let (name, state, n) = (&self.name, self.state, self.attempts);
-        writeln!(out, "{name}: {state} ({n} {attempts}, {} ms, pause {pause})", self.took_ms)?;
-        if self.state == "reverted" {
-            writeln!(out, "  note: tasks were switched by force, so the module stays in memory until the next boot")?;
-        }
-        Ok(())
+        writeln!(out, "{name}: {state} ({n} {attempts}, {} ms, pause {pause})", self.took_ms)
     }
 }
 
