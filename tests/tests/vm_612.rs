@@ -64,7 +64,7 @@ ktext save /tmp/text
 mkfifo /tmp/fifo
 pipe-sleeper /tmp/fifo & sleeper=$!
 sleep 1
-status=0; lpbuild load --deadline-ms 700 /sleepy_612.ko > /tmp/out 2>&1 || status=$?
+status=0; lpbuild load --mode stop-machine --deadline-ms 700 /sleepy_612.ko > /tmp/out 2>&1 || status=$?
 out=$(cat /tmp/out); echo "$out"
 expect status 4 $status
 expect_in code LP5007 "$out"
@@ -73,7 +73,7 @@ expect_in place pipe_read+ "$out"
 ktext diff /tmp/text
 echo wake > /tmp/fifo
 wait $sleeper
-lpbuild load /sleepy_612.ko
+lpbuild load --mode stop-machine /sleepy_612.ko
 odd && fail 'the new function does not run'
 pipe-sleeper /tmp/fifo > /tmp/fed & sleeper=$!
 sleep 1
