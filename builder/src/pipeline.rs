@@ -99,11 +99,7 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     let name = "vmlinux".into();
     let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, placement };
     let mut analysis = judge(vec![pair], vec![(String::new(), String::new())], t, options);
-    let lists = scanned.compared.lists.iter();
-    let place = |list: &String| Place::object("vmlinux").in_section(list);
-    analysis
-        .refused
-        .extend(lists.map(|l| crate::error::Problem::new("LP2005", place(l), "an entry without a name differs")));
+    analysis.refused.extend(scanned.compared.without_atoms());
     analysis.refused.sort();
     annotate::whole(&mut analysis, images, &scanned);
     analysis

@@ -1,10 +1,13 @@
 //! Debug information of small C programs, as gcc makes it: linked and relocatable, with and without `.debug_aranges`, packed.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lpbuild::debuginfo::{DebugInfo, TypeChange, changed_types};
 use object::{Object, ObjectSection, ObjectSymbol};
+use support::run;
 use tempfile::TempDir;
 
 /// A folder with compiled files.
@@ -42,11 +45,6 @@ impl Case {
         run(Command::new("objcopy").current_dir(self.folder.path()).args(options).args(["in", "copy"]));
         Built { bytes: std::fs::read(self.path("copy")).unwrap() }
     }
-}
-
-fn run(command: &mut Command) {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 impl Built {

@@ -1,13 +1,12 @@
 //! Small images linked as kernels are: what counts as changed with and without relocations, in another order, per-CPU
 //! variables, constants; and damage of any kind, which must never be more than an error.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod support;
 
-use lpbuild::emit::Options;
-use lpbuild::manifest::{Callbacks, Jump};
-use lpbuild::pipeline::{self, Analysis, Images};
+use std::path::PathBuf;
+
 use lpbuild::whole::{Backing, Proof};
+use support::{analyse, changed, compile, link, try_analyse};
 use tempfile::TempDir;
 
 const SCRIPT: &str = r#"
@@ -95,60 +94,14 @@ impl Case {
             }
         }
         for source in ["first", "second"] {
-            let mut gcc = Command::new("gcc");
-            gcc.current_dir(folder).args(["-c", "-O2", "-mcmodel=kernel", "-fno-pic", "-fno-pie", "-mno-red-zone"]);
-            gcc.args([
-                "-ffreestanding",
-                "-fno-asynchronous-unwind-tables",
-                "-fcf-protection=none",
-                "-fno-stack-protector",
-            ]);
-            run(gcc.args(&defines).arg(format!("{source}.c")).args(["-o", &format!("{source}.o")]));
+            compile(folder, &format!("{source}.c"), &format!("{source}.o"), &defines);
         }
-        let mut objects = ["first.o", "second.o"];
+        let mut objects = ["first.o".to_owned(), "second.o".to_owned()];
         if how.reversed {
             objects.reverse();
         }
-        let mut ld = Command::new("ld");
-        ld.current_dir(folder).args(["-T", "k.lds", "-static", "--no-warn-rwx-segments", "-o", name]).args(objects);
-        run(if how.relocations { ld.arg("--emit-relocs") } else { &mut ld });
-        self.path(name)
+        link(folder, name, &objects, how.relocations)
     }
-}
-
-fn run(command: &mut Command) {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-fn options() -> Options {
-    Options {
-        name: "test".into(),
-        version: "1".into(),
-        description: String::new(),
-        mode: None,
-        after: Vec::new(),
-        replaces: Vec::new(),
-        deadline_ms: 1000,
-        jump: Jump::Rel32,
-        oneshot: false,
-        callbacks: Callbacks::default(),
-    }
-}
-
-fn analyse(old: &Path, new: &Path) -> lpbuild::error::Result<Analysis> {
-    let (old, new) = (Backing::open(old)?, Backing::open(new)?);
-    let (old, new) = (old.whole()?, new.whole()?);
-    let images = Images { old: &old, new: &new, kernel: None, debug: None, accepted_types: &[] };
-    Ok(pipeline::analyse_whole(images, &options()))
-}
-
-fn changed(analysis: &Analysis) -> Vec<String> {
-    let items = analysis.set.items.iter();
-    let replaced = items.filter(|i| matches!(i.role, lpbuild::closure::Role::Replaces(_)));
-    let mut names: Vec<String> = replaced.map(|i| analysis.pairs[0].new.atom(i.atom.0).name.clone()).collect();
-    names.sort();
-    names
 }
 
 #[test]
@@ -168,7 +121,7 @@ fn the_same_answer_with_and_without_relocations() {
             ("MORE", &[]),
         ] {
             let new = case.image("new", How { defines: &[define], relocations, reversed: false });
-            let analysis = analyse(&old, &new).unwrap();
+            let analysis = analyse(&old, &new);
             assert_eq!(changed(&analysis), names, "{define}, relocations: {relocations}");
             // A table reached through an index may be the one behind it: carrying it needs -fdata-sections.
             let allowed = if define == "LAST=9" { "LP2008" } else { "" };
@@ -184,7 +137,7 @@ fn another_order_of_the_objects_changes_nothing() {
         let old = case.image("old", How { relocations, ..PLAIN });
         let new = case.image("new", How { relocations, reversed: true, ..PLAIN });
         assert_ne!(std::fs::read(&old).unwrap(), std::fs::read(&new).unwrap());
-        let analysis = analyse(&old, &new).unwrap();
+        let analysis = analyse(&old, &new);
         assert!(analysis.set.items.is_empty() && analysis.refused.is_empty(), "{:?}", analysis.refused);
         let summary = analysis.summary.unwrap();
         assert!(summary.total.moved > 0 && summary.total.changed == 0, "{summary:?}");
@@ -199,7 +152,7 @@ fn duplicate_names_are_told_apart_by_their_file() {
     let text = SECOND.replace("return counter++;", "return counter += 3;");
     std::fs::write(case.path("second.c"), text).unwrap();
     let new = case.image("new", How { reversed: true, ..PLAIN });
-    let analysis = analyse(&old, &new).unwrap();
+    let analysis = analyse(&old, &new);
     assert_eq!(changed(&analysis), ["count"]);
     let pair = &analysis.pairs[0];
     let edges = &analysis.set.items[0].edges;
@@ -221,7 +174,7 @@ fn per_cpu_variables_are_addresses_where_the_instruction_says_so() {
         .unwrap();
         let new = case.image("new", How { relocations, ..PLAIN });
         std::fs::write(case.path("first.c"), FIRST).unwrap();
-        let analysis = analyse(&old, &new).unwrap();
+        let analysis = analyse(&old, &new);
         assert_eq!(changed(&analysis), [""; 0], "relocations: {relocations}");
     }
 }
@@ -241,13 +194,13 @@ fn numbers_that_may_be_addresses_are_refused() {
     let moved = numbers(2).replace("int other percpu;", "int other percpu; long before[4] percpu;");
     std::fs::write(case.path("first.c"), moved).unwrap();
     let new = case.image("new", PLAIN);
-    let analysis = analyse(&old, &new).unwrap();
+    let analysis = analyse(&old, &new);
     assert_eq!(changed(&analysis), ["mine"]);
     let codes: Vec<&str> = analysis.refused.iter().map(|p| p.code.id).collect();
     assert_eq!(codes, ["LP2016"]);
     // With relocations it is known.
     let old = case.image("old", How { relocations: true, ..PLAIN });
-    assert_eq!(changed(&analyse(&old, &case.image("new", How { relocations: true, ..PLAIN })).unwrap()), [""; 0]);
+    assert_eq!(changed(&analyse(&old, &case.image("new", How { relocations: true, ..PLAIN }))), [""; 0]);
 }
 
 #[test]
@@ -284,7 +237,7 @@ fn damage_is_an_error_and_never_more() {
             }
         }
         std::fs::write(&bad, &bytes).unwrap();
-        match (analyse(&old, &bad), analyse(&bad, &old)) {
+        match (try_analyse(&old, &bad), try_analyse(&bad, &old)) {
             (Err(_), _) | (_, Err(_)) => errors += 1,
             _ => read += 1,
         }

@@ -1,9 +1,12 @@
 //! `lpbuild diff` of whole kernels on the command line: trees with modules, files that do not go together, exit codes.
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::run;
 use tempfile::TempDir;
 
 const KERNEL: &str = "int say(int x); int one(int x) { return say(x) + NUMBER; } int say(int x) { return x * 3; }\n";
@@ -37,11 +40,6 @@ impl Trees {
         run(Command::new("gcc").args(flags).arg(format!("-DNUMBER={number}")).arg(&source).arg("-o").arg(to));
         to.to_owned()
     }
-}
-
-fn run(command: &mut Command) {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 fn diff(old: &Path, new: &Path) -> Output {

@@ -1,96 +1,10 @@
 //! Whole images: differences that hide where no symbol is, behind numbers that look like distances, and in strings that are
 //! none.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod support;
 
-use lpbuild::emit::Options;
-use lpbuild::manifest::{Callbacks, Jump};
-use lpbuild::pipeline::{self, Analysis, Images};
-use lpbuild::whole::Backing;
-use tempfile::TempDir;
-
-const SCRIPT: &str = r#"
-SECTIONS {
-    . = 0xffffffff81000000;
-    .text : { _text = .; *(.text .text.*) _etext = .; }
-    . = ALIGN(4096);
-    .rodata : { *(.rodata .rodata.*) __start___jump_table = .; KEEP(*(__jump_table)) __stop___jump_table = .; }
-    .altinstructions : { *(.altinstructions) }
-    . = ALIGN(4096);
-    .data : { *(.data .data.*) }
-    .altinstr_replacement : { *(.altinstr_replacement) }
-    .bss : { *(.bss) }
-    _end = .;
-}
-"#;
-
-fn run(command: &mut Command) {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-/// Links source files, with `//NEXT` between them, as a kernel.
-fn image(folder: &TempDir, name: &str, text: &str, relocations: bool) -> PathBuf {
-    let at = folder.path();
-    std::fs::write(at.join("k.lds"), SCRIPT).unwrap();
-    let mut ld = Command::new("ld");
-    ld.current_dir(at).args(["-T", "k.lds", "-static", "--no-warn-rwx-segments", "-o", name]);
-    for (i, text) in text.split("//NEXT").enumerate() {
-        let (source, object) = (format!("{i}.c"), format!("{i}.o"));
-        std::fs::write(at.join(&source), text).unwrap();
-        let mut gcc = Command::new("gcc");
-        gcc.current_dir(at).args(["-c", "-O2", "-mcmodel=kernel", "-fno-pic", "-fno-pie", "-mno-red-zone"]);
-        gcc.args(["-ffreestanding", "-fno-asynchronous-unwind-tables", "-fcf-protection=none"]);
-        run(gcc.args(["-fno-stack-protector", "-mno-sse", "-fno-toplevel-reorder", &source, "-o", &object]));
-        ld.arg(object);
-    }
-    run(if relocations { ld.arg("--emit-relocs") } else { &mut ld });
-    at.join(name)
-}
-
-fn options() -> Options {
-    Options {
-        name: "test".into(),
-        version: "1".into(),
-        description: String::new(),
-        mode: None,
-        after: Vec::new(),
-        replaces: Vec::new(),
-        deadline_ms: 1000,
-        jump: Jump::Rel32,
-        oneshot: false,
-        callbacks: Callbacks::default(),
-    }
-}
-
-fn analyse(old: &Path, new: &Path) -> Analysis {
-    let (old, new) = (Backing::open(old).unwrap(), Backing::open(new).unwrap());
-    let (old, new) = (old.whole().unwrap(), new.whole().unwrap());
-    let images = Images { old: &old, new: &new, kernel: None, debug: None, accepted_types: &[] };
-    pipeline::analyse_whole(images, &options())
-}
-
-/// Both forms of `text`, in which `OLD` became `NEW` each time.
-fn both(text: &str, from: &str, to: &str, relocations: bool) -> Analysis {
-    assert!(text.contains(from));
-    let folder = tempfile::tempdir().unwrap();
-    let old = image(&folder, "old", text, relocations);
-    let new = image(&folder, "new", &text.replace(from, to), relocations);
-    analyse(&old, &new)
-}
-
-fn changed(analysis: &Analysis) -> Vec<String> {
-    let items = analysis.set.items.iter();
-    let replaced = items.filter(|i| matches!(i.role, lpbuild::closure::Role::Replaces(_)));
-    let mut names: Vec<String> = replaced.map(|i| analysis.pairs[0].new.atom(i.atom.0).name.clone()).collect();
-    names.sort();
-    names
-}
-
-fn codes(analysis: &Analysis) -> Vec<&str> {
-    analysis.refused.iter().map(|p| p.code.id).collect()
-}
+use lpbuild::pipeline::Analysis;
+use support::{analyse, both, changed, codes, image, pair};
 
 /// 16 and 20 bytes behind `limit` there is padding: that makes neither of them a distance.
 #[test]
@@ -184,10 +98,7 @@ fn circles_of_constants_end() {
 
 /// Old and new image of functions of which one has another name and meaning in the new one.
 fn renamed(text: &str, relocations: bool) -> Analysis {
-    let folder = tempfile::tempdir().unwrap();
-    let old = image(&folder, "old", text, relocations);
-    let new = image(&folder, "new", &text.replace("one", "two").replace("17", "19"), relocations);
-    analyse(&old, &new)
+    pair(text, &text.replace("one", "two").replace("17", "19"), relocations)
 }
 
 /// Replacement instructions that call what took the place of something else.
@@ -235,10 +146,7 @@ fn labels_of_one_name_are_not_mixed_up() {
         let folder = tempfile::tempdir().unwrap();
         let old = image(&folder, "old", &text.replace("SECOND", "2000"), relocations);
         let new = image(&folder, "new", &text.replace("1000", "1001").replace("SECOND", "2001"), relocations);
-        let (old, new) = (Backing::open(&old).unwrap(), Backing::open(&new).unwrap());
-        let (old_whole, new_whole) = (old.whole().unwrap(), new.whole().unwrap());
-        let images = Images { old: &old_whole, new: &new_whole, kernel: None, debug: None, accepted_types: &[] };
-        let analysis = pipeline::analyse_whole(images, &options());
+        let analysis = analyse(&old, &new);
         assert_eq!(changed(&analysis), ["first", "second"]);
         let names: std::collections::BTreeSet<_> =
             analysis.set.items.iter().flat_map(|i| &i.edges).map(|e| e.dest.clone()).collect();

@@ -42,7 +42,12 @@ impl Maker<'_> {
 
     /// The same from finished objects, with more options for `lpbuild diff`. The result is in `target/modules/NAME`.
     pub fn make_of(&self, name: &str, pair: &Pair, options: &[String]) -> Result<Module> {
-        let dir = workspace_root().join("target/modules").join(name);
+        self.make_in(name, name, pair, options)
+    }
+
+    /// The same in `target/modules/FOLDER`, for modules of one name.
+    pub fn make_in(&self, folder: &str, name: &str, pair: &Pair, options: &[String]) -> Result<Module> {
+        let dir = workspace_root().join("target/modules").join(folder);
         let _lock = cache::lock(&dir)?;
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;

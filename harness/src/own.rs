@@ -4,7 +4,7 @@
 //! ```text
 //! Variant    -> OwnKernel     configured and built once (tests/own/*.config), kept in the cache
 //! OwnKernel  -> Patched       the same kernel with a patch: vmlinux, vmlinux.o, and the objects that differ
-//! OwnKernel  -> elsewhere()   built again in another folder
+//! OwnKernel  -> elsewhere()   built again in another folder, by another user on another host at another time
 //! OwnKernel  -> reordered()   the same objects linked in another order
 //! ```
 //!
@@ -32,7 +32,6 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 pub use patched::Patched;
-pub use relink::Relinked;
 
 use crate::kernels::Kernel;
 use crate::{cache, cmd, packages, progress};
@@ -143,7 +142,7 @@ impl OwnKernel {
         Self::at(variant, root, &stock)
     }
 
-    /// `vmlinux` of the same source and configuration, built in another folder.
+    /// `vmlinux` of the same source and configuration, built in another folder and with other stamps.
     pub fn elsewhere(&self) -> Result<PathBuf> {
         let entry = cache::publish(&self.root.join("elsewhere"), |dir| {
             let _lock = cache::lock(&self.root)?;
@@ -154,8 +153,8 @@ impl OwnKernel {
             folder::remove(&work)?;
             fs::create_dir_all(&work)?;
             fs::copy(&self.config, work.join(".config")).context("copy the configuration")?;
-            make(self.variant, &self.source, &work, &["olddefconfig"])?;
-            make(self.variant, &self.source, &work, &["vmlinux"])?;
+            make_as(&STRANGER, self.variant, &self.source, &work, &["olddefconfig"])?;
+            make_as(&STRANGER, self.variant, &self.source, &work, &["vmlinux"])?;
             fs::rename(work.join("vmlinux"), dir.join("vmlinux")).context("keep vmlinux")?;
             folder::remove(&work)
         })?;
@@ -222,13 +221,31 @@ fn path_str(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// make in an `O=` folder, so that the same source gives the same bytes at any time and on any host.
+/// What the kernel says of its build (`linux_banner`, `init_uts_ns`).
+struct Stamps {
+    user: &'static str,
+    host: &'static str,
+    version: &'static str,
+    date: &'static str,
+}
+
+/// The same at any time and on any host.
+const OURS: Stamps = Stamps { user: "lpbuild", host: "lpbuild", version: "1", date: "Thu Jan  1 00:00:00 UTC 2026" };
+/// None of them as in [`OURS`], and of other lengths.
+const STRANGER: Stamps =
+    Stamps { user: "a-stranger", host: "some.other.host", version: "23", date: "Sat Oct 31 12:34:56 UTC 2026" };
+
+/// make in an `O=` folder, so that the same source gives the same bytes.
 fn make(variant: Variant, source: &Path, work: &Path, what: &[&str]) -> Result<()> {
+    make_as(&OURS, variant, source, work, what)
+}
+
+fn make_as(stamps: &Stamps, variant: Variant, source: &Path, work: &Path, what: &[&str]) -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
     let mut c = cmd::command("make");
     c.arg("-C").arg(source).arg(format!("O={}", work.display()));
     c.args(["ARCH=x86", "--silent", &format!("-j{jobs}"), &format!("CC={}", variant.compiler())]);
-    c.env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 2026").env("KBUILD_BUILD_VERSION", "1");
-    c.env("KBUILD_BUILD_USER", "lpbuild").env("KBUILD_BUILD_HOST", "lpbuild");
+    c.env("KBUILD_BUILD_TIMESTAMP", stamps.date).env("KBUILD_BUILD_VERSION", stamps.version);
+    c.env("KBUILD_BUILD_USER", stamps.user).env("KBUILD_BUILD_HOST", stamps.host);
     cmd::output(c.args(what)).map(drop)
 }

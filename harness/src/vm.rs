@@ -40,6 +40,9 @@ step() { echo "--- $*"; echo "lpbuild-case: $*" > /dev/kmsg; }
 pub enum Clock {
     /// With the host; the CPUs run in parallel.
     Host,
+    /// With the host; the CPUs take turns. For code that is changed on one CPU while another runs it all the time: see
+    /// [`Accel::Turns`].
+    Turns,
     /// One instruction is one nanosecond; one CPU, and no random addresses: the same figures every run.
     Instructions,
 }
@@ -232,6 +235,7 @@ impl Vm {
         let _slot = cache::slot("vm", SLOTS)?;
         let (accel, cpus) = match self.clock {
             Clock::Host => (Accel::Emulated, self.cpus),
+            Clock::Turns => (Accel::Turns, self.cpus),
             Clock::Instructions => (Accel::Counted, 1),
         };
         let machine = Machine {
@@ -281,6 +285,7 @@ impl Watch for Patience {
 /// Helper programs of `tests/guest`, found in the guest's PATH under these names.
 pub const APPLETS: &[&str] = &[
     "arp-long-device",
+    "bpf-count",
     "consistent",
     "cpustorm",
     "cycle",

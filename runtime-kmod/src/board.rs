@@ -18,7 +18,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
 };
 
-use crate::kernel::{Kernel, Unreliable, Work};
+use crate::kernel::{Guard, Kernel, Unreliable, Work};
 
 /// The task runs the new version.
 const NEW: u32 = 1;
@@ -91,9 +91,9 @@ pub enum Use {
 }
 
 impl Table {
-    /// Room for twice as many tasks as there are.
+    /// Room for twice as many tasks as there are, and as many places that stay free.
     fn allocate<K: Kernel>(k: &K, tasks: usize, goal_new: bool, tracking: bool) -> Option<*mut Table> {
-        let n = (tasks + 64).checked_mul(2)?.checked_next_power_of_two()?;
+        let n = (tasks + 64).checked_mul(4)?.checked_next_power_of_two()?;
         let entries = k.allocate(n.checked_mul(size_of::<Entry>())?)?.cast::<Entry>();
         let Some(table) = k.allocate(size_of::<Table>()) else {
             k.free(entries.cast());
@@ -170,15 +170,17 @@ impl Table {
         None
     }
 
-    fn mark(&self, e: &Entry) {
+    fn mark<K: Kernel>(&self, k: &K, e: &Entry) {
         if e.state.fetch_or(DIRTY, SeqCst) & DIRTY != 0 {
             return;
         }
+        k.moment();
         // SAFETY: `e` is one of `entries`.
         let index = unsafe { ptr::from_ref(e).offset_from(self.entries) } as u32;
         let mut head = self.marked.load(SeqCst);
         loop {
             e.next.store(head, SeqCst);
+            k.moment();
             match self.marked.compare_exchange(head, index + 1, SeqCst, SeqCst) {
                 Ok(_) => return,
                 Err(now) => head = now,
@@ -187,10 +189,11 @@ impl Table {
     }
 
     /// Takes the marks off and calls `f` for every entry that had one. One caller at a time.
-    pub fn take_marked(&self, mut f: impl FnMut(&Entry)) {
+    pub fn take_marked<K: Kernel>(&self, k: &K, mut f: impl FnMut(&Entry)) {
         let mut at = self.marked.swap(0, SeqCst);
         while let Some(e) = (at as usize).checked_sub(1).and_then(|i| self.entries().get(i)) {
             at = e.next.load(SeqCst);
+            k.moment();
             // From here on a call puts it into the next chain; so the look comes behind this.
             e.state.fetch_and(!DIRTY, SeqCst);
             f(e);
@@ -274,16 +277,21 @@ impl Board {
             return !leader.chooses_new(k, current);
         }
         let Some(t) = self.table() else { return self.settled_new.load(SeqCst) };
+        k.moment();
         if t.tracking {
+            let early = (!k.guard(Guard::MarkBeforeRead)).then(|| self.settled_new.load(SeqCst));
+            k.moment();
             match t.find(current).or_else(|| t.enter(k, current)) {
-                Some(e) => t.mark(e),
+                Some(e) => t.mark(k, e),
                 None => t.overflow.store(true, SeqCst),
             }
+            k.moment();
             // Read last: whoever reads "old" here has been marked before.
-            return self.settled_new.load(SeqCst);
+            return early.unwrap_or_else(|| self.settled_new.load(SeqCst));
         }
         match t.find(current) {
             Some(e) => e.state.load(SeqCst) & NEW != 0,
+            None if !k.guard(Guard::NewbornRunsGoal) => !t.goal_new,
             None => t.goal_new,
         }
     }
@@ -318,6 +326,7 @@ impl Board {
             let (before, settled) = (self.table(), self.settled_new.load(SeqCst));
             if what == Use::ByTask
                 && let Some(old) = before
+                && k.guard(Guard::FreezeTable)
             {
                 for e in old.entries() {
                     e.state.fetch_or(FROZEN, SeqCst);
@@ -367,7 +376,7 @@ impl Board {
     /// First half of freeing what is retired: `false`: some tasks are about to call, ask again. Then `synchronize_rcu_tasks`.
     pub fn recall_retired<K: Kernel>(&self, k: &K) -> bool {
         // SAFETY: freed only by `free_retired`, by the same thread.
-        unsafe { self.retired.load(SeqCst).as_ref() }.is_none_or(|t| t.recall(k))
+        unsafe { self.retired.load(SeqCst).as_ref() }.is_none_or(|t| t.recall(k) || !k.guard(Guard::RecallBeforeFree))
     }
 
     /// Second half, behind `synchronize_rcu_tasks`.
@@ -386,7 +395,13 @@ impl Board {
 
     /// A task is on its way back to user mode; `frames` is its stack, `leaving` that it exits and does not get there.
     /// `inside` says what belongs to a version.
-    pub fn at_boundary(&self, e: &Entry, frames: Result<&[u64], Unreliable>, inside: impl Fn(bool, u64) -> bool) {
+    pub fn at_boundary<K: Kernel>(
+        &self,
+        k: &K,
+        e: &Entry,
+        frames: Result<&[u64], Unreliable>,
+        inside: impl Fn(bool, u64) -> bool,
+    ) {
         // SAFETY: an entry with a request outstanding is in the table in use or in the retired one.
         for t in unsafe { [self.table.load(SeqCst).as_ref(), self.retired.load(SeqCst).as_ref()] }.into_iter().flatten()
         {
@@ -394,10 +409,14 @@ impl Board {
             if !all.contains(&ptr::from_ref(e)) {
                 continue;
             }
-            if frames.is_ok_and(|f| !f.iter().any(|&a| inside(t.goal_new, a))) {
+            k.moment();
+            let clean = frames.is_ok_and(|f| !f.iter().any(|&a| inside(t.goal_new, a)));
+            if clean || !k.guard(Guard::BoundaryStack) {
+                k.moment();
                 t.finish(e);
             }
         }
+        k.moment();
         // The last access: the table may go from here on.
         e.queued.store(0, SeqCst);
     }

@@ -54,6 +54,54 @@ pub enum Level {
     Info = 6,
 }
 
+/// A rule that keeps an operation from going wrong. All of them hold in a kernel; the model of the tests takes them away one
+/// by one, to see that each is needed and that its absence is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// The bytes of the sites are compared before they are changed.
+    CheckSites,
+    /// The first byte becomes int3 before anything else changes.
+    Int3First,
+    /// All CPUs have seen the int3 before the tail changes.
+    Int3Seen,
+    /// All CPUs have seen the tail before the first byte changes.
+    TailSeen,
+    /// Int3 hits are diverted until no CPU can be looking at one.
+    LateHits,
+    /// Nobody is preempted inside a site when its tail changes.
+    RcuBeforeTails,
+    /// Whose stack has an address of the other version is inside.
+    StackScan,
+    /// The stop looks at those who called since they were last looked at.
+    StopLooks,
+    /// A call is marked before it asks which version is the right one.
+    MarkBeforeRead,
+    /// A task in the middle of something is not switched at once.
+    Patience,
+    /// A task works on its way to user mode only counts as there when its stack is clean.
+    BoundaryStack,
+    /// A table that another one takes over from does not change any more.
+    FreezeTable,
+    /// Tasks that came after the table run the goal.
+    NewbornRunsGoal,
+    /// Requests are taken back before the table goes.
+    RecallBeforeFree,
+    /// `synchronize_rcu_tasks` comes before the table goes.
+    RcuBeforeFree,
+    /// Everybody is seen outside before the module goes.
+    LeaveWatch,
+    /// `synchronize_rcu_tasks` comes before the module goes.
+    RcuBeforeLeave,
+    /// The stop does not walk those of which it is known where they are.
+    KnownTasks,
+    /// Where some functions have no dispatcher, the dispatchers of the others follow in the same stop.
+    SettleInStop,
+    /// How long tasks have had is counted from the beginning of the operation.
+    FreshClock,
+    /// Only tasks that were seen are asked to come to the boundary.
+    AskWhoWasSeen,
+}
+
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.
 pub trait Kernel: Sync {
     /// A task. Valid while the machine is stopped.
@@ -140,6 +188,15 @@ pub trait Kernel: Sync {
     fn nudge(&self, task: usize);
     /// Lets others run; in long loops without locks.
     fn breathe(&self);
+
+    /// Whether a rule holds: always, but in the model.
+    #[inline(always)]
+    fn guard(&self, _: Guard) -> bool {
+        true
+    }
+    /// A moment at which others may come in between; only the model takes the opportunity.
+    #[inline(always)]
+    fn moment(&self) {}
 }
 
 /// The binding's part of an entry of the table of tasks: `struct callback_head`.

@@ -42,7 +42,7 @@ use lpbuild_abi::{Callback, Mode};
 
 use crate::{
     board::{Board, Watch},
-    kernel::Kernel,
+    kernel::{Guard, Kernel},
     poke::Poke,
     record::{self, Patch},
     refusal::Refusal,
@@ -53,8 +53,6 @@ use crate::{
 
 /// Longest pause between two attempts, milliseconds.
 const MAX_BACKOFF_MS: u64 = 100;
-/// Pause before something is tried again that does not depend on tasks, milliseconds.
-const PAUSE_MS: u64 = 100;
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
 
@@ -314,6 +312,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.failing = None;
         self.effective = false;
         self.started_ns = None;
+        if self.k.guard(Guard::FreshClock) {
+            self.switch = switch::Clock::new();
+        }
         self.backoff_ms = 1;
         if op == Op::Revert {
             // It ended the draining.
@@ -399,7 +400,10 @@ impl<'a, K: Kernel> Machine<'a, K> {
     /// Whether the mode can do all functions, and calls come to them.
     fn possible(&self) -> Result<(), Refusal> {
         match self.parts.sites.iter().position(|s| s.dispatcher == 0) {
-            Some(func) if self.mode != Mode::StopMachine => return Err(Refusal::NoDispatcher { func }),
+            // In the place of another patch there is a time when both are half in place, which dispatchers bridge.
+            Some(func) if self.mode != Mode::StopMachine || self.replaced_boards().next().is_some() => {
+                return Err(Refusal::NoDispatcher { func });
+            }
             _ => {}
         }
         match self.patch.funcs.iter().position(|f| self.k.is_redirected(f.old)) {
@@ -446,10 +450,18 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.stage = Stage::Write(route);
         // Somebody can be behind the first of the instructions that are there now, unless it is one jump.
         let one = self.parts.sites.iter().all(|s| s.is_one_jump(self.route));
-        (!one).then_some(Step::RcuTasks)
+        (!one && self.k.guard(Guard::RcuBeforeTails)).then_some(Step::RcuTasks)
     }
 
     fn write(&mut self, route: Route) -> Option<Step> {
+        // `text_mutex` was left while this waited. The int3 is a good place to wait until whoever came is gone.
+        if let Err(why) = site::check_trapped(self.k, self.parts.sites, self.route) {
+            self.status.refusal = Some(why);
+            return Some(self.patiently());
+        }
+        if self.failing.is_none() {
+            self.status.refusal = None;
+        }
         self.poke().complete(route);
         self.route = route;
         if self.op == Op::Apply && route != Route::Dispatcher {
@@ -500,6 +512,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             seats: self.parts.seats,
             force: self.parts.force,
             status: &mut self.status,
+            turned: self.failing.is_some(),
         };
         match if by_task { scan.by_task() } else { scan.at_once() } {
             switch::Progress::Done => {
@@ -507,6 +520,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
                 None
             }
             switch::Progress::NoMemory => self.fail(Refusal::NoMemory),
+            switch::Progress::Overflow if self.left_ms() == 0 && self.failing.is_none() => self.fail(Refusal::Busy),
             switch::Progress::Overflow => {
                 self.parts.board.retire();
                 self.stage = Stage::TurnRecall;
@@ -534,10 +548,11 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.status.refusal = Some(why);
         if self.failing.is_some() {
             // No memory on the way back.
-            return Some(Step::Again(PAUSE_MS));
+            return Some(self.patiently());
         }
         self.failing = Some(why);
         self.goal_new = !self.goal_new;
+        self.started_ns = Some(self.k.now_ns());
         let begun = self.status.mode == Mode::Transition && self.parts.board.table().is_some();
         self.stage = if begun { Stage::Turn } else { Stage::Settle };
         None
@@ -545,9 +560,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
 
     fn turn(&mut self) -> Option<Step> {
         if !self.parts.board.publish(self.k, self.goal_new, crate::board::Use::ByTask) {
-            return Some(Step::Again(PAUSE_MS));
+            return Some(self.patiently());
         }
-        self.started_ns = Some(self.k.now_ns());
         self.switch = switch::Clock::new();
         self.backoff_ms = 1;
         self.stage = Stage::TurnRecall;
@@ -561,23 +575,28 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return None;
         }
         if !self.parts.board.recall_retired(self.k) {
-            return Some(Step::Again(1));
+            return Some(self.patiently());
         }
+        self.backoff_ms = 1;
         self.stage = next;
-        Some(Step::RcuTasks)
+        self.k.guard(Guard::RcuBeforeFree).then_some(Step::RcuTasks)
     }
 
     fn settle(&mut self) -> Option<Step> {
         self.parts.board.settle(self.goal_new);
         self.parts.board.retire();
         if let Err(why) = site::check(self.k, self.parts.sites, Route::Dispatcher) {
-            if self.goal_new {
-                // Somebody has set a probe on the site meanwhile. The dispatchers give the right answer for good.
+            // Somebody has set a probe on a site meanwhile. The dispatchers give the right answer for good, but those of a
+            // replaced patch are to go, and so is this one when it is reverted.
+            if self.goal_new && !self.replacing() {
                 self.stage = Stage::Retire;
                 return None;
             }
             self.status.refusal = Some(why);
-            return Some(Step::Again(PAUSE_MS));
+            return Some(self.patiently());
+        }
+        if self.failing.is_none() {
+            self.status.refusal = None;
         }
         self.trap(if self.goal_new { Route::New } else { Route::Original })
     }
@@ -610,7 +629,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
 
     fn drain(&mut self) -> Option<Step> {
         if self.watch.table().is_none() && !self.watch.begin(self.k) {
-            return Some(Step::Again(PAUSE_MS));
+            return Some(self.patiently());
         }
         if self.drains() && !self.effective {
             return Some(self.effective(State::Draining));
@@ -635,10 +654,10 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn leave(&mut self) -> Option<Step> {
         self.status.state = State::Reverting;
         if self.parts.board.has_retired() && !self.parts.board.recall_retired(self.k) {
-            return Some(Step::Again(1));
+            return Some(self.patiently());
         }
         if !self.watch.begin(self.k) {
-            return Some(Step::Again(PAUSE_MS));
+            return Some(self.patiently());
         }
         self.backoff_ms = 1;
         if self.failing.is_some() {
@@ -651,14 +670,11 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn leave_watch(&mut self) -> Option<Step> {
         let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
         // Those because of whom it failed are what a failed apply reports.
-        let mut found = self.failing.is_none().then_some(&mut self.status.blockers);
-        let left = self
-            .watch
-            .table()
-            .map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found.as_deref_mut()));
-        if left == 0 {
+        let found = self.failing.is_none().then_some(&mut self.status.blockers);
+        let left = self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found));
+        if left == 0 || !self.k.guard(Guard::LeaveWatch) {
             self.stage = Stage::LeaveFree;
-            return Some(Step::RcuTasks);
+            return self.k.guard(Guard::RcuBeforeLeave).then_some(Step::RcuTasks);
         }
         if self.failing.is_none() {
             if self.left_ms() == 0 {
@@ -674,7 +690,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn in_stop(&mut self) -> Option<Step> {
         self.status.attempts += 1;
         let poke = Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed };
-        let order = switch::InStop { scan: Scan { k: self.k, patch: &self.patch, others: self.parts.others }, poke };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let order = switch::InStop { scan, board: self.parts.board, poke };
         let (result, pause) = order.run(self.goal_new, self.parts.seats, self.parts.frames, &mut self.status.blockers);
         self.status.pause_ns = self.status.pause_ns.max(pause);
         let why = match result {
@@ -710,6 +727,15 @@ impl<'a, K: Kernel> Machine<'a, K> {
         let wait = self.backoff_ms.min(at_most);
         self.backoff_ms = (self.backoff_ms * 2).min(MAX_BACKOFF_MS);
         Step::Again(wait)
+    }
+
+    /// Another try at what has to be done before the operation can end, either way: whoever waits for it does not wait
+    /// beyond the deadline.
+    fn patiently(&mut self) -> Step {
+        if self.op == Op::Apply && !self.effective && self.left_ms() == 0 {
+            return self.effective(if self.failing.is_none() { State::Draining } else { State::Reverting });
+        }
+        self.again(MAX_BACKOFF_MS)
     }
 
     fn effective(&mut self, state: State) -> Step {

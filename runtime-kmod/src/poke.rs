@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::{
-    kernel::Kernel,
+    kernel::{Guard, Kernel},
     site::{INT3, Route, Site},
 };
 
@@ -29,26 +29,35 @@ impl<K: Kernel> Poke<'_, K> {
     /// another patch of the same function, and whoever hits it must not get into code that may be refused and freed.
     pub fn trap(&self) {
         self.int3();
-        self.k.serialize_all();
+        if self.k.guard(Guard::Int3Seen) {
+            self.k.serialize_all();
+        }
     }
 
     /// From int3 to the bytes of a route. Nobody is behind the first byte of a site.
     pub fn complete(&self, route: Route) {
         self.tails(route);
-        self.k.serialize_all();
+        if self.k.guard(Guard::TailSeen) {
+            self.k.serialize_all();
+        }
         self.first_bytes(route);
         self.disarm();
     }
 
     /// Late hits on an int3 that is already gone are sent back to the site, see [`crate::site::divert`].
     pub fn disarm(&self) {
-        self.k.serialize_all();
+        if self.k.guard(Guard::LateHits) {
+            self.k.serialize_all();
+        }
         self.armed.store(false, SeqCst);
     }
 
     /// Writes the int3s.
     pub fn int3(&self) {
         self.armed.store(true, SeqCst);
+        if !self.k.guard(Guard::Int3First) {
+            return;
+        }
         for s in self.sites {
             self.k.write(s.alias, 0, &[INT3]);
         }

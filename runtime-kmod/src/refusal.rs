@@ -49,6 +49,13 @@ pub enum Refusal {
         /// Index of the function.
         func: usize,
     },
+    /// LP5012: on revert, the site holds a jump to the given address instead.
+    Overlaid {
+        /// Index of the function.
+        func: usize,
+        /// Where the jump leads.
+        target: u64,
+    },
     /// LP5013: tasks were inside the new functions until the deadline.
     StillInside,
     /// LP5014: a oneshot patch is not reverted.
@@ -114,7 +121,7 @@ impl Refusal {
             Refusal::OutOfReach { .. } => 5008,
             Refusal::CpusMissing => 5009,
             Refusal::NoMemory => 5010,
-            Refusal::JumpGone { .. } => 5012,
+            Refusal::JumpGone { .. } | Refusal::Overlaid { .. } => 5012,
             Refusal::StillInside => 5013,
             Refusal::Oneshot => 5014,
             Refusal::Vetoed { .. } => 5015,
@@ -133,7 +140,7 @@ impl Refusal {
             Refusal::BadRecord(_) => EINVAL,
             Refusal::WrongKernel | Refusal::NoBuildId => ENOEXEC,
             Refusal::AlreadyPatched { .. } | Refusal::Probed { .. } | Refusal::Redirected { .. } => EADDRINUSE,
-            Refusal::Altered { .. } | Refusal::JumpGone { .. } => EILSEQ,
+            Refusal::Altered { .. } | Refusal::JumpGone { .. } | Refusal::Overlaid { .. } => EILSEQ,
             Refusal::Busy | Refusal::StillInside => EBUSY,
             Refusal::OutOfReach { .. } => ERANGE,
             Refusal::CpusMissing => EAGAIN,
@@ -162,7 +169,8 @@ impl Refusal {
             | Refusal::OutOfReach { func }
             | Refusal::NoDispatcher { func }
             | Refusal::Redirected { func }
-            | Refusal::JumpGone { func } => Some(func),
+            | Refusal::JumpGone { func }
+            | Refusal::Overlaid { func, .. } => Some(func),
             _ => None,
         }
     }
@@ -195,6 +203,9 @@ impl Refusal {
             Refusal::CpusMissing => out.str("not every CPU took part in stopping the machine"),
             Refusal::NoMemory => out.str("no memory, or no writable mapping of the kernel's code"),
             Refusal::JumpGone { .. } => out.str("the jump site no longer holds this patch's jump"),
+            Refusal::Overlaid { target, .. } => {
+                symbol(k, target, true, out.str("the jump site no longer holds this patch's jump, it jumps to "))
+            }
             Refusal::StillInside => out.str("tasks were inside the new functions until the deadline"),
             Refusal::Oneshot => out.str("the patch was made with oneshot, it stays until the next boot"),
             Refusal::Cancelled => out.str("a revert was asked for while it was being applied"),

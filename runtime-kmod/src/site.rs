@@ -3,7 +3,7 @@
 use lpbuild_abi::{FuncRecord, JumpKind, MAX_SITE};
 
 use crate::{
-    kernel::Kernel,
+    kernel::{Guard, Kernel},
     record::{Patch, jump_kind, jump_len, site_addr},
     refusal::Refusal,
 };
@@ -146,10 +146,11 @@ fn fill(buf: &mut [u8]) {
 
 /// Whether every site holds the bytes of a route, and none is used by a kprobe.
 pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(), Refusal> {
+    if !k.guard(Guard::CheckSites) {
+        return Ok(());
+    }
     for (func, s) in sites.iter().enumerate() {
-        // An optimised kprobe replaces up to five bytes behind its address (RELATIVEJUMP_SIZE in
-        // arch/x86/include/asm/text-patching.h), so one that sits up to four bytes before the site reaches into it.
-        if let Some(addr) = (s.addr.wrapping_sub(4)..s.addr + s.len as u64).find(|&a| k.probe_at(a)) {
+        if let Some(addr) = probe(k, s) {
             return Err(Refusal::Probed { func, addr });
         }
         let mut now = [0u8; MAX_SITE];
@@ -161,10 +162,36 @@ pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(),
         return Err(match (route, jump_target(s.addr, now)) {
             (Route::Original, Some(target)) if readable => Refusal::AlreadyPatched { func, target },
             (Route::Original, _) => Refusal::Altered { func },
+            (_, Some(target)) if readable => Refusal::Overlaid { func, target },
             _ => Refusal::JumpGone { func },
         });
     }
     Ok(())
+}
+
+/// Whether every site holds an int3 and, behind it, the bytes of a route, and none is used by a kprobe. A kprobe may have
+/// come to an instruction inside, if that is the second and the first has one byte, as the int3 has.
+pub fn check_trapped<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(), Refusal> {
+    for (func, s) in sites.iter().enumerate() {
+        if let Some(addr) = probe(k, s) {
+            return Err(Refusal::Probed { func, addr });
+        }
+        let mut now = [0u8; MAX_SITE];
+        let now = now.get_mut(..s.len).unwrap_or_default();
+        let fits = k.read(s.addr, now) && now.first() == Some(&INT3) && now.get(1..) == s.bytes(route).get(1..);
+        if !fits {
+            return Err(Refusal::Altered { func });
+        }
+    }
+    Ok(())
+}
+
+/// The kprobe that uses the site, if there is one.
+///
+/// An optimised kprobe replaces up to five bytes behind its address (RELATIVEJUMP_SIZE in
+/// arch/x86/include/asm/text-patching.h), so one that sits up to four bytes before the site reaches into it.
+fn probe<K: Kernel, A>(k: &K, s: &Site<A>) -> Option<u64> {
+    (s.addr.wrapping_sub(4)..s.addr + s.len as u64).find(|&a| k.probe_at(a))
 }
 
 /// Where the code at `addr` jumps, when it begins with one of the two forms of jump.

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use lpbuild_abi::RangeRecord;
 
-use crate::kernel::{Kernel, Unreliable, Who};
+use crate::kernel::{Guard, Kernel, Unreliable, Who};
 
 /// Blockers that are kept with name and place; all are counted.
 pub const MAX_BLOCKERS: usize = 64;
@@ -77,11 +77,16 @@ impl Default for Blockers {
     }
 }
 
-/// Walks the stacks of all tasks and fills `out` with those that have an address for which `inside` holds.
-///
-/// Two kinds of task are left out, because they are known to be in code that is never patched
-/// (`lpbuild_abi::UNPATCHABLE`): the thread that performs the operation, and each CPU's stopper thread, which sits in
-/// `seats` because it is at this moment inside the rendezvous.
+/// Whether it is known during a stop where a task is: in code that is never patched (`lpbuild_abi::UNPATCHABLE`). These are
+/// the thread that performs the operation, and each CPU's stopper thread, which sits in `seats` because it is at this moment
+/// inside the rendezvous. Neither can be walked.
+pub fn is_known<K: Kernel>(k: &K, seats: &[AtomicUsize], task: K::Task) -> bool {
+    let seat = seats.get(k.task_cpu(task)).map_or(0, |s| s.load(SeqCst));
+    k.guard(Guard::KnownTasks) && (k.is_operator(task) || seat == k.task_id(task))
+}
+
+/// Walks the stacks of all tasks and fills `out` with those that have an address for which `inside` holds. Those of which it
+/// is known where they are ([`is_known`]) are left out.
 pub fn walk<K: Kernel>(
     k: &K,
     seats: &[AtomicUsize],
@@ -91,8 +96,7 @@ pub fn walk<K: Kernel>(
 ) {
     out.clear();
     k.for_each_task(|task| {
-        let seat = seats.get(k.task_cpu(task)).map_or(0, |s| s.load(SeqCst));
-        if k.is_operator(task) || seat == k.task_id(task) {
+        if is_known(k, seats, task) {
             return;
         }
         let at = match k.stack(task, frames) {

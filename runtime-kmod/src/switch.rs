@@ -21,7 +21,7 @@ use lpbuild_abi::RangeRecord;
 
 use crate::{
     board::{Board, Entry, Table, Use},
-    kernel::{Kernel, Seen},
+    kernel::{Guard, Kernel, Seen},
     poke::Poke,
     record::Patch,
     refusal::Refusal,
@@ -33,6 +33,8 @@ use crate::{
 
 /// How long a task has to wait at one place before it is switched there, nanoseconds.
 pub const SETTLE_NS: u64 = 100_000_000;
+/// The shortest time without running that counts as waiting, nanoseconds.
+pub const NOTE_NS: u64 = 25_000_000;
 /// How long tasks have to come back by themselves, nanoseconds.
 pub const STALL_NS: u64 = 1_000_000_000;
 /// Pause between two pokes, nanoseconds.
@@ -45,15 +47,25 @@ const BATCH: usize = 64;
 pub struct Clock {
     began_ns: Option<u64>,
     poked_ns: Option<u64>,
+    /// When it was last noted how often each task had left a CPU.
+    noted_ns: Option<u64>,
 }
 
 impl Clock {
     /// Not yet.
     pub const fn new() -> Self {
-        Self { began_ns: None, poked_ns: None }
+        Self { began_ns: None, poked_ns: None, noted_ns: None }
     }
     fn age(&mut self, now: u64) -> u64 {
         now.saturating_sub(*self.began_ns.get_or_insert(now))
+    }
+    /// Whether the last note is old enough to say that who has not run since has waited.
+    fn notes(&mut self, now: u64) -> bool {
+        let due = self.noted_ns.is_none_or(|t| now.saturating_sub(t) >= NOTE_NS);
+        if due {
+            self.noted_ns = Some(now);
+        }
+        due
     }
     fn pokes(&mut self, now: u64, age: u64) -> bool {
         let due = age >= STALL_NS && self.poked_ns.is_none_or(|t| now.saturating_sub(t) >= POKE_NS);
@@ -120,9 +132,13 @@ impl<K: Kernel> Scan<'_, K> {
     }
     /// Code that a task must not be in when it changes to the goal.
     pub fn leaves(&self, goal_new: bool, a: u64) -> bool {
+        if !self.k.guard(Guard::StackScan) {
+            return false;
+        }
         // Dispatchers of a replaced patch are in its code, and what it replaced is new where this patch leaves it alone.
         let dropped = |o: &Other<'_>| o.replaced.is_some() && stack::in_ranges(o.ranges, a);
-        self.in_new(a) || self.in_replaced(a) || if goal_new { self.in_old(a) } else { self.others.iter().any(dropped) }
+        let left = if goal_new { self.in_old(a) } else { self.others.iter().any(dropped) };
+        self.in_new(a) || self.in_replaced(a) || left
     }
 
     /// Looks at everybody who has not been seen outside yet, and returns how many are left. Who has been outside once stays
@@ -204,6 +220,8 @@ pub struct Switch<'s, K: Kernel> {
     pub force: &'s AtomicBool,
     /// Blockers, pause, how many are switched.
     pub status: &'s mut Status,
+    /// It is on its way back: the blockers are those because of whom.
+    pub turned: bool,
 }
 
 impl<K: Kernel> Switch<'_, K> {
@@ -220,12 +238,14 @@ impl<K: Kernel> Switch<'_, K> {
         let Some(table) = self.board.table() else { return Progress::NoMemory };
         let now = k.now_ns();
         let age = self.clock.age(now);
-        let poke = self.clock.pokes(now, age);
+        let (poke, notes) = (self.clock.pokes(now, age), self.clock.notes(now));
         let force = self.force.load(SeqCst);
         self.status.forced |= force;
-        self.status.blockers.clear();
         let (scan, goal_new, frames) = (&self.scan, self.goal_new, &mut *self.frames);
-        let out = &mut self.status.blockers;
+        let mut out = (!self.turned).then_some(&mut self.status.blockers);
+        if let Some(out) = &mut out {
+            out.clear();
+        }
         scan.each(table, |e| {
             if force {
                 return table.finish(e);
@@ -233,9 +253,8 @@ impl<K: Kernel> Switch<'_, K> {
             let (mut at, mut kernel) = (Where::Running, false);
             let seen = k.look(e.task(), frames, |v| {
                 kernel = v.kernel;
-                let waited = e.switches.swap(v.switches, SeqCst) == v.switches;
-                let may = v.kernel && v.blocked
-                    || v.kernel && age >= SETTLE_NS
+                let waited = notes && e.switches.swap(v.switches, SeqCst) == v.switches;
+                let may = v.kernel && (v.blocked || age >= SETTLE_NS)
                     || v.blocked && waited && age >= SETTLE_NS
                     || v.blocked && age >= STALL_NS
                     || age >= 2 * STALL_NS;
@@ -246,12 +265,17 @@ impl<K: Kernel> Switch<'_, K> {
                         None => Where::NotYet,
                     },
                 };
+                let may = may || !scan.k.guard(Guard::Patience);
                 if may && at == Where::NotYet {
                     table.finish(e);
                 }
             });
-            scan.note(table, e, seen, at, Some(&mut *out));
+            scan.note(table, e, seen, at, out.as_deref_mut());
             if e.is_done() {
+                return;
+            }
+            if k.guard(Guard::AskWhoWasSeen) && seen != Seen::Looked {
+                // Perhaps a thread, and a signal sent to one stays with it.
                 return;
             }
             if !kernel {
@@ -299,7 +323,7 @@ impl<K: Kernel> Switch<'_, K> {
 
     /// Looks at all suspects; those that are inside stay.
     fn suspects(&mut self, table: &Table) {
-        table.take_marked(|e| e.suspect.store(1, SeqCst));
+        table.take_marked(self.scan.k, |e| e.suspect.store(1, SeqCst));
         self.status.blockers.clear();
         let (scan, goal_new, frames) = (&self.scan, self.goal_new, &mut *self.frames);
         let out = &mut self.status.blockers;
@@ -326,7 +350,7 @@ impl<K: Kernel> Switch<'_, K> {
 
     fn stop(&mut self, table: &Table) -> Result<(), Refusal> {
         let (scan, board, goal_new, busy) = (&self.scan, self.board, self.goal_new, self.busy());
-        let k = scan.k;
+        let (k, seats) = (scan.k, self.seats);
         let work = Work {
             frames: &mut *self.frames,
             blockers: &mut self.status.blockers,
@@ -338,8 +362,15 @@ impl<K: Kernel> Switch<'_, K> {
             let start = k.now_ns();
             meeting.enter(k, |work, _| {
                 work.blockers.clear();
-                table.take_marked(|e| {
+                table.take_marked(k, |e| {
+                    if !k.guard(Guard::StopLooks) {
+                        return;
+                    }
                     let task = k.held(e.task());
+                    // An interrupt on top of one of these has called, and is over.
+                    if stack::is_known(k, seats, task) {
+                        return;
+                    }
                     let at = match k.stack(task, work.frames) {
                         Err(why) => Where::Unknown(why),
                         Ok(n) => match work.frames.iter().take(n).find(|&&a| scan.leaves(goal_new, a)) {
@@ -381,6 +412,8 @@ struct Work<'w> {
 pub struct InStop<'s, K: Kernel> {
     /// Questions.
     pub scan: Scan<'s, K>,
+    /// What the dispatchers look at of those functions that have one: the int3s lead there.
+    pub board: &'s Board,
     /// The sites.
     pub poke: Poke<'s, K>,
 }
@@ -418,7 +451,7 @@ impl<K: Kernel> InStop<'_, K> {
         lockstep: &Lockstep<'_, '_, K, Work<'_>>,
     ) -> Result<(), Refusal> {
         self.check(seats, work, Route::Original, Refusal::Busy, |a| self.scan.in_old(a))?;
-        self.int3(lockstep, Route::Original)
+        self.int3(lockstep, Route::Original, true)
     }
 
     fn restore(
@@ -429,7 +462,7 @@ impl<K: Kernel> InStop<'_, K> {
     ) -> Result<(), Refusal> {
         let inside = |a| self.scan.in_new(a) || self.poke.sites.iter().any(|s| s.interior(a));
         self.check(seats, work, Route::New, Refusal::StillInside, inside)?;
-        self.int3(lockstep, Route::New)?;
+        self.int3(lockstep, Route::New, false)?;
         self.poke.tails(Route::Original);
         lockstep.serialize();
         self.poke.first_bytes(Route::Original);
@@ -451,12 +484,26 @@ impl<K: Kernel> InStop<'_, K> {
     }
 
     /// int3 on every site, seen by every CPU; taken back when one does not answer.
-    fn int3(&self, lockstep: &Lockstep<'_, '_, K, Work<'_>>, before: Route) -> Result<(), Refusal> {
+    fn int3(&self, lockstep: &Lockstep<'_, '_, K, Work<'_>>, before: Route, new: bool) -> Result<(), Refusal> {
+        // Not earlier: somebody may have been in a dispatcher since the apply, and shall not ask before it is decided.
+        if self.scan.k.guard(Guard::SettleInStop) {
+            self.board.settle(new);
+            self.lead(Some(self.board));
+        }
         self.poke.int3();
         if lockstep.serialize_or_give_up() {
             return Ok(());
         }
         self.poke.first_bytes(before);
+        self.board.settle(!new);
+        self.lead(None);
         Err(Refusal::CpusMissing)
+    }
+
+    /// Dispatchers of replaced patches answer the other way round.
+    fn lead(&self, leader: Option<&Board>) {
+        for other in self.scan.others.iter().filter_map(|o| o.replaced) {
+            other.follow(leader);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! why, where `cargo xtask setup` has not run. `cargo xtask test` sets up first, so that there nothing is left out, and
 //! counts what was left out all the same.
 
+pub mod bench;
 pub mod fixes;
 pub mod own;
 

@@ -26,6 +26,19 @@ pub enum Expect {
     Nothing,
 }
 
+/// When a fix runs, unless `LPBUILD_OWN_FIXES=all` asks for all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// For each of its kernels.
+    Always,
+    /// For [`Variant::Full`].
+    #[default]
+    Full,
+    /// Not.
+    Thorough,
+}
+
 /// One fix; `tests/own/fixes.toml` says what the fields mean.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +50,9 @@ pub struct Fix {
     /// Names of the kernels it is for; all when empty.
     #[serde(default)]
     pub variants: Vec<String>,
+    /// When it runs.
+    #[serde(default)]
+    pub when: When,
     /// What becomes of it.
     pub expect: Expect,
     /// Code of the refusal.
@@ -56,6 +72,11 @@ impl Fix {
     /// Whether it is for a kernel.
     pub fn is_for(&self, variant: Variant) -> bool {
         self.variants.is_empty() || self.variants.iter().any(|v| v == variant.name())
+    }
+
+    /// Whether it comes out as a patch that shows in the guest.
+    pub fn is_seen(&self) -> bool {
+        self.expect == Expect::Patch && self.check.is_some()
     }
 
     /// The patch.
@@ -132,6 +153,17 @@ pub fn fixes() -> Result<Vec<Fix>> {
         }
     }
     Ok(list.fix)
+}
+
+/// Those of the list that run for a kernel.
+pub fn chosen(variant: Variant) -> Result<Vec<Fix>> {
+    let all = std::env::var_os("LPBUILD_OWN_FIXES").is_some_and(|v| v == "all");
+    let is_wanted = |f: &Fix| match f.when {
+        When::Always => true,
+        When::Full => all || variant == Variant::Full,
+        When::Thorough => all,
+    };
+    Ok(fixes()?.into_iter().filter(|f| f.is_for(variant) && is_wanted(f)).collect())
 }
 
 /// A young kernel still rewrites its text: static keys of the timers, when the clock source has been found.

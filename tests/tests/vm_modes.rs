@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use harness::change::Change;
 use harness::module::Module;
-use harness::vm::{Run, Vm};
+use harness::vm::{Clock, Run, Vm};
 use lpbuild_tests::Env;
 
 /// File, text, new text.
@@ -183,6 +183,7 @@ on_both! {
     in_the_scheduler_and_in_an_interrupt
     ten_thousand_sleeping_threads
     cycles_of_a_consistent_fix_under_every_load
+    nmis_while_the_code_changes
     a_task_that_cannot_be_switched
     a_dry_run_changes_nothing
 }
@@ -213,6 +214,39 @@ stop
     for mode in ["drain", "transition"] {
         harness::progress(format!("{series}, hot, {mode}: load {}", run.result(&format!("load_{mode}")).unwrap()));
     }
+}
+
+/// A backtrace of all CPUs is an NMI to each: hundreds a second, while the bytes of a function that is called all the time change.
+fn nmis_while_the_code_changes(series: &'static str) {
+    let Some(b) = Bench::find("nmis_while_the_code_changes", series) else { return };
+    let b = b.module("short", SHORT);
+    let n = cycles(5);
+    let script = format!(
+        r#"
+nmis() {{ grep NMI: /proc/interrupts | tr -s ' ' | cut -d' ' -f4; }}
+echo 1 > /proc/sys/kernel/sysrq
+dmesg -n 1
+background hot 2 /proc/cmdline
+(while :; do echo l > /proc/sysrq-trigger; usleep 3000; done) & storm=$!
+before=$(nmis)
+for mode in stop-machine drain transition; do
+    i=0
+    while [ $i -lt {n} ]; do
+        i=$((i + 1))
+        loaded $mode $short --deadline-ms 30000
+        unloaded $mode $short --deadline-ms 30000
+        gone $short
+    done
+done
+after=$(nmis)
+kill $storm
+kill -0 $pids || fail 'the load ended early'
+stop
+result nmis $((after - before))
+[ $((after - before)) -gt 100 ] || fail "only $((after - before)) NMIs"
+"#
+    );
+    passes(&b.vm("nmis", &script).clock(Clock::Turns));
 }
 
 fn many_tasks_asleep_in_the_function(series: &'static str) {
@@ -384,43 +418,46 @@ fn cycles_of_a_consistent_fix_under_every_load(series: &'static str) {
     let script = format!(
         r#"
 {unpack}
+tracing=/sys/kernel/tracing
 # Function and graph tracers, kprobes, modules, CPUs, processes, threads; and readers on every CPU all the time.
-background forkstorm forever
-background exitstorm forever
-background modstorm /dummy.ko dummy forever
-background cpustorm forever
-background tracestorm proc_pid_status forever
 for mode in stop-machine drain transition; do
     step $mode
-    consistent /proc/self/status 3 {PIECES} > /tmp/consistent & reader=$!
-    cycle 2 /bin/lpbuild /$status_.ko $status_ --mode $mode --deadline-ms 60000
-    wait $reader
-    cat /tmp/consistent
-    seconds={seconds}
-    consistent /proc/self/status $seconds {PIECES} > /tmp/consistent & reader=$!
+    background forkstorm forever
+    background exitstorm forever
+    background modstorm /dummy.ko dummy forever
+    background cpustorm forever
+    background tracestorm proc_pid_status forever
+    rm -f /tmp/enough
+    consistent /proc/self/status @/tmp/enough {PIECES} > /tmp/consistent & reader=$!
     cycle {cycles} /bin/lpbuild /$status_.ko $status_ --mode $mode --deadline-ms 60000
+    : > /tmp/enough
     wait $reader
     cat /tmp/consistent
     # Each function by itself is switched at once in a drain, so there a call may see both.
     [ $mode = drain ] || grep -q 'mixed=0$' /tmp/consistent || fail "$mode: a system call saw two versions"
     grep -q '^RESULT new=[1-9]' /tmp/consistent || fail "$mode: the new version was never seen"
     grep -q '^RESULT old=[1-9]' /tmp/consistent || fail "$mode: the old version was never seen"
+    kill -0 $pids || fail 'the load ended early'
+    stop
+    # What the tracers themselves have written into the kernel's text is taken out again.
+    echo nop > $tracing/current_tracer
+    [ ! -e $tracing/events/lp/enable ] || echo 0 > $tracing/events/lp/enable
+    echo > $tracing/kprobe_events
+    echo > $tracing/set_ftrace_filter
+    echo > $tracing/set_graph_function
+    echo 1 > /sys/devices/system/cpu/cpu1/online 2>/dev/null || true
+    rmmod dummy 2>/dev/null || true
     gone $status_
 done
-kill -0 $pids || fail 'the load ended early'
-stop
-echo 1 > /sys/devices/system/cpu/cpu1/online || true
-echo nop > /sys/kernel/tracing/current_tracer
 "#,
         unpack = if packed { "unxz /dummy.ko.xz" } else { "" },
-        cycles = cycles(5),
-        seconds = 4 + cycles(5) / 2,
+        cycles = cycles(6),
     );
     // `status` is the exit status.
     let script = script.replace("$status_", "$patch");
     let script = format!("patch=$status\n{script}");
     let file = if packed { "/dummy.ko.xz" } else { "/dummy.ko" };
-    passes(&b.vm("cycles", &script).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
+    passes(&b.vm("cycles", &script).clock(Clock::Turns).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
 }
 
 /// A task that waits in vfork(2) is killable, but no signal to restart its system call wakes it.

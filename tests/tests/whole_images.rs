@@ -40,18 +40,17 @@ fn kernel(variant: Variant) -> OwnKernel {
     OwnKernel::ensure(variant).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
-fn fixes() -> Vec<Fix> {
-    own::fixes().unwrap_or_else(|e| panic!("{e:#}"))
+fn fixes(variant: Variant) -> Vec<Fix> {
+    own::chosen(variant).unwrap_or_else(|e| panic!("{e:#}"))
 }
 
 /// Every fix that shows in the guest, from a pair of linked kernels: in, seen, out.
 fn load_all(name: &str, variant: Variant) {
     let Some((_, lpbuild)) = Env::with_lpbuild(name) else { return };
-    let (kernel, fixes) = (kernel(variant), fixes());
-    let seen = |f: &&Fix| f.expect == Expect::Patch && f.check.is_some() && f.is_for(variant);
+    let (kernel, fixes) = (kernel(variant), fixes(variant));
     let made: Vec<_> = fixes
         .iter()
-        .filter(seen)
+        .filter(|f| f.is_seen())
         .map(|f| (f, f.from_images(&kernel, &lpbuild, &kernel.vmlinux).unwrap_or_else(|e| panic!("{}: {e:#}", f.name))))
         .collect();
     assert!(made.len() >= 10, "only {} fixes can be seen", made.len());
@@ -68,37 +67,29 @@ fn linked_kernels_without_relocations_make_patches_that_load() {
     load_all("linked_kernels_without_relocations_make_patches_that_load", Variant::Bare);
 }
 
+/// What is wrong with the answer about a fix.
+fn wrong(fix: &Fix, answer: &Answer) -> Option<String> {
+    let good = match fix.expect {
+        Expect::Patch => answer.status == 0,
+        Expect::Nothing => answer.status == 3,
+        Expect::Refused => answer.status == 4 && answer.codes.contains(fix.code.as_deref().unwrap_or("")),
+    };
+    (!good).then(|| format!("{}: {answer:?}", fix.name))
+}
+
 /// Without ftrace, kprobes, relocations: what other compilers and levels of optimisation make of the fixes gets the verdict
 /// that is listed.
 fn verdicts(name: &str, variant: Variant) {
     let Some((_, lpbuild)) = Env::with_lpbuild(name) else { return };
-    let kernel = kernel(variant);
-    let mut wrong = Vec::new();
-    // Of the other compilers, ten that can be seen and all that are refused: each is a build of the kernel.
-    let few = matches!(variant, Variant::BareSize | Variant::BareClang);
-    let mut seen = 0;
-    let mut wanted = |f: &&Fix| {
-        seen += usize::from(f.check.is_some());
-        f.is_for(variant) && (f.expect != Expect::Patch || f.check.is_some() && (!few || seen <= 10))
-    };
-    for fix in fixes().iter().filter(&mut wanted) {
+    let (kernel, fixes) = (kernel(variant), fixes(variant));
+    let seen = fixes.iter().filter(|f| f.is_seen()).count();
+    assert!(seen >= 10 && fixes.iter().any(|f| f.expect == Expect::Refused), "only {seen} fixes can be seen");
+    let mut all_wrong = Vec::new();
+    for fix in &fixes {
         let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{}: {e:#}", fix.name));
-        let answer = ask(&lpbuild, &kernel.vmlinux, &new.vmlinux, &[]);
-        let good = match fix.expect {
-            Expect::Patch => answer.status == 0,
-            Expect::Nothing => answer.status == 3,
-            Expect::Refused => answer.status == 4 && answer.codes.contains(fix.code.as_deref().unwrap_or("")),
-        };
-        if !good {
-            wrong.push(format!("{}: {answer:?}", fix.name));
-        }
+        all_wrong.extend(wrong(fix, &ask(&lpbuild, &kernel.vmlinux, &new.vmlinux, &[])));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn the_full_kernel_gets_the_listed_verdicts() {
-    verdicts("the_full_kernel_gets_the_listed_verdicts", Variant::Full);
+    assert!(all_wrong.is_empty(), "{}", all_wrong.join("\n"));
 }
 
 #[test]
@@ -116,7 +107,8 @@ fn a_kernel_built_by_clang_gets_the_listed_verdicts() {
     verdicts("a_kernel_built_by_clang_gets_the_listed_verdicts", Variant::BareClang);
 }
 
-/// Objects, `vmlinux.o`, `vmlinux` and the compressed image find the same functions.
+/// Objects, `vmlinux.o`, `vmlinux` and the compressed image find the same functions, those that are listed among them, and
+/// give the verdict that is listed.
 #[test]
 fn all_forms_give_the_same_answer() {
     let Some((_, lpbuild)) = Env::with_lpbuild("all_forms_give_the_same_answer") else { return };
@@ -126,8 +118,8 @@ fn all_forms_give_the_same_answer() {
         a.codes.remove("LP2015");
         a
     };
-    let (mut compared, mut wrong) = (0, Vec::new());
-    for fix in fixes().iter().filter(|f| f.is_for(Variant::Full)) {
+    let (fixes, mut all_wrong) = (fixes(Variant::Full), Vec::new());
+    for fix in &fixes {
         let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{}: {e:#}", fix.name));
         let bind = ["--kernel", kernel.vmlinux.to_str().unwrap()];
         let linked = ask(&lpbuild, &kernel.vmlinux, &new.vmlinux, &[]);
@@ -137,28 +129,32 @@ fn all_forms_give_the_same_answer() {
         if fix.objects.is_none() && !new.objects.objects.is_empty() {
             all.push(("objects", ask(&lpbuild, &new.objects.old, &new.objects.new, &bind)));
         }
-        compared += 1;
+        all_wrong.extend(wrong(fix, &linked));
+        if fix.expect == Expect::Patch && !fix.changed.iter().all(|f| linked.changed.contains(f)) {
+            all_wrong.push(format!("{}: not {:?} but {linked:?}", fix.name, fix.changed));
+        }
         let linked = without_types(linked);
         for (form, answer) in all.into_iter().filter(|(_, a)| *a != linked) {
-            wrong.push(format!("{}: vmlinux {linked:?}\n    {form} {answer:?}", fix.name));
+            all_wrong.push(format!("{}: vmlinux {linked:?}\n    {form} {answer:?}", fix.name));
         }
     }
-    assert!(compared >= 30, "only {compared} fixes");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(fixes.len() >= 32, "only {} fixes", fixes.len());
+    assert!(all_wrong.is_empty(), "{}", all_wrong.join("\n"));
 }
 
 /// The module of each form does the same.
 #[test]
 fn modules_of_all_forms_behave_the_same() {
     let Some((_, lpbuild)) = Env::with_lpbuild("modules_of_all_forms_behave_the_same") else { return };
-    let (kernel, fixes) = (kernel(Variant::Full), fixes());
-    let seen = |f: &&Fix| f.expect == Expect::Patch && f.check.is_some() && f.is_for(Variant::Full);
+    let (kernel, fixes) = (kernel(Variant::Full), fixes(Variant::Full));
     let mut made = Vec::new();
-    for fix in fixes.iter().filter(seen).take(6) {
+    for fix in fixes.iter().filter(|f| f.is_seen()).take(6) {
         let image = fix.from_images(&kernel, &lpbuild, &kernel.bzimage);
-        made.push((fix, image.unwrap_or_else(|e| panic!("{}: {e:#}", fix.name))));
         let relocatable = fix.from_relocatable(&kernel, &lpbuild);
-        made.push((fix, relocatable.unwrap_or_else(|e| panic!("{}: {e:#}", fix.name))));
+        let objects = fix.from_objects(&kernel, &lpbuild);
+        for module in [image, relocatable, objects] {
+            made.push((fix, module.unwrap_or_else(|e| panic!("{}: {e:#}", fix.name))));
+        }
     }
     own::load("images-forms", &kernel, &lpbuild, &made).unwrap_or_else(|e| panic!("{e:#}"));
 }
@@ -173,6 +169,12 @@ fn the_same_tree_in_another_folder_changes_nothing() {
     let Some((_, lpbuild)) = Env::with_lpbuild("the_same_tree_in_another_folder_changes_nothing") else { return };
     let kernel = kernel(Variant::Bare);
     let elsewhere = kernel.elsewhere().unwrap_or_else(|e| panic!("{e:#}"));
+    let [ours, theirs] = [&kernel.vmlinux, &elsewhere].map(|path| std::fs::read(path).unwrap());
+    let has = |image: &[u8], text: &str| image.windows(text.len()).any(|w| w == text.as_bytes());
+    for (ours_says, theirs_says) in [("lpbuild@lpbuild", "a-stranger@some.other.host"), ("#1 SMP", "#23 SMP")] {
+        assert!(has(&ours, ours_says) && !has(&ours, theirs_says));
+        assert!(has(&theirs, theirs_says) && !has(&theirs, ours_says));
+    }
     nothing(&lpbuild, &kernel.vmlinux, &elsewhere);
 }
 
@@ -188,7 +190,7 @@ fn another_order_of_the_objects_changes_nothing() {
 #[test]
 fn types_with_another_layout_are_refused_or_accepted() {
     let Some((_, lpbuild)) = Env::with_lpbuild("types_with_another_layout_are_refused_or_accepted") else { return };
-    let (kernel, fixes) = (kernel(Variant::Full), fixes());
+    let (kernel, fixes) = (kernel(Variant::Full), fixes(Variant::Full));
     let fix = fixes.iter().find(|f| f.name == "64-refused-layout").unwrap();
     let new = kernel.patched(&fix.patch()).unwrap_or_else(|e| panic!("{e:#}")).vmlinux;
     assert!(ask(&lpbuild, &kernel.vmlinux, &new, &[]).codes.contains("LP2015"));
@@ -201,7 +203,7 @@ fn types_with_another_layout_are_refused_or_accepted() {
 #[test]
 fn only_the_running_kernel_will_do() {
     let Some((_, lpbuild)) = Env::with_lpbuild("only_the_running_kernel_will_do") else { return };
-    let (kernel, fixes) = (kernel(Variant::Bare), fixes());
+    let (kernel, fixes) = (kernel(Variant::Bare), fixes(Variant::Bare));
     let new = kernel.patched(&fixes[0].patch()).unwrap_or_else(|e| panic!("{e:#}"));
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");

@@ -44,7 +44,7 @@ const FLAGS: &[&str] = &[
 /// `core` wants a crate of this name; the functions it stands for come from the kernel.
 const COMPILER_BUILTINS: &str = "#![feature(compiler_builtins)]\n#![compiler_builtins]\n#![no_builtins]\n#![no_std]\n";
 
-/// Functions that `runtime-kmod/c/helpers.c` calls begin with this.
+/// Functions that `runtime-kmod/c` calls begin with this.
 const ENTRY_PREFIX: &str = "lpbuild_";
 
 /// A compiler that can build `core`.
@@ -59,7 +59,10 @@ pub fn build() -> Result<PathBuf> {
     let rustc = Rustc::find()?;
     let root = workspace_root();
     let mut sources = files(&root.join("abi/src"))?;
-    sources.extend(files(&root.join("runtime-kmod/src"))?);
+    // The C half is compiled with each module, but the number that tells runtimes apart stands for both.
+    for folder in ["runtime-kmod/src", "runtime-kmod/c"] {
+        sources.extend(files(&root.join(folder))?);
+    }
     sources.push(root.join("runtime-kmod/runtime.lds"));
     sources.sort();
     let mut hash = Sha256::new();
@@ -73,11 +76,12 @@ pub fn build() -> Result<PathBuf> {
         hash.update(format!("{name} {}\n", text.len()));
         hash.update(text);
     }
-    let entry = cache::root()?.join("runtime").join(hex(&hash.finalize()));
+    let hash = hex(&hash.finalize());
+    let entry = cache::root()?.join("runtime").join(&hash);
     let core = rustc.core()?;
     let dir = cache::publish(&entry, |dir| {
         harness::progress("compiling the runtime");
-        compile(&rustc, &core, &root, dir)
+        compile(&rustc, &core, &root, dir, &hash)
     })?;
     Ok(dir.join("runtime.o"))
 }
@@ -87,7 +91,7 @@ pub fn has_compiler() -> bool {
     Rustc::find().is_ok()
 }
 
-fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path) -> Result<()> {
+fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path, hash: &str) -> Result<()> {
     let abi = dir.join("liblpbuild_abi.rlib");
     let object = dir.join("rust.o");
     // The same object wherever the checkout is.
@@ -98,6 +102,7 @@ fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path) -> Result<()> {
     let mut c = rustc.command(core);
     c.args(["--crate-name=lpbuild_runtime", "--crate-type=rlib", "--cfg=lpbuild_kernel", &remap]);
     c.arg(joined("--extern=lpbuild_abi=", &abi)).arg(joined("--emit=obj=", &object));
+    c.env("LPBUILD_RUNTIME", hash.get(..16).context("a hash is longer")?);
     cmd::output(c.arg("runtime-kmod/src/lib.rs").current_dir(root))?;
 
     let entries: Vec<String> = cmd::output(cmd::command("nm").args(["--defined-only", "--extern-only"]).arg(&object))?

@@ -1,6 +1,8 @@
 //! All tests, and one line of totals at the end.
 //!
-//! First the packages that need no kernel, then `tests/`, whose VM runs share the CPUs: two at a time.
+//! First the packages that need no kernel, then `tests/`, whose VM runs share the CPUs: two at a time. The kernels of our own
+//! are built meanwhile, from the moment their source is there: downloading, unpacking and linking leave a CPU idle. Guests
+//! do not run before that is done, as they have to answer in time.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -8,7 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
-use harness::{SKIP, workspace_root};
+use harness::own::{self, OwnKernel, Variant};
+use harness::{SKIP, packages, workspace_root};
+
+/// Its tests boot guests.
+const VM_PACKAGE: &str = "lpbuild-tests";
 
 /// Summed over all runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,23 +25,41 @@ struct Totals {
 }
 
 pub fn task(args: &[String]) -> Result<()> {
+    packages::ensure_packages(&[packages::NEEDED, packages::CLANG].concat())?;
+    crate::setup::run(own::SERIES)?;
+    // Of tests that are named, few need them.
+    let kernels = args.is_empty().then(|| std::thread::spawn(own_kernels));
     crate::setup::task(&[])?;
     let lpbuild = crate::build::lpbuild()?;
     let mut totals = Totals::default();
-    let vm_package = "lpbuild-tests";
-    for selection in [&["--workspace", "--exclude", vm_package][..], &["--package", vm_package]] {
-        let mut all: Vec<&str> = selection.to_vec();
-        all.push("--no-fail-fast");
-        all.push("--");
-        all.extend(args.iter().map(String::as_str));
-        all.push("--test-threads=2");
-        run(&all, &lpbuild, &mut totals)?;
+    let mut test = |selection: &[&str]| {
+        let threads = ["--test-threads=2"];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        run(&[selection, &["--no-fail-fast", "--"], &args, &threads].concat(), &lpbuild, &mut totals)
+    };
+    test(&["--workspace", "--exclude", VM_PACKAGE])?;
+    if let Some(kernels) = kernels {
+        // A failure to compile is reported by the run below.
+        run(&["--package", VM_PACKAGE, "--no-run"], &lpbuild, &mut Totals::default())?;
+        if let Ok(Err(why)) = kernels.join() {
+            // The tests that need one will try again, and say so themselves.
+            harness::progress(format!("no kernel of our own: {why:#}"));
+        }
     }
+    test(&["--package", VM_PACKAGE])?;
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
     if totals.failed > 0 {
         bail!("{} tests failed", totals.failed);
     }
     Ok(())
+}
+
+/// Builds what `tests/` has in common of them; all of it is kept in the cache.
+fn own_kernels() -> Result<()> {
+    for variant in Variant::ALL {
+        OwnKernel::ensure(variant)?;
+    }
+    OwnKernel::ensure(Variant::Bare)?.elsewhere().map(drop)
 }
 
 fn run(args: &[&str], lpbuild: &Path, totals: &mut Totals) -> Result<()> {

@@ -177,13 +177,13 @@ impl Closure<'_> {
         let target = NewAtom(m.atom);
         let atom = pair.new.atom(m.atom);
         let why = || format!("{} refers to it", pair.new.atom(from.0).name);
+        if pair.pairs.ambiguous.contains(&target)
+            && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
+        {
+            self.refuse(id, from, "LP2006", Some(r.at), format!("it refers to {}", atom.name));
+            return None;
+        }
         let Some(old) = pair.pairs.old_of(target) else {
-            if pair.pairs.ambiguous.contains(&target)
-                && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
-            {
-                self.refuse(id, from, "LP2006", Some(r.at), format!("it refers to {}", atom.name));
-                return None;
-            }
             if atom.is_code() && parent_of(&pair.new, m.atom) == m.atom {
                 self.add_function(id, target, why());
             } else {

@@ -110,14 +110,73 @@ pub(super) static CODES: &[Code] = &[
         id: "LP5014",
         class: Refused,
         title: "a oneshot patch is not reverted",
-        why: "Whoever made the patch said so: what its new code does cannot be taken back while the kernel runs, or must not be               (EPERM). The module holds a reference on itself for good.",
+        why: "Whoever made the patch said so: what its new code does cannot be taken back while the kernel runs, or must not be \
+              (EPERM). The module holds a reference on itself for good.",
         advice: "boot without it; to be able to unload such a patch, build it without oneshot",
     },
     Code {
         id: "LP5015",
         class: Refused,
         title: "the pre-apply callback refused the patch",
-        why: "The patch brings a function that looks at the kernel before anything is written, and it did not return 0. A               negative errno is also what `insmod` returns, any other value becomes EINVAL.",
+        why: "The patch brings a function that looks at the kernel before anything is written, and it did not return 0. A \
+              negative errno is also what `insmod` returns, any other value becomes EINVAL.",
         advice: "the callback's author knows what it wants; dmesg has what it printed",
+    },
+    Code {
+        id: "LP5016",
+        class: Refused,
+        title: "cancelled while it was being applied",
+        why: "Writing 0 to `enabled`, or a removal by force, asked for a revert before the patch was applied. What had been \
+              switched was switched back; the module is not loaded (ECANCELED).",
+        advice: "load it again when it is wanted",
+    },
+    Code {
+        id: "LP5017",
+        class: Refused,
+        title: "the mode cannot replace this function",
+        why: "In `transition` and `drain` calls come to a dispatcher, which has to run the beginning of the old function at \
+              another place. The instructions under this jump site only work where they are, so that the function has no \
+              dispatcher (EOPNOTSUPP).",
+        advice: "load it with mode=stop-machine, which replaces functions without dispatcher while the machine is stopped",
+    },
+    Code {
+        id: "LP5019",
+        class: Refused,
+        title: "the other patch is not applied, or not free",
+        why: "A patch named in `after` or `replaces` is not in the kernel, or is not applied (yet, or any more). Or it cannot \
+              be replaced: another patch lies on it or is taking its place, or it lies on a patch that this one does not \
+              name in `after` (ESRCH).",
+        advice: "look at lpbuild status; load the patch below first, or unload what lies on the one to be replaced",
+    },
+    Code {
+        id: "LP5020",
+        class: Refused,
+        title: "another patch lies on top of this one",
+        why: "That patch's old version is this one's new code, and its jump comes back to this one's. Or it is just taking \
+              the place of this one (EBUSY). The patch stays applied.",
+        advice: "unload the patch on top first",
+    },
+    Code {
+        id: "LP5021",
+        class: Refused,
+        title: "the other patch was packed by another lpbuild",
+        why: "Patches that lie on each other or replace each other work with each other's tables, which only one version of \
+              the runtime knows (EOPNOTSUPP).",
+        advice: "unload the other patch, or pack both with one lpbuild",
+    },
+    Code {
+        id: "LP5023",
+        class: Refused,
+        title: "ftrace sends the function's calls elsewhere",
+        why: "A user of ftrace that may change where a call continues has the function, as the kernel's own livepatch does. \
+              Its redirection comes before the jump site, so the new code would never run (EADDRINUSE).",
+        advice: "disable that livepatch first; lpbuild status names livepatches that came later",
+    },
+    Code {
+        id: "LP5024",
+        class: Refused,
+        title: "there is no such mode",
+        why: "The parameter `mode` of the module is none of stop-machine, drain and transition (EINVAL).",
+        advice: "correct mode=, or leave it out: then the patch's own mode counts",
     },
 ];

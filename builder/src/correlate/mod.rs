@@ -56,7 +56,7 @@ pub struct Pairs {
     to_new: Vec<Option<(NewAtom, Level)>>,
     to_old: Vec<Option<(OldAtom, Level)>>,
     all_but: Option<BTreeSet<OldAtom>>,
-    /// New data that may or may not be one of several old objects.
+    /// New data that may or may not be one of several old objects, also where one of them was taken for it.
     pub ambiguous: BTreeSet<NewAtom>,
 }
 

@@ -12,7 +12,8 @@
 use lpbuild_abi as abi;
 
 use super::content::Layout;
-use super::records::{moving_fields, running};
+use super::records::moving_fields;
+use super::records::running;
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Spot};
 use crate::bind::Bound;

@@ -3,7 +3,6 @@
 use lpbuild_abi as abi;
 
 use super::content::Layout;
-use super::records::running;
 use super::{Input, Options, all_edges, is_code};
 use crate::bind::{How, Resolved};
 use crate::closure::{Dest, ObjectPair, Role};
@@ -71,8 +70,11 @@ fn function(input: Input<'_>, index: usize, site: &sites::Site) -> Option<m::Fun
     let atom = pair.old.atom(old.0);
     let address = input.bound.and_then(|b| b.old_address(item.pair, old));
     let anchored = |id: AtomId| input.bound.and_then(|b| Some(b.anchored(b.old_address(item.pair, OldAtom(id))?)));
-    let bound = input.bound.zip(address);
-    let original = bound.map_or(&site.original[..], |(bound, address)| running(bound, address, site)).to_vec();
+    let original = match (input.bound, address) {
+        (Some(bound), Some(address)) => super::records::running(bound, address, site),
+        _ => &site.original,
+    };
+    let original = original.to_vec();
     let sympos = address.and_then(|a| {
         let kallsyms = input.bound?.kernel.kallsyms();
         let symbol = kallsyms.at(a).iter().find(|s| *s.name == *atom.name)?;

@@ -8,7 +8,7 @@ use super::content::Layout;
 use super::manifest::pieces;
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Options};
-use crate::bind::{Bound, IMAGE_BASE};
+use crate::bind::IMAGE_BASE;
 use crate::closure::{ObjectPair, Role};
 use crate::correlate::OldAtom;
 use crate::error::Result;
@@ -142,15 +142,13 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     Ok(())
 }
 
-/// What the site of the function at `address` holds when anything runs: the image has a call of `__fentry__` where the kernel
-/// puts a nop as it boots.
-pub fn running<'b>(bound: &'b Bound<'_>, address: u64, site: &'b Site) -> &'b [u8] {
-    match site.rule {
-        Rule::OverFentry => &NOP5,
-        Rule::AfterFentry | Rule::Entry => {
-            bound.read(address.wrapping_add(site.offset.into()), site.size.into()).unwrap_or(&site.original)
-        }
+/// The bytes that the running kernel has at a site. Those of the image, but for the call of `__fentry__`: a kernel that was
+/// built without nops in its place writes them at boot (`ftrace_init`, kernel/trace/ftrace.c).
+pub(super) fn running<'b>(bound: &'b crate::bind::Bound<'_>, address: u64, site: &'b Site) -> &'b [u8] {
+    if site.rule == Rule::OverFentry {
+        return &NOP5;
     }
+    bound.read(address + u64::from(site.offset), usize::from(site.size)).unwrap_or(&site.original)
 }
 
 /// A field of the covered instructions that holds an absolute address: KASLR changes it together with the image, so the

@@ -13,7 +13,15 @@ use crate::tool::{self, Log};
 
 const KBUILD: &str = include_str!("../../../templates/Kbuild.in");
 const MODULE: &str = include_str!("../../../templates/module.c.in");
-const HELPERS: &str = include_str!("../../../runtime-kmod/c/helpers.c");
+/// The C half of the runtime, as templates/Kbuild.in lists it.
+const HELPERS: [(&str, &str); 6] = [
+    ("lp-runtime.h", include_str!("../../../runtime-kmod/c/lp-runtime.h")),
+    ("lp-kernel.c", include_str!("../../../runtime-kmod/c/kernel.c")),
+    ("lp-operate.c", include_str!("../../../runtime-kmod/c/operate.c")),
+    ("lp-files.c", include_str!("../../../runtime-kmod/c/files.c")),
+    ("lp-others.c", include_str!("../../../runtime-kmod/c/others.c")),
+    ("lp-init.c", include_str!("../../../runtime-kmod/c/init.c")),
+];
 
 /// Where kbuild leaves objtool to the linked module (scripts/Makefile.build, `multi-obj-m`), it is to take the parts one
 /// by one instead, as it does elsewhere: the patch has been through it before the functions were chosen, and objtool
@@ -39,13 +47,15 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log)
         ("Kbuild", render(KBUILD, input).as_bytes()),
         ("lp-module.c", render(MODULE, input).as_bytes()),
         ("lp-manifest.toml", input.manifest_text.as_bytes()),
-        ("lp-helpers.c", HELPERS.as_bytes()),
         ("lp-runtime.o_shipped", runtime),
         ("lp-patch.o_shipped", &input.object),
         // modpost reads the command file of every part; these two were not compiled here.
         (".lp-runtime.o.cmd", b""),
         (".lp-patch.o.cmd", b""),
-    ] {
+    ]
+    .into_iter()
+    .chain(HELPERS.iter().map(|(file, text)| (*file, text.as_bytes())))
+    {
         write(&module, file, content)?;
     }
 

@@ -6,7 +6,7 @@
 use super::code::{data_refs, decode_atom};
 use super::relations::Relations;
 use super::tables::{note_interior_pointers, replacement};
-use super::{Atom, AtomId, Class, Entry, EntryId, Incoming, Object, Sources};
+use super::{Atom, AtomId, Class, Entry, EntryId, Incoming, Object, Sources, covers};
 use crate::ingest::{Image, SectionId};
 
 /// The parts.
@@ -46,12 +46,14 @@ impl Object {
         for atom in &parts.atoms {
             by_name.entry(atom.name.clone()).or_insert(atom.id);
         }
+        let covers = covers(&parts.atoms, &by_section);
         let mut object = Self {
             image: parts.image,
             classes: parts.classes,
             atoms: parts.atoms,
             entries: parts.entries,
             odd_tables: parts.odd_tables,
+            covers,
             by_section,
             by_name,
             relations: Relations::default(),

@@ -115,6 +115,8 @@ fn split_section(
     let exec = object.section(id).is_exec();
     let starts: Vec<u64> = places.keys().copied().collect();
     let mut covered = 0;
+    // Those that may hold what follows, the last one on top.
+    let mut owners: Vec<(u64, AtomId)> = Vec::new();
     for (i, (start, mut names)) in places.into_iter().enumerate() {
         let prefix = |of: u64| prefixes.get(&of).copied().unwrap_or(0);
         let next = starts.get(i + 1).map_or(size, |n| n - prefix(*n));
@@ -135,9 +137,10 @@ fn split_section(
         // The name that stands for the atom: an object rather than an empty lock class key, global, short.
         names.all.sort_by_key(|(bind, size, name)| (*size == 0, *bind != elf::STB_GLOBAL.0, name.len(), name.clone()));
         if inside && exec && !names.is_function {
-            if let Some(owner) = object.containing(id, start as i64) {
+            while owners.pop_if(|o| o.0 <= start).is_some() {}
+            if let Some((_, owner)) = owners.last() {
                 let extra = names.all.into_iter().map(|(_, _, n)| n);
-                object.atoms[owner.atom.0 as usize].aliases.extend(extra);
+                object.atoms[owner.0 as usize].aliases.extend(extra);
             }
             continue;
         }
@@ -153,6 +156,8 @@ fn split_section(
         push(object, id, start, end.min(size), kind, name, all.collect(), (global, weak));
         if let Some(atom) = object.atoms.last_mut() {
             atom.prefix = padding;
+            while owners.pop_if(|o| o.0 <= start).is_some() {}
+            owners.push((atom.end, atom.id));
         }
         covered = covered.max(end);
     }

@@ -8,6 +8,7 @@ mod assemble;
 mod atoms;
 mod boot;
 mod code;
+mod cover;
 mod relations;
 mod sections;
 mod tables;
@@ -20,6 +21,7 @@ use crate::ingest::{Image, SectionId, SymbolId};
 pub use assemble::Parts;
 pub use boot::{BIAS, BootConstant, DISPLACEMENT, boot_constant};
 pub use code::{Code, Insn, is_near_branch, memory_usage, usage};
+pub use cover::Cover;
 pub use relations::{Incoming, Relations};
 pub use sections::{Class, Table, TextKind, classify};
 pub use tables::{Entry, EntryId, Replacement};
@@ -42,6 +44,8 @@ pub struct Object {
     /// Tables that do not have the shape their name promises: section and what is odd.
     pub odd_tables: Vec<(SectionId, String)>,
     by_section: Vec<Vec<AtomId>>,
+    /// How far the atoms of each section reach.
+    covers: Vec<Cover>,
     by_name: HashMap<String, AtomId>,
     relations: Relations,
     sources: Sources,
@@ -179,6 +183,7 @@ impl Object {
         let classes: Vec<Class> = image.sections.iter().map(sections::classify).collect();
         let mut object = Self {
             by_section: vec![Vec::new(); image.sections.len()],
+            covers: Vec::new(),
             image,
             classes,
             atoms: Vec::new(),
@@ -190,6 +195,7 @@ impl Object {
             doubts: HashMap::new(),
         };
         atoms::split(&mut object)?;
+        object.covers = covers(&object.atoms, &object.by_section);
         code::decode(&mut object);
         tables::attach(&mut object);
         object.relations = Relations::of(&object, |id| relations::parent_of(&object, id), Vec::new());
@@ -255,16 +261,14 @@ impl Object {
         self.by_section.get(section.0 as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// The atom that holds `offset`, the first of those that begin there when they are empty.
+    /// The atom that holds `offset`; of those that begin there, and of those one of which lies inside another, the last.
     pub fn containing(&self, section: SectionId, offset: i64) -> Option<Meaning> {
         let offset = u64::try_from(offset).ok()?;
         let list = self.atoms_of(section);
         let after = list.partition_point(|id| self.atom(*id).start <= offset);
-        list[..after].iter().rev().find_map(|id| {
-            let a = self.atom(*id);
-            let inside = offset < a.end || (a.start == a.end && offset == a.start);
-            inside.then(|| Meaning { atom: *id, delta: (offset - a.start) as i64 })
-        })
+        let found = self.covers.get(section.0 as usize)?.last_beyond(after, offset)?;
+        let atom = *list.get(found)?;
+        Some(Meaning { atom, delta: (offset - self.atom(atom).start) as i64 })
     }
 
     /// Does any code or other data refer to the atom?
@@ -315,4 +319,10 @@ impl Object {
             _ => None,
         }
     }
+}
+
+/// How far the atoms of each section reach.
+fn covers(atoms: &[Atom], by_section: &[Vec<AtomId>]) -> Vec<Cover> {
+    let place = |id: &AtomId| (atoms[id.0 as usize].start, atoms[id.0 as usize].end);
+    by_section.iter().map(|list| Cover::of(list.iter().map(place))).collect()
 }

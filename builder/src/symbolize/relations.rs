@@ -105,24 +105,32 @@ impl Object {
     }
 }
 
-/// The parent of an atom, by its name and by where an unnamed chunk jumps back to.
+/// The parent of an atom, by its name and by where an unnamed chunk jumps back to: a function, or a piece of one.
 pub fn parent_of(object: &Object, id: AtomId) -> AtomId {
-    let atom = object.atom(id);
-    if is_cold(&atom.name) {
-        let stem: Vec<&str> = atom.name.split('.').take_while(|p| *p != "cold").collect();
-        if let Some(parent) = object.named(&stem.join(".")) {
-            return parent;
-        }
-    }
-    if atom.kind == AtomKind::Chunk && object.class(atom.section) == Class::Text(TextKind::AltAux) {
-        // The chunk jumps back into its function.
-        let back = atom.refs.iter().find_map(|r| match r.target {
-            Target::Section(s, o) if s != atom.section => object.containing(s, o),
-            _ => None,
-        });
-        if let Some(m) = back.filter(|m| m.atom != id) {
-            return parent_of(object, m.atom);
+    // Pieces of pieces end somewhere, unless they go round in a circle.
+    const LONGEST: usize = 4;
+    let mut at = id;
+    for _ in 0..LONGEST {
+        match holder_of(object, at) {
+            Some(next) if next != at => at = next,
+            _ => return at,
         }
     }
     id
+}
+
+fn holder_of(object: &Object, id: AtomId) -> Option<AtomId> {
+    let atom = object.atom(id);
+    if is_cold(&atom.name) {
+        let stem: Vec<&str> = atom.name.split('.').take_while(|p| *p != "cold").collect();
+        return object.named(&stem.join("."));
+    }
+    if atom.kind == AtomKind::Chunk && object.class(atom.section) == Class::Text(TextKind::AltAux) {
+        // The chunk jumps back into its function.
+        return atom.refs.iter().find_map(|r| match r.target {
+            Target::Section(s, o) if s != atom.section => object.containing(s, o).map(|m| m.atom),
+            _ => None,
+        });
+    }
+    None
 }

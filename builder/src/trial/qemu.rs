@@ -28,6 +28,10 @@ pub enum Accel {
     Any,
     /// Emulation, one thread per CPU.
     Emulated,
+    /// Emulation, one thread for all CPUs. With a thread for each, QEMU can keep what it has translated of an instruction that
+    /// another CPU is just changing (it looks for translations before it stores): that CPU then hits a breakpoint for ever
+    /// that is gone.
+    Turns,
     /// Emulation of one CPU where an instruction takes one nanosecond, without random addresses: the same figures every
     /// run.
     Counted,
@@ -143,6 +147,7 @@ impl Machine {
                 // Random numbers and the date decide where the guest puts things, which costs an instruction here or there.
                 c.args(["-seed", "1", "-rtc", "base=2024-01-01,clock=vm"])
             }
+            (false, true) if self.accel == Accel::Turns => c.args(["-accel", "tcg,thread=single"]),
             (false, true) => c.args(["-accel", "tcg,thread=multi"]),
             (false, false) => c.args(["-accel", "kvm", "-accel", "tcg,thread=multi"]),
         };

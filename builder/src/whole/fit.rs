@@ -39,7 +39,7 @@ impl Whole<'_> {
             };
             let size = *size;
             let next = self.spans.get(i + 1).map_or(u64::MAX, |s| s.addr - u64::from(s.prefix));
-            let end = span.addr + size;
+            let end = span.addr.saturating_add(size);
             let next = next.min(self.areas[usize::from(span.area)].end());
             let fits = end <= next;
             // Code was cut before what looks like padding; int3 behind a return is part of it. Shorter than the place is fine:
@@ -52,7 +52,7 @@ impl Whole<'_> {
                 self.spans[i].end = end;
             }
         }
-        self.index = self.build_index();
+        self.build_index();
     }
 
     /// Makes other names and places of what is no function or object in the other image.
@@ -112,7 +112,8 @@ impl Whole<'_> {
         aliases.sort_unstable();
         self.markers.sort_unstable();
         (self.spans, self.aliases) = (kept, aliases);
-        self.index = self.build_index();
+        self.count_marks();
+        self.build_index();
     }
 
     fn aliases_at_start(&self, id: SpanId) -> impl Iterator<Item = &str> + '_ {

@@ -68,10 +68,10 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
         sections[l.index] = Some(l.area.addr);
     }
     let mut areas: Vec<Area<'d>> = loaded.into_iter().map(|s| s.area).collect();
-    let (mut fields, mut named, mut strays) = (Vec::new(), Named::new(), Vec::new());
+    let (mut fields, mut named, mut strays) = (Vec::new(), Vec::new(), Vec::new());
     let mut proof = if form == Form::Relocatable { Proof::All } else { Proof::None };
     if form == Form::Relocatable {
-        r.relocate(&mut areas, &externs, &mut fields, &mut strays)?;
+        r.relocate(&mut areas, &externs, &mut fields, (&mut named, &mut strays))?;
         areas.extend(extern_area(&externs));
     } else {
         if r.kept_relocations(&areas, &mut fields, &mut named)? {
@@ -88,9 +88,17 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     fields.dedup_by_key(|f| f.at);
     let mut symbols = symbols;
     for (_, name, at) in &externs {
-        symbols.push(Symbol { name, value: *at, size: 0, kind: 0, bind: elf::STB_GLOBAL.0, file: 0 });
+        symbols.push(Symbol { name, value: *at, size: 0, kind: 0, bind: elf::STB_GLOBAL.0, file: 0, absolute: false });
     }
-    symbols.push(Symbol { name: spans::AUX_NAME, value: 0, size: 0, kind: 0, bind: elf::STB_LOCAL.0, file: 0 });
+    symbols.push(Symbol {
+        name: spans::AUX_NAME,
+        value: 0,
+        size: 0,
+        kind: 0,
+        bind: elf::STB_LOCAL.0,
+        file: 0,
+        absolute: false,
+    });
     let spans = spans::build(&areas, &symbols, names.is_some());
     let mut whole =
         Whole::assemble(name.to_owned(), form, areas, symbols, files, fields, (named, strays), proof, spans);
@@ -205,6 +213,8 @@ fn from_kallsyms(names: &[KernelSymbol]) -> (Vec<Symbol<'_>>, Vec<&str>, Externs
             _ => elf::STB_GLOBAL.0,
         },
         file: 0,
+        // Per-CPU offsets are of this kind as well.
+        absolute: s.kind.eq_ignore_ascii_case(&b'A') && s.addr >= IMAGE_BASE,
     });
     (symbols.collect(), vec![""], Vec::new())
 }
@@ -244,7 +254,7 @@ impl<'d> Reader<'_, 'd> {
             let value = sym.st_value(self.endian);
             if shndx == elf::SHN_ABS && value >= IMAGE_BASE && self.form == Form::Linked {
                 // init_per_cpu__NAME and the like: addresses the linker script computes.
-                out.push(Symbol { name: text, value, size: 0, kind: elf::STT_NOTYPE.0, bind, file: 0 });
+                out.push(Symbol { name: text, value, size: 0, kind: elf::STT_NOTYPE.0, bind, file, absolute: true });
                 continue;
             }
             if shndx == elf::SHN_ABS || shndx == elf::SHN_COMMON || kind == elf::STT_SECTION.0 {
@@ -257,7 +267,7 @@ impl<'d> Reader<'_, 'd> {
             if value.checked_add(size).is_none() {
                 return Err(bad(format!("{text} is larger than the address space")));
             }
-            out.push(Symbol { name: text, value, size, kind, bind, file });
+            out.push(Symbol { name: text, value, size, kind, bind, file, absolute: false });
         }
         Ok((out, files, externs))
     }
@@ -268,7 +278,7 @@ impl<'d> Reader<'_, 'd> {
         areas: &mut [Area<'d>],
         externs: &Externs<'d>,
         fields: &mut Vec<Field>,
-        strays: &mut Vec<(u64, u64)>,
+        (named, strays): (&mut Vec<Named<'d>>, &mut Vec<(u64, u64)>),
     ) -> Result<()> {
         let table = &self.table;
         let bad = |e: String| Error::new("LP1205", Place::object(self.name), e);
@@ -286,9 +296,12 @@ impl<'d> Reader<'_, 'd> {
         let ends: HashMap<u64, u64> = areas.iter().map(|a| (a.addr, a.end())).collect();
         let mut homes: Vec<Option<(u64, u64)>> = vec![None; symtab.len()];
         let mut value: Vec<Option<u64>> = vec![None; symtab.len()];
+        let mut numbers: HashMap<usize, (u64, &'d str)> = HashMap::new();
         for (index, sym) in symtab.enumerate() {
             let shndx = sym.st_shndx(self.endian);
             value[index.0] = if shndx == elf::SHN_ABS {
+                let name = symtab.symbol_name(self.endian, sym).ok().and_then(|n| std::str::from_utf8(n).ok());
+                numbers.insert(index.0, (sym.st_value(self.endian), name.unwrap_or_default()));
                 Some(sym.st_value(self.endian))
             } else {
                 let section = symtab.symbol_section(self.endian, sym, index).ok().flatten();
@@ -327,6 +340,9 @@ impl<'d> Reader<'_, 'd> {
                 {
                     strays.push((place, home.0));
                 }
+                if let Some((number, name)) = numbers.get(&index).filter(|_| index > 0) {
+                    named.push(Named { at: place, name, addend: rela.r_addend(self.endian), number: Some(*number) });
+                }
                 let stored = if reloc::is_pc_relative(kind) { means.wrapping_sub(place) } else { means };
                 let field = usize::try_from(offset).ok().and_then(|o| bytes.get_mut(o..o.checked_add(width as usize)?));
                 let field =
@@ -342,7 +358,12 @@ impl<'d> Reader<'_, 'd> {
 
     /// Where a linked image that kept its relocations (`--emit-relocs`) has fields that hold addresses. The values are in the
     /// bytes; only the places are taken. False when the code has none.
-    fn kept_relocations(&self, areas: &[Area<'d>], fields: &mut Vec<Field>, named: &mut Named<'d>) -> Result<bool> {
+    fn kept_relocations(
+        &self,
+        areas: &[Area<'d>],
+        fields: &mut Vec<Field>,
+        named: &mut Vec<Named<'d>>,
+    ) -> Result<bool> {
         let bad = |e: String| Error::new("LP1205", Place::object(self.name), e);
         let symtab = self.table.symbols(self.endian, self.data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
         let mut of_code = false;
@@ -380,9 +401,13 @@ impl<'d> Reader<'_, 'd> {
                     && !reloc::is_pc_relative(kind)
                 {
                     let value = symbol.st_value(self.endian).wrapping_add(rela.r_addend(self.endian) as u64);
+                    let is_number = symbol.st_shndx(self.endian) == elf::SHN_ABS && index.0 > 0;
+                    let number = Some(symbol.st_value(self.endian)).filter(|_| is_number);
+                    // A number may look like a per-CPU offset.
+                    let known = number.is_none() && areas.iter().any(|a| a.contains(value));
                     let name = symtab.symbol_name(self.endian, symbol).ok().and_then(|n| std::str::from_utf8(n).ok());
-                    if let Some(name) = name.filter(|n| !n.is_empty() && !areas.iter().any(|a| a.contains(value))) {
-                        named.push((at, name, rela.r_addend(self.endian)));
+                    if let Some(name) = name.filter(|n| !n.is_empty() && !known) {
+                        named.push(Named { at, name, addend: rela.r_addend(self.endian), number });
                     }
                 }
             }

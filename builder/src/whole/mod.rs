@@ -12,23 +12,29 @@
 //! of objects goes through (`compare` and later), so that all forms of input give the same answer.
 
 mod area;
+mod content;
 mod extract;
+mod families;
 mod fit;
 mod flow;
 mod image;
+mod kfuncs;
+mod labels;
+mod meaning;
 mod open;
 mod pair;
 mod place;
+mod replacement;
 mod same;
 mod scan;
+mod side;
 mod spans;
 mod tables;
-
-use std::collections::HashSet;
 
 use rustc_hash::FxHashMap;
 
 use crate::ingest::reloc;
+use crate::symbolize::Cover;
 
 pub use area::Area;
 pub use extract::{Extract, Unproven};
@@ -82,6 +88,8 @@ pub struct Symbol<'d> {
     pub bind: u8,
     /// Source file of local symbols, an index into [`Whole::files`]; else 0.
     pub file: u32,
+    /// A number that was computed or written down, not a place in a section (`SHN_ABS`).
+    pub absolute: bool,
 }
 
 /// A field that holds an address.
@@ -93,8 +101,18 @@ pub struct Field {
     pub kind: u8,
 }
 
-/// Fields that mean a place outside the image: where they are, the symbol they name, and what is added to it.
-pub type Named<'d> = Vec<(u64, &'d str, i64)>;
+/// A field that only the symbol it names says something about: that is a number, or a place outside the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named<'d> {
+    /// Its address.
+    pub at: u64,
+    /// The symbol.
+    pub name: &'d str,
+    /// What is added to it.
+    pub addend: i64,
+    /// The number, when the symbol is one.
+    pub number: Option<u64>,
+}
 
 /// A kernel in one flat address space.
 #[derive(Debug)]
@@ -111,16 +129,16 @@ pub struct Whole<'d> {
     pub files: Vec<&'d str>,
     /// Fields with absolute addresses, and in data also relative ones, by address.
     pub fields: Vec<Field>,
-    /// Those of them that lead outside the image, by address.
-    pub named: Named<'d>,
+    /// Those of them that mean numbers or lead outside the image, by address.
+    pub named: Vec<Named<'d>>,
     /// Are those all of them?
     pub proof: Proof,
     /// Functions and data objects, by address.
     pub spans: Vec<Span>,
     aliases: Vec<(SpanId, u32)>,
     markers: Vec<(u64, u32)>,
-    /// Names of several of them.
-    shared: HashSet<&'d str>,
+    /// Where the only one of each name is, and of each name in a source file; nowhere when there are several.
+    only: FxHashMap<(&'d str, Option<&'d str>), Option<u64>>,
     /// Fields of a relocatable file that lead outside the section they are about, and its address: by field.
     strays: Vec<(u64, u64)>,
     /// Do its symbols say no sizes?
@@ -129,14 +147,42 @@ pub struct Whole<'d> {
     sections: Vec<Option<u64>>,
     /// First span that can hold a place, by area and [`BUCKET`].
     index: Vec<Vec<u32>>,
+    /// How far the spans reach.
+    cover: Cover,
+    /// How far the areas reach.
+    area_cover: Cover,
     /// Addresses of the image itself, per-CPU areas apart.
     range: (u64, u64),
     /// One past the last per-CPU offset.
     percpu_end: u64,
+    /// Where the initial copy of that area is.
+    percpu_load: Option<u64>,
 }
 
 /// Bytes that share an entry of the index.
 const BUCKET: u64 = 128;
+
+/// A name of a place that is no function or object: the linker script's, or assembly's.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark<'d> {
+    /// Where it is.
+    pub addr: u64,
+    /// The name.
+    pub name: &'d str,
+    /// The source file, which local names need: two files may have one each. Empty where it is not known.
+    pub file: &'d str,
+    /// Is it unknown to other files?
+    pub local: bool,
+    /// Is it a number rather than a place?
+    pub absolute: bool,
+}
+
+impl Mark<'_> {
+    /// Does assembly call something by it? What the linker script names is global.
+    pub fn is_label(&self) -> bool {
+        self.local || !self.absolute && !spans::is_of_script(self.name, false)
+    }
+}
 
 /// What is at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +204,7 @@ impl<'d> Whole<'d> {
         symbols: Vec<Symbol<'d>>,
         files: Vec<&'d str>,
         fields: Vec<Field>,
-        (mut named, mut strays): (Named<'d>, Vec<(u64, u64)>),
+        (mut named, mut strays): (Vec<Named<'d>>, Vec<(u64, u64)>),
         proof: Proof,
         spans: Spans,
     ) -> Self {
@@ -183,24 +229,43 @@ impl<'d> Whole<'d> {
             spans: spans.list,
             aliases: spans.aliases,
             markers: spans.markers,
-            shared: HashSet::new(),
+            only: FxHashMap::default(),
             index: Vec::new(),
+            cover: Cover::default(),
+            area_cover: Cover::default(),
             range: (first, last),
             percpu_end,
+            percpu_load: None,
         };
+        whole.percpu_load = whole.address_of("__per_cpu_load");
         whole.aliases.sort_unstable();
-        let mut first: FxHashMap<&'d str, u64> = FxHashMap::default();
-        for (addr, symbol) in &whole.markers {
-            let name = whole.symbols[*symbol as usize].name;
-            if first.insert(name, *addr).is_some_and(|a| a != *addr) {
-                whole.shared.insert(name);
-            }
-        }
-        whole.index = whole.build_index();
+        whole.count_marks();
+        whole.build_index();
         whole
     }
 
-    fn build_index(&self) -> Vec<Vec<u32>> {
+    /// To be done again whenever markers have changed.
+    fn count_marks(&mut self) {
+        self.only.clear();
+        for (addr, symbol) in &self.markers {
+            let symbol = &self.symbols[*symbol as usize];
+            let file = self.files.get(symbol.file as usize).copied().unwrap_or_default();
+            for key in [(symbol.name, None), (symbol.name, Some(file))] {
+                self.only.entry(key).and_modify(|a| *a = a.filter(|a| a == addr)).or_insert(Some(*addr));
+            }
+        }
+    }
+
+    /// To be done again whenever spans have changed.
+    fn build_index(&mut self) {
+        self.index = self.buckets();
+        self.cover = Cover::of(self.spans.iter().map(|s| (s.addr, s.end)));
+        // Empty areas hold nothing.
+        let place = |a: &Area<'_>| if a.size > 0 { (a.addr, a.end()) } else { (0, 0) };
+        self.area_cover = Cover::of(self.areas.iter().map(place));
+    }
+
+    fn buckets(&self) -> Vec<Vec<u32>> {
         let mut out = Vec::with_capacity(self.areas.len());
         for area in &self.areas {
             let mut at = self.spans.partition_point(|s| s.addr <= area.addr);
@@ -229,8 +294,12 @@ impl<'d> Whole<'d> {
     /// The area that holds an address.
     pub fn area_at(&self, addr: u64) -> Option<(u16, &Area<'d>)> {
         let after = self.areas.partition_point(|a| a.addr <= addr);
-        let found = self.areas[..after].iter().enumerate().rev().take(4).find(|(_, a)| a.contains(addr));
-        found.map(|(i, a)| (i as u16, a))
+        let area = |i: usize| (i as u16, &self.areas[i]);
+        match after.checked_sub(1) {
+            Some(last) if self.areas[last].contains(addr) => Some(area(last)),
+            // Empty areas, or areas inside others.
+            _ => self.area_cover.last_beyond(after, addr).map(area).filter(|a| a.1.contains(addr)),
+        }
     }
 
     /// What is at an address.
@@ -241,16 +310,25 @@ impl<'d> Whole<'d> {
             return Place::Gap(area_id);
         };
         let mut at = *first as usize;
-        while self.spans.get(at).is_some_and(|s| s.addr <= addr) {
+        // Behind the last one that begins here or before: a few steps, unless many begin at one place.
+        const STEPS: usize = 32;
+        let near = at + STEPS;
+        while at < near && self.spans.get(at).is_some_and(|s| s.addr <= addr) {
             at += 1;
         }
-        for i in (at.saturating_sub(16)..at).rev() {
-            let s = &self.spans[i];
-            if s.area == area_id && (addr < s.end || s.addr == s.end && addr == s.addr) {
-                return Place::Span(SpanId(i as u32), addr - s.addr);
-            }
+        if at == near {
+            at += self.spans[at..].partition_point(|s| s.addr <= addr);
         }
-        Place::Gap(area_id)
+        // Nearly always the one right before it.
+        let holds = |s: &Span| addr < s.end || s.addr == s.end && addr == s.addr;
+        let found = match at.checked_sub(1) {
+            Some(last) if holds(&self.spans[last]) => Some(last),
+            _ => self.cover.last_beyond(at, addr),
+        };
+        match found {
+            Some(i) if self.spans[i].area == area_id => Place::Span(SpanId(i as u32), addr - self.spans[i].addr),
+            _ => Place::Gap(area_id),
+        }
     }
 
     /// Spans of a range of addresses that begin there.
@@ -293,34 +371,42 @@ impl<'d> Whole<'d> {
         let first = self.markers.partition_point(|m| m.0 < addr);
         self.markers[first..].iter().take_while(move |m| m.0 == addr).map(|m| self.symbols[m.1 as usize].name)
     }
-    /// Is it a place assembly names, without saying that it is an object, in read-only data? What is there counts.
+    /// Is it a place assembly names for itself, without saying that it is an object, in read-only data? What is there counts.
     pub fn is_label(&self, addr: u64) -> bool {
-        let first = self.markers.partition_point(|m| m.0 < addr);
-        let mut here = self.markers[first..].iter().take_while(|m| m.0 == addr);
         self.area_at(addr).is_some_and(|(_, a)| a.class == crate::symbolize::Class::Rodata)
-            && here.any(|m| self.symbols[m.1 as usize].bind == object::elf::STB_LOCAL.0)
+            && self.marks_at(addr).any(|m| m.local)
     }
-    /// The same with the source file, which local names need: two files may have one each. Empty where it is not known.
-    pub fn marks_at(&self, addr: u64) -> impl Iterator<Item = (&'d str, &'d str)> + '_ {
+    /// The same with all that is known of each.
+    pub fn marks_at(&self, addr: u64) -> impl Iterator<Item = Mark<'d>> + '_ {
         let first = self.markers.partition_point(|m| m.0 < addr);
-        let file = |s: &Symbol<'_>| self.files.get(s.file as usize).copied().unwrap_or_default();
-        let here = self.markers[first..].iter().take_while(move |m| m.0 == addr).map(|m| &self.symbols[m.1 as usize]);
-        here.map(move |s| (s.name, file(s)))
+        self.marks_from(first).take_while(move |m| m.addr == addr)
+    }
+    /// All of them.
+    pub fn marks(&self) -> impl Iterator<Item = Mark<'d>> + '_ {
+        self.marks_from(0)
+    }
+    fn marks_from(&self, first: usize) -> impl Iterator<Item = Mark<'d>> + '_ {
+        self.markers.get(first..).unwrap_or(&[]).iter().map(|(addr, symbol)| {
+            let symbol = &self.symbols[*symbol as usize];
+            let file = self.files.get(symbol.file as usize).copied().unwrap_or_default();
+            let local = symbol.bind == object::elf::STB_LOCAL.0;
+            Mark { addr: *addr, name: symbol.name, file, local, absolute: symbol.absolute }
+        })
+    }
+    /// The next place after an address that has such a name.
+    pub fn next_mark(&self, addr: u64) -> Option<u64> {
+        self.markers.get(self.markers.partition_point(|m| m.0 <= addr)).map(|m| m.0)
     }
     /// Is it the only place of this name, as far as `file` can tell?
     pub fn is_only_mark(&self, addr: u64, name: &str, file: Option<&str>) -> bool {
-        if !self.shared.contains(name) {
-            return true;
-        }
-        let others = self.markers.iter().filter(|m| m.0 != addr).map(|m| &self.symbols[m.1 as usize]);
-        let of = |s: &Symbol<'_>| self.files.get(s.file as usize).copied().unwrap_or_default();
-        !others.filter(|s| s.name == name).any(|s| file.is_none_or(|f| f.is_empty() || of(s) == f))
+        let file = file.filter(|f| !f.is_empty());
+        self.only.get(&(name, file)) == Some(&Some(addr))
     }
     /// The same around an address: names and where they are.
     pub fn markers_near(&self, addr: u64, distance: u64) -> impl Iterator<Item = (&'d str, u64)> + '_ {
         let first = self.markers.partition_point(|m| m.0 < addr.saturating_sub(distance));
-        let near = self.markers[first..].iter().take_while(move |m| m.0 <= addr.saturating_add(distance));
-        near.map(|m| (self.symbols[m.1 as usize].name, m.0))
+        let near = self.marks_from(first).take_while(move |m| m.addr <= addr.saturating_add(distance));
+        near.filter(|m| !m.absolute).map(|m| (m.name, m.addr))
     }
     /// The address of the only symbol of this name.
     pub fn address_of(&self, name: &str) -> Option<u64> {
@@ -333,10 +419,10 @@ impl<'d> Whole<'d> {
         let i = self.strays.binary_search_by_key(&place, |n| n.0).ok()?;
         self.area_at(self.strays[i].1)
     }
-    /// Symbol and addend of a field that leads outside the image.
-    pub fn named_at(&self, place: u64) -> Option<(&'d str, i64)> {
-        let i = self.named.binary_search_by_key(&place, |n| n.0).ok()?;
-        Some((self.named[i].1, self.named[i].2))
+    /// What is known of a field that means a number or leads outside the image.
+    pub fn named_at(&self, place: u64) -> Option<&Named<'d>> {
+        let i = self.named.binary_search_by_key(&place, |n| n.at).ok()?;
+        self.named.get(i)
     }
     /// Fields that hold addresses in a range.
     pub fn fields_in(&self, from: u64, to: u64) -> &[Field] {
@@ -359,6 +445,11 @@ impl<'d> Whole<'d> {
     /// Is it an address of the image?
     pub fn is_address(&self, value: u64) -> bool {
         value >= self.range.0 && value <= self.range.1
+    }
+    /// The per-CPU offset of an address in the initial copy of that area.
+    pub fn percpu_offset(&self, addr: u64) -> Option<u64> {
+        let offset = addr.checked_sub(self.percpu_load?)?;
+        self.is_percpu(offset).then_some(offset)
     }
     /// May it be a per-CPU offset?
     pub fn is_percpu(&self, value: u64) -> bool {

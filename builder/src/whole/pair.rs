@@ -9,7 +9,8 @@
 //! 6. `content`    the same content, once in the file
 //! 7. `order`      as many with the same sizes in the same order: the weak rung
 //!
-//! A wrong pair of functions does no harm, they count as changed. What stays ambiguous among writable data is remembered.
+//! A wrong pair of functions does no harm, they count as changed. Of writable data it would mix up state: what has no pair, or
+//! only one by neighbour, by order, or as one of several a changed function refers to, is remembered as ambiguous.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
@@ -30,7 +31,7 @@ pub struct Twins {
     rung: Vec<Rung>,
     /// Source files: index of the new one, by that of the old one; 0 when there is none.
     pub files: Vec<u32>,
-    /// New data that may or may not be one of several old objects.
+    /// New data that may or may not be one of several old objects, also where one of them was taken for it.
     pub ambiguous: BTreeSet<SpanId>,
 }
 
@@ -135,6 +136,15 @@ fn class_key(whole: &Whole<'_>, id: SpanId) -> u8 {
     }
 }
 
+/// Does it hold what must not be mixed up? Not empty objects, nor what only decides whether a message is printed: ratelimit
+/// states (include/linux/ratelimit.h), and descriptors of debug messages, whose content is compared.
+fn has_state(whole: &Whole<'_>, id: SpanId) -> bool {
+    let area = whole.area_of(id);
+    let writable = matches!(area.class, Class::Data | Class::Bss | Class::Percpu) && area.name != "__dyndbg";
+    let of_message = is_once(whole, id) || base_name(whole.name_of(id)) == "_rs";
+    writable && whole.span(id).kind == Kind::Data && whole.span(id).size() > 0 && !of_message
+}
+
 /// One-shot flags and lock class keys: a fresh one only means one more message.
 fn is_once(whole: &Whole<'_>, id: SpanId) -> bool {
     matches!(whole.area_of(id).name.as_str(), ".data.once" | ".data..once")
@@ -147,6 +157,14 @@ impl<'d> Pairing<'_, 'd> {
     }
     fn unpaired_new(&self) -> impl Iterator<Item = SpanId> + '_ {
         (0..self.new.spans.len() as u32).map(SpanId).filter(|i| self.twins.old_of(*i).is_none())
+    }
+
+    /// Adds a pair that may be wrong.
+    fn add_weak(&mut self, o: SpanId, n: SpanId, rung: Rung) {
+        self.twins.add(o, n, rung);
+        if self.twins.new_of(o) == Some(n) && has_state(self.new, n) {
+            self.twins.ambiguous.insert(n);
+        }
     }
 
     /// Pairs what has a key once on each side. The scope sees the image and whether it is the old one.
@@ -315,7 +333,7 @@ impl<'d> Pairing<'_, 'd> {
             if let Some(n) = found.filter(|n| self.twins.old_of(*n).is_none()) {
                 let other = file(self.new, n, false);
                 if of == 0 || other == 0 || of == other {
-                    self.twins.add(o, n, Rung::Order);
+                    self.add_weak(o, n, Rung::Order);
                 }
             }
         }
@@ -384,8 +402,14 @@ impl<'d> Pairing<'_, 'd> {
         for (key, olds) in a {
             let Some(news) = b.get(&key).filter(|l| l.len() == olds.len()) else { continue };
             if olds.iter().zip(news).all(|(o, n)| self.may_pair(*o, *n)) {
+                // Of several in a function that changed, one may have taken the place of another.
+                let several = olds.len() > 1;
                 for (o, n) in olds.into_iter().zip(news) {
-                    self.twins.add(o, *n, Rung::Reference);
+                    if several {
+                        self.add_weak(o, *n, Rung::Reference);
+                    } else {
+                        self.twins.add(o, *n, Rung::Reference);
+                    }
                     if self.old.span(o).is_code() {
                         more.push((o, *n));
                     }
@@ -417,7 +441,7 @@ impl<'d> Pairing<'_, 'd> {
             let is_data = o.first().is_some_and(|i| !self.old.span(*i).is_code());
             if o.len() == n.len() && sizes && is_data {
                 for (o, n) in o.iter().zip(&n) {
-                    self.twins.add(*o, *n, Rung::Order);
+                    self.add_weak(*o, *n, Rung::Order);
                 }
             } else if is_data {
                 self.twins.ambiguous.extend(n.iter().filter(|i| !is_once(self.new, **i)));
@@ -446,7 +470,7 @@ fn content(whole: &Whole<'_>, uses: &Uses, id: SpanId) -> u64 {
                 base_name(whole.name_of(s)).hash(&mut hasher);
                 (u.target - whole.span(s).addr).hash(&mut hasher);
             }
-            None => super::same::text_at(whole, u.target).hash(&mut hasher),
+            None => super::content::text_at(whole, u.target).hash(&mut hasher),
         }
     }
     crate::correlate::blank_line_number(&whole.area_of(id).name, &mut bytes);

@@ -28,7 +28,8 @@ pub fn by_twins(
 ) -> Placement {
     let mut address: Vec<Option<(u64, bool)>> = vec![None; extract.old.atoms.len()];
     let (mut externs, mut constants): (HashMap<String, u64>, HashMap<Vec<u8>, u64>) = Default::default();
-    for (o, k) in twins.iter() {
+    // A pair that may be wrong shows nothing: code that refers to the variable does.
+    for (o, k) in twins.iter().filter(|(_, k)| !twins.ambiguous.contains(k)) {
         address[o.0 as usize] = Some((kernel.span(k).addr, same(o, k)));
     }
     // Fields of matching code show where the rest is.
@@ -62,7 +63,8 @@ fn learn(
             address[s.0 as usize].get_or_insert((at, !old.span(s).is_code()));
         }
         None => {
-            if let (Some(x), Some(y)) = (super::same::text_at(old, a.target), super::same::text_at(kernel, b.target))
+            if let (Some(x), Some(y)) =
+                (super::content::text_at(old, a.target), super::content::text_at(kernel, b.target))
                 && x == y
             {
                 constants.entry(x.to_vec()).or_insert(b.target);

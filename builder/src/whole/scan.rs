@@ -15,7 +15,7 @@
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 use rayon::prelude::*;
 
-use super::{Field, Kind, Place, Proof, SpanId, Whole};
+use super::{Area, Field, Kind, Place, Proof, SpanId, Whole};
 use crate::ingest::reloc;
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Usage, is_near_branch, memory_usage, usage};
@@ -114,7 +114,10 @@ pub fn scan(whole: &Whole<'_>, proof: Proof) -> Uses {
                 let before = part.uses.len();
                 match whole.span(id).kind {
                     Kind::Function | Kind::Chunk => decode(whole, proof, &bases, id, &mut part),
-                    Kind::Data => pointers(whole, proof, id, &mut part.uses),
+                    Kind::Data => {
+                        let (span, area) = (whole.span(id), whole.area_of(id));
+                        pointers(whole, proof, area, (span.addr, span.end), &mut part.uses);
+                    }
                     Kind::Extern => {}
                 }
                 part.counts.push((part.uses.len() - before) as u32);
@@ -291,25 +294,25 @@ fn physical(whole: &Whole<'_>, insn: &Instruction) -> Option<u64> {
     (value > KERNEL_START && whole.markers_at(address).next().is_some()).then_some(address)
 }
 
-/// References of data: relocated fields, or 64-bit words that hold an address, and what lists of distances hold.
-fn pointers(whole: &Whole<'_>, proof: Proof, id: SpanId, out: &mut Vec<Use>) {
-    let span = *whole.span(id);
-    let bytes = whole.bytes_of(id);
+/// References of data in `[start, end)`: relocated fields, or 64-bit words that hold an address, and what lists of distances
+/// hold.
+pub fn pointers(whole: &Whole<'_>, proof: Proof, area: &Area<'_>, (start, end): (u64, u64), out: &mut Vec<Use>) {
+    let bytes = area.bytes(start, end - start).unwrap_or(&[]);
     let mut add = |at: u64, kind: u32, target: u64| {
         let holder = match whole.locate(target) {
             Place::Span(s, _) => s.0,
             _ => u32::MAX,
         };
         let width = reloc::width(kind).unwrap_or(0) as u8;
-        let (at, kind) = ((at - span.addr) as u32, kind as u8);
+        let (at, kind) = ((at - start) as u32, kind as u8);
         out.push(Use { target, span: holder, at, width, kind, usage: Usage::Pointer, call: false, size: 0, bias: 0 });
     };
-    let distances = if proof == Proof::All { None } else { distances(&whole.area_of(id).name) };
+    let distances = if proof == Proof::All { None } else { distances(&area.name) };
     if let Some((stride, first)) = distances {
         for at in (0..bytes.len() as u64).step_by(4).filter(|at| at % stride >= first) {
             let Some([a, b, c, d]) = bytes.get(at as usize..at as usize + 4) else { continue };
             let value = i32::from_le_bytes([*a, *b, *c, *d]);
-            let place = span.addr + at;
+            let place = start + at;
             if value != 0 {
                 add(place, reloc::PC32, place.wrapping_add_signed(i64::from(value)));
             }
@@ -318,7 +321,7 @@ fn pointers(whole: &Whole<'_>, proof: Proof, id: SpanId, out: &mut Vec<Use>) {
     }
     if proof >= Proof::Addresses {
         let known = |f: &&Field| proof == Proof::All || !reloc::is_pc_relative(u32::from(f.kind));
-        for f in whole.fields_in(span.addr, span.end).iter().filter(known) {
+        for f in whole.fields_in(start, end).iter().filter(known) {
             // The list for the boot code leaves out what does not move.
             let moves = |target: &u64| proof == Proof::All || *target >= IMAGE_BASE;
             if let Some(target) = whole.field_value(*f).filter(moves) {
@@ -327,11 +330,11 @@ fn pointers(whole: &Whole<'_>, proof: Proof, id: SpanId, out: &mut Vec<Use>) {
         }
         return;
     }
-    let skew = (span.addr.wrapping_neg() % 8) as usize;
+    let skew = (start.wrapping_neg() % 8) as usize;
     for (i, word) in bytes.get(skew..).unwrap_or(&[]).chunks_exact(8).enumerate() {
         let value = u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
         if whole.is_address(value) {
-            add(span.addr + (skew + i * 8) as u64, reloc::ABS64, value);
+            add(start + (skew + i * 8) as u64, reloc::ABS64, value);
         }
     }
 }

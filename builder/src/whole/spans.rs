@@ -214,7 +214,8 @@ const IN_DATA: &[&str] = &[
     "init_thread_union",
 ];
 
-fn is_of_script(name: &str, code: bool) -> bool {
+/// Is it a name the linker script gives to a place in code, or in data?
+pub fn is_of_script(name: &str, code: bool) -> bool {
     if code {
         return IN_CODE.contains(&name);
     }

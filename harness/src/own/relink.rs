@@ -13,23 +13,9 @@ use super::{OwnKernel, make};
 use crate::change::Change;
 use crate::{cache, cmd, progress};
 
-/// The kernel in another order.
-#[derive(Clone, Debug)]
-pub struct Relinked {
-    /// The linked kernel, with symbols.
-    pub vmlinux: PathBuf,
-    /// The image to boot.
-    pub bzimage: PathBuf,
-}
-
 impl OwnKernel {
     /// `vmlinux` of the same objects, linked in another order, once.
     pub fn reordered(&self) -> Result<PathBuf> {
-        Ok(self.relinked()?.vmlinux)
-    }
-
-    /// The same, with its boot image.
-    pub fn relinked(&self) -> Result<Relinked> {
         let entry = cache::publish(&self.root.join("reordered"), |dir| {
             let _lock = cache::lock(&self.root)?;
             progress(format!("linking the {} kernel in another order", self.variant.name()));
@@ -49,14 +35,10 @@ impl OwnKernel {
                 if linked.lines().ne(order.iter().copied()) {
                     bail!("make has brought the old order of vmlinux.a back");
                 }
-                make(self.variant, &self.source, &work, &["bzImage"])?;
-                for (from, to) in [("vmlinux", "vmlinux"), ("arch/x86/boot/bzImage", "bzImage")] {
-                    fs::copy(work.join(from), dir.join(to)).with_context(|| format!("copy {from}"))?;
-                }
-                Ok(())
+                fs::rename(work.join("vmlinux"), dir.join("vmlinux")).context("keep vmlinux")
             })
         })?;
-        Ok(Relinked { vmlinux: entry.join("vmlinux"), bzimage: entry.join("bzImage") })
+        Ok(entry.join("vmlinux"))
     }
 }
 

@@ -1,6 +1,6 @@
-//! What `c/helpers.c` calls. One patch per module, so the state is static.
+//! What `c/` calls. One patch per module, so the state is static.
 //!
-//! Who may call what, and when (helpers.c keeps to it):
+//! Who may call what, and when (`c/` keeps to it):
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
 //! - `lpbuild_apply`, `lpbuild_revert`, `lpbuild_rehearse` from the one kernel thread, under cpus_read_lock, and text_mutex
 //!   when `lpbuild_pokes` says so; `lpbuild_called`, `lpbuild_begin`, `lpbuild_force_revert` from it, without locks.
@@ -43,7 +43,7 @@ use crate::{
 /// Frames of the deepest stack that is walked; a 16 KiB stack seldom holds more than 100.
 const FRAMES: usize = 512;
 
-// Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in helpers.c.
+// Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in c/lp-runtime.h.
 const DONE: c_int = 0;
 const RCU_TASKS: c_int = c_int::MAX;
 const EFFECTIVE: c_int = c_int::MAX - 1;
@@ -51,7 +51,7 @@ const REPLACED: c_int = c_int::MAX - 2;
 /// This and the number of the callback to call.
 const CALL: c_int = 0x4000_0000;
 
-// Operations shown by lpbuild_show. As in helpers.c.
+// Operations shown by lpbuild_show. As in c/lp-runtime.h.
 const SHOW_STATE: c_int = 0;
 const SHOW_MODE: c_int = 1;
 const SHOW_FUNCTIONS: c_int = 2;
@@ -68,6 +68,12 @@ const SHOW_FORCE: c_int = 12;
 const SHOW_ABI: c_int = 13;
 const SHOW_AFTER: c_int = 14;
 const SHOW_REPLACES: c_int = 15;
+
+/// A number that stands for the sources and the compiler of this runtime, C half included.
+const RUNTIME: u64 = match u64::from_str_radix(env!("LPBUILD_RUNTIME"), 16) {
+    Ok(n) => n,
+    Err(_) => panic!("LPBUILD_RUNTIME has 16 hexadecimal digits"),
+};
 
 unsafe extern "C" {
     #[link_name = "lpbuild_patch"]
@@ -426,7 +432,7 @@ unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
         info.write(ffi::Info {
             magic: lpbuild_abi::MAGIC,
             abi: lpbuild_abi::ABI_VERSION,
-            site_size: size_of::<Site<Alias>>() as u32,
+            runtime: RUNTIME,
             sites: SITES.load(SeqCst),
             n_sites: N_OWN.load(SeqCst),
             board: &BOARD,
@@ -438,7 +444,7 @@ unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
 /// Nobody is inside the replaced patches: their sites are this one's now, and lead back to what was below them.
 ///
 /// # Safety
-/// See the head of this file; `text_mutex` is held, and the replaced patches too.
+/// See the head of this file; the replaced patches are held.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_replaced_others() {
     let n = N_OWN.load(SeqCst);
@@ -545,7 +551,7 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
         unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
     // SAFETY: written by setup.
     let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { below() } };
-    BOARD.at_boundary(entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
+    BOARD.at_boundary(&LINUX, entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 
 /// Makes the machine's status visible.
@@ -701,7 +707,7 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
     t.len()
 }
 
-/// The state as shown, as a number: the place in [`State`]; helpers.c has the same list.
+/// The state as shown, as a number: the place in [`State`]; c/lp-runtime.h has the same list.
 ///
 /// # Safety
 /// See the head of this file.

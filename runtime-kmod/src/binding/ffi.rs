@@ -1,4 +1,4 @@
-//! Functions of `c/helpers.c`. Signatures there and here must agree; a change is made in both.
+//! Functions of `c/`. Signatures there and here must agree; a change is made in both.
 
 use core::ffi::{c_int, c_void};
 
@@ -22,8 +22,8 @@ pub(super) struct Task {
 pub(super) struct Info {
     pub(super) magic: u64,
     pub(super) abi: u32,
-    /// Bytes of a `Site`: two runtimes that disagree do not touch each other's.
-    pub(super) site_size: u32,
+    /// Which runtime it is: two that differ do not touch each other's sites and boards.
+    pub(super) runtime: u64,
     pub(super) sites: *const Site<Alias>,
     pub(super) n_sites: usize,
     pub(super) board: *const Board,

@@ -37,7 +37,7 @@ extern "C" fn at_last<L: FnOnce()>(data: *mut c_void) {
     }
 }
 
-/// What `lpb_look` calls. Flags as in helpers.c: 1 blocked, 2 never in user mode.
+/// What `lpb_look` calls. Flags as in c/lp-runtime.h: 1 blocked, 2 never in user mode.
 extern "C" fn on_view<F: FnMut(View<'_>)>(
     data: *mut c_void,
     frames: *const u64,

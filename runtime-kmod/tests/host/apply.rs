@@ -1,10 +1,17 @@
 //! Applying: what it writes, and everything that must keep it from writing.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use lpbuild_runtime::{kernel::Unreliable, machine::Step, refusal::Refusal, status::State};
+use lpbuild_runtime::{
+    board::Board,
+    kernel::Unreliable,
+    machine::{Machine, Parts, Step},
+    refusal::Refusal,
+    status::State,
+    switch::Other,
+};
 
-use crate::sim::{Fixture, LEN, NEW, OLD, SITE, run};
+use crate::sim::{Fixture, LEN, NEW, OLD, SITE, Sim, run};
 
 fn refused(f: &Fixture, why: Refusal) {
     let (end, _) = f.with(|m| {
@@ -159,4 +166,61 @@ fn a_stop_that_does_not_happen_is_a_refusal() {
     f.sim.stop_fails = true;
     refused(&f, Refusal::CpusMissing);
     assert!(f.original());
+}
+
+/// A fixture of which only the second function has a dispatcher, and what a machine of it does.
+fn half_dispatched(others: &[Other<'_>], test: impl FnOnce(&Fixture, &Board, &mut Machine<'_, Sim>)) {
+    let mut f = Fixture::new(2, 2);
+    (f.funcs[1].resume, f.funcs[1].dispatch) = (NEW + 0x190, NEW + 0x1c0);
+    let (sites, mut frames, board) = (f.sites(), [0; 16], Board::new());
+    let no = AtomicBool::new(false);
+    let parts = Parts {
+        sites: &sites,
+        others,
+        armed: &f.armed,
+        board: &board,
+        cancel: &no,
+        force: &no,
+        seats: &f.seats,
+        frames: &mut frames,
+    };
+    test(&f, &board, &mut Machine::new(&f.sim, f.patch(), parts));
+}
+
+#[test]
+fn dispatchers_follow_in_the_stop_where_others_have_none() {
+    half_dispatched(&[], |f, board, m| {
+        f.sim.task(42, Ok(vec![OLD + 0x20]));
+        assert!(matches!(m.apply(), Step::Again(_)));
+        assert!(!board.chooses_new(&f.sim, 500), "nothing is decided yet");
+        f.sim.remove_task(42);
+        assert_eq!(m.apply(), Step::RcuTasks);
+        assert!(board.chooses_new(&f.sim, 500), "one function is new, the other old");
+    });
+}
+
+#[test]
+fn without_a_dispatcher_no_other_patch_is_replaced() {
+    let replaced = Board::new();
+    replaced.settle(true);
+    let other = Other { text: (0x9000, 0x9100), ranges: &[], replaced: Some(&replaced) };
+    half_dispatched(&[other], |f, _, m| {
+        assert_eq!(m.apply(), Step::Refused(Refusal::NoDispatcher { func: 0 }));
+        assert!(f.original() && f.sim.writes() == 0 && replaced.chooses_new(&f.sim, 500));
+    });
+}
+
+#[test]
+fn a_kprobe_that_comes_behind_the_int3_is_waited_for() {
+    let f = Fixture::new(2, 1);
+    f.with(|m| {
+        assert_eq!(m.apply(), Step::RcuTasks);
+        f.sim.world().probes.push(OLD + 6);
+        assert!(matches!(m.apply(), Step::Again(_)), "the probe would put its byte back into the jump");
+        assert_eq!(f.bytes(0)[1..], SITE[1..]);
+        assert!(f.armed.load(SeqCst), "an int3 would be fatal");
+        f.sim.world().probes.clear();
+        assert_eq!(run(&f.sim, || m.apply()).0, Step::Done);
+        assert_eq!((f.bytes(0)[0], m.status().refusal), (0xe9, None));
+    });
 }

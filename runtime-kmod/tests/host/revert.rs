@@ -70,7 +70,11 @@ fn a_task_in_the_middle_of_the_jump_blocks() {
 #[test]
 fn a_jump_that_someone_changed_stays() {
     let f = Fixture::new(2, 2);
-    refused(&f, || f.sim.put(OLD + 0x100 + 6, &[0]), Refusal::JumpGone { func: 1 });
+    refused(&f, || f.sim.put(OLD + 0x100 + 5, &[0x90]), Refusal::JumpGone { func: 1 });
+    let f = Fixture::new(2, 2);
+    let elsewhere = [0xe9, 0x10, 0, 0, 0];
+    let target = OLD + 0x100 + 5 + 5 + 0x10;
+    refused(&f, || f.sim.put(OLD + 0x100 + 5, &elsewhere), Refusal::Overlaid { func: 1, target });
     let f = Fixture::new(2, 1);
     refused(&f, || f.sim.world().on_stop = vec![(OLD + 5, 0xcc)], Refusal::JumpGone { func: 0 });
 }

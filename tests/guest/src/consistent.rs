@@ -18,7 +18,7 @@ struct Counts {
 /// One process per CPU reads FILE, each time in one pread(2). A read is old when every piece has its OLD text and none its
 /// NEW one, new the other way round, and mixed otherwise; the first mixed one is shown.
 pub fn consistent(args: &[String]) -> Result<()> {
-    let [path, time, pieces @ ..] = args else { bail!("usage: consistent FILE SECONDS OLD=NEW..") };
+    let [path, time, pieces @ ..] = args else { bail!("usage: consistent FILE SECONDS|@FILE OLD=NEW..") };
     let split = |p: &String| p.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()));
     let pieces: Vec<(String, String)> = pieces.iter().map(split).collect::<Option<_>>().context("OLD=NEW")?;
     let file = File::open(path).with_context(|| path.clone())?;

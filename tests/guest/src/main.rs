@@ -4,6 +4,7 @@
 //! (the first argument counts when the binary is called `guest` or `init`). A helper exits 0 when it did what it says,
 //! 1 when not, and prints `RESULT key=value` lines.
 
+mod bpf;
 mod busy;
 mod consistent;
 mod init;
@@ -28,9 +29,14 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         "NAME: SIOCGARP with a device name of 16 characters and no end; the errno as a result",
     ),
     (
+        "bpf-count",
+        bpf::bpf_count,
+        "FUNCTION entry|exit FILE: a BPF program that counts the function's calls; the number in the file, until ended",
+    ),
+    (
         "consistent",
         consistent::consistent,
-        "FILE SECONDS OLD=NEW..: reads on every CPU that hold each piece's OLD, each piece's NEW, or a mixture, as results",
+        "FILE SECONDS|@FILE OLD=NEW..: reads on every CPU that hold each piece's OLD, each piece's NEW, or a mixture, as results",
     ),
     ("cpustorm", storms::cpustorm, "SECONDS|forever: CPU 1 goes and comes back"),
     (

@@ -1,11 +1,11 @@
 //! Load that changes the set of tasks, CPUs, modules and tracers while a patch comes and goes.
 //!
-//! Each runs for SECONDS, or with `forever` until it is ended, and prints how often it went round.
+//! Each runs for SECONDS, with `@FILE` until there is such a file, or with `forever` until it is ended, and prints how often it went round.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,18 +18,30 @@ const STACK: usize = 4096;
 const THREADS: usize = 6;
 
 /// When to stop.
-pub struct Limit(Option<Instant>);
+pub enum Limit {
+    Never,
+    At(Instant),
+    /// When there is such a file.
+    File(PathBuf),
+}
 
 impl Limit {
     pub fn parse(time: &str) -> Result<Self> {
         match time {
-            "forever" => Ok(Self(None)),
-            seconds => Ok(Self(Some(Instant::now() + Duration::from_secs_f64(seconds.parse().context("SECONDS")?)))),
+            "forever" => Ok(Self::Never),
+            time => match time.strip_prefix('@') {
+                Some(file) => Ok(Self::File(file.into())),
+                None => Ok(Self::At(Instant::now() + Duration::from_secs_f64(time.parse().context("SECONDS")?))),
+            },
         }
     }
 
     pub fn passed(&self) -> bool {
-        self.0.is_some_and(|end| Instant::now() >= end)
+        match self {
+            Self::Never => false,
+            Self::At(end) => Instant::now() >= *end,
+            Self::File(file) => file.exists(),
+        }
     }
 }
 
@@ -121,7 +133,8 @@ pub fn modstorm(args: &[String]) -> Result<()> {
     })
 }
 
-/// Function tracer, graph tracer, kprobe and kretprobe on a function come and go.
+/// Function tracer, graph tracer, kprobe and kretprobe on a function come and go. Never a tracer together with a kretprobe: both
+/// change the return address, and stock 6.1 jumps to 0 when they come and go on a busy function.
 pub fn tracestorm(args: &[String]) -> Result<()> {
     let [function, time] = exactly(args, "tracestorm FUNCTION SECONDS|forever")?;
     const TRACING: &str = "/sys/kernel/tracing";
@@ -137,13 +150,14 @@ pub fn tracestorm(args: &[String]) -> Result<()> {
     // By address: while a patch is applied its name means two functions.
     let address = crate::memory::resolve_first(function)?;
     let result = rounds("tracers", time, || {
-        put("current_tracer", "function")?;
+        for tracer in ["function", "function_graph", "nop"] {
+            put("current_tracer", tracer)?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
         put("kprobe_events", &format!("p:lp/entry {address:#x}\nr:lp/back {address:#x}\n"))?;
         put("events/lp/enable", "1")?;
-        put("current_tracer", "function_graph")?;
         std::thread::sleep(Duration::from_millis(20));
         put("events/lp/enable", "0")?;
-        put("current_tracer", "nop")?;
         put("kprobe_events", "-:lp/entry\n-:lp/back\n")
     });
     put("set_ftrace_filter", "")?;

@@ -1,0 +1,198 @@
+//! The thread of the operation, and the life of a module: as in `c/`.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use lpbuild_abi::Mode;
+use lpbuild_runtime::machine::{Machine, Step};
+
+use crate::{
+    check,
+    coroutine::pause,
+    sim::Sim,
+    world::{Cut, MS, OPERATOR, Rules, Run, World},
+};
+
+/// Applies, reverts, goes.
+pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
+    let plan = sim.world().plan.clone();
+    rest(10);
+    begin(sim, true, plan.apply);
+    let (end, stays) = operate(sim, m, false, true, plan.apply);
+    sim.world().outcome = match end {
+        Step::Done => "applied",
+        _ if stays => "refused late",
+        _ => "refused",
+    };
+    // What a draining that was cut short leaves behind, and what was forced.
+    let loose = plan.apply == Mode::Drain && plan.cancel;
+    if end == Step::Done {
+        settled(sim, true, loose);
+        rest(30);
+        if sim.world().rng.one_in(3) {
+            sleep(sim, 2500);
+        }
+        for attempt in 0.. {
+            let mode = if attempt < 2 { plan.revert } else { Mode::Drain };
+            let mode = if plan.without.iter().any(|w| *w) { Mode::StopMachine } else { mode };
+            m.set_mode(mode);
+            // What is dispatched in the middle of the kernel's own probe is refused; that one goes some day.
+            begin(sim, false, mode);
+            let strict = !loose && sim.world().rules.strict;
+            sim.world().rules.strict = strict;
+            let (end, _) = operate(sim, m, true, true, mode);
+            if end == Step::Done {
+                break;
+            }
+            settled(sim, true, loose);
+            if attempt == 6 {
+                m.set_deadline(60_000);
+                // Whoever is in the way goes some day.
+                sim.wait(|w| {
+                    (w.plan.probes, w.plan.heat) = (false, 200);
+                    for f in 0..w.code.len() {
+                        if w.probes[f].is_some() {
+                            crate::schedule::probe(w, f);
+                        }
+                    }
+                    w.probes.iter().all(Option::is_none)
+                });
+            }
+            if attempt > 40 {
+                return sim.world().fail(format!("the revert is refused for ever: {end:?}"));
+            }
+            rest(20);
+        }
+    }
+    let mut w = sim.world();
+    let len = w.plan.site_len();
+    for f in 0..w.code.len() {
+        let mut is = w.code[f];
+        if let Some(first) = w.probes[f] {
+            is[0] = first;
+        }
+        if is[..len] != crate::world::SITE[..len] {
+            w.fail(format!("the bytes of function {f} do not come back: {is:x?}"));
+        }
+    }
+    if sim.armed.load(SeqCst) {
+        w.fail("int3 hits are still diverted".into());
+    }
+    drop(w);
+    settled(sim, false, true);
+    sim.world().notifier = false;
+    rest(5);
+    check::gone(&mut sim.world());
+    rest(60);
+    sim.world().finished = true;
+}
+
+/// Lets others run.
+fn rest(turns: usize) {
+    for _ in 0..turns {
+        pause();
+    }
+}
+
+fn begin(sim: &Sim, apply: bool, mode: Mode) {
+    let mut w = sim.world();
+    w.note(|| format!("{} begins, {}", if apply { "apply" } else { "revert" }, mode.name()));
+    let strict = mode != Mode::Drain;
+    let at_once = (mode == Mode::StopMachine).then_some(apply);
+    let by_task = mode == Mode::Transition;
+    w.rules = Rules { strict, by_task, at_once, flipped: false, from: None, published: None };
+    for t in &mut w.tasks {
+        t.seen = None;
+    }
+}
+
+/// An operation is over: every new call runs this version.
+fn settled(sim: &Sim, new: bool, loose: bool) {
+    let mut w = sim.world();
+    if w.rules.at_once == Some(!new) && w.rules.flipped {
+        w.fail("the switch was made and refused".into());
+    }
+    let from = Some((w.steps, new));
+    w.rules = Rules { strict: !loose && w.rules.strict, from, ..Rules::default() };
+}
+
+/// Steps until the end; also whether the module was to stay in between.
+fn operate(sim: &Sim, m: &mut Machine<'_, Sim>, revert: bool, locks: bool, mode: Mode) -> (Step, bool) {
+    let mut stays = false;
+    for turn in 0.. {
+        let pokes = m.pokes();
+        sim.wait(|w| {
+            let free = !w.text_mutex || !pokes;
+            if free && locks {
+                w.hotplug_held = w.plan.cut != Cut::Hotplug;
+                w.text_mutex |= pokes;
+            }
+            free
+        });
+        let step = if revert { m.revert() } else { m.apply() };
+        {
+            let mut w = sim.world();
+            w.hotplug_held = false;
+            if pokes {
+                w.text_mutex = false;
+            }
+            w.note(|| format!("step {step:?}"));
+            if mode == Mode::Drain && w.rules.from.is_none() && sim.armed.load(SeqCst) {
+                // Behind the int3s every call runs the other version.
+                w.rules.from = Some((w.steps, !revert));
+            }
+            if turn > 3000 {
+                w.fail(format!("the operation does not end: {:?}", m.status()));
+            }
+        }
+        match step {
+            Step::Again(ms) => sleep(sim, ms.max(1)),
+            Step::RcuTasks => rcu_tasks(sim),
+            Step::Effective => stays = true,
+            Step::Call(_) | Step::Replaced => {}
+            Step::Done | Step::Refused(_) => return (step, stays),
+        }
+        pause();
+    }
+    unreachable!()
+}
+
+fn sleep(sim: &Sim, ms: u64) {
+    let turns = sim.world().rng.below(30);
+    rest(turns);
+    for _ in 0..4 {
+        sim.world().pass(ms * MS / 4);
+        pause();
+    }
+}
+
+/// `synchronize_rcu_tasks`: everybody who is in the kernel, on a CPU or preempted, has to sleep, or to be in user mode; and
+/// interrupts that are under way have to end.
+fn rcu_tasks(sim: &Sim) {
+    if sim.cut == Cut::RcuTasks {
+        return;
+    }
+    interrupts_end(sim);
+    let holdouts: Vec<(usize, u64)> = {
+        let w = sim.world();
+        let all = w.tasks.iter().enumerate();
+        all.filter(|(s, _)| holds_up(&w, *s)).map(|(s, t)| (s, t.voluntary)).collect()
+    };
+    for (s, voluntary) in holdouts {
+        sim.wait(|w| !holds_up(w, s) || w.tasks[s].voluntary != voluntary);
+    }
+    interrupts_end(sim);
+    sim.world().note(|| "rcu tasks".into());
+}
+
+fn holds_up(w: &World, slot: usize) -> bool {
+    let t = &w.tasks[slot];
+    t.exists && t.run == Run::Ready && !t.idle && slot != OPERATOR && !t.frames.is_empty()
+}
+
+fn interrupts_end(sim: &Sim) {
+    for c in &mut sim.world().cpus {
+        c.quiet = false;
+    }
+    let here = sim.world().here;
+    sim.wait(|w| w.cpus.iter().enumerate().all(|(c, cpu)| c == here || cpu.quiet || !cpu.online));
+}

@@ -1,0 +1,382 @@
+//! The kernel as the runtime sees it. Every call is a moment at which everybody else may go on.
+
+use std::{
+    cell::{RefCell, RefMut},
+    sync::atomic::{AtomicBool, AtomicUsize},
+};
+
+use lpbuild_runtime::{
+    board::Board,
+    kernel::{Guard, Kernel, Level, Seen, Unreliable, View, Who, Work},
+    site::Site,
+};
+
+use crate::{
+    coroutine::{Coroutine, pause},
+    world::{Asked, Cut, OPERATOR, Run, Stop, Task, World, id, site_addr, slot},
+};
+
+/// The world, and what of the runtime the CPUs share with the operation.
+#[derive(Debug)]
+pub struct Sim {
+    world: RefCell<World>,
+    pub board: Board,
+    pub armed: AtomicBool,
+    pub cancel: AtomicBool,
+    pub force: AtomicBool,
+    pub seats: Vec<AtomicUsize>,
+    pub sites: Vec<Site<u64>>,
+    pub patch: *const lpbuild_runtime::record::Patch<'static>,
+    pub cut: Cut,
+}
+
+// SAFETY: one thread; CPUs are coroutines.
+unsafe impl Sync for Sim {}
+
+impl Sim {
+    pub fn new(world: World) -> Self {
+        let no = || AtomicBool::new(false);
+        Self {
+            seats: (0..world.cpus.len()).map(|_| AtomicUsize::new(0)).collect(),
+            cut: world.plan.cut,
+            world: RefCell::new(world),
+            board: Board::new(),
+            armed: no(),
+            cancel: no(),
+            force: no(),
+            sites: Vec::new(),
+            patch: std::ptr::null(),
+        }
+    }
+    pub fn world(&self) -> RefMut<'_, World> {
+        self.world.borrow_mut()
+    }
+    /// Pauses until something is so.
+    pub fn wait(&self, mut until: impl FnMut(&mut World) -> bool) {
+        while !until(&mut self.world()) {
+            pause();
+        }
+    }
+    /// Once in a while, others go on.
+    fn yields(&self) {
+        let n = self.world().rng.below(4);
+        for _ in 0..n.saturating_sub(1) {
+            pause();
+        }
+    }
+    /// The memory of a task; it must be there.
+    fn task(&self, id: usize, what: &str) -> RefMut<'_, Task> {
+        let mut w = self.world();
+        if !w.tasks[slot(id)].exists {
+            w.fail(format!("{what}: the memory of task {} is gone", slot(id)));
+        }
+        RefMut::map(w, |w| &mut w.tasks[slot(id)])
+    }
+    fn is_work(&self, id: usize, work: *mut Work, what: &str) {
+        let mut w = self.world();
+        let known = w.blocks.iter().any(|(at, b)| (*at..*at + b.len() * 8).contains(&(work as usize)));
+        if !known {
+            w.fail(format!("{what}: a request of task {} in memory that is gone", slot(id)));
+        }
+    }
+}
+
+impl Kernel for Sim {
+    type Task = usize;
+    type Alias = u64;
+
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+        let w = self.world();
+        let Some(f) = (0..w.code.len()).find(|&f| (site_addr(f)..site_addr(f) + 15).contains(&addr)) else {
+            return false;
+        };
+        let from = (addr - site_addr(f)) as usize;
+        buf.copy_from_slice(&w.code[f][from..from + buf.len()]);
+        drop(w);
+        self.yields();
+        true
+    }
+    fn probe_at(&self, addr: u64) -> bool {
+        let w = self.world();
+        (0..w.code.len()).any(|f| site_addr(f) == addr && w.probes[f].is_some())
+    }
+    fn now_ns(&self) -> u64 {
+        self.world().now
+    }
+    fn symbol(&self, _: u64, _: &mut [u8]) -> usize {
+        0
+    }
+    fn log(&self, _: Level, _: &[u8]) {}
+    fn map(&self, addr: u64, _: usize) -> Option<u64> {
+        Some(addr)
+    }
+    fn unmap(&self, _: u64) {}
+    fn write(&self, alias: u64, offset: usize, bytes: &[u8]) {
+        for (i, &b) in bytes.iter().enumerate() {
+            let mut w = self.world();
+            if !w.text_mutex {
+                w.fail("code is written without text_mutex".into());
+            }
+            let f = w.code.iter().enumerate().position(|(f, _)| site_addr(f) == alias).unwrap_or_default();
+            w.code[f][offset + i] = b;
+            if offset + i == 0 {
+                w.note(|| format!("site {f}: first byte {b:#x}"));
+            }
+            drop(w);
+            self.yields();
+        }
+    }
+    fn serialize(&self) {
+        let mut w = self.world();
+        let here = w.here;
+        w.serialize(here);
+    }
+    fn serialize_all(&self) {
+        self.serialize();
+        if self.cut == Cut::SerializeAll {
+            return;
+        }
+        let mut w = self.world();
+        let here = w.here;
+        for c in 0..w.cpus.len() {
+            w.cpus[c].ipi = w.cpus[c].online && c != here;
+        }
+        drop(w);
+        self.wait(|w| w.cpus.iter().all(|c| !c.ipi));
+        self.world().note(|| "all have serialised".into());
+    }
+
+    fn online_cpus(&self) -> usize {
+        self.world().cpus.iter().filter(|c| c.online).count()
+    }
+    fn this_cpu(&self) -> usize {
+        self.world().here
+    }
+    fn current(&self) -> usize {
+        let w = self.world();
+        id(w.cpus[w.here].current)
+    }
+    fn stop<F: Fn() + Sync>(&self, f: &F) -> bool {
+        self.yields();
+        let mut w = self.world();
+        if w.rng.one_in(50) {
+            return false;
+        }
+        let bodies = w
+            .cpus
+            .iter()
+            .map(|c| {
+                // SAFETY: `f` lives until this function returns, and that is behind the end of all of them.
+                c.online.then(|| unsafe { Coroutine::new(f) })
+            })
+            .collect();
+        let done = w.cpus.iter().map(|c| !c.online).collect::<Vec<_>>();
+        w.stop = Some(Stop { arrived: done.clone(), done, bodies, running: false });
+        w.tasks[OPERATOR].run = Run::Asleep(u64::MAX, false);
+        drop(w);
+        pause();
+        self.wait(|w| w.stop.is_none());
+        true
+    }
+    fn relax(&self) {
+        pause();
+    }
+
+    fn for_each_task<F: FnMut(usize)>(&self, mut f: F) {
+        let w = self.world();
+        if !w.stop.as_ref().is_some_and(|s| s.running) {
+            drop(w);
+            return self.world().fail("the task list is walked while the machine runs".into());
+        }
+        let there = |s: &usize| w.tasks[*s].listed || w.tasks[*s].idle && w.cpus[w.tasks[*s].cpu].online;
+        let all: Vec<usize> = (0..w.tasks.len()).filter(there).map(id).collect();
+        drop(w);
+        all.into_iter().for_each(&mut f);
+    }
+    fn task_id(&self, task: usize) -> usize {
+        task
+    }
+    fn task_cpu(&self, task: usize) -> usize {
+        self.task(task, "cpu").cpu
+    }
+    fn is_operator(&self, task: usize) -> bool {
+        task == id(OPERATOR)
+    }
+    fn stack(&self, task: usize, frames: &mut [u64]) -> Result<usize, Unreliable> {
+        let shape = self.world().plan.shape();
+        let t = self.task(task, "stack");
+        if t.on_cpu {
+            drop(t);
+            self.world().fail(format!("the stack of task {} is walked while it runs", slot(task)));
+            return Err(Unreliable::Unwind);
+        }
+        let found = t.walk(shape)?;
+        frames.get_mut(..found.len() + 1).ok_or(Unreliable::Unwind)?[..found.len()].copy_from_slice(&found);
+        Ok(found.len())
+    }
+    fn who(&self, task: usize) -> Who {
+        drop(self.task(task, "name"));
+        Who { pid: slot(task) as i32, ..Who::default() }
+    }
+
+    fn allocate(&self, bytes: usize) -> Option<*mut u8> {
+        let mut w = self.world();
+        if w.plan.no_memory && w.rng.one_in(4) {
+            return None;
+        }
+        let mut block = vec![0u64; bytes.div_ceil(8)].into_boxed_slice();
+        let start = block.as_mut_ptr();
+        w.blocks.push((start as usize, block));
+        drop(w);
+        self.yields();
+        Some(start.cast())
+    }
+    fn free(&self, memory: *mut u8) {
+        let mut w = self.world();
+        let Some(i) = w.blocks.iter().position(|(at, _)| *at == memory as usize) else {
+            return w.fail("memory is freed that was not had".into());
+        };
+        let (at, block) = w.blocks.swap_remove(i);
+        let gone = at..at + block.len() * 8;
+        // Kept, so that whoever reads it finds what was there, and not a crash.
+        w.freed.push(block);
+        if let Some(why) = crate::check::users(&w, &gone) {
+            w.fail(why);
+        }
+    }
+    fn count_tasks(&self) -> usize {
+        // Few, so that tables run full.
+        self.world().tasks.iter().filter(|t| t.exists).count()
+    }
+    fn census<F: FnMut(usize), L: FnOnce()>(&self, mut f: F, last: L) {
+        self.yields();
+        let mut w = self.world();
+        w.list_held = true;
+        let all: Vec<usize> = (0..w.tasks.len()).filter(|&s| w.tasks[s].listed || w.tasks[s].idle).map(id).collect();
+        drop(w);
+        for t in all {
+            f(t);
+            self.yields();
+        }
+        if self.cut == Cut::CensusGap {
+            self.world().list_held = false;
+            for _ in 0..40 {
+                pause();
+            }
+        }
+        last();
+        let mut w = self.world();
+        w.list_held = false;
+        let now = w.now;
+        w.rules.published.get_or_insert(now);
+        w.note(|| "census".into());
+        drop(w);
+        self.yields();
+    }
+    fn hold(&self, task: usize) {
+        if self.cut != Cut::Hold {
+            self.task(task, "hold").holds += 1;
+        }
+    }
+    fn release(&self, task: usize) {
+        if self.cut != Cut::Hold {
+            let mut t = self.task(task, "release");
+            if t.holds == 0 {
+                drop(t);
+                return self.world().fail(format!("task {} is released but not held", slot(task)));
+            }
+            t.holds -= 1;
+            drop(t);
+            self.world().reap(slot(task));
+        }
+    }
+    fn held(&self, task: usize) -> usize {
+        drop(self.task(task, "held"));
+        task
+    }
+    fn look<F: FnMut(View<'_>)>(&self, task: usize, _: &mut [u64], mut f: F) -> Seen {
+        let shape = self.world().plan.shape();
+        for _ in 0..3 {
+            self.yields();
+            // The unwinder gives up now and then, wherever the task is.
+            let shape = if self.world().rng.one_in(20) { shape.lost() } else { shape };
+            let t = self.task(task, "look");
+            if !t.on_cpu {
+                if t.run == Run::Dead {
+                    return Seen::Dead;
+                }
+                let (found, blocked) = (t.walk(shape), t.run != Run::Ready || t.idle);
+                let (switches, kernel) = (t.switches, t.kernel);
+                drop(t);
+                f(View { frames: found.as_deref().map_err(|e| *e), blocked, switches, kernel });
+                return Seen::Looked;
+            }
+            let (cpu, idle) = (t.cpu, t.idle);
+            drop(t);
+            if !self.world().cpus[cpu].online {
+                return if idle { Seen::Offline } else { Seen::Running };
+            }
+            let late = self.world().rng.one_in(6) || self.cut == Cut::Rule(Guard::AskWhoWasSeen);
+            for _ in 0..if late { 60 } else { 0 } {
+                pause();
+            }
+            // In an interrupt of that CPU, on top of whatever runs there by then.
+            let clean = self.cut == Cut::LookClean;
+            self.wait(|w| clean || w.tasks[w.cpus[cpu].current].interruptible());
+            let w = self.world();
+            let now = if clean { slot(task) } else { w.cpus[cpu].current };
+            if id(now) == task || clean {
+                let t = &w.tasks[now];
+                let found = if clean { Ok(Vec::new()) } else { t.walk(shape) };
+                let (blocked, switches, kernel) = (t.idle, t.switches, t.kernel);
+                drop(w);
+                f(View { frames: found.as_deref().map_err(|e| *e), blocked, switches, kernel });
+                return Seen::Looked;
+            }
+        }
+        Seen::Running
+    }
+    fn send_to_boundary(&self, task: usize, work: *mut Work, urgent: bool) -> bool {
+        self.is_work(task, work, "send");
+        let mut t = self.task(task, "send");
+        if t.works_over {
+            return false;
+        }
+        let thread = t.kernel;
+        t.works.push(Asked(work));
+        if urgent && matches!(t.run, Run::Asleep(_, true)) {
+            t.run = Run::Ready;
+        }
+        drop(t);
+        if thread {
+            self.world().fail(format!("thread {} is sent to user mode", slot(task)));
+        }
+        self.yields();
+        true
+    }
+    fn recall(&self, task: usize, work: *mut Work) -> bool {
+        self.is_work(task, work, "recall");
+        let mut t = self.task(task, "recall");
+        let before = t.works.len();
+        t.works.retain(|w| w.0 != work);
+        let taken = t.works.len() != before;
+        drop(t);
+        self.yields();
+        taken || self.cut == Cut::Recall
+    }
+    fn nudge(&self, task: usize) {
+        let mut t = self.task(task, "nudge");
+        if matches!(t.run, Run::Asleep(_, true)) {
+            t.run = Run::Ready;
+        }
+    }
+    fn breathe(&self) {
+        pause();
+    }
+    fn guard(&self, guard: Guard) -> bool {
+        self.cut != Cut::Rule(guard)
+    }
+    fn moment(&self) {
+        self.yields();
+    }
+}

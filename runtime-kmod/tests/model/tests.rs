@@ -1,0 +1,129 @@
+//! Schedules in which nothing is missing, then one rule less at a time.
+
+use std::collections::BTreeMap;
+
+use lpbuild_abi::Mode;
+use lpbuild_runtime::kernel::Guard;
+
+use crate::{
+    schedule::{End, run},
+    world::Cut,
+};
+
+fn schedules(default: u64) -> u64 {
+    std::env::var("LPBUILD_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+fn wanted_seed() -> Option<u64> {
+    std::env::var("LPBUILD_SEED").ok().and_then(|n| n.parse().ok())
+}
+
+/// Fails with the story of a schedule: all of it when it was asked for, or its end.
+fn tell(seed: u64, mode: Option<Mode>) -> ! {
+    let End { failure, log, plan, .. } = run(seed, Cut::Nothing, mode, true);
+    let from = if wanted_seed().is_some() { 0 } else { log.len().saturating_sub(200) };
+    panic!("seed {seed}: {}\n{plan:?}\n{}", failure.unwrap_or_default(), log[from..].join("\n"));
+}
+
+fn holds(mode: Mode) {
+    if let Some(seed) = wanted_seed() {
+        tell(seed, Some(mode));
+    }
+    let n = schedules(12_000);
+    let (mut steps, mut outcomes) = (0, BTreeMap::<_, u64>::new());
+    for seed in 0..n {
+        let end = run(seed, Cut::Nothing, Some(mode), false);
+        if end.failure.is_some() {
+            tell(seed, Some(mode));
+        }
+        steps += end.steps;
+        *outcomes.entry(end.outcome).or_default() += 1;
+    }
+    println!("{}: {n} schedules, {steps} steps, {outcomes:?}", mode.name());
+}
+
+#[test]
+fn stop_machine_holds() {
+    holds(Mode::StopMachine);
+}
+
+#[test]
+fn drain_holds() {
+    holds(Mode::Drain);
+}
+
+#[test]
+fn transition_holds() {
+    holds(Mode::Transition);
+}
+
+/// Schedules until one fails.
+fn caught(cut: Cut, mode: Option<Mode>) {
+    let n = schedules(20_000).max(20_000);
+    for seed in 0..n {
+        let end = run(seed, cut, mode, false);
+        if let Some(why) = end.failure {
+            println!("without {cut:?}: seed {seed}: {why}");
+            return;
+        }
+    }
+    panic!("without {cut:?} nothing goes wrong in {n} schedules");
+}
+
+macro_rules! without {
+    ($($name:ident: $cut:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            caught($cut, None);
+        })*
+    };
+}
+
+without! {
+    rcu_tasks_is_needed: Cut::RcuTasks;
+    serialising_is_needed: Cut::SerializeAll;
+    the_census_is_one_with_publishing: Cut::CensusGap;
+    running_tasks_are_looked_at: Cut::LookClean;
+    tasks_are_held: Cut::Hold;
+    recalling_is_needed: Cut::Recall;
+    the_hotplug_lock_is_needed: Cut::Hotplug;
+    sites_are_compared: Cut::Rule(Guard::CheckSites);
+    int3_comes_first: Cut::Rule(Guard::Int3First);
+    int3_is_seen_before_the_tail: Cut::Rule(Guard::Int3Seen);
+    the_tail_is_seen_before_the_first_byte: Cut::Rule(Guard::TailSeen);
+    late_hits_are_diverted: Cut::Rule(Guard::LateHits);
+    tails_wait_for_rcu_tasks: Cut::Rule(Guard::RcuBeforeTails);
+    stacks_are_searched: Cut::Rule(Guard::StackScan);
+    the_stop_looks_again: Cut::Rule(Guard::StopLooks);
+    marks_come_before_the_answer: Cut::Rule(Guard::MarkBeforeRead);
+    tasks_in_the_middle_wait: Cut::Rule(Guard::Patience);
+    the_boundary_looks_at_the_stack: Cut::Rule(Guard::BoundaryStack);
+    tables_are_frozen: Cut::Rule(Guard::FreezeTable);
+    newborn_tasks_run_the_goal: Cut::Rule(Guard::NewbornRunsGoal);
+    requests_are_recalled_before_the_table_goes: Cut::Rule(Guard::RecallBeforeFree);
+    the_table_waits_for_rcu_tasks: Cut::Rule(Guard::RcuBeforeFree);
+    leaving_waits_for_everybody: Cut::Rule(Guard::LeaveWatch);
+    leaving_waits_for_rcu_tasks: Cut::Rule(Guard::RcuBeforeLeave);
+    the_stop_does_not_walk_who_runs_it: Cut::Rule(Guard::KnownTasks);
+    all_functions_follow_in_one_stop: Cut::Rule(Guard::SettleInStop);
+    the_clock_is_that_of_the_operation: Cut::Rule(Guard::FreshClock);
+    threads_are_not_sent_to_user_mode: Cut::Rule(Guard::AskWhoWasSeen);
+}
+
+/// All kinds of failures, and a seed of each.
+#[test]
+#[ignore = "for whoever looks for causes"]
+fn survey() {
+    for mode in Mode::ALL {
+        let mut kinds = BTreeMap::<String, (u64, u64)>::new();
+        for seed in 0..schedules(20_000) {
+            if let Some(why) = run(seed, Cut::Nothing, Some(mode), false).failure {
+                let kind: String = why.chars().filter(|c| !c.is_ascii_digit()).take(120).collect();
+                kinds.entry(kind).or_insert((seed, 0)).1 += 1;
+            }
+        }
+        for (kind, (seed, n)) in kinds {
+            println!("{} seed {seed} ({n} times): {kind}", mode.name());
+        }
+    }
+}

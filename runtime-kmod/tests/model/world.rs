@@ -1,0 +1,487 @@
+//! What there is: code, CPUs, tasks and their stacks, and who may do what at a moment.
+
+use std::{cell::Cell, rc::Rc};
+
+use lpbuild_abi::Mode;
+use lpbuild_runtime::{
+    kernel::{Guard, Unreliable, Work},
+    site::INT3,
+};
+
+use crate::{coroutine::Coroutine, rng::Rng};
+
+/// Where the old functions begin; they are 0x100 apart.
+pub const OLD: u64 = 0xffff_ffff_8100_0000;
+/// Where the carried code begins: per function, 0x100 apart, the new version, the copied beginning, the dispatcher.
+pub const NEW: u64 = 0xffff_ffff_c000_0000;
+/// The runtime's own code.
+pub const RUNTIME: u64 = 0xffff_ffff_c100_0000;
+/// Code that nobody patches.
+pub const KERNEL: u64 = 0xffff_ffff_8000_0000;
+/// Bytes of an old function.
+pub const LEN: u32 = 0x40;
+/// Distance of the site from the entry.
+pub const SITE_OFFSET: u64 = 5;
+/// The instructions at a site: 1, 7 and 7 bytes. An abs64 jump covers all of them, a rel32 jump two.
+pub const SITE: [u8; 15] = [0x53, 0x48, 0x8b, 0x35, 1, 2, 3, 4, 0x48, 0x8b, 0x0d, 5, 6, 7, 8];
+/// Places in the body of a function.
+pub const BODY: u8 = 3;
+/// Where tasks are in memory.
+const TASKS: usize = 0x8880_0000;
+/// The thread of the operation.
+pub const OPERATOR: usize = 0;
+/// Tasks and stacks at most.
+pub const SLOTS: usize = 24;
+
+pub const MS: u64 = 1_000_000;
+
+pub fn id(slot: usize) -> usize {
+    TASKS + slot * 64
+}
+pub fn slot(id: usize) -> usize {
+    (id - TASKS) / 64
+}
+pub fn new_addr(f: usize) -> u64 {
+    NEW + f as u64 * 0x100
+}
+pub fn resume_addr(f: usize) -> u64 {
+    new_addr(f) + 0x80
+}
+pub fn dispatch_addr(f: usize) -> u64 {
+    new_addr(f) + 0xc0
+}
+pub fn site_addr(f: usize) -> u64 {
+    OLD + f as u64 * 0x100 + SITE_OFFSET
+}
+
+/// What is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    Nothing,
+    /// A rule of the runtime.
+    Rule(Guard),
+    /// `synchronize_rcu_tasks` returns at once.
+    RcuTasks,
+    /// Nobody else serialises.
+    SerializeAll,
+    /// The table is published when the task list can grow again.
+    CensusGap,
+    /// A task that runs is said to have nothing on its stack.
+    LookClean,
+    /// Tasks are not held.
+    Hold,
+    /// Requests are said to be taken back always.
+    Recall,
+    /// CPUs come and go during a step.
+    Hotplug,
+}
+
+/// What a schedule is about; made from its seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub cpus: usize,
+    pub funcs: usize,
+    pub abs64: bool,
+    /// Stacks with a dispatcher or a copied beginning cannot be walked.
+    pub gaps: bool,
+    /// Functions without a dispatcher: none, some, all.
+    pub without: Vec<bool>,
+    pub apply: Mode,
+    pub revert: Mode,
+    pub deadline_ms: u32,
+    pub hotplug: bool,
+    pub probes: bool,
+    pub no_memory: bool,
+    pub cancel: bool,
+    pub force: bool,
+    /// A task in the kernel calls a replaced function once in so many steps.
+    pub heat: usize,
+    /// The same for exits.
+    pub mortal: usize,
+    /// How often tasks sleep.
+    pub sleepy: usize,
+    pub tasks: usize,
+    pub cut: Cut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub enum Level {
+    Soft,
+    Hard,
+    Nmi,
+}
+
+/// Where a call of a replaced function is.
+#[derive(Debug)]
+pub enum At {
+    Entry,
+    /// So many bytes into the site, and what an abs64 jump has loaded.
+    Site(u8, Option<u64>),
+    /// In the int3 handler, interrupts off; what it has read of `armed`.
+    Trap(Option<bool>),
+    Dispatch,
+    Choosing(Coroutine, Rc<Cell<Option<bool>>>, usize),
+    Chosen(bool),
+    /// In the copied beginning.
+    Resume(u8),
+    Old(u8),
+    New(u8),
+}
+
+#[derive(Debug)]
+pub struct Call {
+    pub f: usize,
+    pub at: At,
+    /// When it was called.
+    pub since: u64,
+    /// The version it runs, once it does.
+    pub version: Option<bool>,
+}
+
+/// The work of an entry, in a list of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked(pub *mut Work);
+
+#[derive(Debug)]
+pub enum Kind {
+    /// A system call, with so many things still to do.
+    Syscall(u8),
+    Thread,
+    Idle,
+    Operator,
+    Stopper,
+    Interrupt(Level, u8),
+    /// Task works: those taken from the list, and the one that is being called.
+    Works(Vec<Asked>, Option<(Coroutine, Asked)>),
+    Exit(u8),
+    Call(Call),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    Ready,
+    /// Until a time; interruptible.
+    Asleep(u64, bool),
+    Dead,
+}
+
+#[derive(Debug)]
+pub struct Task {
+    /// There is a task in this memory.
+    pub exists: bool,
+    pub listed: bool,
+    pub run: Run,
+    pub cpu: usize,
+    pub on_cpu: bool,
+    /// Outermost first; empty: in user mode.
+    pub frames: Vec<Kind>,
+    pub holds: usize,
+    pub switches: u64,
+    pub voluntary: u64,
+    pub kernel: bool,
+    pub idle: bool,
+    pub stopper: bool,
+    pub works: Vec<Asked>,
+    pub works_over: bool,
+    pub exiting: bool,
+    /// It has left the task list: what it runs is the documented residual.
+    pub exempt: bool,
+    /// The version it has run in this system call.
+    pub seen: Option<bool>,
+}
+
+impl Task {
+    pub fn none() -> Self {
+        Self {
+            exists: false,
+            listed: false,
+            run: Run::Dead,
+            cpu: 0,
+            on_cpu: false,
+            frames: Vec::new(),
+            holds: 0,
+            switches: 0,
+            voluntary: 0,
+            kernel: false,
+            idle: false,
+            stopper: false,
+            works: Vec::new(),
+            works_over: false,
+            exiting: false,
+            exempt: false,
+            seen: None,
+        }
+    }
+    /// The innermost interrupt.
+    pub fn level(&self) -> Option<Level> {
+        self.frames.iter().rev().find_map(|k| if let Kind::Interrupt(l, _) = k { Some(*l) } else { None })
+    }
+    /// Whether an interrupt of another CPU would be taken.
+    pub fn interruptible(&self) -> bool {
+        !self.frames.iter().any(|k| match k {
+            Kind::Interrupt(l, _) => *l != Level::Soft,
+            Kind::Call(c) => matches!(c.at, At::Trap(_)),
+            _ => false,
+        })
+    }
+    /// Whether another task could run instead.
+    pub fn preemptible(&self) -> bool {
+        self.interruptible() && self.level().is_none()
+    }
+    /// The addresses on the stack, the innermost first.
+    pub fn walk(&self, shape: Shape) -> Result<Vec<u64>, Unreliable> {
+        if shape.lost {
+            return Err(Unreliable::Unwind);
+        }
+        let mut out = Vec::with_capacity(self.frames.len() + 4);
+        for k in self.frames.iter().rev() {
+            match k {
+                Kind::Operator => return Err(Unreliable::Unwind),
+                Kind::Stopper if self.on_cpu => return Err(Unreliable::Unwind),
+                Kind::Call(c) => {
+                    let carried = matches!(c.at, At::Dispatch | At::Choosing(..) | At::Chosen(_) | At::Resume(_));
+                    if carried && shape.gaps {
+                        return Err(Unreliable::Unwind);
+                    }
+                    if matches!(c.at, At::Choosing(..)) {
+                        out.push(RUNTIME);
+                    }
+                    out.push(c.address(shape));
+                }
+                Kind::Works(_, Some(_)) => out.extend([RUNTIME + 0x100, KERNEL + 0x100]),
+                _ => out.push(KERNEL),
+            }
+        }
+        Ok(out)
+    }
+    /// Whether something of the patch is on the stack: carried code, or the runtime on behalf of the task.
+    pub fn in_module(&self, shape: Shape) -> bool {
+        self.frames.iter().any(|k| match k {
+            Kind::Call(c) => matches!(c.at, At::Choosing(..)) || c.address(shape) >= NEW,
+            Kind::Works(list, now) => !list.is_empty() || now.is_some(),
+            _ => false,
+        })
+    }
+}
+
+impl Call {
+    /// Where it is, or where it goes on.
+    pub fn address(&self, shape: Shape) -> u64 {
+        let old = OLD + self.f as u64 * 0x100;
+        match &self.at {
+            At::Entry => old,
+            At::Site(o, _) => site_addr(self.f) + u64::from(*o),
+            At::Trap(_) => site_addr(self.f) + 1,
+            At::Dispatch => dispatch_addr(self.f),
+            At::Choosing(..) | At::Chosen(_) => dispatch_addr(self.f) + 9,
+            At::Resume(n) => resume_addr(self.f) + u64::from(*n),
+            // Behind a call that never returns is the end of the function.
+            At::Old(p) if *p == BODY => old + u64::from(LEN),
+            At::Old(p) => site_addr(self.f) + shape.site_len + u64::from(*p) * 4,
+            At::New(p) => new_addr(self.f) + u64::from(*p) * 4,
+        }
+    }
+}
+
+/// What of a plan decides how a stack looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    gaps: bool,
+    site_len: u64,
+    lost: bool,
+}
+
+impl Shape {
+    /// The same, and nothing can be walked.
+    pub fn lost(self) -> Self {
+        Self { lost: true, ..self }
+    }
+}
+
+impl Plan {
+    pub fn site_len(&self) -> usize {
+        if self.abs64 { 15 } else { 8 }
+    }
+    pub fn shape(&self) -> Shape {
+        Shape { gaps: self.gaps, site_len: self.site_len() as u64, lost: false }
+    }
+}
+
+#[derive(Debug)]
+pub struct Cpu {
+    pub online: bool,
+    pub current: usize,
+    /// The code as this CPU knows it.
+    pub view: Vec<[u8; 15]>,
+    /// Somebody waits for it to serialise.
+    pub ipi: bool,
+    /// It was seen outside of interrupts.
+    pub quiet: bool,
+}
+
+/// A stop of the machine.
+pub struct Stop {
+    pub arrived: Vec<bool>,
+    pub done: Vec<bool>,
+    pub bodies: Vec<Option<Coroutine>>,
+    pub running: bool,
+}
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
+/// What must hold at the moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// No stack has both versions on it.
+    pub strict: bool,
+    /// No system call runs both.
+    pub by_task: bool,
+    /// The version that was not there before, when all change at once.
+    pub at_once: Option<bool>,
+    /// It was seen.
+    pub flipped: bool,
+    /// Calls from then on run this version.
+    pub from: Option<(u64, bool)>,
+    /// When a table was published first.
+    pub published: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub rng: Rng,
+    pub plan: Plan,
+    pub now: u64,
+    /// Nobody who sleeps is to wake earlier.
+    pub due: u64,
+    pub steps: u64,
+    pub code: Vec<[u8; 15]>,
+    pub cpus: Vec<Cpu>,
+    pub tasks: Vec<Task>,
+    /// The CPU that executes this micro-step.
+    pub here: usize,
+    pub stop: Option<Stop>,
+    pub hotplug_held: bool,
+    pub text_mutex: bool,
+    pub list_held: bool,
+    /// What a kprobe has replaced by its int3.
+    pub probes: Vec<Option<u8>>,
+    pub notifier: bool,
+    pub module: bool,
+    pub finished: bool,
+    /// Tasks were switched wherever they were: they may run both versions for good.
+    pub forced: bool,
+    pub rules: Rules,
+    pub blocks: Vec<(usize, Box<[u64]>)>,
+    pub freed: Vec<Box<[u64]>>,
+    pub failure: Option<String>,
+    pub log: Vec<String>,
+    pub trace: bool,
+    pub outcome: &'static str,
+}
+
+/// What a CPU makes of the bytes it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    Int3,
+    /// One of the original instructions; the next one is so many bytes into the site.
+    Original(u8),
+    /// The first half of an abs64 jump.
+    Load(u64),
+    Jump(u64),
+    Torn,
+}
+
+impl World {
+    pub fn fail(&mut self, what: String) {
+        if self.trace {
+            self.note(|| format!("FAILURE {what}"));
+        }
+        self.failure.get_or_insert(what);
+    }
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.trace {
+            let line = format!("{:>7} {:>10}us cpu{} {}", self.steps, self.now / 1000, self.here, what());
+            self.log.push(line);
+        }
+    }
+    pub fn current(&mut self) -> &mut Task {
+        let at = self.cpus[self.here].current;
+        &mut self.tasks[at]
+    }
+    pub fn serialize(&mut self, cpu: usize) {
+        self.cpus[cpu].view.clone_from(&self.code);
+    }
+    /// Time goes by, and who slept until then is ready.
+    pub fn pass(&mut self, ns: u64) {
+        self.now += ns;
+        if self.now < self.due {
+            return;
+        }
+        self.due = u64::MAX;
+        for t in &mut self.tasks {
+            match t.run {
+                Run::Asleep(until, _) if until <= self.now => t.run = Run::Ready,
+                Run::Asleep(until, _) => self.due = self.due.min(until),
+                _ => {}
+            }
+        }
+    }
+    /// The bytes this CPU sees: of those that have changed since it serialised, any may be the new ones already.
+    pub fn fetch(&mut self, f: usize, offset: u8, first: Option<u8>, loaded: Option<u64>) -> Decoded {
+        let view = &mut self.cpus[self.here].view[f];
+        if *view != self.code[f] {
+            for (seen, &is) in view.iter_mut().zip(&self.code[f]) {
+                if *seen != is && self.rng.one_in(2) {
+                    *seen = is;
+                }
+            }
+        }
+        let mut bytes = *view;
+        if let Some(b) = first {
+            bytes[0] = b;
+        }
+        decode(&bytes, f, offset, loaded)
+    }
+    pub fn free_slot(&self) -> Option<usize> {
+        self.tasks.iter().position(|t| !t.exists)
+    }
+    /// The memory of a task goes when nobody wants it any more.
+    pub fn reap(&mut self, slot: usize) {
+        let t = &mut self.tasks[slot];
+        if t.exists && t.run == Run::Dead && !t.listed && t.holds == 0 && !t.on_cpu {
+            *t = Task::none();
+        }
+    }
+}
+
+fn decode(bytes: &[u8; 15], f: usize, offset: u8, loaded: Option<u64>) -> Decoded {
+    let is_target = |t: u64| t == new_addr(f) || t == dispatch_addr(f);
+    match offset {
+        0 if bytes[0] == INT3 => Decoded::Int3,
+        0 if bytes[0] == SITE[0] => Decoded::Original(1),
+        0 if bytes[0] == 0xe9 => {
+            let rel = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+            let to = (site_addr(f) + 5).wrapping_add_signed(rel.into());
+            if is_target(to) { Decoded::Jump(to) } else { Decoded::Torn }
+        }
+        0 if bytes[..2] == [0x48, 0xb8] => {
+            let to = u64::from_le_bytes(bytes[2..10].try_into().unwrap_or_default());
+            if is_target(to) { Decoded::Load(to) } else { Decoded::Torn }
+        }
+        1 if bytes[1..8] == SITE[1..8] => Decoded::Original(8),
+        8 if bytes[8..15] == SITE[8..15] => Decoded::Original(15),
+        10 if bytes[10..12] == [0xff, 0xe0] => loaded.map_or(Decoded::Torn, Decoded::Jump),
+        _ => Decoded::Torn,
+    }
+}
+
+impl World {
+    /// Whether an address is in memory that was given back.
+    pub fn freed_at(&self, addr: usize) -> bool {
+        self.freed.iter().any(|b| (b.as_ptr() as usize..b.as_ptr() as usize + b.len() * 8).contains(&addr))
+    }
+}

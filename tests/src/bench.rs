@@ -1,0 +1,181 @@
+//! A kernel, modules of edits to its source, and the shell functions that the scripts of VM tests share.
+//!
+//! A module is made once per process, however many tests use it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use harness::change::Change;
+use harness::module::Module;
+use harness::tree::Flags;
+use harness::vm::{Run, Vm};
+
+use crate::Env;
+
+/// File, text, new text.
+pub type Edit = (&'static str, &'static str, &'static str);
+
+/// `cmdline_proc_show`: short, in one object; `/proc/cmdline` begins with `patched`.
+pub const SHORT: Edit = (
+    "fs/proc/cmdline.c",
+    "\tseq_puts(m, saved_command_line);\n",
+    "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n",
+);
+
+/// `loadavg_proc_show`: `/proc/loadavg` begins with `patched`.
+pub const LOADAVG: Edit = (
+    "fs/proc/loadavg.c",
+    "\tseq_printf(m, \"%lu.%02lu %lu.%02lu",
+    "\tseq_puts(m, \"patched \");\n\tseq_printf(m, \"%lu.%02lu %lu.%02lu",
+);
+
+/// A read of exactly 4242 bytes fails with EPROTO in the new `pipe_read`, which tasks sleep in.
+pub const PIPE: Edit = (
+    "fs/pipe.c",
+    "\t/* Null read succeeds. */\n",
+    "\tif (total_len == 4242)\n\t\treturn -EPROTO;\n\t/* Null read succeeds. */\n",
+);
+
+/// By the runtime's own files, so that what the runtime says is what is seen. `refuses CODE MODULE [OPTION..]` and
+/// `stays CODE MODULE`: the kernel's answer, and that it left everything as it was.
+const FUNCTIONS: &str = r#"
+of() { cat /sys/kernel/lpbuild/$1/$2; }
+is() { expect "state of $1" "$2" "$(of $1 state)"; }
+# Until `state` is one of the words.
+until_is() {
+    patch=$1; shift
+    for turn in $(seq 600); do
+        state=$(of $patch state)
+        for word; do [ "$state" != $word ] || return 0; done
+        sleep 0.05
+    done
+    of $patch blockers; of $patch last_error
+    fail "$patch is still $state, not $*"
+}
+load() { patch=$1; shift; insmod /$patch.ko "$@" || fail "insmod $patch $*: $(dmesg | tail -3)"; until_is $patch applied; }
+refuses() {
+    code=$1 patch=$2; shift 2
+    if insmod /$patch.ko "$@" 2> /tmp/err; then fail "not refused: $patch $*"; fi
+    expect_in "why $patch is refused" "$code" "$(dmesg | tail -3)"
+    [ ! -e /sys/module/$patch ] || fail "the refused $patch stayed"
+}
+revert() { echo 0 > /sys/kernel/lpbuild/$1/enabled; until_is $1 reverted; }
+unload() { revert $1; rmmod $1 || fail "rmmod $1"; }
+stays() {
+    (echo 0 > /sys/kernel/lpbuild/$2/enabled) 2> /dev/null || true
+    until_is $2 applied
+    expect_in "why $2 stays" "$1" "$(of $2 last_error)"
+    if rmmod $2 2> /dev/null; then fail "$2 could be removed"; fi
+}
+patched() { expect_in effect patched "$(cat /proc/cmdline)"; }
+original() { expect_not_in effect patched "$(cat /proc/cmdline)"; }
+background() { "$@" & pids="${pids:-} $!"; }
+stop() { kill -0 $pids || fail 'the load ended early'; kill $pids; for pid in $pids; do wait $pid || true; done; pids=; }
+ktext save /tmp/text
+clean() { ktext diff /tmp/text > /tmp/diff 2>&1 || fail "$(cat /tmp/diff)"; }
+"#;
+
+/// What a test works with.
+#[derive(Debug)]
+pub struct Bench {
+    /// Kernel and tree.
+    pub env: Env,
+    lpbuild: PathBuf,
+    series: &'static str,
+    modules: Vec<(String, Arc<Module>)>,
+    others: Vec<(String, PathBuf)>,
+}
+
+impl Bench {
+    /// Nothing, and a printed reason, where setup has not run.
+    pub fn find(name: &str, series: &'static str) -> Option<Self> {
+        let (env, lpbuild) = Env::series_with_lpbuild(&format!("{name} on {series}"), series)?;
+        Some(Self { env, lpbuild, series, modules: Vec::new(), others: Vec::new() })
+    }
+
+    /// A module called `name`.
+    #[must_use]
+    pub fn module(self, name: &str, edits: &[Edit]) -> Self {
+        self.module_as(name, name, edits, &[])
+    }
+
+    /// A module called `name`, in the guest `/FILE.ko`, with options of `lpbuild diff`. One name can have several files.
+    #[must_use]
+    pub fn module_as(mut self, file: &str, name: &str, edits: &[Edit], options: &[&str]) -> Self {
+        type Made = Mutex<BTreeMap<(&'static str, String), Arc<OnceLock<Arc<Module>>>>>;
+        static MADE: OnceLock<Made> = OnceLock::new();
+        let place = {
+            let mut made = MADE.get_or_init(Made::default).lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(made.entry((self.series, file.to_owned())).or_default())
+        };
+        let make = || {
+            let source = &self.env.tree.source;
+            let edit = |c: Change, (file, old, new): &Edit| c.edit(source, file, old, new).unwrap();
+            let change = edits.iter().fold(Change::none(), edit);
+            let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+            let pair = self.env.tree.pair(&change, Flags::Plain).unwrap();
+            let folder = format!("{}/{file}", self.series);
+            Arc::new(self.env.maker(&self.lpbuild).make_in(&folder, name, &pair, &options).unwrap())
+        };
+        self.modules.push((file.to_owned(), Arc::clone(place.get_or_init(make))));
+        self
+    }
+
+    /// The module in `/FILE.ko`.
+    pub fn made(&self, file: &str) -> &Module {
+        let found = self.modules.iter().find(|(f, _)| f == file);
+        found.map(|(_, m)| &**m).unwrap_or_else(|| panic!("no module {file}"))
+    }
+
+    /// A module of one C file that is no patch.
+    #[must_use]
+    pub fn other(mut self, name: &str, source: &str) -> Self {
+        let dir = harness::workspace_root().join("target/modules").join(self.series).join(name);
+        let _lock = harness::cache::lock(&dir).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(format!("{name}.c")), source).unwrap();
+        std::fs::write(dir.join("Kbuild"), format!("obj-m := {name}.o\n")).unwrap();
+        let mut make = harness::cmd::command("make");
+        make.arg("-C").arg(&self.env.kernel.headers).arg(format!("M={}", dir.display())).arg("modules");
+        harness::cmd::output(&mut make).unwrap();
+        self.others.push((name.to_owned(), dir.join(format!("{name}.ko"))));
+        self
+    }
+
+    /// A guest with `lpbuild` and the modules; `$modes` in the script are those to try.
+    pub fn vm(&self, name: &str, script: &str) -> Vm {
+        let mut vm = Vm::new(&format!("{name}-{}", self.series), &self.env.kernel).file("/bin/lpbuild", &self.lpbuild);
+        for (file, module) in &self.modules {
+            vm = vm.file(&format!("/{file}.ko"), &module.ko);
+        }
+        for (name, ko) in &self.others {
+            vm = vm.file(&format!("/{name}.ko"), ko);
+        }
+        let script = format!("modes='transition stop-machine drain'\n{FUNCTIONS}{script}");
+        vm.case(&script).silence(Duration::from_secs(180)).overtime(Duration::from_secs(1800))
+    }
+}
+
+/// Runs to the end, which must be a pass.
+#[track_caller]
+pub fn passes(vm: &Vm) -> Run {
+    let run = vm.run().unwrap();
+    run.require_pass().unwrap_or_else(|e| panic!("{e:#}"));
+    run
+}
+
+/// Rounds of what a test repeats: as `LPBUILD_CYCLES` says.
+pub fn cycles(default: u32) -> u32 {
+    std::env::var("LPBUILD_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// Each scenario once per kernel.
+#[macro_export]
+macro_rules! on_both {
+    ($($scenario:ident)*) => {
+        mod on_6_1 { $(#[test] fn $scenario() { super::$scenario("6.1"); })* }
+        mod on_6_12 { $(#[test] fn $scenario() { super::$scenario("6.12"); })* }
+    };
+}

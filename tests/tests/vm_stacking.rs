@@ -1,0 +1,216 @@
+//! Patches on top of others (`after`) and in their place (`replaces`), on the stock kernels.
+//!
+//! `low` and `high` replace `cmdline_proc_show`, `low` also `pipe_read`. What runs can be seen in `/proc/cmdline`.
+
+use lpbuild_tests::bench::{Bench, Edit, LOADAVG, PIPE, SHORT, cycles, passes};
+use lpbuild_tests::on_both;
+
+/// In place of what `low` shows: the source below a patch is always the kernel's.
+const HIGH: Edit = (
+    "fs/proc/cmdline.c",
+    "\tseq_puts(m, saved_command_line);\n",
+    "\tseq_puts(m, \"higher \");\n\tseq_puts(m, saved_command_line);\n",
+);
+
+/// `proc_pid_status` and a function it calls: one system call.
+const FIRST: [Edit; 2] = [
+    ("fs/proc/array.c", "seq_puts(m, \"State:\\t\");", "seq_puts(m, \"AAAAA:\\t\");"),
+    ("fs/proc/task_mmu.c", "SEQ_PUT_DEC(\"VmPeak:\\t\"", "SEQ_PUT_DEC(\"AAAAAA:\\t\""),
+];
+/// One function is kept, one dropped, one added.
+const SECOND: [Edit; 2] = [
+    ("fs/proc/array.c", "seq_puts(m, \"State:\\t\");", "seq_puts(m, \"BBBBB:\\t\");"),
+    ("kernel/cgroup/cpuset.c", "\"Mems_allowed:\\t%*pb\\n\"", "\"BBBB_allowed:\\t%*pb\\n\""),
+];
+const PIECES: &str = "AAAAA:=BBBBB: AAAAAA:=VmPeak: Mems_allowed:=BBBB_allowed:";
+
+const SEEN: &str = r#"
+begins() { cut -d' ' -f1 /proc/cmdline; }
+shows() { expect 'version that runs' "$1" "$(begins)"; }
+first=$(begins)
+odd() { dd if=/dev/zero bs=4242 count=1 2>/dev/null | dd bs=4242 count=1 of=/dev/null 2>/dev/null; }
+pipe_is() { if odd; then pipe=original; else pipe=new; fi; expect pipe_read $1 $pipe; }
+"#;
+
+on_both! {
+    a_patch_on_top_of_another
+    a_patch_in_the_place_of_another
+    a_replacement_under_load_is_one_switch
+}
+
+fn stack(name: &str, series: &'static str) -> Option<Bench> {
+    let bench = Bench::find(name, series)?.module("low", &[SHORT, PIPE]);
+    let bench = bench.module_as("high", "high", &[HIGH], &["--after", "low"]);
+    Some(bench.module_as("instead", "instead", &[HIGH], &["--replaces", "low"]))
+}
+
+fn a_patch_on_top_of_another(series: &'static str) {
+    let Some(bench) = stack("a_patch_on_top_of_another", series) else { return };
+    let script = r#"
+step 'not without the one below'
+refuses LP5019 high
+if out=$(lpbuild load /high.ko 2>&1); then fail "loaded: $out"; else expect status 4 $?; fi
+expect_in code LP5019 "$out"
+expect_in which low "$out"
+clean
+
+for mode in $modes; do
+    step $mode
+    load low mode=$mode
+    shows patched
+    ktext save /tmp/with_low
+    load high mode=$mode
+    shows higher
+    pipe_is new
+    expect_in after low "$(of high after)"
+    stays LP5020 low
+    if out=$(lpbuild unload low 2>&1); then fail "unloaded: $out"; else expect status 4 $?; fi
+    expect_in code LP5020 "$out"
+    shows higher
+    unload high
+    shows patched
+    pipe_is new
+    # The lower one's jump, byte for byte.
+    ktext diff /tmp/with_low
+    unload low
+    shows $first
+    pipe_is original
+    clean
+done
+
+step 'the lower one is reverted, but still there'
+load low
+revert low
+refuses LP5019 high
+rmmod low
+
+step 'patches of different functions go in any order'
+load low
+load loadavg
+load high
+expect_in loadavg patched "$(cat /proc/loadavg)"
+unload loadavg
+expect_not_in loadavg patched "$(cat /proc/loadavg)"
+load loadavg
+unload high
+unload low
+shows $first
+expect_in loadavg patched "$(cat /proc/loadavg)"
+unload loadavg
+clean
+
+step 'the upper one is removed by force'
+load low
+load high
+rmmod -f high
+shows patched
+unload low
+clean
+"#;
+    passes(&bench.module("loadavg", &[LOADAVG]).vm("stack-on-top", &format!("{SEEN}{script}")));
+}
+
+fn a_patch_in_the_place_of_another(series: &'static str) {
+    let Some(bench) = stack("a_patch_in_the_place_of_another", series) else { return };
+    let script = r#"
+refuses LP5019 instead
+for mode in $modes; do
+    step $mode
+    load low mode=$mode
+    pipe_is new
+    load instead mode=$mode
+    is low replaced
+    shows higher
+    # Not in the new set.
+    pipe_is original
+    expect_in replaces low "$(of instead replaces)"
+    if [ $mode = drain ]; then lpbuild unload low; else rmmod low; fi
+    shows higher
+    pipe_is original
+    unload instead
+    shows $first
+    clean
+done
+
+step 'the replaced one goes last'
+load low
+load instead
+unload instead
+is low replaced
+shows $first
+rmmod low
+clean
+
+step 'not while another lies on it'
+load low
+load high
+refuses LP5019 instead
+shows higher
+pipe_is new
+is low applied
+unload high
+# The attempt has left nothing behind that would be in the way now.
+load instead
+rmmod low
+unload instead
+clean
+
+step 'a replacement that is refused leaves the other applied'
+load low
+mkfifo /tmp/fifo
+pipe-sleeper /tmp/fifo > /tmp/fed & sleeper=$!
+sleep 0.5
+refuses LP5007 instead mode=stop-machine deadline_ms=500
+is low applied
+shows patched
+pipe_is new
+kill -0 $sleeper
+echo wake > /tmp/fifo
+wait $sleeper
+load instead mode=stop-machine
+pipe_is original
+rmmod low
+unload instead
+clean
+"#;
+    passes(&bench.vm("stack-instead", &format!("{SEEN}{script}")));
+}
+
+/// Two sets of functions take turns; readers see the one or the other in a system call.
+fn a_replacement_under_load_is_one_switch(series: &'static str) {
+    let Some(bench) = Bench::find("a_replacement_under_load_is_one_switch", series) else { return };
+    let bench = bench
+        .module_as("turn_first", "turn_a", &FIRST, &[])
+        .module_as("turn_a", "turn_a", &FIRST, &["--replaces", "turn_b"])
+        .module_as("turn_b", "turn_b", &SECOND, &["--replaces", "turn_a"]);
+    let script = format!(
+        r#"
+background forkstorm forever
+for mode in $modes; do
+    step $mode
+    insmod /turn_first.ko mode=$mode
+    until_is turn_a applied
+    consistent /proc/self/status {seconds} {PIECES} > /tmp/consistent & reader=$!
+    while kill -0 $reader 2> /dev/null; do
+        load turn_b mode=$mode deadline_ms=60000
+        is turn_a replaced
+        rmmod turn_a
+        load turn_a mode=$mode deadline_ms=60000
+        is turn_b replaced
+        rmmod turn_b
+    done
+    wait $reader
+    cat /tmp/consistent
+    # Each function by itself is switched at once in a drain, so there a call may see both.
+    [ $mode = drain ] || grep -q 'mixed=0$' /tmp/consistent || fail "$mode: a system call saw two versions"
+    grep -q '^RESULT new=[1-9]' /tmp/consistent || fail "$mode: the second version was never seen"
+    grep -q '^RESULT old=[1-9]' /tmp/consistent || fail "$mode: the first version was never seen"
+    unload turn_a
+    clean
+done
+stop
+"#,
+        seconds = 2 * cycles(4),
+    );
+    passes(&bench.vm("stack-load", &script));
+}
