@@ -57,7 +57,8 @@ fn a_task_asleep_in_the_function_blocks_on_6_12() {
     };
     let (old, new) = ("\t/* Null read succeeds. */\n", "\tif (total_len == 4242)\n\t\treturn -EPROTO;\n");
     let change = Change::none().edit(&env.tree.source, "fs/pipe.c", old, &format!("{new}{old}")).unwrap();
-    let sleepy = env.maker(&lpbuild).make("sleepy_612", &change).unwrap();
+    let pair = env.tree.pair(&change, Flags::Plain).unwrap();
+    let sleepy = env.maker(&lpbuild).make_of("sleepy_612", &pair, &["--mode".into(), "stop-machine".into()]).unwrap();
     let script = r#"
 odd() { dd if=/dev/zero bs=4242 count=1 2>/dev/null | dd bs=4242 count=1 of=/dev/null 2>/dev/null; }
 ktext save /tmp/text
