@@ -223,7 +223,13 @@ fn nmis_while_the_code_changes(series: &'static str) {
     let n = cycles(5);
     let script = format!(
         r#"
-nmis() {{ grep NMI: /proc/interrupts | tr -s ' ' | cut -d' ' -f4; }}
+nmis() {{
+    sum=0
+    for word in $(grep NMI: /proc/interrupts); do
+        case $word in *[!0-9]*) ;; *) sum=$((sum + word)) ;; esac
+    done
+    echo $sum
+}}
 echo 1 > /proc/sys/kernel/sysrq
 dmesg -n 1
 background hot 2 /proc/cmdline
