@@ -233,7 +233,7 @@ nmis() {{
 echo 1 > /proc/sys/kernel/sysrq
 dmesg -n 1
 background hot 2 /proc/cmdline
-(while :; do echo l > /proc/sysrq-trigger; usleep 3000; done) & storm=$!
+(while :; do echo l > /proc/sysrq-trigger; sleep 0.003; done) & storm=$!
 before=$(nmis)
 for mode in stop-machine drain transition; do
     i=0
