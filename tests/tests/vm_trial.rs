@@ -241,7 +241,7 @@ fn a_guest_that_hangs_is_stopped_and_a_made_up_verdict_is_none() {
 #[test]
 fn a_load_that_is_refused_fails_with_the_code_of_the_runtime() {
     let Some(b) = Bench::find("a_load_that_is_refused_fails_with_the_code_of_the_runtime") else { return };
-    let sleepy = b.make("trial_sleepy", SLEEPY, &["--deadline-ms", "500"]);
+    let sleepy = b.make("trial_sleepy", SLEEPY, &["--mode", "stop-machine", "--deadline-ms", "500"]);
     let script = b.script("sleep 1000 | cat &\nsleep 1");
     let a = b.run(b.command(&sleepy.ko, &["--json", "--before", script.to_str().unwrap()]));
     let json = a.fails(&["LP5007"]);
