@@ -194,7 +194,8 @@ fn problems(options: &Options, end: &End, steps: &[Step], name: &str) -> Vec<Pro
     }
     for s in steps.iter().filter(|s| s.name == "status" && s.status == Some(0)) {
         let state = json(s).and_then(|j| Some(j.get("patches")?.get(0)?.get("state")?.as_str()?.to_owned()));
-        if state.as_deref() != Some("applied") {
+        // A patch that drains is in effect; some task of the trial is still in old code.
+        if !matches!(state.as_deref(), Some("applied" | "draining")) {
             let detail = format!("it is {} after the load{}", state.as_deref().unwrap_or("unknown"), in_cycle(s));
             found.push(Problem::new("LP6412", Place::object(name), detail));
         }
@@ -372,6 +373,7 @@ mod tests {
     fn a_pass_with_a_patch_in_the_wrong_state_or_a_hurt_kernel_is_none() {
         let status = |state: &str| ran("status", Some(0), &[&format!("{{\"patches\": [{{\"state\": \"{state}\"}}]}}")]);
         assert!(codes(Verdict::Pass, &[status("applied")], &[]).is_empty());
+        assert!(codes(Verdict::Pass, &[status("draining")], &[]).is_empty());
         assert_eq!(codes(Verdict::Pass, &[status("reverted")], &[])[0].0, "LP6412");
         assert_eq!(codes(Verdict::Pass, &[ran("status", Some(0), &["{}"])], &[])[0].0, "LP6412");
         assert_eq!(
