@@ -11,7 +11,8 @@
 //! site        do the bytes fit? which bytes will be written?    status     what /sys/kernel/lpbuild/NAME shows
 //! stack       which task is inside old (or new) code?           kernel     the trait everything above is generic over
 //! rendezvous  all CPUs in one place, in lockstep                binding    that trait, in a real kernel
-//! machine     the steps of apply and revert
+//! board       which version does a task run?                    switch      who may change over, and when
+//! poke        int3, tails, first bytes                          machine     the steps of apply and revert
 //! ```
 //!
 //! Everything but `binding` is also built for the host, where `tests/` drives it against a simulated kernel.

@@ -1,4 +1,4 @@
-//! Lines of text in a fixed buffer. `core::fmt` would add 20 KB and `__udivti3` to a runtime of a few KB.
+//! Lines of text in a fixed buffer. `core::fmt` would add 20 KB and `__udivti3` to a runtime of 45 KB.
 
 /// Longest line of the log and of `last_error`, in bytes.
 pub const LINE: usize = 240;

@@ -109,21 +109,3 @@ without! {
     the_clock_is_that_of_the_operation: Cut::Rule(Guard::FreshClock);
     threads_are_not_sent_to_user_mode: Cut::Rule(Guard::AskWhoWasSeen);
 }
-
-/// All kinds of failures, and a seed of each.
-#[test]
-#[ignore = "for whoever looks for causes"]
-fn survey() {
-    for mode in Mode::ALL {
-        let mut kinds = BTreeMap::<String, (u64, u64)>::new();
-        for seed in 0..schedules(20_000) {
-            if let Some(why) = run(seed, Cut::Nothing, Some(mode), false).failure {
-                let kind: String = why.chars().filter(|c| !c.is_ascii_digit()).take(120).collect();
-                kinds.entry(kind).or_insert((seed, 0)).1 += 1;
-            }
-        }
-        for (kind, (seed, n)) in kinds {
-            println!("{} seed {seed} ({n} times): {kind}", mode.name());
-        }
-    }
-}
