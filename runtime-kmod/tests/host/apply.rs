@@ -224,3 +224,43 @@ fn a_kprobe_that_comes_behind_the_int3_is_waited_for() {
         assert_eq!((f.bytes(0)[0], m.status().refusal), (0xe9, None));
     });
 }
+
+/// The dispatchers of a replaced patch are still in use, so it must not go.
+#[test]
+fn a_kprobe_on_the_jump_keeps_a_replaced_patch() {
+    let mut f = Fixture::new(2, 1);
+    (f.funcs[0].resume, f.funcs[0].dispatch) = (NEW + 0x90, NEW + 0xc0);
+    f.record.mode = 3;
+    f.record.deadline_ms = 60_000;
+    let (sites, mut frames, board, replaced) = (f.sites(), [0; 16], Board::new(), Board::new());
+    replaced.settle(true);
+    let no = AtomicBool::new(false);
+    let others = [Other { text: (0x9000, 0x9100), ranges: &[], replaced: Some(&replaced) }];
+    let parts = Parts {
+        sites: &sites,
+        others: &others,
+        armed: &f.armed,
+        board: &board,
+        cancel: &no,
+        force: &no,
+        seats: &f.seats,
+        frames: &mut frames,
+    };
+    let mut m = Machine::new(&f.sim, f.patch(), parts);
+    let mut step = |f: &Fixture| {
+        let step = m.apply();
+        if let Step::Again(ms) = step {
+            f.sim.pass(ms);
+        }
+        step
+    };
+    while step(&f) != Step::RcuTasks {}
+    step(&f);
+    assert_eq!(f.bytes(0)[0], 0xe9, "the jump to the dispatcher");
+    f.sim.world().probes.push(OLD + 5);
+    for _ in 0..200 {
+        assert_ne!(step(&f), Step::Replaced, "it would be freed while a site leads into it");
+    }
+    f.sim.world().probes.clear();
+    assert!((0..200).any(|_| step(&f) == Step::Replaced));
+}
