@@ -4,7 +4,7 @@
 mod support;
 
 use lpbuild::pipeline::Analysis;
-use support::{analyse, both, changed, codes, image, pair};
+use support::{SCRIPT, analyse, both, changed, codes, image, image_by, pair};
 
 /// 16 and 20 bytes behind `limit` there is padding: that makes neither of them a distance.
 #[test]
@@ -70,6 +70,37 @@ fn what_is_behind_the_text_of_a_constant_counts() {
 #[test]
 fn a_constant_that_begins_with_text_is_carried_whole() {
     initial("700 } };", "800 } }; use(&x);");
+}
+
+/// A table of pointers without a name, where every byte of an address could be text, and a field of a constant that is read
+/// alone: what they point to has moved.
+#[test]
+fn pointers_without_a_name_are_compared_by_what_they_point_to() {
+    let text = r#"
+        asm(".pushsection .rodata.a\n.balign 8\n.Ltable: .quad .Lone, .Ltwo, .Lone\n.Lpair: .quad 3, .Ltwo\n.popsection");
+        asm(".pushsection .rodata.b\n.balign 64\n.skip 48, 1\n/* MORE */.Lone: .asciz \"one\"\n.Ltwo: .asciz \"two\"\n.popsection");
+        const char *pick(long i) { const char *s; asm("mov .Ltable(,%1,8), %0" : "=r"(s) : "r"(i)); return s; }
+        const char *second(void) { const char *s; asm("mov .Lpair+8(%%rip), %0" : "=r"(s)); return s; }
+        int other(int x) { return x * 3; }
+    "#;
+    let script =
+        SCRIPT.replace("0xffffffff81000000", "0xffffffff8181c000").replace("*(.rodata .rodata.*)", "*(.rodata.*)");
+    for relocations in [true, false] {
+        let analysis = |from: &str, to: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let [old, new] = [("old", text.to_owned()), ("new", text.replace(from, to))]
+                .map(|(name, text)| image_by(&script, &folder, name, &text, relocations));
+            changed(&analyse(&old, &new))
+        };
+        assert_eq!(analysis("/* MORE */", ".skip 16, 1\\n"), [""; 0], "relocations: {relocations}");
+        assert_eq!(analysis("x * 3", "x * 5"), ["other"], "relocations: {relocations}");
+        assert_eq!(
+            analysis(".Lone: .asciz", ".Lone: .asciz \\\"a\\\"\\n.asciz"),
+            ["pick"],
+            "relocations: {relocations}"
+        );
+        assert_eq!(analysis("\\\"two", "\\\"too"), ["pick", "second"], "relocations: {relocations}");
+    }
 }
 
 /// Nameless data that points to itself.

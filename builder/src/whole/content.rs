@@ -58,7 +58,9 @@ pub fn text_at<'w>(whole: &'w Whole<'_>, addr: u64) -> Option<&'w [u8]> {
     }
     let len = memchr::memchr(0, bytes)?;
     let is_text = |b: &u8| matches!(b, 0x01..=0x0d | 0x1b | 0x20..=0x7e | 0x80..);
-    (area.class == Class::Strings || bytes[..len].iter().all(is_text)).then(|| &bytes[..=len])
+    // The bytes of a table of pointers are no text: 0xff is in every address of the kernel, and never in UTF-8.
+    let text = |b: &[u8]| b.iter().all(is_text) && std::str::from_utf8(b).is_ok();
+    (area.class == Class::Strings || text(&bytes[..len])).then(|| &bytes[..=len])
 }
 
 /// As [`text_at`], unless what is behind it, up to the next place anything refers to, can be no strings: the constant a
@@ -72,7 +74,7 @@ pub fn string_at<'w>(whole: &'w Whole<'_>, cuts: &[u64], addr: u64) -> Option<&'
     let rest = whole.bytes(addr + text.len() as u64, rest)?;
     let is_text = |(i, b): (usize, &u8)| match b {
         0x01 => rest.get(i + 1).is_some_and(u8::is_ascii_alphanumeric),
-        _ => matches!(b, 0 | b'\t' | b'\n' | b'\r' | 0x1b | 0x20..=0x7e | 0x80..),
+        _ => matches!(b, 0 | b'\t' | b'\n' | b'\r' | 0x1b | 0x20..=0x7e | 0x80..=0xf4),
     };
     rest.iter().enumerate().all(is_text).then_some(text)
 }

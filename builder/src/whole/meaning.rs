@@ -202,8 +202,8 @@ impl Sides<'_, '_> {
 
     fn same_content(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         if usage == Usage::Access && size > 0 {
-            let (a, b) = (self.old.bytes(o, u64::from(size)), self.new.bytes(n, u64::from(size)));
-            return a.is_some() && a == b;
+            let size = u64::from(size);
+            return self.old.bytes(o, size).is_some() && self.same_bytes((o, size), (n, size), seen);
         }
         if !seen.insert((o, n)) {
             return true;
@@ -221,6 +221,11 @@ impl Sides<'_, '_> {
                 return x == y;
             }
         }
+        self.same_bytes((o, a), (n, b), seen)
+    }
+
+    /// Bytes at an address, zeroes behind the shorter of them, and pointers among them that mean the same.
+    fn same_bytes(&self, (o, a): (u64, u64), (n, b): (u64, u64), seen: &mut HashSet<(u64, u64)>) -> bool {
         let (Some(x), Some(y)) = (self.old.bytes(o, a), self.new.bytes(n, b)) else { return a == b && a > 0 };
         let len = x.len().min(y.len());
         if len == 0 || x[len..].iter().chain(&y[len..]).any(|z| *z != 0) {
