@@ -186,18 +186,23 @@ clean
 fn kprobe_on_the_jump(series: &'static str) {
     let script = r#"
 set_at() { echo "p:lp/site $(printf '0x%x' $((old + $1)))" > $t/kprobe_events; echo 1 > $t/events/lp/enable; }
-off() { echo 0 > $t/events/lp/enable; echo > $t/kprobe_events; }
 hits() { hit ' site: ('; }
+# The kernel turns optimised probes back with a delay, which it waits for when it is told to have none (unoptimize_all_kprobes,
+# kernel/kprobes.c).
+off() {
+    echo 0 > $t/events/lp/enable
+    echo > $t/kprobe_events
+    allowed=$(cat /proc/sys/debug/kprobes-optimization)
+    for on in 1 0 $allowed; do echo $on > /proc/sys/debug/kprobes-optimization; done
+}
 step 'before the patch: on the site, optimised or not'
-for on in 0 1; do
-    sysctl -w debug.kprobes-optimization=$on
+for optimised in 0 1; do
+    sysctl -w debug.kprobes-optimization=$optimised
     set_at $site
-    [ $on = 0 ] || wait-for /sys/kernel/debug/kprobes/list OPTIMIZED 10
+    [ $optimised = 0 ] || wait-for /sys/kernel/debug/kprobes/list OPTIMIZED 10
     for mode in $modes; do refuses LP5005 short mode=$mode; done
     before=$(hits); original; [ $(hits) -gt $before ] || fail 'the probe is not hit any more'
     off
-    # The kernel takes optimised probes out with a delay.
-    sleep 0.2
     clean
 done
 for mode in $modes; do
@@ -214,7 +219,6 @@ for mode in $modes; do
     expect_in code LP5005 "$out"
     patched
     off
-    sleep 0.2
     ktext diff /tmp/with
     # In the NOP that fills the site up.
     if [ $size -gt 5 ]; then
@@ -223,7 +227,6 @@ for mode in $modes; do
         patched
         off
     fi
-    sleep 0.2
     unload short
     original
     clean

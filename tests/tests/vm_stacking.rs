@@ -2,6 +2,7 @@
 //!
 //! `low` and `high` replace `cmdline_proc_show`, `low` also `pipe_read`. What runs can be seen in `/proc/cmdline`.
 
+use harness::vm::Clock;
 use lpbuild_tests::bench::{Bench, Edit, LOADAVG, PIPE, SHORT, cycles, passes};
 use lpbuild_tests::on_both;
 
@@ -212,5 +213,5 @@ stop
 "#,
         seconds = 2 * cycles(4),
     );
-    passes(&bench.vm("stack-load", &script));
+    passes(&bench.vm("stack-load", &script).clock(Clock::Turns));
 }
