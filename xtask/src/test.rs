@@ -16,12 +16,27 @@ use harness::{SKIP, packages, workspace_root};
 /// Its tests boot guests.
 const VM_PACKAGE: &str = "lpbuild-tests";
 
+/// Lines of what a failed test printed that are repeated at the end, and characters of each.
+const SAID_LINES: usize = 30;
+const SAID_WIDTH: usize = 400;
+
+/// Seconds from which on a test binary is listed at the end.
+const LONG: f64 = 20.0;
+
 /// Summed over all runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Totals {
     passed: u64,
     failed: u64,
     skipped: u64,
+    /// What failed tests said, the beginning.
+    said: Vec<String>,
+    /// Lines of the failed test being read that are still kept.
+    left: usize,
+    /// The test binary that runs.
+    running: String,
+    /// Seconds of the binaries that took long.
+    took: Vec<(String, f64)>,
 }
 
 pub fn task(args: &[String]) -> Result<()> {
@@ -47,6 +62,12 @@ pub fn task(args: &[String]) -> Result<()> {
         }
     }
     test(&["--package", VM_PACKAGE])?;
+    for (binary, seconds) in &totals.took {
+        println!("{seconds:7.0} s  {binary}");
+    }
+    for line in &totals.said {
+        println!("{line}");
+    }
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
     if totals.failed > 0 {
         bail!("{} tests failed", totals.failed);
@@ -81,10 +102,13 @@ fn run(args: &[&str], lpbuild: &Path, totals: &mut Totals) -> Result<()> {
                 println!("{line}");
             }
             count(&line, &mut sum);
+            remember(&line, &mut sum);
         }
         sum
     });
     let status = child.wait().context("wait for cargo test")?;
+    totals.said.extend(of_this_run.said);
+    totals.took.extend(of_this_run.took);
     totals.passed += of_this_run.passed;
     totals.skipped += of_this_run.skipped;
     // A run that failed without a failed test did not compile or crashed: that counts as one.
@@ -121,6 +145,27 @@ fn count(line: &str, totals: &mut Totals) {
     }
 }
 
+/// Keeps what a reader of a long log looks for: `Running tests/x.rs (..)`, `finished in 1.23s`, `---- name stdout ----`.
+fn remember(line: &str, totals: &mut Totals) {
+    if let Some((binary, _)) = line.trim().strip_prefix("Running ").and_then(|l| l.split_once(" (")) {
+        binary.clone_into(&mut totals.running);
+    } else if let Some((_, time)) = line.split_once("finished in ") {
+        totals.left = 0;
+        let seconds = time.trim_end_matches('s').parse().unwrap_or(0.0);
+        if seconds >= LONG {
+            totals.took.push((totals.running.clone(), seconds));
+        }
+    } else if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+        totals.left = SAID_LINES;
+    } else if line.starts_with("stack backtrace:") || line.starts_with("note: run with") {
+        totals.left = 0;
+    }
+    if totals.left > 0 && !line.trim().is_empty() {
+        totals.left -= 1;
+        totals.said.push(line.chars().take(SAID_WIDTH).collect());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +181,29 @@ mod tests {
         ] {
             count(line, &mut t);
         }
-        assert_eq!(t, Totals { passed: 4, failed: 1, skipped: 2 });
+        assert_eq!((t.passed, t.failed, t.skipped), (4, 1, 2));
+    }
+    #[test]
+    fn what_failed_tests_said_is_repeated_without_the_rest() {
+        let mut t = Totals::default();
+        for line in [
+            "     Running tests/a.rs (target/debug/deps/a-1)",
+            "running 2 tests",
+            "---- first stdout ----",
+            "",
+            "panicked at a.rs:1:1:",
+            "one is not two",
+            "stack backtrace:",
+            "   0: core",
+            "---- second stdout ----",
+            "no kernel",
+            "test result: FAILED. 0 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 61.50s",
+            "error: test failed",
+        ] {
+            remember(line, &mut t);
+        }
+        let first = ["---- first stdout ----", "panicked at a.rs:1:1:", "one is not two"];
+        assert_eq!(t.said, [&first[..], &["---- second stdout ----", "no kernel"]].concat());
+        assert_eq!(t.took, [("tests/a.rs".to_owned(), 61.5)]);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -41,7 +42,7 @@ impl OwnKernel {
             let change = Change::from_patch(&self.stock_source, patch)?;
             progress(format!("building the {} kernel with a patch", self.variant.name()));
             self.changed_for_a_while(&change, || {
-                make(self.variant, &self.source, &self.work(), &["vmlinux"])?;
+                self.make_vmlinux(&change)?;
                 self.collect(dir)
             })
         })?;
@@ -90,6 +91,27 @@ impl OwnKernel {
         }
         folder::restore(&self.build, &self.work(), how_back)?;
         fs::remove_file(&dirty).with_context(|| format!("remove {}", dirty.display()))
+    }
+
+    /// Half of the work of a small change is make walking through all folders: where only objects of their own change, they
+    /// are made by name, and the link is told that they did.
+    fn make_vmlinux(&self, change: &Change) -> Result<()> {
+        let work = self.work();
+        let make = |what: &[&str]| make(self.variant, &self.source, &work, what);
+        let objects: Option<Vec<String>> = change.files().map(|(path, _)| self.object_of(path)).collect();
+        let Some(objects) = objects.filter(|o| !o.is_empty()) else { return make(&["vmlinux"]) };
+        make(&objects.iter().map(String::as_str).collect::<Vec<_>>())?;
+        // The archives are thin: they hold names of objects, and which those are is as it was.
+        let archive = fs::File::options().write(true).open(work.join("vmlinux.a")).context("vmlinux.a")?;
+        archive.set_modified(SystemTime::now()).context("date vmlinux.a")?;
+        make(&["vmlinux", "build-dirs="])
+    }
+
+    /// The object a source file alone becomes; not for libraries, which have a table of symbols, nor for what others include.
+    fn object_of(&self, source: &str) -> Option<String> {
+        let object = format!("{}.o", source.strip_suffix(".c")?);
+        let of_library = source.split('/').any(|folder| folder == "lib");
+        (!of_library && self.build.join(&object).exists()).then_some(object)
     }
 
     /// Copies out what the build in the work folder made.
