@@ -2,9 +2,14 @@
 //!
 //! `low` and `high` replace `cmdline_proc_show`, `low` also `pipe_read`. What runs can be seen in `/proc/cmdline`.
 
+use std::path::PathBuf;
+
+use harness::module::Module;
 use harness::vm::Clock;
+use iced_x86::{Code, Decoder, DecoderOptions};
 use lpbuild_tests::bench::{Bench, Edit, LOADAVG, PIPE, SHORT, cycles, passes};
 use lpbuild_tests::on_both;
+use object::{Object, ObjectSection, ObjectSymbol};
 
 /// In place of what `low` shows: the source below a patch is always the kernel's.
 const HIGH: Edit = (
@@ -23,6 +28,8 @@ const SECOND: [Edit; 2] = [
     ("fs/proc/array.c", "seq_puts(m, \"State:\\t\");", "seq_puts(m, \"BBBBB:\\t\");"),
     ("kernel/cgroup/cpuset.c", "\"Mems_allowed:\\t%*pb\\n\"", "\"BBBB_allowed:\\t%*pb\\n\""),
 ];
+/// `__do_sys_sync` begins with a call, which cannot be executed elsewhere: it gets no dispatcher. What it does stays.
+const SYNC: Edit = ("fs/sync.c", "\tksys_sync();\n\treturn 0;\n", "\tksys_sync();\n\tksys_sync();\n\treturn 0;\n");
 const PIECES: &str = "AAAAA:=BBBBB: AAAAAA:=VmPeak: Mems_allowed:=BBBB_allowed:";
 
 const SEEN: &str = r#"
@@ -37,6 +44,7 @@ on_both! {
     a_patch_on_top_of_another
     a_patch_in_the_place_of_another
     a_replacement_under_load_is_one_switch
+    what_is_not_for_each_other
 }
 
 fn stack(name: &str, series: &'static str) -> Option<Bench> {
@@ -214,4 +222,89 @@ stop
         seconds = 2 * cycles(4),
     );
     passes(&bench.vm("stack-load", &script).clock(Clock::Turns));
+}
+
+/// The module as another version of lpbuild would have packed it: `lpbuild_describe` tells which runtime it has.
+fn with_another_runtime(module: &Module) -> PathBuf {
+    let mut bytes = std::fs::read(&module.ko).unwrap();
+    let at = {
+        let file = object::File::parse(&*bytes).unwrap();
+        let describe = file.symbol_by_name("lpbuild_describe").unwrap();
+        let section = file.section_by_index(describe.section_index().unwrap()).unwrap();
+        let (start, _) = section.file_range().unwrap();
+        let code = &section.data().unwrap()[describe.address() as usize..][..describe.size() as usize];
+        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let mut found = Vec::new();
+        while decoder.can_decode() {
+            let insn = decoder.decode();
+            if insn.code() == Code::Mov_r64_imm64 && insn.immediate64() != lpbuild_abi::MAGIC {
+                let field = decoder.get_constant_offsets(&insn).immediate_offset();
+                found.push(start + describe.address() + insn.ip() + field as u64);
+            }
+        }
+        let [at] = found[..] else { panic!("{} numbers that may be the runtime's", found.len()) };
+        at as usize
+    };
+    bytes[at] ^= 1;
+    let ko = module.dir.join("another_runtime.ko");
+    std::fs::write(&ko, bytes).unwrap();
+    ko
+}
+
+fn what_is_not_for_each_other(series: &'static str) {
+    let Some(bench) = stack("what_is_not_for_each_other", series) else { return };
+    let stop = ["--mode", "stop-machine"];
+    let bench = bench.module_as("sync", "sync", &[SYNC], &stop).module_as(
+        "both",
+        "both",
+        &[HIGH, SYNC],
+        &[&stop[..], &["--replaces", "low"]].concat(),
+    );
+    let [above, instead] = ["high", "instead"].map(|name| with_another_runtime(bench.made(name)));
+    let script = r#"
+step 'a mode there is not'
+refuses LP5024 low mode=nonsense
+clean
+
+step 'another runtime'
+load low
+with=$(cat /sys/kernel/lpbuild/low/functions)
+refuses LP5021 foreign_high
+refuses LP5021 foreign_instead
+if out=$(lpbuild load /foreign_high.ko 2>&1); then fail "loaded: $out"; else expect status 4 $?; fi
+expect_in code LP5021 "$out"
+expect_in which low "$out"
+is low applied
+expect functions "$with" "$(cat /sys/kernel/lpbuild/low/functions)"
+# The hold on the other patch was given back.
+load high
+unload high
+unload low
+clean
+
+step 'no dispatcher'
+for mode in drain transition; do
+    refuses LP5017 sync mode=$mode
+    if out=$(lpbuild load --dry-run --mode $mode /sync.ko 2>&1); then fail "$mode: $out"; else expect status 4 $?; fi
+    expect_in "$mode, dry run" LP5017 "$out"
+    [ ! -e /sys/module/sync ] || fail 'the dry run left something'
+done
+clean
+load sync
+sync
+unload sync
+clean
+
+step 'no dispatcher, in the place of another'
+load low
+refuses LP5017 both
+is low applied
+shows patched
+pipe_is new
+unload low
+shows $first
+clean
+"#;
+    let vm = bench.vm("stack-refused", &format!("{SEEN}{script}"));
+    passes(&vm.file("/foreign_high.ko", &above).file("/foreign_instead.ko", &instead));
 }
