@@ -17,6 +17,7 @@ pub mod cache;
 pub mod change;
 pub mod cmd;
 pub mod debug_images;
+pub mod edits;
 pub mod guest;
 pub mod kernels;
 pub mod module;

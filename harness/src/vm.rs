@@ -38,11 +38,8 @@ step() { echo "--- $*"; echo "lpbuild-case: $*" > /dev/kmsg; }
 /// How guest time passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// With the host; the CPUs run in parallel.
+    /// With the host; the CPUs take turns ([`Accel::Emulated`]).
     Host,
-    /// With the host; the CPUs take turns. For code that is changed on one CPU while another runs it all the time: see
-    /// [`Accel::Turns`].
-    Turns,
     /// One instruction is one nanosecond; one CPU, and no random addresses: the same figures every run.
     Instructions,
 }
@@ -235,7 +232,6 @@ impl Vm {
         let _slot = cache::slot("vm", SLOTS)?;
         let (accel, cpus) = match self.clock {
             Clock::Host => (Accel::Emulated, self.cpus),
-            Clock::Turns => (Accel::Turns, self.cpus),
             Clock::Instructions => (Accel::Counted, 1),
         };
         let machine = Machine {

@@ -8,35 +8,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use harness::change::Change;
+use harness::edits::Edit;
 use harness::module::Module;
 use harness::tree::Flags;
 use harness::vm::{Run, Vm};
 
 use crate::Env;
-
-/// File, text, new text.
-pub type Edit = (&'static str, &'static str, &'static str);
-
-/// `cmdline_proc_show`: short, in one object; `/proc/cmdline` begins with `patched`.
-pub const SHORT: Edit = (
-    "fs/proc/cmdline.c",
-    "\tseq_puts(m, saved_command_line);\n",
-    "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n",
-);
-
-/// `loadavg_proc_show`: `/proc/loadavg` begins with `patched`.
-pub const LOADAVG: Edit = (
-    "fs/proc/loadavg.c",
-    "\tseq_printf(m, \"%lu.%02lu %lu.%02lu",
-    "\tseq_puts(m, \"patched \");\n\tseq_printf(m, \"%lu.%02lu %lu.%02lu",
-);
-
-/// A read of exactly 4242 bytes fails with EPROTO in the new `pipe_read`, which tasks sleep in.
-pub const PIPE: Edit = (
-    "fs/pipe.c",
-    "\t/* Null read succeeds. */\n",
-    "\tif (total_len == 4242)\n\t\treturn -EPROTO;\n\t/* Null read succeeds. */\n",
-);
 
 /// By the runtime's own files, so that what the runtime says is what is seen. `refuses CODE MODULE [OPTION..]` and
 /// `stays CODE MODULE`: the kernel's answer, and that it left everything as it was.

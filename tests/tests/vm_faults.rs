@@ -1,7 +1,8 @@
 //! Every call of the runtime that can fail is made to fail once, in every mode: the patch is refused or reverted cleanly, or
 //! it works all the same. The kernel's text is the same afterwards, and nothing was complained about.
 
-use lpbuild_tests::bench::{Bench, LOADAVG, SHORT, passes};
+use harness::edits::{LOADAVG, SHORT};
+use lpbuild_tests::bench::{Bench, passes};
 use lpbuild_tests::on_both;
 
 on_both! { every_call_that_can_fail_fails_once }

@@ -9,41 +9,13 @@
 //! Whatever the mode, the kernel's text is the same byte for byte afterwards. `LPBUILD_CYCLES=500` makes the cycles many.
 //! The scripts use no `$(..)` and no pipe where `pipe_read` is replaced: the shell would itself sleep in it.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use harness::change::Change;
-use harness::module::Module;
-use harness::vm::{Clock, Run, Vm};
-use lpbuild_tests::Env;
-
-/// File, text, new text.
-type Edit = (&'static str, &'static str, &'static str);
+use harness::edits::{CLONE, Edit, PIPE, SHORT};
+use harness::vm::Vm;
+use lpbuild_tests::bench::{Bench, cycles, passes};
+use lpbuild_tests::on_both;
 
 /// `show_stat` takes long: each read goes over all interrupts of all CPUs.
 const STAT: &[Edit] = &[("fs/proc/stat.c", "\t\t\"processes %lu\\n\"", "\t\t\"PROCESSES %lu\\n\"")];
-
-/// `cmdline_proc_show`: short.
-const SHORT: &[Edit] = &[(
-    "fs/proc/cmdline.c",
-    "\tseq_puts(m, saved_command_line);\n",
-    "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n",
-)];
-
-/// A read of exactly 4242 bytes fails with EPROTO in the new `pipe_read`.
-const PIPE: &[Edit] = &[(
-    "fs/pipe.c",
-    "\t/* Null read succeeds. */\n",
-    "\tif (total_len == 4242)\n\t\treturn -EPROTO;\n\t/* Null read succeeds. */\n",
-)];
-
-/// The exit signal 63 is refused by the new `kernel_clone`; a task that waits in vfork(2) is inside of it.
-const CLONE: &[Edit] = &[(
-    "kernel/fork.c",
-    "\t * here has the advantage that we don't need to have a separate helper\n\t * to check for legacy clone().\n\t */\n",
-    "\t * here has the advantage that we don't need to have a separate helper\n\t * to check for legacy clone().\n\t */\n\
-     \tif (args->exit_signal == 63)\n\t\treturn -EPROTO;\n",
-)];
 
 /// With it, status 42 becomes 43 in the new `do_group_exit`, which never returns.
 const EXIT: Edit = (
@@ -119,61 +91,9 @@ stop() { kill $pids; for pid in $pids; do wait $pid || true; done; pids=; }
 ktext save /tmp/text
 "#;
 
-struct Bench {
-    env: Env,
-    lpbuild: PathBuf,
-    series: &'static str,
-    modules: Vec<Module>,
-}
-
-impl Bench {
-    fn find(name: &str, series: &'static str) -> Option<Self> {
-        let (env, lpbuild) = Env::series_with_lpbuild(&format!("{name} on {series}"), series)?;
-        Some(Self { env, lpbuild, series, modules: Vec::new() })
-    }
-
-    /// A module that the scripts know as `name`.
-    fn module(mut self, name: &str, edits: &[Edit]) -> Self {
-        let source = &self.env.tree.source;
-        let edit = |change: Change, (file, old, new): &Edit| change.edit(source, file, old, new).unwrap();
-        let change = edits.iter().fold(Change::none(), edit);
-        let name = format!("{name}_{}", self.series.replace('.', "_"));
-        self.modules.push(self.env.maker(&self.lpbuild).make(&name, &change).unwrap());
-        self
-    }
-
-    fn vm(&self, name: &str, script: &str) -> Vm {
-        let mut vm =
-            Vm::new(&format!("modes-{name}-{}", self.series), &self.env.kernel).file("/bin/lpbuild", &self.lpbuild);
-        let mut names = String::new();
-        for module in &self.modules {
-            let plain = module.name.strip_suffix(&format!("_{}", self.series.replace('.', "_"))).unwrap();
-            names += &format!("{plain}={}\n", module.name);
-            vm = vm.file(&format!("/{}.ko", module.name), &module.ko);
-        }
-        let minutes = Duration::from_secs(1800);
-        vm.case(&format!("{names}{FUNCTIONS}{script}")).silence(Duration::from_secs(120)).overtime(minutes)
-    }
-}
-
-#[track_caller]
-fn passes(vm: &Vm) -> Run {
-    let run = vm.run().unwrap();
-    run.require_pass().unwrap_or_else(|e| panic!("{e:#}"));
-    run
-}
-
-/// Applies and reverts to try in each mode.
-fn cycles(default: u32) -> u32 {
-    std::env::var("LPBUILD_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
-
-/// Each scenario once per kernel.
-macro_rules! on_both {
-    ($($scenario:ident)*) => {
-        mod on_6_1 { $(#[test] fn $scenario() { super::$scenario("6.1"); })* }
-        mod on_6_12 { $(#[test] fn $scenario() { super::$scenario("6.12"); })* }
-    };
+/// With these functions, in place of those all scripts share.
+fn vm(bench: &Bench, name: &str, script: &str) -> Vm {
+    bench.vm(&format!("modes-{name}"), &format!("{FUNCTIONS}{script}"))
 }
 
 on_both! {
@@ -196,21 +116,21 @@ fn a_function_hot_on_every_cpu(series: &'static str) {
 background hot 8 /proc/stat
 sleep 1
 # It can have luck: once in a while everybody is outside.
-load stop-machine $stat --deadline-ms 1500
-if [ $status = 0 ]; then result lucky 1; unloaded stop-machine $stat --deadline-ms 30000; else busy "(hot)"; fi
+load stop-machine stat --deadline-ms 1500
+if [ $status = 0 ]; then result lucky 1; unloaded stop-machine stat --deadline-ms 30000; else busy "(hot)"; fi
 for mode in drain transition; do
-    loaded $mode $stat --deadline-ms 30000
-    is $stat applied
+    loaded $mode stat --deadline-ms 30000
+    is stat applied
     grep -q PROCESSES /proc/stat || fail 'the new code does not run'
-    unloaded $mode $stat --deadline-ms 30000
+    unloaded $mode stat --deadline-ms 30000
     grep -q '^processes' /proc/stat || fail 'the old code does not run'
-    gone $stat
+    gone stat
 done
 kill -0 $pids || fail 'the load ended early'
 stop
 "#;
     // Four CPUs on one of them, two on the other: each number is tried.
-    let run = passes(&b.vm("hot", script).append("preempt=full").cpus(if series == "6.1" { 4 } else { 2 }));
+    let run = passes(&vm(&b, "hot", script).append("preempt=full").cpus(if series == "6.1" { 4 } else { 2 }));
     for mode in ["drain", "transition"] {
         harness::progress(format!("{series}, hot, {mode}: load {}", run.result(&format!("load_{mode}")).unwrap()));
     }
@@ -219,7 +139,7 @@ stop
 /// A backtrace of all CPUs is an NMI to each: hundreds a second, while the bytes of a function that is called all the time change.
 fn nmis_while_the_code_changes(series: &'static str) {
     let Some(b) = Bench::find("nmis_while_the_code_changes", series) else { return };
-    let b = b.module("short", SHORT);
+    let b = b.module("short", &[SHORT]);
     let n = cycles(5);
     let script = format!(
         r#"
@@ -239,9 +159,9 @@ for mode in stop-machine drain transition; do
     i=0
     while [ $i -lt {n} ]; do
         i=$((i + 1))
-        loaded $mode $short --deadline-ms 30000
-        unloaded $mode $short --deadline-ms 30000
-        gone $short
+        loaded $mode short --deadline-ms 30000
+        unloaded $mode short --deadline-ms 30000
+        gone short
     done
 done
 after=$(nmis)
@@ -252,12 +172,12 @@ result nmis $((after - before))
 [ $((after - before)) -gt 100 ] || fail "only $((after - before)) NMIs"
 "#
     );
-    passes(&b.vm("nmis", &script).clock(Clock::Turns));
+    passes(&vm(&b, "nmis", &script));
 }
 
 fn many_tasks_asleep_in_the_function(series: &'static str) {
     let Some(b) = Bench::find("many_tasks_asleep_in_the_function", series) else { return };
-    let b = b.module("pipe", PIPE);
+    let b = b.module("pipe", &[PIPE]);
     let script = r#"
 odd() { dd if=/dev/zero bs=4242 count=1 2>/dev/null | dd bs=4242 count=1 of=/dev/null 2>/dev/null; }
 asleep() { sleepers 50 /tmp/fifo > /tmp/sleeping & sleeper=$!; wait-for /tmp/sleeping sleeping= 30; sleep 1; }
@@ -265,49 +185,49 @@ awake() { kill $sleeper; wait $sleeper || true; }
 mkfifo /tmp/fifo
 step stop-machine
 asleep
-load stop-machine $pipe --deadline-ms 700
+load stop-machine pipe --deadline-ms 700
 busy pipe_read
 expect_in blocker sleepers "$out"
 
 step drain
-loaded drain $pipe --deadline-ms 1000
-is $pipe draining
-shows $pipe blockers '[0-9] sleepers pipe_read+'
+loaded drain pipe --deadline-ms 1000
+is pipe draining
+shows pipe blockers '[0-9] sleepers pipe_read+'
 grep -q 'still in old code: .*sleepers' /tmp/out || fail 'who is still in old code is not said'
 odd && fail 'new calls do not run the new code'
 awake
-wait-for /sys/kernel/lpbuild/$pipe/state applied 30
+wait-for /sys/kernel/lpbuild/pipe/state applied 30
 asleep
-unload drain $pipe --deadline-ms 1000
+unload drain pipe --deadline-ms 1000
 out; expect status 4 $status
 expect_in code LP5122 "$out"
 expect_in blocker sleepers "$out"
-is $pipe reverting
+is pipe reverting
 odd || fail 'new calls do not run the old code'
-refused rmmod $pipe
+refused rmmod pipe
 awake
-wait-for /sys/kernel/lpbuild/$pipe/state reverted 30
-lpbuild unload $pipe
-gone $pipe
+wait-for /sys/kernel/lpbuild/pipe/state reverted 30
+lpbuild unload pipe
+gone pipe
 
 step transition
 asleep
-loaded transition $pipe --deadline-ms 20000
-is $pipe applied
+loaded transition pipe --deadline-ms 20000
+is pipe applied
 kill -0 $sleeper || fail 'the sleepers did not survive'
 odd && fail 'the new code does not run'
-unloaded transition $pipe --deadline-ms 20000
+unloaded transition pipe --deadline-ms 20000
 odd || fail 'the old code does not run'
 kill -0 $sleeper || fail 'the sleepers did not survive'
-gone $pipe
+gone pipe
 awake
 "#;
-    passes(&b.vm("asleep", script));
+    passes(&vm(&b, "asleep", script));
 }
 
 fn fork_and_exit_storms(series: &'static str) {
     let Some(b) = Bench::find("fork_and_exit_storms", series) else { return };
-    let b = b.module("life", &[CLONE[0], EXIT]);
+    let b = b.module("life", &[CLONE, EXIT]);
     let script = r#"
 exits() { sh -c 'exit 42' && code=0 || code=$?; expect "status of exit 42" $1 $code; }
 clones() { odd-clone > /tmp/clone; grep -q "^RESULT errno=$1$" /tmp/clone || { cat /tmp/clone; fail "not errno $1"; }; }
@@ -317,22 +237,22 @@ background exitstorm forever
 sleep 1
 exits 42; clones 0
 # Somebody is nearly always in a function that never returns.
-load stop-machine $life --deadline-ms 2000
-if [ $status = 0 ]; then result lucky 1; exits 43; unloaded stop-machine $life --deadline-ms 60000; else busy ''; fi
+load stop-machine life --deadline-ms 2000
+if [ $status = 0 ]; then result lucky 1; exits 43; unloaded stop-machine life --deadline-ms 60000; else busy ''; fi
 for mode in drain transition; do
     for round in 1 2 3; do
-        loaded $mode $life --deadline-ms 30000
-        wait-for /sys/kernel/lpbuild/$life/state applied 30
+        loaded $mode life --deadline-ms 30000
+        wait-for /sys/kernel/lpbuild/life/state applied 30
         exits 43; clones 71
-        unloaded $mode $life --deadline-ms 30000
+        unloaded $mode life --deadline-ms 30000
         exits 42; clones 0
     done
-    gone $life
+    gone life
 done
 kill -0 $pids || fail 'the load ended early'
 stop
 "#;
-    passes(&b.vm("storms", script));
+    passes(&vm(&b, "storms", script));
 }
 
 fn in_the_scheduler_and_in_an_interrupt(series: &'static str) {
@@ -346,7 +266,7 @@ counts() {
 background hot 4 /proc/stat
 background forkstorm forever
 for mode in stop-machine drain transition; do
-    for pair in $schedule:lpt_scheduled $interrupt:lpt_interrupted; do
+    for pair in schedule:lpt_scheduled interrupt:lpt_interrupted; do
         loaded $mode ${pair%:*} --deadline-ms 30000
         wait-for /sys/kernel/lpbuild/${pair%:*}/state applied 30
         counts ${pair#*:}
@@ -356,24 +276,24 @@ for mode in stop-machine drain transition; do
 done
 stop
 "#;
-    passes(&b.vm("schedule", script).cpus(if series == "6.12" { 4 } else { 2 }));
+    passes(&vm(&b, "schedule", script).cpus(if series == "6.12" { 4 } else { 2 }));
 }
 
 /// The first round is without the threads, for comparison. In the last they sleep in the function itself.
 fn ten_thousand_sleeping_threads(series: &'static str) {
     let Some(b) = Bench::find("ten_thousand_sleeping_threads", series) else { return };
-    let b = b.module("short", SHORT).module("pipe", PIPE);
+    let b = b.module("short", &[SHORT]).module("pipe", &[PIPE]);
     let script = r#"
 mkfifo /tmp/fifo
 round() {
     for mode in stop-machine drain transition; do
-        loaded $mode $short --deadline-ms 60000
-        is $short applied
+        loaded $mode short --deadline-ms 60000
+        is short applied
         grep -q patched /proc/cmdline || fail 'the new code does not run'
-        pause=$(cat /sys/kernel/lpbuild/$short/pause_ns)
+        pause=$(cat /sys/kernel/lpbuild/short/pause_ns)
         result ${1}_pause_$mode $pause
-        unloaded $mode $short --deadline-ms 60000
-        gone $short
+        unloaded $mode short --deadline-ms 60000
+        gone short
     done
 }
 step few
@@ -388,18 +308,18 @@ step inside
 sleepers 10000 /tmp/fifo > /tmp/sleeping & sleeper=$!
 wait-for /tmp/sleeping sleeping= 100
 sleep 2
-loaded transition $pipe --deadline-ms 100000
-is $pipe applied
-unloaded transition $pipe --deadline-ms 100000
+loaded transition pipe --deadline-ms 100000
+is pipe applied
+unloaded transition pipe --deadline-ms 100000
 kill -0 $sleeper || fail 'the sleepers did not survive'
-loaded drain $pipe --deadline-ms 2000
-is $pipe draining
+loaded drain pipe --deadline-ms 2000
+is pipe draining
 kill -9 $sleeper; wait $sleeper || true
-wait-for /sys/kernel/lpbuild/$pipe/state applied 100
-unloaded drain $pipe --deadline-ms 60000
-gone $pipe
+wait-for /sys/kernel/lpbuild/pipe/state applied 100
+unloaded drain pipe --deadline-ms 60000
+gone pipe
 "#;
-    let run = passes(&b.vm("ten-thousand", script).memory_mib(2048));
+    let run = passes(&vm(&b, "ten-thousand", script).memory_mib(2048));
     let pause = |key: &str| run.number(key).unwrap() / 1e6;
     for mode in ["stop-machine", "drain", "transition"] {
         let (few, many) = (pause(&format!("few_pause_{mode}")), pause(&format!("many_pause_{mode}")));
@@ -435,7 +355,7 @@ for mode in stop-machine drain transition; do
     background tracestorm proc_pid_status forever
     rm -f /tmp/enough
     consistent /proc/self/status @/tmp/enough {PIECES} > /tmp/consistent & reader=$!
-    cycle {cycles} /bin/lpbuild /$status_.ko $status_ --mode $mode --deadline-ms 60000
+    cycle {cycles} /bin/lpbuild /status.ko status --mode $mode --deadline-ms 60000
     : > /tmp/enough
     wait $reader
     cat /tmp/consistent
@@ -453,23 +373,20 @@ for mode in stop-machine drain transition; do
     echo > $tracing/set_graph_function
     echo 1 > /sys/devices/system/cpu/cpu1/online 2>/dev/null || true
     rmmod dummy 2>/dev/null || true
-    gone $status_
+    gone status
 done
 "#,
         unpack = if packed { "unxz /dummy.ko.xz" } else { "" },
         cycles = cycles(6),
     );
-    // `status` is the exit status.
-    let script = script.replace("$status_", "$patch");
-    let script = format!("patch=$status\n{script}");
     let file = if packed { "/dummy.ko.xz" } else { "/dummy.ko" };
-    passes(&b.vm("cycles", &script).clock(Clock::Turns).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
+    passes(&vm(&b, "cycles", &script).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
 }
 
 /// A task that waits in vfork(2) is killable, but no signal to restart its system call wakes it.
 fn a_task_that_cannot_be_switched(series: &'static str) {
     let Some(b) = Bench::find("a_task_that_cannot_be_switched", series) else { return };
-    let b = b.module("clone", CLONE);
+    let b = b.module("clone", &[CLONE]);
     let script = r#"
 clones() { odd-clone > /tmp/clone; grep -q "^RESULT errno=$1$" /tmp/clone || { cat /tmp/clone; fail "not errno $1"; }; }
 stuck() { vforker > /tmp/forking & forker=$!; wait-for /tmp/forking vforking 30; sleep 1; }
@@ -478,7 +395,7 @@ free() { kill -9 $forker; wait $forker || true; }
 stuck
 step deadline
 for mode in stop-machine transition; do
-    load $mode $clone --deadline-ms 1000
+    load $mode clone --deadline-ms 1000
     busy kernel_clone
     expect_in blocker "$forker (vforker)" "$out"
     clones 0
@@ -486,97 +403,97 @@ done
 
 step half-way reversal
 for mode in stop-machine transition; do
-    lpbuild load --mode $mode --deadline-ms 100000 /$clone.ko > /tmp/out 2>&1 & loader=$!
-    wait-for /sys/kernel/lpbuild/$clone/state applying 30
-    wait-for /sys/kernel/lpbuild/$clone/blockers kernel_clone 30
+    lpbuild load --mode $mode --deadline-ms 100000 /clone.ko > /tmp/out 2>&1 & loader=$!
+    wait-for /sys/kernel/lpbuild/clone/state applying 30
+    wait-for /sys/kernel/lpbuild/clone/blockers kernel_clone 30
     if [ $mode = transition ]; then
-        cat /sys/kernel/lpbuild/$clone/switched
-        shows $clone switched '^[1-9][0-9]*/[1-9]'
+        cat /sys/kernel/lpbuild/clone/switched
+        shows clone switched '^[1-9][0-9]*/[1-9]'
         lpbuild status
     fi
     cp /proc/uptime /tmp/before
-    echo 0 > /sys/kernel/lpbuild/$clone/enabled
+    echo 0 > /sys/kernel/lpbuild/clone/enabled
     status=0; wait $loader || status=$?
     cat /tmp/before /proc/uptime /tmp/out
     out; expect status 4 $status
     expect_in code LP5016 "$out"
     clones 0
-    gone $clone
+    gone clone
 done
 
 step drain
-loaded drain $clone --deadline-ms 1000
-is $clone draining
-shows $clone blockers "^$forker vforker kernel_clone+"
+loaded drain clone --deadline-ms 1000
+is clone draining
+shows clone blockers "^$forker vforker kernel_clone+"
 clones 71
 # It is in old code, which is no reason not to revert.
-unloaded drain $clone --deadline-ms 20000
+unloaded drain clone --deadline-ms 20000
 clones 0
-gone $clone
+gone clone
 
 step 'the same inside the new code'
 free
-loaded transition $clone --deadline-ms 30000
+loaded transition clone --deadline-ms 30000
 clones 71
 stuck
-unload transition $clone --deadline-ms 1000
+unload transition clone --deadline-ms 1000
 out; expect status 4 $status
 expect_in code LP5013 "$out"
 expect_in blocker "$forker (vforker)" "$out"
-is $clone applied
+is clone applied
 clones 71
 free
-unloaded transition $clone --deadline-ms 30000
+unloaded transition clone --deadline-ms 30000
 clones 0
-gone $clone
+gone clone
 
 step force
 stuck
-loaded transition $clone --deadline-ms 1000 --force
-is $clone applied
-shows $clone force 1
+loaded transition clone --deadline-ms 1000 --force
+is clone applied
+shows clone force 1
 clones 71
 free
 # Who was switched by force is looked at like all others before the module goes.
-unloaded transition $clone --deadline-ms 30000
+unloaded transition clone --deadline-ms 30000
 clones 0
-gone $clone
+gone clone
 "#;
-    passes(&b.vm("stuck", script).allow("module verification failed"));
+    passes(&vm(&b, "stuck", script).allow("module verification failed"));
 }
 
 fn a_dry_run_changes_nothing(series: &'static str) {
     let Some(b) = Bench::find("a_dry_run_changes_nothing", series) else { return };
-    let b = b.module("pipe", PIPE).module("also", PIPE);
+    let b = b.module("pipe", &[PIPE]).module("also", &[PIPE]);
     let script = r#"
 mkfifo /tmp/fifo
 sleepers 3 /tmp/fifo > /tmp/sleeping & sleeper=$!
 wait-for /tmp/sleeping sleeping= 30
 sleep 1
 for mode in drain transition; do
-    load $mode $pipe --dry-run
+    load $mode pipe --dry-run
     out; expect status 0 $status
     expect_in said 'would be applied' "$out"
-    gone $pipe
+    gone pipe
 done
-load stop-machine $pipe --dry-run --deadline-ms 500
+load stop-machine pipe --dry-run --deadline-ms 500
 busy pipe_read
-load stop-machine $pipe --dry-run --deadline-ms 500 --json
+load stop-machine pipe --dry-run --deadline-ms 500 --json
 out
 for key in '"code": "LP5007"' '"message": "LP5007: ' '"comm": "sleepers"' '"place": "pipe_read+'; do expect_in json "$key" "$out"; done
 kill $sleeper; wait $sleeper || true
-load stop-machine $pipe --dry-run
+load stop-machine pipe --dry-run
 expect status 0 $status
-gone $pipe
+gone pipe
 
-loaded stop-machine $pipe
+loaded stop-machine pipe
 ktext save /tmp/applied
-load stop-machine $also --dry-run --json
+load stop-machine also --dry-run --json
 out; expect status 4 $status
-for key in '"code": "LP5107"' '"function": "pipe_read"' "\"owner\": \"$pipe\""; do expect_in json "$key" "$out"; done
+for key in '"code": "LP5107"' '"function": "pipe_read"' "\"owner\": \"pipe\""; do expect_in json "$key" "$out"; done
 ktext diff /tmp/applied
-unloaded stop-machine $pipe
-gone $pipe
+unloaded stop-machine pipe
+gone pipe
 "#;
-    passes(&b.vm("dry-run", script));
+    passes(&vm(&b, "dry-run", script));
 }

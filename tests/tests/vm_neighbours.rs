@@ -5,9 +5,9 @@
 //! the function does is looked at, and the kernel's text is the same byte for byte at the end. A warning of the kernel ends
 //! the test. `LPBUILD_CYCLES=50` tries all orders in all modes, and makes the cycles many.
 
-use harness::vm::Clock;
+use harness::edits::{Edit, SHORT};
 use lpbuild::manifest::Manifest;
-use lpbuild_tests::bench::{Bench, Edit, SHORT, cycles, passes};
+use lpbuild_tests::bench::{Bench, cycles, passes};
 use lpbuild_tests::on_both;
 
 on_both! {
@@ -371,7 +371,7 @@ sleep 0.2
 clean
 "#;
     let script = format!("rounds={}\n{script}", cycles(2));
-    passes(&bench.module("oom", &[OOM]).vm("beside-tracepoint", &script).clock(Clock::Turns));
+    passes(&bench.module("oom", &[OOM]).vm("beside-tracepoint", &script));
 }
 
 /// Loads and unloads in every mode while something goes on in the background.
@@ -394,7 +394,7 @@ clean
 "#,
         rounds = cycles(3)
     );
-    let run = passes(&bench.module("short", &[SHORT]).vm(name, &script).cpus(4).clock(Clock::Turns));
+    let run = passes(&bench.module("short", &[SHORT]).vm(name, &script).cpus(4));
     println!("{name}: {:.1} s", run.took.as_secs_f64());
 }
 

@@ -1,32 +1,21 @@
 //! The runtime's safety claims on the stock kernel: busy functions, identity, owners of the bytes, many cycles.
 //!
-//! Two subjects: `cmdline_proc_show` (short, hot) and `pipe_read` (tasks sleep in it).
+//! Two subjects: `cmdline_proc_show` (short, hot) and `pipe_read` (tasks sleep in it). The scripts for the latter must not use
+//! `$(..)` around `lpbuild`: the shell would itself sleep in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use harness::change::Change;
+use harness::edits::{Edit, PIPE, SHORT};
 use harness::module::Module;
 use harness::vm::Vm;
 use lpbuild::manifest::{Manifest, from_hex};
 use lpbuild_tests::Env;
+use lpbuild_tests::bench::cycles;
 
-const HOT: (&str, &str, &str) = (
-    "fs/proc/cmdline.c",
-    "\tseq_puts(m, saved_command_line);\n",
-    "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n",
-);
-
-/// A read of exactly 4242 bytes fails with EPROTO in the new function. The scripts for it must not use `$(..)` around
-/// `lpbuild`: the shell would itself sleep in `pipe_read`.
-const SLEEPY: (&str, &str, &str) = (
-    "fs/pipe.c",
-    "\t/* Null read succeeds. */\n",
-    "\tif (total_len == 4242)\n\t\treturn -EPROTO;\n\t/* Null read succeeds. */\n",
-);
-
-fn module(env: &Env, lpbuild: &Path, name: &str, (file, old, new): (&str, &str, &str)) -> Module {
+fn module(env: &Env, lpbuild: &Path, name: &str, (file, old, new): Edit) -> Module {
     let change = Change::none().edit(&env.tree.source, file, old, new).unwrap();
     env.maker(lpbuild).make(name, &change).unwrap()
 }
@@ -42,17 +31,18 @@ fn boot(name: &str, env: &Env, lpbuild: &Path, modules: &[&Path], script: &str) 
 }
 
 #[test]
-fn two_hundred_cycles_under_load_leave_nothing() {
-    let Some((env, lpbuild)) = Env::with_lpbuild("two_hundred_cycles_under_load_leave_nothing") else { return };
-    let hot = module(&env, &lpbuild, "cycle_hot", HOT);
+fn many_cycles_under_load_leave_nothing() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("many_cycles_under_load_leave_nothing") else { return };
+    let hot = module(&env, &lpbuild, "cycle_hot", SHORT);
     let script = r#"
+cycles=CYCLES
 ktext save /tmp/text
 modules=$(cat /proc/modules)
 hammer /proc/cmdline forever console patched > /tmp/hammer &
 hammer=$!
 cycle 5 /bin/lpbuild /cycle_hot.ko cycle_hot
 slabsum lpbuild > /tmp/slab.before; cat /tmp/slab.before
-cycle 195 /bin/lpbuild /cycle_hot.ko cycle_hot
+cycle $cycles /bin/lpbuild /cycle_hot.ko cycle_hot
 slabsum lpbuild > /tmp/slab.after; cat /tmp/slab.after
 kill -0 $hammer || fail 'the load ended early'
 kill $hammer
@@ -61,15 +51,16 @@ expect modules "$modules" "$(cat /proc/modules)"
 ktext diff /tmp/text
 slab() { sed -n 's/^RESULT .*slab[a-z_]*=\([0-9]*\).*/\1/p' $1 | head -1; }
 before=$(slab /tmp/slab.before); after=$(slab /tmp/slab.after)
-[ $((after - before)) -lt 4096 ] || fail "slab memory grew from $before to $after KiB in 195 cycles"
+[ $((after - before)) -lt 4096 ] || fail "slab memory grew from $before to $after KiB in $cycles cycles"
 "#;
-    boot("cycles", &env, &lpbuild, &[&hot.ko], script);
+    let script = script.replace("CYCLES", &cycles(80).to_string());
+    boot("cycles", &env, &lpbuild, &[&hot.ko], &script);
 }
 
 #[test]
 fn a_task_asleep_in_the_old_function_blocks_loading() {
     let Some((env, lpbuild)) = Env::with_lpbuild("a_task_asleep_in_the_old_function_blocks_loading") else { return };
-    let sleepy = module(&env, &lpbuild, "sleepy_old", SLEEPY);
+    let sleepy = module(&env, &lpbuild, "sleepy_old", PIPE);
     let script = r#"
 ktext save /tmp/text
 mkfifo /tmp/fifo
@@ -98,7 +89,7 @@ ktext diff /tmp/text
 #[test]
 fn a_task_asleep_in_the_new_function_blocks_unloading() {
     let Some((env, lpbuild)) = Env::with_lpbuild("a_task_asleep_in_the_new_function_blocks_unloading") else { return };
-    let sleepy = module(&env, &lpbuild, "sleepy_new", SLEEPY);
+    let sleepy = module(&env, &lpbuild, "sleepy_new", PIPE);
     let script = r#"
 ktext save /tmp/text
 mkfifo /tmp/fifo
@@ -128,7 +119,7 @@ ktext diff /tmp/text
 #[test]
 fn removal_by_force_reverts_first() {
     let Some((env, lpbuild)) = Env::with_lpbuild("removal_by_force_reverts_first") else { return };
-    let (hot, sleepy) = (module(&env, &lpbuild, "forced_hot", HOT), module(&env, &lpbuild, "forced_sleepy", SLEEPY));
+    let (hot, sleepy) = (module(&env, &lpbuild, "forced_hot", SHORT), module(&env, &lpbuild, "forced_sleepy", PIPE));
     let script = r#"
 ktext save /tmp/text
 lpbuild load --mode stop-machine /forced_hot.ko
@@ -159,7 +150,7 @@ ktext diff /tmp/text
 #[test]
 fn another_owner_of_the_bytes_refuses_the_patch() {
     let Some((env, lpbuild)) = Env::with_lpbuild("another_owner_of_the_bytes_refuses_the_patch") else { return };
-    let (one, two) = (module(&env, &lpbuild, "owner_one", HOT), module(&env, &lpbuild, "owner_two", HOT));
+    let (one, two) = (module(&env, &lpbuild, "owner_one", SHORT), module(&env, &lpbuild, "owner_two", SHORT));
     let manifest = Manifest::parse(&fs::read_to_string(one.dir.join("manifest.toml")).unwrap(), "manifest").unwrap();
     let site = &manifest.functions[0].site;
     let script = format!(
@@ -198,7 +189,7 @@ ktext diff /tmp/text
 #[test]
 fn of_two_patches_loaded_at_once_one_is_applied() {
     let Some((env, lpbuild)) = Env::with_lpbuild("of_two_patches_loaded_at_once_one_is_applied") else { return };
-    let (one, two) = (module(&env, &lpbuild, "race_one", HOT), module(&env, &lpbuild, "race_two", HOT));
+    let (one, two) = (module(&env, &lpbuild, "race_one", SHORT), module(&env, &lpbuild, "race_two", SHORT));
     let script = r#"
 ktext save /tmp/text
 hammer /proc/cmdline forever console patched > /tmp/hammer &
@@ -242,7 +233,7 @@ fn altered(ko: &Path, name: &str, edits: &[(Vec<u8>, Vec<u8>)]) -> PathBuf {
 #[test]
 fn another_kernel_or_other_bytes_refuse_the_patch() {
     let Some((env, lpbuild)) = Env::with_lpbuild("another_kernel_or_other_bytes_refuse_the_patch") else { return };
-    let hot = module(&env, &lpbuild, "identity", HOT);
+    let hot = module(&env, &lpbuild, "identity", SHORT);
     let manifest = Manifest::parse(&fs::read_to_string(hot.dir.join("manifest.toml")).unwrap(), "manifest").unwrap();
     let id = from_hex(&manifest.kernel.unwrap().build_id).unwrap();
     let other: Vec<u8> = id.iter().map(|b| b ^ 1).collect();
@@ -279,7 +270,7 @@ lpbuild unload identity
 #[test]
 fn tracers_and_probes_of_the_function_keep_working() {
     let Some((env, lpbuild)) = Env::with_lpbuild("tracers_and_probes_of_the_function_keep_working") else { return };
-    let hot = module(&env, &lpbuild, "traced", HOT);
+    let hot = module(&env, &lpbuild, "traced", SHORT);
     // The fentry nop stays where it is, so whoever uses it does so before, with and after the patch.
     let script = r#"
 t=/sys/kernel/tracing

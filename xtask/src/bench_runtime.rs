@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use harness::change::Change;
+use harness::edits::{CLONE, Edit, SHORT, SYNC};
 use harness::kernels::Kernel;
 use harness::module::{Maker, Module};
 use harness::tree::{Flags, Tree};
 use harness::vm::{Clock, Run, Vm};
 use harness::workspace_root;
-
-/// File, text, new text.
-type Edit = (&'static str, &'static str, &'static str);
 
 /// `int_sqrt`: the bits are not set yet, so the new function does the same in as many instructions.
 const SQRT: Edit = (
@@ -21,21 +19,6 @@ const SQRT: Edit = (
     "\t\t\ty += m;\n\t\t}\n\t\tm >>= 2;\n\t}\n\n\treturn y;\n}\nEXPORT_SYMBOL(int_sqrt);",
     "\t\t\ty |= m;\n\t\t}\n\t\tm >>= 2;\n\t}\n\n\treturn y;\n}\nEXPORT_SYMBOL(int_sqrt);",
 );
-/// `kernel_clone`: who waits in vfork(2) is inside of it, and holds a transition open.
-const CLONE: Edit = (
-    "kernel/fork.c",
-    "\t * here has the advantage that we don't need to have a separate helper\n\t * to check for legacy clone().\n\t */\n",
-    "\t * here has the advantage that we don't need to have a separate helper\n\t * to check for legacy clone().\n\t */\n\
-     \tif (args->exit_signal == 63)\n\t\treturn -EPROTO;\n",
-);
-/// `cmdline_proc_show`: short, and as hot as its readers make it.
-const CMDLINE: Edit = (
-    "fs/proc/cmdline.c",
-    "\tseq_puts(m, saved_command_line);\n",
-    "\tseq_puts(m, \"patched \");\n\tseq_puts(m, saved_command_line);\n",
-);
-/// `__do_sys_sync` begins with a call, which cannot be executed elsewhere: it gets no dispatcher.
-const SYNC: Edit = ("fs/sync.c", "\tksys_sync();\n\treturn 0;\n", "\tksys_sync();\n\tksys_sync();\n\treturn 0;\n");
 
 /// Sleeping threads beside which the machine is stopped.
 const THREADS: [u32; 3] = [100, 1_000, 10_000];
@@ -172,7 +155,7 @@ lpbuild unload bench_open
 
     /// How long the machine stands still.
     fn stops(&self) -> Result<()> {
-        let asked = self.patch("bench_cmdline", &[CMDLINE], &[])?;
+        let asked = self.patch("bench_cmdline", &[SHORT], &[])?;
         let walked = self.patch("bench_sync", &[SYNC], &["--mode", "stop-machine"])?;
         let mut script = String::from(
             "pause() { lpbuild load --mode stop-machine --deadline-ms 60000 /$2.ko; read -r ns < /sys/kernel/lpbuild/$2/pause_ns\n\
@@ -209,7 +192,7 @@ lpbuild unload bench_open
 
     /// From the start of insmod until everybody runs the new code.
     fn switches(&self) -> Result<()> {
-        let patch = self.patch("bench_cmdline", &[CMDLINE], &[])?;
+        let patch = self.patch("bench_cmdline", &[SHORT], &[])?;
         let start = "timed() { key=$1; shift; elapsed \"$@\" > /tmp/elapsed; sed \"s/elapsed_ms/$key/\" /tmp/elapsed\n\
                      grep -q patched /proc/cmdline || fail 'the new code does not run'; }\n\
                      hot 8 /proc/cmdline > /dev/null & hot=$!\nsleep 1\n";
@@ -226,7 +209,7 @@ lpbuild unload bench_open
         }
         let guests = [
             ("1 CPU under -icount", Clock::Instructions),
-            ("2 CPUs by the host's clock, for information", Clock::Turns),
+            ("2 CPUs by the host's clock, for information", Clock::Host),
         ];
         for (what, clock) in guests {
             let vm = |name: &str, script: &str| {

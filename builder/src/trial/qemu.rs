@@ -26,12 +26,10 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum Accel {
     /// The processor where this user may use KVM, else emulation.
     Any,
-    /// Emulation, one thread per CPU.
+    /// Emulation; the CPUs take turns in one thread. With a thread for each, QEMU before 8.1 can keep what it has translated of
+    /// an instruction that another CPU is just changing (it looks for translations before it stores): that CPU then hits a
+    /// breakpoint that is long gone, and the kernel dies of it, whoever changes the code.
     Emulated,
-    /// Emulation, one thread for all CPUs. With a thread for each, QEMU can keep what it has translated of an instruction that
-    /// another CPU is just changing (it looks for translations before it stores): that CPU then hits a breakpoint for ever
-    /// that is gone.
-    Turns,
     /// Emulation of one CPU where an instruction takes one nanosecond, without random addresses: the same figures every
     /// run.
     Counted,
@@ -147,9 +145,8 @@ impl Machine {
                 // Random numbers and the date decide where the guest puts things, which costs an instruction here or there.
                 c.args(["-seed", "1", "-rtc", "base=2024-01-01,clock=vm"])
             }
-            (false, true) if self.accel == Accel::Turns => c.args(["-accel", "tcg,thread=single"]),
-            (false, true) => c.args(["-accel", "tcg,thread=multi"]),
-            (false, false) => c.args(["-accel", "kvm", "-accel", "tcg,thread=multi"]),
+            (false, true) => c.args(["-accel", "tcg,thread=single"]),
+            (false, false) => c.args(["-accel", "kvm", "-accel", "tcg,thread=single"]),
         };
         let cpus = if counted { 1 } else { self.cpus };
         c.args(["-cpu", "max", "-smp", &cpus.to_string(), "-m", &self.memory_mib.to_string()]);
