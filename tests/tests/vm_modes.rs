@@ -103,6 +103,7 @@ on_both! {
     in_the_scheduler_and_in_an_interrupt
     ten_thousand_sleeping_threads
     cycles_of_a_consistent_fix_under_every_load
+    many_cycles_leave_nothing
     nmis_while_the_code_changes
     a_task_that_cannot_be_switched
     a_dry_run_changes_nothing
@@ -381,6 +382,32 @@ done
     );
     let file = if packed { "/dummy.ko.xz" } else { "/dummy.ko" };
     passes(&vm(&b, "cycles", &script).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
+}
+
+/// Beside a reader that takes every call apart, and without other load: as fast as it goes.
+fn many_cycles_leave_nothing(series: &'static str) {
+    let Some(b) = Bench::find("many_cycles_leave_nothing", series) else { return };
+    let b = b.module("short", &[SHORT]);
+    let script = r#"
+modules=$(cat /proc/modules)
+hammer /proc/cmdline forever console patched > /tmp/hammer & hammer=$!
+for mode in $modes; do cycle 3 /bin/lpbuild /short.ko short --mode $mode; done
+slabsum lpbuild > /tmp/slab.before; cat /tmp/slab.before
+for mode in $modes; do
+    step $mode
+    cycle CYCLES /bin/lpbuild /short.ko short --mode $mode
+    gone short
+done
+slabsum lpbuild > /tmp/slab.after; cat /tmp/slab.after
+kill -0 $hammer || fail 'the load ended early'
+kill $hammer
+expect modules "$modules" "$(cat /proc/modules)"
+[ ! -e /sys/kernel/lpbuild ] || fail 'the folder of the patches is still there'
+slab() { sed -n 's/^RESULT .*slab[a-z_]*=\([0-9]*\).*/\1/p' $1 | head -1; }
+before=$(slab /tmp/slab.before); after=$(slab /tmp/slab.after)
+[ $((after - before)) -lt 4096 ] || fail "slab memory grew from $before to $after KiB"
+"#;
+    passes(&vm(&b, "many", &script.replace("CYCLES", &cycles(15).to_string())));
 }
 
 /// A task that waits in vfork(2) is killable, but no signal to restart its system call wakes it.

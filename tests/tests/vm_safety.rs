@@ -1,4 +1,4 @@
-//! The runtime's safety claims on the stock kernel: busy functions, identity, owners of the bytes, many cycles.
+//! The runtime's safety claims on the stock kernel: busy functions, identity, owners of the bytes.
 //!
 //! Two subjects: `cmdline_proc_show` (short, hot) and `pipe_read` (tasks sleep in it). The scripts for the latter must not use
 //! `$(..)` around `lpbuild`: the shell would itself sleep in it.
@@ -13,7 +13,6 @@ use harness::module::Module;
 use harness::vm::Vm;
 use lpbuild::manifest::{Manifest, from_hex};
 use lpbuild_tests::Env;
-use lpbuild_tests::bench::cycles;
 
 fn module(env: &Env, lpbuild: &Path, name: &str, (file, old, new): Edit) -> Module {
     let change = Change::none().edit(&env.tree.source, file, old, new).unwrap();
@@ -28,33 +27,6 @@ fn boot(name: &str, env: &Env, lpbuild: &Path, modules: &[&Path], script: &str) 
         vm = vm.file(&format!("/{}", module.file_name().unwrap().to_string_lossy()), module);
     }
     vm.run().unwrap().require_pass().unwrap_or_else(|e| panic!("{e:#}"));
-}
-
-#[test]
-fn many_cycles_under_load_leave_nothing() {
-    let Some((env, lpbuild)) = Env::with_lpbuild("many_cycles_under_load_leave_nothing") else { return };
-    let hot = module(&env, &lpbuild, "cycle_hot", SHORT);
-    let script = r#"
-cycles=CYCLES
-ktext save /tmp/text
-modules=$(cat /proc/modules)
-hammer /proc/cmdline forever console patched > /tmp/hammer &
-hammer=$!
-cycle 5 /bin/lpbuild /cycle_hot.ko cycle_hot
-slabsum lpbuild > /tmp/slab.before; cat /tmp/slab.before
-cycle $cycles /bin/lpbuild /cycle_hot.ko cycle_hot
-slabsum lpbuild > /tmp/slab.after; cat /tmp/slab.after
-kill -0 $hammer || fail 'the load ended early'
-kill $hammer
-expect modules "$modules" "$(cat /proc/modules)"
-[ ! -e /sys/kernel/lpbuild ] || fail 'the folder of the patches is still there'
-ktext diff /tmp/text
-slab() { sed -n 's/^RESULT .*slab[a-z_]*=\([0-9]*\).*/\1/p' $1 | head -1; }
-before=$(slab /tmp/slab.before); after=$(slab /tmp/slab.after)
-[ $((after - before)) -lt 4096 ] || fail "slab memory grew from $before to $after KiB in $cycles cycles"
-"#;
-    let script = script.replace("CYCLES", &cycles(80).to_string());
-    boot("cycles", &env, &lpbuild, &[&hot.ko], &script);
 }
 
 #[test]
