@@ -26,9 +26,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum Accel {
     /// The processor where this user may use KVM, else emulation.
     Any,
-    /// Emulation; the CPUs take turns in one thread. With a thread for each, QEMU before 8.1 can keep what it has translated of
-    /// an instruction that another CPU is just changing (it looks for translations before it stores): that CPU then hits a
-    /// breakpoint that is long gone, and the kernel dies of it, whoever changes the code.
+    /// Emulation; the CPUs take turns in one thread. With a thread for each, QEMU 7.2 now and then executes a breakpoint that
+    /// is long gone from memory, and the kernel dies of it, whoever changes the code.
     Emulated,
     /// Emulation of one CPU where an instruction takes one nanosecond, without random addresses: the same figures every
     /// run.

@@ -203,7 +203,8 @@ impl Sides<'_, '_> {
     fn same_content(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         if usage == Usage::Access && size > 0 {
             let size = u64::from(size);
-            return self.old.bytes(o, size).is_some() && self.same_bytes((o, size), (n, size), seen);
+            let known = self.old.bytes(o, size).is_some() && self.new.bytes(n, size).is_some();
+            return known && self.same_bytes((o, size), (n, size), seen);
         }
         if !seen.insert((o, n)) {
             return true;
@@ -226,7 +227,11 @@ impl Sides<'_, '_> {
 
     /// Bytes at an address, zeroes behind the shorter of them, and pointers among them that mean the same.
     fn same_bytes(&self, (o, a): (u64, u64), (n, b): (u64, u64), seen: &mut HashSet<(u64, u64)>) -> bool {
-        let (Some(x), Some(y)) = (self.old.bytes(o, a), self.new.bytes(n, b)) else { return a == b && a > 0 };
+        let (x, y) = match (self.old.bytes(o, a), self.new.bytes(n, b)) {
+            (Some(x), Some(y)) => (x, y),
+            // Neither has content; what has some on one side only is not the same.
+            (x, y) => return x.is_none() && y.is_none() && a == b && a > 0,
+        };
         let len = x.len().min(y.len());
         if len == 0 || x[len..].iter().chain(&y[len..]).any(|z| *z != 0) {
             return false;
