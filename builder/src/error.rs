@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::accept::{Accept, Acceptable};
 use crate::codes::{self, Code};
 
 /// Where a problem is. Every part that is known is filled in.
@@ -70,12 +71,20 @@ pub struct Problem {
     /// What was found, in one sentence without a full stop. Lines after the first (of a text file, of a tool's output) are
     /// shown below the message.
     pub detail: String,
+    /// The name under which the author may accept it, for the few that can be.
+    pub accept: Option<Box<Acceptable>>,
 }
 
 impl Problem {
     /// A problem with the code `id`, which must be in the table.
     pub fn new(id: &str, place: Place, detail: impl Into<String>) -> Self {
-        Self { code: codes::get(id), place, detail: detail.into() }
+        Self { code: codes::get(id), place, detail: detail.into(), accept: None }
+    }
+    /// The same problem, which the author may accept by this name ([`crate::accept`]).
+    #[must_use]
+    pub fn acceptable(mut self, kind: Accept, name: impl Into<String>) -> Self {
+        self.accept = Some(Box::new(Acceptable { kind, name: name.into() }));
+        self
     }
     /// The same problem with lines to show below it.
     #[must_use]
@@ -95,6 +104,14 @@ impl fmt::Display for Problem {
         }
         let (sentence, lines) = self.detail.split_once('\n').unwrap_or((&self.detail, ""));
         write!(f, "{sentence} [{}]; {}", self.code.title, self.code.advice)?;
+        if let Some(Acceptable { kind, name }) = self.accept.as_deref() {
+            write!(
+                f,
+                "; or answer for it: --accept '{}={name}', or {} = [{name:?}] under [accept]",
+                kind.name(),
+                kind.key()
+            )?;
+        }
         if !lines.is_empty() {
             write!(f, "\n{}", lines.trim_end_matches('\n'))?;
         }
@@ -112,6 +129,8 @@ impl Serialize for Problem {
             reason: &'a str,
             detail: &'a str,
             advice: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            accept: Option<String>,
         }
         Flat {
             code: self.code.id,
@@ -119,6 +138,7 @@ impl Serialize for Problem {
             reason: self.code.title,
             detail: &self.detail,
             advice: self.code.advice,
+            accept: self.accept.as_ref().map(|a| format!("{}={}", a.kind.name(), a.name)),
         }
         .serialize(s)
     }

@@ -2,6 +2,7 @@
 //!
 //! `pipeline.rs` is the architecture; one folder per phase.
 
+pub mod accept;
 pub mod annotate;
 pub mod bind;
 pub mod build;

@@ -4,6 +4,7 @@ use lpbuild_abi as abi;
 pub use lpbuild_abi::Callback;
 use serde::{Deserialize, Serialize};
 
+use crate::accept::{Accepted, is_name};
 use crate::error::{Error, Place, Result};
 
 /// Value of [`Manifest::schema`].
@@ -38,6 +39,9 @@ pub struct Manifest {
     /// The compared objects.
     #[serde(default, rename = "input", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
+    /// Refusals that the author answers for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
 }
 
 /// Name, version and mode of the patch.
@@ -323,6 +327,9 @@ impl Manifest {
         if let Some((c, f)) = m.callbacks.all().find(|(_, f)| !is_identifier(f)) {
             let detail = format!("the {} callback {f:?} is not the name of a C function", c.name());
             return Err(Error::new("LP1101", Place::object(from), detail));
+        }
+        if let Some(a) = m.accepted.iter().find(|a| !is_name(&a.name)) {
+            return Err(Error::new("LP1101", Place::object(from), format!("{:?} is no name to accept", a.name)));
         }
         for f in &m.functions {
             let bytes = f.site.original_bytes();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::accept::{Acceptances, Accepted};
 use crate::annotate::summary::Summary;
 use crate::annotate::{self, Debug, Note};
 use crate::bind::{self, Bound};
@@ -48,6 +49,10 @@ pub struct Analysis {
     pub mode: Mode,
     /// Everything that stands against the patch.
     pub refused: Vec<Problem>,
+    /// What would stand against it and the author answers for.
+    pub accepted: Vec<Accepted>,
+    /// Names the author accepts and nothing needs, `KIND=NAME`.
+    pub unneeded: Vec<String>,
     /// What debug information says about the carried functions.
     pub notes: Vec<Note>,
     /// Everything in numbers, for whole images.
@@ -71,7 +76,9 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
         pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts, placement: None });
         digests.push((digest(&source.old), digest(&source.new)));
     }
-    Ok(judge(pairs, digests, t, options))
+    let mut analysis = judge(pairs, digests, t, options);
+    analysis.settle(&options.accept);
+    Ok(analysis)
 }
 
 /// Two whole images and what is known about them.
@@ -85,8 +92,6 @@ pub struct Images<'a, 'd> {
     pub kernel: Option<&'a Whole<'d>>,
     /// Debug information of both.
     pub debug: Option<Debug<'a, 'd>>,
-    /// Types whose change does no harm.
-    pub accepted_types: &'a [String],
 }
 
 /// The same for whole images: scan .. annotate. The digests are left to the caller.
@@ -102,7 +107,18 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     analysis.refused.extend(scanned.compared.without_atoms());
     analysis.refused.sort();
     annotate::whole(&mut analysis, images, &scanned);
+    analysis.settle(&options.accept);
     analysis
+}
+
+impl Analysis {
+    /// Sets aside what the author answers for. The last step: whatever is refused later cannot be accepted.
+    fn settle(&mut self, accept: &Acceptances) {
+        self.refused.sort();
+        self.refused.dedup();
+        self.accepted = accept.settle(&mut self.refused);
+        self.unneeded = accept.unneeded(&self.accepted);
+    }
 }
 
 fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, options: &Options) -> Analysis {
@@ -113,7 +129,8 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     let mode = choose_mode(&pairs, &set, &sites, options, &mut refused);
     refused.sort();
     refused.dedup();
-    Analysis { pairs, digests, set, sites, mode, refused, notes: Vec::new(), summary: None, timings: t.phases }
+    let (accepted, unneeded, notes) = (Vec::new(), Vec::new(), Vec::new());
+    Analysis { pairs, digests, set, sites, mode, refused, accepted, unneeded, notes, summary: None, timings: t.phases }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug
@@ -140,6 +157,7 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
         mode: analysis.mode,
         bound: bound.as_ref(),
         digests: &analysis.digests,
+        accepted: &analysis.accepted,
     };
     let output = t.time("emit", || emit::emit(input, options))?;
     analysis.timings.extend(t.phases);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::accept::Accepted;
 use crate::annotate::summary::Summary;
 use crate::closure::Role;
 use crate::compare::Ignored;
@@ -20,6 +21,12 @@ pub struct Report {
     pub ignored: Vec<Ignored>,
     /// What stands against the patch.
     pub refused: Vec<Problem>,
+    /// What would stand against it and the author answers for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
+    /// Names the author accepts and nothing needs, `KIND=NAME`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unneeded: Vec<String>,
     /// Modules beside two kernels that differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<ModuleReport>,
@@ -99,6 +106,8 @@ impl Report {
         let mut report = Self {
             ignored: analysis.pairs.iter().flat_map(|p| p.verdicts.ignored.iter().cloned()).collect(),
             refused: analysis.refused.clone(),
+            accepted: analysis.accepted.clone(),
+            unneeded: analysis.unneeded.clone(),
             timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
             summary: analysis.summary.clone(),
             peak_kib: peak_kib(),
@@ -159,6 +168,9 @@ impl Report {
         }
         for i in &self.ignored {
             text += &format!("ignored  {}: {}: {}\n", i.object, i.symbol, i.reason);
+        }
+        for a in &self.accepted {
+            text += &format!("accepted {}={}: {}: {} ({})\n", a.kind.name(), a.name, a.place, a.what, a.code);
         }
         for m in &self.modules {
             text += &match m.only_in {

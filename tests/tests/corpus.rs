@@ -17,6 +17,7 @@
 //! fentry = false                   # without -pg -mfentry
 //! jump = "abs64"                   # the form of the jump
 //! mode = "drain"                   # when to switch
+//! accept = ["type=struct foo"]     # what the author answers for
 //! callbacks = { pre-apply = "f" }  # functions the runtime calls
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
 //! image-only = ["strong.c"]        # files only the kernel has
@@ -35,6 +36,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use lpbuild::accept;
 use lpbuild::closure::Role;
 use lpbuild::codes;
 use lpbuild::error::{Error, Problem};
@@ -85,6 +87,7 @@ const KEYS: &[&str] = &[
     "jump",
     "callbacks",
     "mode",
+    "accept",
 ];
 
 /// `expect.toml` of one variant.
@@ -217,6 +220,10 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     if let Some(mode) = expect.table.get("mode") {
         options.mode = Mode::named(mode.as_str().unwrap());
     }
+    for name in expect.list("accept") {
+        let (kind, name) = accept::parse(&name).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        options.accept.add(kind, name);
+    }
     for (kind, function) in expect.map("callbacks") {
         let kind = Callback::ALL.into_iter().find(|c| c.name() == kind).unwrap_or_else(|| panic!("{kind}"));
         options.callbacks.set(kind, function.as_str().unwrap().to_owned());
@@ -228,6 +235,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
             return report;
         }
     };
+    report.same("not needed", &analysis.unneeded, &Vec::new());
     report.same("changed", &names(&analysis, |r| matches!(r, Role::Replaces(_))), &expect.list("changed"));
     report.same("new", &names(&analysis, |r| matches!(r, Role::NewFunction | Role::Data)), &expect.list("new"));
     let ignored: BTreeSet<String> =

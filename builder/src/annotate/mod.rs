@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use crate::accept::Accept;
 use crate::closure::{ObjectPair, PatchSet, Role};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::debuginfo::{DebugInfo, changed_types};
@@ -46,7 +47,7 @@ pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<
     let [pair] = &mut analysis.pairs[..] else { return };
     if let Some(debug) = images.debug {
         analysis.notes = notes(debug, images.old, images.new, pair, &analysis.set);
-        let (refused, ignored) = types(debug, images.old, images.new, pair, &analysis.set, images.accepted_types);
+        let (refused, ignored) = types(debug, images.old, images.new, pair, &analysis.set);
         analysis.refused.extend(refused);
         analysis.refused.sort();
         pair.verdicts.ignored.extend(ignored);
@@ -118,7 +119,6 @@ pub fn types(
     new: &Whole<'_>,
     pair: &ObjectPair,
     set: &PatchSet,
-    accepted: &[String],
 ) -> (Vec<Problem>, Vec<crate::compare::Ignored>) {
     let functions: Vec<(OldAtom, NewAtom)> = set
         .items
@@ -139,19 +139,14 @@ pub fn types(
     for change in changed_types(debug.old, debug.new, &addresses) {
         let Some((_, n)) = functions.get(change.function) else { continue };
         let name = pair.new.atom(n.0).name.clone();
-        let bare = change.name.split_once(' ').map_or(change.name.as_str(), |(_, bare)| bare);
-        let accepted = accepted.iter().any(|a| *a == change.name || a == bare);
         // A structure that is only reached through others is rarely touched; one the function names is.
         const NEAR: u32 = 1;
-        if !accepted && !change.additive && change.distance <= NEAR {
+        if !change.additive && change.distance <= NEAR {
             let what = format!("{}: {}", change.name, change.what);
-            refused.push(Problem::new("LP2015", Place::symbol(&pair.name, &name), what));
+            let problem = Problem::new("LP2015", Place::symbol(&pair.name, &name), what);
+            refused.push(problem.acceptable(Accept::Type, change.name));
         } else {
-            let why = match (accepted, change.additive) {
-                (true, _) => "accepted",
-                (_, true) => "nothing that was there moved",
-                _ => "only reached through other types",
-            };
+            let why = if change.additive { "nothing that was there moved" } else { "only reached through other types" };
             ignored.push(crate::compare::Ignored {
                 object: pair.name.clone(),
                 symbol: change.name,

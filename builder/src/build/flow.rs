@@ -134,6 +134,7 @@ pub fn options(config: &Config) -> Options {
         jump: config.jump,
         oneshot: config.oneshot,
         callbacks: config.callbacks.clone(),
+        accept: config.accept.clone(),
     }
 }
 

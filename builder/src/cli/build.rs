@@ -14,7 +14,7 @@ use lpbuild::report::Report;
 use lpbuild::tool::Log;
 use serde::Serialize;
 
-use super::diff::{mode, patch_name};
+use super::diff::{AcceptArgs, mode, patch_name};
 use super::progress::Bars;
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, savedir, terminal};
 
@@ -58,6 +58,8 @@ pub struct BuildArgs {
     /// Build although code of modules changes as well, and leave theirs as it is.
     #[arg(long)]
     leave_modules: bool,
+    #[command(flatten)]
+    accept: AcceptArgs,
     /// Also keep patch.o and the compared objects in the output folder.
     #[arg(long)]
     keep: bool,
@@ -169,6 +171,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     } else {
         terminal::print(|out| print(&built, module.as_ref(), out))?;
     }
+    terminal::unneeded(&built.report.unneeded);
     for problem in &built.report.refused {
         terminal::problem("refused", problem);
     }
@@ -220,6 +223,7 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
         Some(_) => config.jump = Jump::Rel32,
         None => {}
     }
+    args.accept.add_to(&mut config.accept);
     args.kernel.apply(&mut config.kernel)?;
     if let Some([key, cert]) = args.sign.as_deref() {
         config.sign = Some(Signer { key: key.clone(), cert: cert.clone() });

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use lpbuild::accept::{self, Accept, Acceptances};
 use lpbuild::emit::Options;
 use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::kernel::KernelImage;
@@ -29,9 +30,6 @@ pub struct DiffArgs {
     /// Whole images: leave debug information aside (no source lines, no comparison of types).
     #[arg(long)]
     pub(super) no_debug_info: bool,
-    /// Whole images: a type whose layout may differ, for example "struct foo", because only changed functions use it.
-    #[arg(long = "accept-type", value_name = "NAME")]
-    pub(super) accept_types: Vec<String>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -73,6 +71,36 @@ pub struct PatchArgs {
     /// A function the patch adds and the module calls; KIND is pre-apply, post-apply, pre-revert or post-revert.
     #[arg(long = "callback", value_name = "KIND=FUNCTION", value_parser = callback)]
     callbacks: Vec<(Callback, String)>,
+    #[command(flatten)]
+    accept: AcceptArgs,
+}
+
+/// What the author answers for.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AcceptArgs {
+    /// Answer for something that would be refused; the message says its KIND and NAME: type, constant, list, signature,
+    /// inline or promise. Kept in the manifest.
+    #[arg(long = "accept", value_name = "KIND=NAME", value_parser = accept::parse)]
+    accept: Vec<(Accept, String)>,
+    /// The same as --accept type=NAME.
+    #[arg(long = "accept-type", value_name = "NAME", value_parser = type_name)]
+    types: Vec<String>,
+}
+
+impl AcceptArgs {
+    /// Adds what was given.
+    pub fn add_to(&self, all: &mut Acceptances) {
+        for (kind, name) in &self.accept {
+            all.add(*kind, name.clone());
+        }
+        for name in &self.types {
+            all.add(Accept::Type, name.clone());
+        }
+    }
+}
+
+fn type_name(name: &str) -> std::result::Result<String, String> {
+    if accept::is_name(name) { Ok(name.to_owned()) } else { Err("not the name of a type".to_owned()) }
 }
 
 fn description(text: &str) -> std::result::Result<String, String> {
@@ -114,6 +142,8 @@ impl PatchArgs {
         for (kind, function) in &self.callbacks {
             callbacks.set(*kind, function.clone());
         }
+        let mut accept = Acceptances::default();
+        self.accept.add_to(&mut accept);
         Ok(Options {
             name: self.name.clone(),
             version: self.version.clone(),
@@ -125,6 +155,7 @@ impl PatchArgs {
             jump: if self.jump == "abs64" { Jump::Abs64 } else { Jump::Rel32 },
             oneshot: self.oneshot,
             callbacks,
+            accept,
         })
     }
 }
@@ -144,6 +175,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     } else {
         terminal::print(|out| print(&report, manifest.as_ref(), args, out))?;
     }
+    terminal::unneeded(&report.unneeded);
     Ok(if !analysis.refused.is_empty() {
         for problem in &analysis.refused {
             terminal::problem("refused", problem);

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use lpbuild::accept::Acceptances;
 use lpbuild::emit::Options;
 use lpbuild::error::Result;
 use lpbuild::kernel::KernelImage;
@@ -53,6 +54,10 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
 
 /// The options a manifest was made with.
 fn patch_options(m: &Manifest) -> Options {
+    let mut accept = Acceptances::default();
+    for accepted in &m.accepted {
+        accept.add(accepted.kind, accepted.name.clone());
+    }
     let abs64 = m.functions.iter().any(|f| f.site.jump == Jump::Abs64);
     Options {
         name: m.patch.name.clone(),
@@ -65,5 +70,6 @@ fn patch_options(m: &Manifest) -> Options {
         jump: if abs64 { Jump::Abs64 } else { Jump::Rel32 },
         oneshot: m.patch.oneshot,
         callbacks: m.callbacks.clone(),
+        accept,
     }
 }

@@ -100,6 +100,9 @@ fn options(config: &Config) -> Vec<String> {
     for (callback, function) in config.callbacks.all() {
         options.extend(["--callback".to_owned(), format!("{}={function}", callback.name())]);
     }
+    for (kind, name) in config.accept.iter() {
+        options.extend(["--accept".to_owned(), format!("{}={name}", kind.name())]);
+    }
     options
 }
 
@@ -143,8 +146,9 @@ mod tests {
         (config.after, config.replaces) = (vec!["a".into()], vec!["b".into(), "c".into()]);
         config.oneshot = true;
         config.callbacks.set(lpbuild::manifest::Callback::PreApply, "f".into());
+        config.accept.add(lpbuild::accept::Accept::Type, "struct a");
         let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --deadline-ms 10000 --jump rel32 \
-                   --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f";
+                   --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f --accept 'type=struct a'";
         assert_eq!(words(&config), all);
     }
 }

@@ -63,6 +63,13 @@ pub fn note(text: &str) {
     to_stderr(format_args!("{NOTE}{text}{NOTE:#}"));
 }
 
+/// Says what the author accepts without need: what it was for is gone, or the name is misspelt.
+pub fn unneeded(names: &[String]) {
+    for name in names {
+        note(&format!("accepted without need: nothing is refused under {name}"));
+    }
+}
+
 fn to_stderr(text: std::fmt::Arguments<'_>) {
     // There is nowhere left to complain about a closed stderr.
     let _ = writeln!(anstream::stderr().lock(), "{text}");

@@ -49,7 +49,6 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
         new: &new_whole,
         kernel: kernel_whole.as_ref(),
         debug: infos.as_ref().map(|(old, new)| Debug { old, new }),
-        accepted_types: &args.accept_types,
     };
     let mut analysis = pipeline::analyse_whole(images, options);
     drop(infos);

@@ -117,8 +117,7 @@ pub(super) static CODES: &[Code] = &[
         title: "type in use changed its layout",
         why: "The objects of this type that exist keep their old layout, and so does all code that is not replaced; new code \
               that expects another one would read and write at the wrong places (Documentation/livepatch/shadow-vars.rst).",
-        advice: "keep the layout: put new fields into a shadow variable or into padding; or accept it with --accept-type NAME \
-                 when only the changed functions use the type",
+        advice: "keep the layout: put new fields into a shadow variable or into padding",
     },
     Code {
         id: "LP2016",

@@ -13,6 +13,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
+use crate::accept::Acceptances;
 use crate::error::{Error, Place, Result};
 use crate::manifest::{Callbacks, Jump, Mode, NAME_MAX};
 use crate::pack::Signer;
@@ -56,6 +57,8 @@ pub struct Config {
     pub flags: Vec<String>,
     /// Functions the module calls around applying and reverting.
     pub callbacks: Callbacks,
+    /// What the author answers for.
+    pub accept: Acceptances,
     /// Who signs the module.
     pub sign: Option<Signer>,
 }
@@ -120,6 +123,7 @@ impl Config {
             kernel: Target::default(),
             flags: Vec::new(),
             callbacks: Callbacks::default(),
+            accept: Acceptances::default(),
             sign: None,
         })
     }

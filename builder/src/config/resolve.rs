@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
+use crate::accept::{self, Accept, Acceptances};
 use crate::error::{Error, Place, Problem, Result};
 use crate::manifest::{self, Callbacks, Jump, Mode};
 use crate::pack::Signer;
@@ -66,6 +67,7 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         kernel: r.kernel(&file.kernel),
         flags: r.flags(&file.build.flags),
         callbacks: r.callbacks(&file.callbacks),
+        accept: r.accept(&file.accept),
         sign: file.sign.as_ref().map(|s| r.sign(s)),
         file: Some(path),
     };
@@ -154,6 +156,22 @@ impl Resolver<'_> {
             }
         }
         value.get_ref().iter().map(|f| f.get_ref().clone()).collect()
+    }
+
+    fn accept(&mut self, table: &schema::Accept) -> Acceptances {
+        let mut all = Acceptances::default();
+        for kind in Accept::ALL {
+            let mut seen = BTreeSet::new();
+            for name in table.of(kind) {
+                if !accept::is_name(name.get_ref()) {
+                    self.bad(name.span(), format!("{:?} is no name", name.get_ref()));
+                } else if !seen.insert(name.get_ref().as_str()) {
+                    self.bad(name.span(), format!("{} is named twice", name.get_ref()));
+                }
+                all.add(kind, name.get_ref().clone());
+            }
+        }
+        all
     }
 
     fn mode(&mut self, value: &Spanned<String>) -> Option<Mode> {

@@ -29,6 +29,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("kernel", &["release", "image", "headers", "source", "config", "compiler"]),
     ("build", &["flags"]),
     ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
+    ("accept", &["types", "constants", "lists", "signatures", "inlines", "promises"]),
     ("sign", &["key", "certificate"]),
 ];
 
@@ -43,6 +44,8 @@ pub(super) struct File {
     pub build: Build,
     #[serde(default)]
     pub callbacks: Callbacks,
+    #[serde(default)]
+    pub accept: Accept,
     pub sign: Option<Sign>,
 }
 
@@ -87,6 +90,33 @@ pub(super) struct Callbacks {
     pub post_apply: Value<String>,
     pub pre_revert: Value<String>,
     pub post_revert: Value<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct Accept {
+    pub types: Value<Vec<Spanned<String>>>,
+    pub constants: Value<Vec<Spanned<String>>>,
+    pub lists: Value<Vec<Spanned<String>>>,
+    pub signatures: Value<Vec<Spanned<String>>>,
+    pub inlines: Value<Vec<Spanned<String>>>,
+    pub promises: Value<Vec<Spanned<String>>>,
+}
+
+impl Accept {
+    /// The names of a kind.
+    pub fn of(&self, kind: crate::accept::Accept) -> &[Spanned<String>] {
+        use crate::accept::Accept;
+        let value = match kind {
+            Accept::Type => &self.types,
+            Accept::Constant => &self.constants,
+            Accept::List => &self.lists,
+            Accept::Signature => &self.signatures,
+            Accept::Inline => &self.inlines,
+            Accept::Promise => &self.promises,
+        };
+        value.as_ref().map_or(&[], |v| v.get_ref())
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -61,6 +61,7 @@ pub fn describe(input: Input<'_>, options: &Options, layout: &Layout) -> Result<
         symbols: symbols(input)?,
         imports,
         inputs,
+        accepted: input.accepted.to_vec(),
     })
 }
 

@@ -10,6 +10,7 @@ mod manifest;
 mod records;
 mod writer;
 
+use crate::accept::{Acceptances, Accepted};
 use crate::bind::{Bound, Resolved};
 use crate::closure::{Dest, Edge, Item, ObjectPair, PatchSet, Role};
 use crate::error::{Error, Place, Problem, Result};
@@ -41,6 +42,8 @@ pub struct Options {
     pub oneshot: bool,
     /// Functions of the patch that the runtime calls.
     pub callbacks: Callbacks,
+    /// What the author answers for.
+    pub accept: Acceptances,
 }
 
 /// The two files.
@@ -67,6 +70,8 @@ pub struct Input<'a> {
     pub mode: Mode,
     /// SHA-256 of old and new objects, by pair.
     pub digests: &'a [(String, String)],
+    /// What was accepted.
+    pub accepted: &'a [Accepted],
 }
 
 /// Writes both files.

@@ -98,7 +98,7 @@ pub(super) fn runtime_cause<'a>(
         detail.push_str(&format!(", and {} more", blockers.len() - NAMED));
     }
     let problem = match codes::find(code) {
-        Some(code) => Problem { code, place, detail },
+        Some(code) => Problem { code, place, detail, accept: None },
         None => Problem::new("LP5119", place, format!("{code}: {detail}")),
     };
     Cause { problem, function, blockers: blockers.to_vec(), owner: owner(host, text, own.as_deref()) }

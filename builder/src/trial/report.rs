@@ -229,7 +229,12 @@ fn inner(s: &Step, name: &str, status: i32) -> Vec<Problem> {
             offset: p.get("offset").and_then(Value::as_u64),
         };
         let detail = text("detail").unwrap_or_default();
-        Some(Problem { code: codes::find(&text("code")?)?, place, detail: format!("{detail}{}", in_cycle(s)) })
+        Some(Problem {
+            code: codes::find(&text("code")?)?,
+            place,
+            detail: format!("{detail}{}", in_cycle(s)),
+            accept: None,
+        })
     };
     let problems: Vec<Problem> = listed.iter().filter_map(problem).collect();
     if !problems.is_empty() {

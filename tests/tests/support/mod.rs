@@ -7,6 +7,7 @@ pub mod compile;
 pub mod image;
 pub mod read;
 
+use lpbuild::accept::Acceptances;
 use lpbuild::emit::Options;
 use lpbuild::manifest::{Callbacks, Jump};
 
@@ -23,5 +24,6 @@ pub fn options() -> Options {
         jump: Jump::Rel32,
         oneshot: false,
         callbacks: Callbacks::default(),
+        accept: Acceptances::default(),
     }
 }
