@@ -81,6 +81,7 @@ pub fn options() -> Options {
         jump: Jump::Rel32,
         oneshot: false,
         callbacks: Callbacks::default(),
+        accept: Default::default(),
     }
 }
 
@@ -88,7 +89,7 @@ pub fn options() -> Options {
 pub fn try_analyse(old: &Path, new: &Path) -> lpbuild::error::Result<Analysis> {
     let (old, new) = (Backing::open(old)?, Backing::open(new)?);
     let (old, new) = (old.whole()?, new.whole()?);
-    let images = Images { old: &old, new: &new, kernel: None, debug: None, accepted_types: &[] };
+    let images = Images { old: &old, new: &new, kernel: None, debug: None };
     Ok(pipeline::analyse_whole(images, &options()))
 }
 
