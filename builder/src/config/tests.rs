@@ -121,6 +121,29 @@ certificate = "cert.pem"
 }
 
 #[test]
+fn what_is_accepted_arrives_by_kind_and_name() {
+    let dir = Dir::new();
+    let text = "[accept]\ntypes = [\"struct a\", \"b\"]\nconstants = [\"c\"]\nlists = [\".BTF_ids\"]\nsignatures = [\"d\"]\n\
+                inlines = [\"e\"]\npromises = [\"fs/x.o:f\"]";
+    let found = dir.load(&minimal_with(text)).unwrap().accept;
+    let found: Vec<(&str, &str)> = found.iter().map(|(kind, name)| (kind.key(), name)).collect();
+    let expected = [
+        ("types", "struct a"),
+        ("types", "b"),
+        ("constants", "c"),
+        ("lists", ".BTF_ids"),
+        ("signatures", "d"),
+        ("inlines", "e"),
+        ("promises", "fs/x.o:f"),
+    ];
+    assert_eq!(found, expected);
+    for (list, what) in [("[\"\"]", "is no name"), ("[\"a\", \"a\"]", "a is named twice"), ("[\" a\"]", "is no name")] {
+        let (code, _, detail, _) = dir.problem(&minimal_with(&format!("[accept]\nconstants = {list}")));
+        assert!(code == "LP6005" && detail.contains(what), "{list}: {code} {detail}");
+    }
+}
+
+#[test]
 fn key_on_a_token_is_no_path() {
     let dir = Dir::new();
     let text = minimal_with("[sign]\nkey = \"pkcs11:token=x\"\ncertificate = \"cert.pem\"");
