@@ -27,4 +27,5 @@ pub mod symbolize;
 pub mod target;
 pub mod tool;
 pub mod trial;
+pub mod uses;
 pub mod whole;

@@ -21,7 +21,7 @@ use crate::error::{Place, Problem};
 use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
 
 pub use function::first_difference;
-pub use targets::Comparer;
+pub use targets::{Comparer, certain};
 
 /// Something that differs and does not matter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

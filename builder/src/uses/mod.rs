@@ -1,0 +1,176 @@
+//! Function atoms and references that take an address -> what becomes of the address: read through, written through,
+//! stored, passed on, returned, compared.
+//!
+//! A forward data flow over the instructions of a function and its pieces: which registers and stack slots hold the
+//! address, or the address and something added to it. Functions of the same object that get it are followed; of others a
+//! table says which only read ([`readers`]). What is loaded through the address is another value and not followed.
+//!
+//! Nothing is refused here. What is not understood is [`Use::Unknown`], which counts as an escape, as does everything but
+//! reading and writing through the address.
+
+mod graph;
+mod readers;
+mod state;
+mod step;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use crate::symbolize::{AtomId, Object, Ref, Usage};
+
+/// What is done with an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// What is there is read.
+    Read,
+    /// What is there is written.
+    Written,
+    /// It is written down somewhere.
+    Stored(Holder),
+    /// A function gets it.
+    Passed {
+        /// Which.
+        callee: Callee,
+        /// As which argument, counted from 0; none when it goes over the stack.
+        argument: Option<u8>,
+    },
+    /// The function returns it to callers that are not known.
+    Returned,
+    /// It is compared with, or subtracted from, something that is no address of the same object.
+    Compared,
+    /// Something else, in words.
+    Unknown(String),
+}
+
+/// Where an address is stored.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// A variable of the same object.
+    Variable(AtomId),
+    /// A variable of another object.
+    Extern(String),
+    /// A local object whose address is taken as well.
+    Stack,
+    /// Somewhere in memory.
+    Memory,
+}
+
+/// Who gets an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Callee {
+    /// A function of the same object.
+    Function(AtomId),
+    /// A function of another object.
+    Extern(String),
+    /// Whatever a pointer leads to.
+    Indirect,
+}
+
+/// One use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// The function or piece.
+    pub atom: AtomId,
+    /// Offset of the instruction in it.
+    pub at: u64,
+    /// What it does.
+    pub what: Use,
+}
+
+impl Found {
+    /// Can the address be known to anybody afterwards, or does it matter which of two equal objects it is?
+    pub fn escapes(&self) -> bool {
+        !matches!(self.what, Use::Read | Use::Written)
+    }
+
+    /// In words: `ep_alloc stores its address at +0x1c`.
+    pub fn text(&self, object: &Object) -> String {
+        let (name, at) = (&object.atom(self.atom).name, self.at);
+        match &self.what {
+            Use::Read => format!("{name} reads it at +{at:#x}"),
+            Use::Written => format!("{name} writes to it at +{at:#x}"),
+            Use::Stored(Holder::Variable(v)) => {
+                format!("{name} stores its address in {} at +{at:#x}", object.atom(*v).name)
+            }
+            Use::Stored(Holder::Extern(v)) => format!("{name} stores its address in {v} at +{at:#x}"),
+            Use::Stored(Holder::Stack) => {
+                format!("{name} stores its address in a local object at +{at:#x}")
+            }
+            Use::Stored(Holder::Memory) => format!("{name} stores its address at +{at:#x}"),
+            Use::Passed { callee, argument } => {
+                let who = match callee {
+                    Callee::Function(f) => object.atom(*f).name.as_str(),
+                    Callee::Extern(f) => f.as_str(),
+                    Callee::Indirect => "a function pointer",
+                };
+                let which = argument.map(|a| format!(" as argument {}", a + 1)).unwrap_or_default();
+                format!("{name} passes its address to {who}{which} at +{at:#x}")
+            }
+            Use::Returned => format!("{name} returns its address at +{at:#x}"),
+            Use::Compared => format!("{name} compares its address at +{at:#x}"),
+            Use::Unknown(what) => format!("{name} does something with its address at +{at:#x}: {what}"),
+        }
+    }
+}
+
+/// What a reference means for the object whose address is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// An address of it.
+    Inside,
+    /// One past its end, where something else begins: a bound for others, not followed for its own sake.
+    End,
+}
+
+/// Which references are followed: asked with the atom that holds the reference.
+pub type Seed<'a> = &'a dyn Fn(AtomId, &Ref) -> Option<Part>;
+
+/// Follows the references of `functions` that `seed` picks. By function and offset, without repetition.
+pub fn trace(object: &Object, functions: &BTreeSet<AtomId>, seed: Seed<'_>) -> Vec<Found> {
+    walk::Tracer::new(object, seed).run(functions)
+}
+
+/// What becomes of the address of the data object `of`, in all functions of the object that refer to it.
+pub fn of_data(object: &Object, of: AtomId) -> Vec<Found> {
+    let atom = object.atom(of);
+    let (from, to) = (atom.start as i64 - BIAS, atom.end as i64 + BIAS);
+    let mut functions = BTreeSet::new();
+    let mut found = Vec::new();
+    for i in object.incoming(atom.section, from, to) {
+        let by = object.atom(i.from);
+        if !by.is_code() || part_of(object, of, i.section, i.to, i.usage) != Some(Part::Inside) {
+            continue;
+        }
+        if by.code.is_some() {
+            functions.insert(object.parent(i.from));
+        } else if !matches!(i.usage, Usage::Access | Usage::Branch) {
+            found.push(Found { atom: i.from, at: 0, what: Use::Unknown("its code was not looked at".into()) });
+        }
+    }
+    let seed = |_: AtomId, r: &Ref| match r.target {
+        crate::symbolize::Target::Section(s, o) => part_of(object, of, s, o, r.usage),
+        crate::symbolize::Target::Extern(..) => None,
+    };
+    found.extend(trace(object, &functions, &seed));
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// How far from an object a reference that means it may point, in bytes: biased bases of indexed accesses.
+const BIAS: i64 = 4096;
+
+fn part_of(object: &Object, of: AtomId, section: crate::ingest::SectionId, offset: i64, usage: Usage) -> Option<Part> {
+    let atom = object.atom(of);
+    if section != atom.section || usage == Usage::Branch {
+        return None;
+    }
+    let means = crate::compare::certain(object, (section, offset));
+    if means.iter().any(|m| m.atom == of) {
+        return Some(Part::Inside);
+    }
+    (offset == atom.end as i64 && usage != Usage::Access).then_some(Part::End)
+}
