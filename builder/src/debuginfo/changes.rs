@@ -10,8 +10,19 @@ use rayon::prelude::*;
 
 use super::entries::Reader;
 use super::layout::{Difference, Layout};
-use super::reach::{Key, Reached, Types};
+use super::reach::{Key, Reached, Start, Types};
 use super::{DebugInfo, Unit};
+
+/// A function of the new build whose types are looked at.
+#[derive(Clone, Debug, Default)]
+pub struct User {
+    /// Where it was; nothing for one that is new.
+    pub old: Option<u64>,
+    /// Where it is.
+    pub new: u64,
+    /// Names of the variables of its file, or of others, that its code refers to in either build.
+    pub globals: Vec<String>,
+}
 
 /// A type that differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,31 +33,45 @@ pub struct TypeChange {
     pub what: String,
     /// All that was there is where it was: there are only new members in what was padding, or new values of an enumeration.
     pub additive: bool,
+    /// There are only new values of an enumeration.
+    pub more_values: bool,
+    /// Both layouts near the difference, a part a line.
+    pub shown: String,
     /// Index of the changed function that reaches it by the shortest way.
     pub function: usize,
-    /// Structures on that way: 0 when the function itself names the type (or a pointer to it).
-    pub distance: u32,
+    /// Structures on that way: 0 when the function itself names the type (or a pointer to it). Nothing when no function leads
+    /// to it, but its unit has it: one may use it in a cast, which debug information does not tell.
+    pub distance: Option<u32>,
+    /// Offsets, sizes and values that only one of the two layouts has.
+    pub numbers: Vec<u64>,
+    /// The functions that may use it, where none leads to it.
+    pub users: Vec<usize>,
 }
 
-/// Types that are used by these functions (old and new address of each) and have another layout in the new build, by name.
+/// Types that are used by these functions and have another layout in the new build, by name.
 ///
-/// Used is what parameters, results and variables of a function, and of what is inlined into it, lead to through members,
-/// pointers and arrays. So a type may be reached without being touched; [`TypeChange::distance`] tells how far away it is.
-/// Parses the units that hold the functions, in parallel.
-pub fn changed_types(old: &DebugInfo<'_>, new: &DebugInfo<'_>, functions: &[(u64, u64)]) -> Vec<TypeChange> {
+/// Used is what parameters, results and variables of a function, of what is inlined into it, and of what it calls, and the
+/// variables it refers to lead to through members, pointers and arrays. So a type may be reached without being touched.
+/// [`TypeChange::distance`] tells how far away it is. Parses the units that hold the functions, in parallel.
+pub fn changed_types(old: &DebugInfo<'_>, new: &DebugInfo<'_>, functions: &[User]) -> Vec<TypeChange> {
     // What both have to do first.
     rayon::join(|| old.cells(), || new.cells());
     let places: Vec<_> = functions
         .par_iter()
-        .enumerate()
-        .map(|(index, (was, is))| (index, old.function_place(*was), new.function_place(*is)))
+        .map(|user| (user.old.map(|was| old.function_place(was)), new.function_place(user.new)))
         .collect();
-    let mut pairs: BTreeMap<(Unit, Unit), Pair> = BTreeMap::new();
-    for (index, was, is) in places {
-        let (Some(was), Some(is)) = (was, is) else { continue };
+    let mut pairs: BTreeMap<(Unit, Unit), Pair<'_>> = BTreeMap::new();
+    for (index, (user, (was, is))) in functions.iter().zip(&places).enumerate() {
+        let Some(is) = is else { continue };
+        let was = match was {
+            Some(was) => was.map(|(unit, entry)| (unit, Some(entry))),
+            None => old.unit_like(new, is.0).map(|unit| (unit, None)),
+        };
+        let Some(was) = was else { continue };
         let pair = pairs.entry((was.0, is.0)).or_default();
-        pair.old.push((index, was.1));
-        pair.new.push((index, is.1));
+        let start = |entry| Start { index, entry, globals: &user.globals };
+        pair.old.extend(was.1.map(start));
+        pair.new.push(start(is.1));
     }
     let pairs: Vec<_> = pairs.into_iter().collect();
     let found: Vec<TypeChange> = pairs
@@ -56,47 +81,95 @@ pub fn changed_types(old: &DebugInfo<'_>, new: &DebugInfo<'_>, functions: &[(u64
     let mut nearest: BTreeMap<(String, String), TypeChange> = BTreeMap::new();
     for change in found {
         let key = (change.name.clone(), change.what.clone());
-        let nearer = |have: &TypeChange| (have.distance, have.function) <= (change.distance, change.function);
-        if !nearest.get(&key).is_some_and(nearer) {
-            nearest.insert(key, change);
+        let rank = |c: &TypeChange| (c.distance.is_none(), c.distance, c.function);
+        match nearest.get_mut(&key) {
+            Some(have) if have.distance.is_none() && change.distance.is_none() => have.users.extend(change.users),
+            Some(have) if rank(have) <= rank(&change) => {}
+            _ => {
+                nearest.insert(key, change);
+            }
         }
     }
     nearest.into_values().collect()
 }
 
-/// Functions of a unit of each build, as index and entry.
+/// Functions of a unit of each build.
 #[derive(Default)]
-struct Pair {
-    old: Vec<(usize, usize)>,
-    new: Vec<(usize, usize)>,
+struct Pair<'u> {
+    old: Vec<Start<'u>>,
+    new: Vec<Start<'u>>,
 }
 
-fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: &Pair) -> Option<Vec<TypeChange>> {
+fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: &Pair<'_>) -> Option<Vec<TypeChange>> {
     let (old, new) = (Reader::new(old, was)?, Reader::new(new, is)?);
     let mut old = Types::of(&old, &pair.old);
     let mut new = Types::of(&new, &pair.new);
     let mut out = Vec::new();
+    let first = pair.new.first()?.index;
     let change = |key: &Key<'_>, difference: Difference, by: &[&Reached<'_>]| {
-        let (distance, function) = by.iter().map(|r| (r.distance, r.function)).min().unwrap_or_default();
-        let name = format!("{} {}", key.0, key.1).trim_start().to_owned();
-        TypeChange { name, what: difference.what, additive: difference.additive, function, distance }
+        let (distance, function) = by.iter().map(|r| (r.distance, r.function)).min().unzip();
+        TypeChange {
+            name: format!("{} {}", key.0, key.1).trim_start().to_owned(),
+            what: difference.what,
+            additive: difference.additive,
+            more_values: difference.more_values,
+            shown: difference.shown,
+            function: function.unwrap_or(first),
+            distance,
+            numbers: difference.numbers,
+            users: if by.is_empty() { pair.new.iter().map(|s| s.index).collect() } else { Vec::new() },
+        }
     };
-    for (key, reached) in std::mem::take(&mut old.reached) {
-        match new.reached.remove(&key) {
+    let (was, is) = (std::mem::take(&mut old.reached), std::mem::take(&mut new.reached));
+    for (key, reached) in &was {
+        let found = match is.get(key) {
             Some(other) => {
-                out.extend(difference(&reached.layouts, &other.layouts).map(|d| change(&key, d, &[&reached, &other])));
+                difference(&reached.layouts, &other.layouts).map(|d| change(key, d, &[reached, other]))
             }
-            None => {
-                let layouts = new.defined(&key);
-                out.extend(difference(&reached.layouts, &layouts).map(|d| change(&key, d, &[&reached])));
-            }
+            None => difference(&reached.layouts, &new.defined(key)).map(|d| change(key, d, &[reached])),
+        };
+        out.extend(found);
+    }
+    for (key, reached) in is.iter().filter(|(key, _)| !was.contains_key(*key)) {
+        out.extend(difference(&old.defined(key), &reached.layouts).map(|d| change(key, d, &[reached])));
+    }
+    for key in new.names().into_iter().filter(|key| !was.contains_key(key) && !is.contains_key(key)) {
+        out.extend(difference(&old.defined(&key), &new.defined(&key)).map(|d| change(&key, d, &[])));
+    }
+    out.extend(variables(&old, &new));
+    Some(out)
+}
+
+/// Variables that live in both builds and whose content means something else. How many elements an array has is seen by its
+/// size, where data is compared.
+fn variables(old: &Types<'_, '_>, new: &Types<'_, '_>) -> Vec<TypeChange> {
+    let both = new.variables.iter().filter_map(|(key, is)| Some((key, old.variables.get(key)?, is)));
+    let differ = both.filter(|(_, was, is)| without_lengths(was) != without_lengths(is));
+    differ
+        .map(|((function, name), was, is)| TypeChange {
+            name: name.clone(),
+            what: format!("the variable was `{was}` and is `{is}`"),
+            additive: false,
+            more_values: false,
+            shown: format!("  old: {was} {name}\n  new: {is} {name}"),
+            function: *function,
+            distance: Some(0),
+            numbers: Vec::new(),
+            users: Vec::new(),
+        })
+        .collect()
+}
+
+fn without_lengths(spelled: &str) -> String {
+    let mut out = String::new();
+    let mut within = false;
+    for c in spelled.chars() {
+        within = if c == '[' { true } else { within && c != ']' };
+        if !within || c == '[' {
+            out.push(c);
         }
     }
-    for (key, reached) in std::mem::take(&mut new.reached) {
-        let layouts = old.defined(&key);
-        out.extend(difference(&layouts, &reached.layouts).map(|d| change(&key, d, &[&reached])));
-    }
-    Some(out)
+    out
 }
 
 /// How the definitions of a name differ. Where there are several, each new one must be one of the old ones.

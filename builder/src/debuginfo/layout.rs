@@ -4,7 +4,7 @@
 //! without one holds is named behind it: `a.b`, `a[].b`.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use gimli::{AttributeValue, Operation, constants};
@@ -46,6 +46,12 @@ pub(super) struct Difference {
     pub(super) what: String,
     /// All there was is where it was.
     pub(super) additive: bool,
+    /// Only an enumeration got more values: no object changes its meaning.
+    pub(super) more_values: bool,
+    /// Both layouts near the difference.
+    pub(super) shown: String,
+    /// Offsets, sizes and values that only one of the two has: what code that uses the type has to change.
+    pub(super) numbers: Vec<u64>,
 }
 
 /// Nameless parts that are taken apart; only a circle has more.
@@ -53,6 +59,9 @@ const NAMELESS: usize = 1 << 10;
 
 /// Differences that are named; the others are counted.
 const NAMED: usize = 4;
+
+/// Lines of a layout that are shown; the others are counted.
+const SHOWN: usize = 8;
 
 impl<'a> Layout<'a> {
     /// The layout of the definition `entry`; the types of its members are handed to `reach`.
@@ -132,6 +141,7 @@ impl<'a> Layout<'a> {
             format!("member `{}` was `{}` and is `{}`", o.name, text(o), text(n))
         }));
         found.extend(rest.iter().map(|(o, n)| format!("member `{}` {}", o.name, moved(o, n))));
+        let more_values = additive && added.is_empty();
         let (gone, kept, added) = pair(&self.values, &new.values, |v| &v.0);
         let other: Vec<_> = kept.into_iter().filter(|(o, n)| o != n).collect();
         additive &= gone.is_empty() && other.is_empty();
@@ -147,7 +157,65 @@ impl<'a> Layout<'a> {
             found.truncate(NAMED);
             found.push(format!("and {more} more"));
         }
-        Some(Difference { what: found.join(", "), additive })
+        let shown = format!("{}\n{}", self.show("old", new), new.show("new", self));
+        let more_values = more_values && additive;
+        Some(Difference { what: found.join(", "), additive, more_values, shown, numbers: self.numbers(new) })
+    }
+
+    /// The parts that the other one does not have in the same way, each with its neighbours, one a line.
+    fn show(&self, side: &str, other: &Self) -> String {
+        let (own, theirs) = (self.lines(), other.lines());
+        let theirs: HashSet<&String> = theirs.iter().collect();
+        let differs = |i: usize| own.get(i).is_some_and(|l| !theirs.contains(l));
+        let near = |i: usize| differs(i) || differs(i + 1) || i.checked_sub(1).is_some_and(differs);
+        let mut text = match self.size {
+            Some(size) => format!("  {side}, {size} bytes:"),
+            None => format!("  {side}:"),
+        };
+        let (mut left, mut skipped) = (SHOWN, 0);
+        for (i, line) in own.iter().enumerate() {
+            if !near(i) || left == 0 {
+                skipped += 1;
+                continue;
+            }
+            if skipped > 0 {
+                text.push_str("\n        ...");
+                skipped = 0;
+            }
+            left -= 1;
+            text.push_str(&format!("\n    {} {line}", if differs(i) { '*' } else { ' ' }));
+        }
+        if skipped > 0 {
+            text.push_str(&format!("\n        ... {skipped} more"));
+        }
+        text
+    }
+
+    /// Each part in its order, as text.
+    fn lines(&self) -> Vec<String> {
+        let mut parts: Vec<&Member<'_>> = self.members.iter().collect();
+        parts.sort_by_key(|m| m.at);
+        let place = |m: &Member<'_>| match m.bits {
+            Some(bits) => format!("{:>5}.{} {} {}:{bits}", m.at / 8, m.at % 8, m.spelled, m.name),
+            None => format!("{:>5}   {} {}", m.at / 8, m.spelled, m.name),
+        };
+        let values = self.values.iter().map(|(name, value)| format!("{name} = {value}"));
+        parts.into_iter().map(place).chain(values).collect()
+    }
+
+    /// Offsets in bytes, size and values that are not in both.
+    fn numbers(&self, other: &Self) -> Vec<u64> {
+        let mut out = Vec::new();
+        if self.size != other.size {
+            out.extend([self.size, other.size].into_iter().flatten());
+        }
+        for (one, two) in [(self, other), (other, self)] {
+            out.extend(one.members.iter().filter(|m| !two.members.contains(m)).map(|m| m.at / 8));
+            out.extend(one.values.iter().filter(|v| !two.values.contains(v)).map(|v| v.1 as u64));
+        }
+        out.sort_unstable();
+        out.dedup();
+        out
     }
 }
 

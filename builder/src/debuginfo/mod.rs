@@ -32,7 +32,7 @@ mod spelling;
 mod units;
 mod variables;
 
-pub use changes::{TypeChange, changed_types};
+pub use changes::{TypeChange, User, changed_types};
 pub use functions::{FunctionInfo, Inlined};
 pub use lines::Line;
 pub use units::UnitInfo;

@@ -1,13 +1,14 @@
-//! The named types functions use: those of their parameters, variables and results and of what is inlined into them, and from
-//! there on through members, pointers, arrays and typedefs.
+//! The named types functions use: those of their parameters, variables and results, of what is inlined into them, of what they
+//! call, and of the variables they refer to; and from there on through members, pointers, arrays and typedefs.
 //!
 //! Not followed: the parameters of functions that are called through a pointer (a structure of operations would lead to
-//! everything), global variables, and references to other units, which only a link-time optimisation makes.
+//! everything), and references to other units, which only a link-time optimisation makes.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 
-use gimli::constants;
+use gimli::{AttributeValue, constants};
 
 use super::entries::{Entry, Reader, Step};
 use super::layout::Layout;
@@ -26,6 +27,17 @@ pub(super) struct Reached<'a> {
     pub(super) layouts: Vec<Layout<'a>>,
 }
 
+/// A function to begin at.
+#[derive(Clone, Copy)]
+pub(super) struct Start<'u> {
+    /// Its index in the question.
+    pub(super) index: usize,
+    /// Its entry.
+    pub(super) entry: usize,
+    /// Variables it refers to, by name.
+    pub(super) globals: &'u [String],
+}
+
 /// What is to be looked at: a type, the function it is reached from and the structures on the way.
 struct Next {
     offset: usize,
@@ -42,28 +54,48 @@ pub(super) struct Types<'r, 'a> {
     /// Nearest first.
     queue: VecDeque<Next>,
     pub(super) reached: HashMap<Key<'a>, Reached<'a>>,
+    /// How the variables that live as long as the kernel are spelled, by the index of a function that uses one and name.
+    pub(super) variables: BTreeMap<(usize, String), Rc<str>>,
     /// Definitions at the top of the unit, when somebody asked.
     defined: Option<HashMap<Key<'a>, Vec<usize>>>,
 }
 
 impl<'r, 'a> Types<'r, 'a> {
-    /// What the functions use; index and entry of each.
-    pub(super) fn of(reader: &'r Reader<'a>, functions: &[(usize, usize)]) -> Self {
+    /// What the functions use.
+    pub(super) fn of(reader: &'r Reader<'a>, functions: &[Start<'_>]) -> Self {
         let mut types = Self {
             reader,
             spelling: Spelling::new(reader),
             seen: HashSet::new(),
             queue: VecDeque::new(),
             reached: HashMap::new(),
+            variables: BTreeMap::new(),
             defined: None,
         };
-        for (index, entry) in functions {
-            types.used_by(*index, *entry);
+        let globals = if functions.iter().any(|f| !f.globals.is_empty()) { globals(reader) } else { HashMap::new() };
+        for function in functions {
+            types.used_by(function.index, function.entry);
+            for name in function.globals {
+                let Some(entry) = globals.get(name.as_str()).and_then(|offset| reader.entry(*offset)) else { continue };
+                types.variable(function.index, name.clone(), &entry);
+            }
         }
         while let Some(next) = types.queue.pop_front() {
             types.look_at(&next);
         }
         types
+    }
+
+    /// Every type the unit defines at its top.
+    pub(super) fn names(&mut self) -> Vec<Key<'a>> {
+        self.defined.get_or_insert_with(|| definitions(self.reader)).keys().cloned().collect()
+    }
+
+    /// A variable that lives as long as the kernel.
+    fn variable(&mut self, function: usize, name: String, entry: &Entry<'a>) {
+        let Some(offset) = self.reader.reference(entry, constants::DW_AT_type) else { return };
+        self.queue.push_back(Next { offset, function, distance: 0 });
+        self.variables.insert((function, name), self.spelling.of(entry));
     }
 
     /// The definitions of a type that was not reached.
@@ -89,6 +121,8 @@ impl<'r, 'a> Types<'r, 'a> {
                         | constants::DW_TAG_lexical_block
                         | constants::DW_TAG_formal_parameter
                         | constants::DW_TAG_variable
+                        | constants::DW_TAG_call_site
+                        | constants::DW_TAG_GNU_call_site
                 )
             };
             let reader = self.reader;
@@ -96,8 +130,23 @@ impl<'r, 'a> Types<'r, 'a> {
                 if depth == 0 && entry.tag != constants::DW_TAG_subprogram {
                     return Step::Over;
                 }
+                if matches!(entry.tag, constants::DW_TAG_call_site | constants::DW_TAG_GNU_call_site) {
+                    let callee = reader.reference(entry, constants::DW_AT_call_origin);
+                    let callee = callee.or_else(|| reader.reference(entry, constants::DW_AT_abstract_origin));
+                    self.called(function, callee);
+                    return Step::Over;
+                }
                 if let Some(offset) = reader.reference(entry, constants::DW_AT_type) {
                     self.queue.push_back(Next { offset, function, distance: 0 });
+                }
+                if entry.tag == constants::DW_TAG_variable && is_static(entry) {
+                    let name = reader.name(entry).unwrap_or_default();
+                    let named = |r: &Reader<'a>, e: &Entry<'a>| e.has_attr(constants::DW_AT_type).then(|| (r.id, e.clone()));
+                    if let Some((unit, entry)) = reader.origins(entry, named)
+                        && unit == reader.id
+                    {
+                        self.variable(function, name, &entry);
+                    }
                 }
                 if entry.tag == constants::DW_TAG_subprogram || entry.tag == constants::DW_TAG_inlined_subroutine {
                     parts.extend(reader.reference(entry, constants::DW_AT_abstract_origin));
@@ -105,6 +154,20 @@ impl<'r, 'a> Types<'r, 'a> {
                 Step::Into
             });
         }
+    }
+
+    /// Queues the types of the result and of the parameters of a function that is called.
+    fn called(&mut self, function: usize, callee: Option<usize>) {
+        let reader = self.reader;
+        let Some(entry) = callee.and_then(|offset| reader.entry(offset)) else { return };
+        let result = reader.reference(&entry, constants::DW_AT_type);
+        let mut types: Vec<usize> = result.into_iter().collect();
+        reader.children(entry.offset.0, |child| {
+            if child.tag == constants::DW_TAG_formal_parameter {
+                types.extend(reader.reference(child, constants::DW_AT_type));
+            }
+        });
+        self.queue.extend(types.into_iter().map(|offset| Next { offset, function, distance: 0 }));
     }
 
     fn look_at(&mut self, next: &Next) {
@@ -128,10 +191,8 @@ impl<'r, 'a> Types<'r, 'a> {
             }
             return;
         }
-        // As near as this one.
-        if entry.tag != constants::DW_TAG_subroutine_type {
-            self.queue.push_front(Next { offset, ..*next });
-        }
+        // As near as this one: what a pointer, an array or a call through a pointer leads to.
+        self.queue.push_front(Next { offset, ..*next });
     }
 
     fn define(&mut self, key: Option<Key<'a>>, entry: &Entry<'a>, next: &Next) {
@@ -148,6 +209,27 @@ impl<'r, 'a> Types<'r, 'a> {
         if !reached.layouts.contains(&layout) {
             reached.layouts.push(layout);
         }
+    }
+}
+
+/// Variables at the top of a unit: declarations and definitions.
+fn globals<'a>(reader: &Reader<'a>) -> HashMap<Cow<'a, str>, usize> {
+    let mut out = HashMap::new();
+    reader.children(reader.unit.header.root_offset().0, |entry| {
+        if entry.tag == constants::DW_TAG_variable
+            && let Some(name) = reader.string(entry, constants::DW_AT_name)
+        {
+            out.insert(name, entry.offset.0);
+        }
+    });
+    out
+}
+
+/// Has a variable a place of its own (DWARF 5, 2.6.1.1.2: `DW_OP_addr`)?
+fn is_static(entry: &Entry<'_>) -> bool {
+    match entry.attr_value(constants::DW_AT_location) {
+        Some(AttributeValue::Exprloc(expression)) => expression.0.slice().first() == Some(&constants::DW_OP_addr.0),
+        _ => false,
     }
 }
 

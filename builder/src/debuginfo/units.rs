@@ -99,6 +99,12 @@ impl DebugInfo<'_> {
         name.as_deref()
     }
 
+    /// The unit made from the same file as `unit` of another build.
+    pub(super) fn unit_like(&self, other: &DebugInfo<'_>, unit: Unit) -> Option<Unit> {
+        let name = other.unit_name(unit)?;
+        self.ids().find(|u| self.unit_name(*u) == Some(name))
+    }
+
     /// The unit that has code at this address.
     pub(super) fn code_unit_at(&self, address: u64) -> Option<Unit> {
         find(&self.aranges().ranges, address).or_else(|| find(self.ranges(), address))
