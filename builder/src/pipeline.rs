@@ -53,6 +53,8 @@ pub struct Analysis {
     pub accepted: Vec<Accepted>,
     /// Names the author accepts and nothing needs, `KIND=NAME`.
     pub unneeded: Vec<String>,
+    /// Objects with changed functions and no debug information: their types were not compared.
+    pub untyped: Vec<String>,
     /// What debug information says about the carried functions.
     pub notes: Vec<Note>,
     /// Everything in numbers, for whole images.
@@ -61,8 +63,16 @@ pub struct Analysis {
     pub timings: Vec<(&'static str, Duration)>,
 }
 
-/// ingest .. sites.
+/// ingest .. annotate.
 pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
+    let mut analysis = judged(sources, options)?;
+    annotate::objects(&mut analysis, sources);
+    analysis.settle(&options.accept);
+    Ok(analysis)
+}
+
+/// ingest .. sites.
+fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
     let mut t = Timer::new();
     let mut pairs = Vec::new();
     let mut digests = Vec::new();
@@ -76,9 +86,7 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
         pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts, placement: None });
         digests.push((digest(&source.old), digest(&source.new)));
     }
-    let mut analysis = judge(pairs, digests, t, options);
-    analysis.settle(&options.accept);
-    Ok(analysis)
+    Ok(judge(pairs, digests, t, options))
 }
 
 /// Two whole images and what is known about them.
@@ -129,14 +137,15 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     let mode = choose_mode(&pairs, &set, &sites, options, &mut refused);
     refused.sort();
     refused.dedup();
-    let (accepted, unneeded, notes) = (Vec::new(), Vec::new(), Vec::new());
-    Analysis { pairs, digests, set, sites, mode, refused, accepted, unneeded, notes, summary: None, timings: t.phases }
+    let (accepted, unneeded, untyped, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (summary, timings) = (None, t.phases);
+    Analysis { pairs, digests, set, sites, mode, refused, accepted, unneeded, untyped, notes, summary, timings }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug
 /// information and the like do not count.
 pub fn differs(source: &Source, options: &Options) -> Result<bool> {
-    let found = analyse(std::slice::from_ref(source), options)?;
+    let found = judged(std::slice::from_ref(source), options)?;
     let added = |p: &ObjectPair| {
         p.new.atoms.iter().any(|a| a.global && p.pairs.old_of(crate::correlate::NewAtom(a.id)).is_none())
     };

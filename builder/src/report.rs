@@ -27,6 +27,9 @@ pub struct Report {
     /// Names the author accepts and nothing needs, `KIND=NAME`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unneeded: Vec<String>,
+    /// Objects with changed functions and no debug information: types, signatures and inline functions were not compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub types_not_compared: Vec<String>,
     /// Modules beside two kernels that differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<ModuleReport>,
@@ -108,6 +111,7 @@ impl Report {
             refused: analysis.refused.clone(),
             accepted: analysis.accepted.clone(),
             unneeded: analysis.unneeded.clone(),
+            types_not_compared: analysis.untyped.clone(),
             timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
             summary: analysis.summary.clone(),
             peak_kib: peak_kib(),

@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lpbuild::debuginfo::{DebugInfo, TypeChange, changed_types};
+use lpbuild::debuginfo::{DebugInfo, TypeChange, User, changed_types};
 use object::{Object, ObjectSection, ObjectSymbol};
 use support::run;
 use tempfile::TempDir;
@@ -259,16 +259,16 @@ fn compare(case: &Case, old: &str, new: &str, options: &[&str]) -> Vec<TypeChang
     let text = |types: &str| format!("{types}\nvoid entry(void) {{}}\n");
     let old = case.build("t.c", &text(old), options);
     let new = case.build("t.c", &text(new), options);
-    changed_types(
-        &old.info(),
-        &new.info(),
-        &[(old.address("entry"), new.address("entry")), (old.address("f"), new.address("f"))],
-    )
+    let user = |name| User { old: Some(old.address(name)), new: new.address(name), globals: Vec::new() };
+    let f = User { globals: vec!["global".into()], ..user("f") };
+    changed_types(&old.info(), &new.info(), &[user("entry"), f])
 }
 
+/// What a function leads to.
 fn texts(changes: &[TypeChange]) -> Vec<(&str, &str, bool)> {
+    let changes: Vec<_> = changes.iter().filter(|c| c.distance.is_some()).collect();
     assert!(changes.iter().all(|c| c.function == 1), "{changes:?}");
-    changes.iter().map(|c| (c.name.as_str(), c.what.as_str(), c.additive)).collect()
+    changes.into_iter().map(|c| (c.name.as_str(), c.what.as_str(), c.additive)).collect()
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn types_are_reached_through_pointers() {
     };
     let changed = types(&far("int x;"), &far("long x;"));
     assert_eq!(texts(&changed), [("struct t", "member `x` was `int` and is `long int`", false)]);
-    assert_eq!(changed[0].distance, 2);
+    assert_eq!(changed[0].distance, Some(2));
     // A function pointer has a type of its own, but what its parameters lead to is not used here.
     let called =
         |t: &str, p: &str| format!("struct t {{ {t} }}; struct s {{ int a; void (*call)(struct t *{p}); }}; {f}");
@@ -376,7 +376,72 @@ fn types_of_inlined_functions_count() {
     };
     let changed = types(&text("int x;"), &text("int x, z;"));
     assert_eq!(changed[0].name, "struct t");
-    assert_eq!(changed[0].distance, 0);
+    assert_eq!(changed[0].distance, Some(0));
+}
+
+/// Through a variable of the file, the result of a function that is called, and the result of a call through a pointer.
+#[test]
+fn types_without_a_variable_of_the_function_count() {
+    let ways = [
+        "struct t *global; int f(void) { return global->y; }",
+        "extern struct t *global; int f(void) { return global->y; }",
+        "struct t *get(void); int f(void) { return get()->y; }",
+        "struct ops { struct t *(*get)(void); }; int f(struct ops *o) { return o->get()->y; }",
+    ];
+    for way in ways {
+        let case = Case::new();
+        let text = |t: &str| format!("struct t {{ {t} int y; }}; {way}");
+        let changed = compare(&case, &text("int x;"), &text("long x;"), &["-c"]);
+        assert_eq!(texts(&changed).iter().map(|c| c.0).collect::<Vec<_>>(), ["struct t"], "{way}");
+    }
+    // A cast is not told; what the unit defines is.
+    let cast = |t: &str| format!("struct t {{ {t} int y; }}; int f(void *v) {{ return ((struct t *)v)->y; }}");
+    let changed = types(&cast("int x;"), &cast("long x;"));
+    assert_eq!((changed[0].name.as_str(), changed[0].distance), ("struct t", None));
+    assert_eq!(changed[0].users, [0, 1]);
+    let back = |n: u64| n.wrapping_neg();
+    assert_eq!(changed[0].numbers, [0, 4, 8, 16, back(8), back(4)]);
+}
+
+#[test]
+fn variables_that_live_are_compared() {
+    let f = "int f(void) { static VAR count = 1; return global[0] + ++count; }";
+    let text = |global: &str, of: &str| format!("{global}; {}", f.replace("VAR", of));
+    let changed = types(&text("int global[2]", "int"), &text("unsigned global[3]", "unsigned"));
+    let what = "the variable was `int[2]` and is `unsigned int[3]`";
+    let count = "the variable was `int` and is `unsigned int`";
+    assert_eq!(texts(&changed), [("count", count, false), ("global", what, false)]);
+    assert_eq!(types(&text("int global[2]", "int"), &text("int global[3]", "int")), []);
+}
+
+#[test]
+fn both_layouts_are_shown() {
+    let f = "long f(struct s *s) { return s->b; }";
+    let changed = types(
+        &format!("struct s {{ long x, y, a; int b:3, c:5; long d, e; }}; {f}"),
+        &format!("struct s {{ long x, y, a; int b:4, c:4; long d, e; }}; {f}"),
+    );
+    let shown = "  old, 48 bytes:
+        ...
+         16   long int a
+    *    24.0 int b:3
+    *    24.3 int c:5
+         32   long int d
+        ... 1 more
+  new, 48 bytes:
+        ...
+         16   long int a
+    *    24.0 int b:4
+    *    24.4 int c:4
+         32   long int d
+        ... 1 more";
+    assert_eq!(changed[0].shown, shown);
+    let f = "int f(enum e e) { return e; }";
+    let changed = types(&format!("enum e {{ A, B, C }}; {f}"), &format!("enum e {{ A, X, B, C }}; {f}"));
+    let shown = "  old, 4 bytes:\n      A = 0\n    * B = 1\n    * C = 2\n  new, 4 bytes:\n      A = 0\n    * X = 1\n    * B = 2\n    * C = 3";
+    assert_eq!(changed[0].shown, shown);
+    assert!(!changed[0].more_values);
+    assert!(types(&format!("enum e {{ A, B }}; {f}"), &format!("enum e {{ A, B, C }}; {f}"))[0].more_values);
 }
 
 #[test]
@@ -436,7 +501,8 @@ fn ask_everything(bytes: &[u8], addresses: &[u64]) {
         let _ = info.unit_at(address).and_then(|u| info.unit_name(u));
         let _ = (info.line(address), info.function_at(address), info.inlined_at(address), info.variable_scope(address));
     }
-    let pairs: Vec<_> = addresses.iter().map(|a| (*a, *a)).collect();
+    let pairs: Vec<_> =
+        addresses.iter().map(|a| User { old: Some(*a), new: *a, globals: vec!["at_file".into()] }).collect();
     let _ = changed_types(&info, &info, &pairs);
 }
 

@@ -473,7 +473,6 @@ fn every_case_gives_what_it_says() {
 
 /// Codes of the refusing tables that no input can lead to, with the reason.
 const NO_CASE: &[(&str, &str)] = &[
-    ("LP2015", "needs debug information of whole images: whole_images.rs"),
     ("LP2016", "needs linked images: builder/tests/whole.rs"),
     ("LP3007", "needs whole images: whole_images.rs"),
     ("LP3008", "needs trees with a vmlinux: builder/tests/whole_cli.rs"),

@@ -1,23 +1,26 @@
-//! What debug information says about an analysis: source lines, inlined functions, types with another layout.
+//! What debug information says about an analysis: source lines, inlined functions, types that mean something else.
 //!
-//! Input: a judged pair of whole images and their DWARF. Output: an [`Note`] for each replaced function, and refusals.
-//! Only the units of replaced functions are parsed. Refused here: types whose existing objects would no longer fit (LP2015).
+//! Input: judged pairs of objects, or of whole images, and their DWARF. Output: refusals, for images also a [`Note`] for each
+//! replaced function. Only the units of carried functions are parsed. Refused here: types whose existing objects would no longer
+//! fit (LP2015).
 
 mod inlined;
+mod sides;
 pub mod summary;
+mod types;
 
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::accept::Accept;
-use crate::closure::{ObjectPair, PatchSet, Role};
-use crate::correlate::{NewAtom, OldAtom};
-use crate::debuginfo::{DebugInfo, changed_types};
-use crate::error::{Place, Problem};
-use crate::pipeline::{Analysis, Images};
+use crate::closure::{ObjectPair, PairId, PatchSet, Role};
+use crate::compare::Ignored;
+use crate::debuginfo::DebugInfo;
+use crate::error::Problem;
+use crate::pipeline::{Analysis, Images, Source};
 use crate::symbolize::{AtomId, Object};
 use crate::whole::{Scanned, Whole};
+use sides::Sides;
 
 /// What is known about one replaced or new function.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +50,10 @@ pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<
     let [pair] = &mut analysis.pairs[..] else { return };
     if let Some(debug) = images.debug {
         analysis.notes = notes(debug, images.old, images.new, pair, &analysis.set);
-        let (refused, ignored) = types(debug, images.old, images.new, pair, &analysis.set);
+        let old_at = |id| address(images.old, &pair.old, id);
+        let new_at = |id| address(images.new, &pair.new, id);
+        let sides = Sides { debug, pair, id: PairId(0), old_at: &old_at, new_at: &new_at };
+        let (refused, ignored) = types::compare(sides, &analysis.set);
         analysis.refused.extend(refused);
         analysis.refused.sort();
         pair.verdicts.ignored.extend(ignored);
@@ -57,6 +63,8 @@ pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<
                 item.why = format!("{}; {inlined}", item.why);
             }
         }
+    } else if !analysis.set.items.is_empty() {
+        analysis.untyped.push(pair.name.clone());
     }
     let directories = [images.debug.map(|d| Directories::of(d.old)), images.debug.map(|d| Directories::of(d.new))];
     let directory = |is_old: bool, addr: u64| directories[usize::from(!is_old)].as_ref()?.at(addr);
@@ -112,47 +120,59 @@ pub fn notes(debug: Debug<'_, '_>, old: &Whole<'_>, new: &Whole<'_>, pair: &Obje
     items.par_iter().filter_map(note).collect()
 }
 
-/// Types the replaced functions use and whose layout changed, and what does not matter of them, in words.
-pub fn types(
-    debug: Debug<'_, '_>,
-    old: &Whole<'_>,
-    new: &Whole<'_>,
-    pair: &ObjectPair,
-    set: &PatchSet,
-) -> (Vec<Problem>, Vec<crate::compare::Ignored>) {
-    let functions: Vec<(OldAtom, NewAtom)> = set
-        .items
-        .iter()
-        .filter_map(|i| match i.role {
-            Role::Replaces(o) => Some((o, i.atom)),
-            _ => None,
+/// What is known of the kernel beside the objects that were compared.
+#[derive(Clone, Copy, Debug)]
+pub enum Rest<'s> {
+    /// Nothing.
+    Unknown,
+    /// Every other object of the image was compiled from the new source or does not read what changed; `left` are objects of
+    /// modules that differ and keep their old code.
+    Built { left: &'s [Source] },
+}
+
+/// Adds what debug information says of pairs of objects: refusals, and which pairs have none. `sources` are all objects that
+/// were given, those without a difference as well.
+pub fn objects(analysis: &mut Analysis, sources: &[Source]) {
+    let start = Instant::now();
+    let differing: Vec<&Source> = sources.iter().filter(|s| s.old != s.new).collect();
+    let set = &analysis.set;
+    let found: Vec<Found> = analysis
+        .pairs
+        .par_iter()
+        .zip(differing)
+        .enumerate()
+        .map(|(index, (pair, source))| {
+            let id = PairId(u32::try_from(index).unwrap_or(u32::MAX));
+            if !set.items.iter().any(|i| i.pair == id && i.role != Role::Data) {
+                return Found::default();
+            }
+            let open = |bytes| DebugInfo::open_relocatable(bytes, &sides::section_address);
+            let (Some(old), Some(new)) = (open(&source.old[..]), open(&source.new[..])) else {
+                return Found { without: true, ..Found::default() };
+            };
+            let old_at = |id| sides::object_address(&pair.old, id);
+            let new_at = |id| sides::object_address(&pair.new, id);
+            let debug = Debug { old: &old, new: &new };
+            let (refused, ignored) = types::compare(Sides { debug, pair, id, old_at: &old_at, new_at: &new_at }, set);
+            Found { without: false, refused, ignored }
         })
         .collect();
-    let addresses: Vec<(u64, u64)> = functions
-        .iter()
-        .filter_map(|(o, n)| Some((address(old, &pair.old, o.0)?, address(new, &pair.new, n.0)?)))
-        .collect();
-    if addresses.len() != functions.len() {
-        return (Vec::new(), Vec::new());
-    }
-    let (mut refused, mut ignored) = (Vec::new(), Vec::new());
-    for change in changed_types(debug.old, debug.new, &addresses) {
-        let Some((_, n)) = functions.get(change.function) else { continue };
-        let name = pair.new.atom(n.0).name.clone();
-        // A structure that is only reached through others is rarely touched; one the function names is.
-        const NEAR: u32 = 1;
-        if !change.additive && change.distance <= NEAR {
-            let what = format!("{}: {}", change.name, change.what);
-            let problem = Problem::new("LP2015", Place::symbol(&pair.name, &name), what);
-            refused.push(problem.acceptable(Accept::Type, change.name));
-        } else {
-            let why = if change.additive { "nothing that was there moved" } else { "only reached through other types" };
-            ignored.push(crate::compare::Ignored {
-                object: pair.name.clone(),
-                symbol: change.name,
-                reason: format!("{}; {name} uses it; {why}", change.what),
-            });
+    for (pair, found) in analysis.pairs.iter_mut().zip(found) {
+        analysis.refused.extend(found.refused);
+        pair.verdicts.ignored.extend(found.ignored);
+        pair.verdicts.ignored.sort();
+        if found.without {
+            analysis.untyped.push(pair.name.clone());
         }
     }
-    (refused, ignored)
+    analysis.timings.push(("annotate", start.elapsed()));
+}
+
+/// What was found out about one pair.
+#[derive(Default)]
+struct Found {
+    /// A side has no debug information.
+    without: bool,
+    refused: Vec<Problem>,
+    ignored: Vec<Ignored>,
 }

@@ -60,12 +60,12 @@ fn problem(change: TypeChange, place: Place) -> Problem {
     problem.acceptable(crate::accept::Accept::Type, change.name)
 }
 
-/// Displacements and immediates that the code of a function has more or less often in the new build.
+/// Displacements and immediates that the code of a function has more or less often in the new build. Of a new function there is
+/// nothing to compare with.
 fn differing_numbers(sides: Sides<'_, '_>, carried: Carried) -> BTreeSet<u64> {
     let mut count: BTreeMap<u64, i64> = BTreeMap::new();
-    if let Some(old) = carried.old {
-        count_numbers(&sides.pair.old, old.0, -1, &mut count);
-    }
+    let Some(old) = carried.old else { return BTreeSet::new() };
+    count_numbers(&sides.pair.old, old.0, -1, &mut count);
     count_numbers(&sides.pair.new, carried.new.0, 1, &mut count);
     count.into_iter().filter(|(_, n)| *n != 0).map(|(number, _)| number).collect()
 }
@@ -82,7 +82,8 @@ fn count_numbers(object: &Object, function: AtomId, step: i64, count: &mut BTree
             for operand in 0..insn.op_count() {
                 let number = match insn.op_kind(operand) {
                     OpKind::Memory if !on_stack => Some(insn.memory_displacement64()),
-                    _ => insn.try_immediate(operand).ok(),
+                    _ if insn.op0_register() != Register::RSP => insn.try_immediate(operand).ok(),
+                    _ => None,
                 };
                 if let Some(number) = number {
                     *count.entry(number & LOW).or_default() += step;

@@ -86,7 +86,8 @@ impl<'a> Compiler<'a> {
 
     /// The stock object.
     pub fn old(&self, recipe: &Recipe) -> Result<PathBuf> {
-        let key = digest(format!("{}\n{}\n{}", recipe.flags, recipe.objtool, self.extra).as_bytes());
+        let extra = format!("{}{}", self.extra, self.debug_flags(&recipe.flags));
+        let key = digest(format!("{}\n{}\n{extra}", recipe.flags, recipe.objtool).as_bytes());
         let folder = self.tree.build.join("lpbuild-objects").join(key.get(..16).unwrap_or(&key));
         let object = folder.join(&recipe.object);
         if !object.exists() {
@@ -140,6 +141,27 @@ impl<'a> Compiler<'a> {
         Ok(words.filter_map(|w| self.tree.build.join(w).canonicalize().ok()).collect())
     }
 
+    /// What the recipe lacks for the whole debug information, which types are compared by. It changes no code.
+    fn debug_flags(&self, flags: &str) -> String {
+        let mut more = String::new();
+        if !self.keep_lines {
+            return more;
+        }
+        let has = |flag: &str| flags.split_whitespace().any(|w| w == flag);
+        let level = flags.split_whitespace().any(|w| w == "-g" || w.starts_with("-gdwarf") || w.starts_with("-ggdb"));
+        for (missing, flag) in [
+            (!level, " -g"),
+            // CONFIG_DEBUG_INFO_SPLIT has it in another file, CONFIG_DEBUG_INFO_REDUCED only what the unit defines itself.
+            (has("-gsplit-dwarf"), " -gno-split-dwarf"),
+            (has("-femit-struct-debug-baseonly"), " -femit-struct-debug-detailed=any"),
+        ] {
+            if missing {
+                more.push_str(flag);
+            }
+        }
+        more
+    }
+
     /// Runs compiler and objtool; the object is in its place only when both are done.
     fn compile(&self, recipe: &Recipe, source: &str, flags: &str, object: &Path) -> Result<()> {
         let folder = object.parent().unwrap_or(self.work);
@@ -150,7 +172,8 @@ impl<'a> Compiler<'a> {
         let made = temp.path().join(name);
         let depends = cache::sibling(&made, ".d");
         let flags = dependencies_to(flags, &depends);
-        let mut line = format!("{} {flags} {} -c -o {} {source}", self.command, self.extra, made.display());
+        let debug = self.debug_flags(&flags);
+        let mut line = format!("{} {flags} {}{debug} -c -o {} {source}", self.command, self.extra, made.display());
         if !recipe.objtool.is_empty() {
             line.push_str(&format!(" && {} {}", recipe.objtool, made.display()));
         }

@@ -172,6 +172,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
         terminal::print(|out| print(&built, module.as_ref(), out))?;
     }
     terminal::unneeded(&built.report.unneeded);
+    terminal::untyped(&built.report.types_not_compared);
     for problem in &built.report.refused {
         terminal::problem("refused", problem);
     }

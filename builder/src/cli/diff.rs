@@ -176,6 +176,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         terminal::print(|out| print(&report, manifest.as_ref(), args, out))?;
     }
     terminal::unneeded(&report.unneeded);
+    terminal::untyped(&report.types_not_compared);
     Ok(if !analysis.refused.is_empty() {
         for problem in &analysis.refused {
             terminal::problem("refused", problem);

@@ -70,6 +70,13 @@ pub fn unneeded(names: &[String]) {
     }
 }
 
+/// Says in one line what was compared without debug information.
+pub fn untyped(objects: &[String]) {
+    let (Some(first), more) = (objects.first(), objects.len().saturating_sub(1)) else { return };
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    note(&format!("types were not compared: no debug information in both builds of {first}{more} (compile with -g)"));
+}
+
 fn to_stderr(text: std::fmt::Arguments<'_>) {
     // There is nowhere left to complain about a closed stderr.
     let _ = writeln!(anstream::stderr().lock(), "{text}");

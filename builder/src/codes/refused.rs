@@ -114,10 +114,12 @@ pub(super) static CODES: &[Code] = &[
     Code {
         id: "LP2015",
         class: Refused,
-        title: "type in use changed its layout",
-        why: "The objects of this type that exist keep their old layout, and so does all code that is not replaced; new code \
-              that expects another one would read and write at the wrong places (Documentation/livepatch/shadow-vars.rst).",
-        advice: "keep the layout: put new fields into a shadow variable or into padding",
+        title: "type in use means something else",
+        why: "The objects of this type that exist were made by the old code, and code that is not replaced goes on using them, \
+              also after the patch is gone. New code that expects another layout reads and writes at the wrong places; a field \
+              that is new, even in what was padding, has no value in them; a number that now has another name was stored as what \
+              it was (Documentation/livepatch/shadow-vars.rst). Both layouts are shown near the difference.",
+        advice: "keep what is there as it is: put new fields into a shadow variable, new numbers behind the others",
     },
     Code {
         id: "LP2016",

@@ -123,9 +123,7 @@ fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: 
     let (was, is) = (std::mem::take(&mut old.reached), std::mem::take(&mut new.reached));
     for (key, reached) in &was {
         let found = match is.get(key) {
-            Some(other) => {
-                difference(&reached.layouts, &other.layouts).map(|d| change(key, d, &[reached, other]))
-            }
+            Some(other) => difference(&reached.layouts, &other.layouts).map(|d| change(key, d, &[reached, other])),
             None => difference(&reached.layouts, &new.defined(key)).map(|d| change(key, d, &[reached])),
         };
         out.extend(found);

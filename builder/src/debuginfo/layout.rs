@@ -4,7 +4,7 @@
 //! without one holds is named behind it: `a.b`, `a[].b`.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use gimli::{AttributeValue, Operation, constants};
@@ -59,6 +59,9 @@ const NAMELESS: usize = 1 << 10;
 
 /// Differences that are named; the others are counted.
 const NAMED: usize = 4;
+
+/// Members whose distances from each other are looked at.
+const FROM_OTHERS: usize = 256;
 
 /// Lines of a layout that are shown; the others are counted.
 const SHOWN: usize = 8;
@@ -203,19 +206,23 @@ impl<'a> Layout<'a> {
         parts.into_iter().map(place).chain(values).collect()
     }
 
-    /// Offsets in bytes, size and values that are not in both.
+    /// What code that uses the type counts with and only one of the two has: offsets in bytes, from the start and from another
+    /// member (as `container_of` has them), size and values. Negative numbers as their complement.
     fn numbers(&self, other: &Self) -> Vec<u64> {
-        let mut out = Vec::new();
+        let mut out = BTreeSet::new();
         if self.size != other.size {
             out.extend([self.size, other.size].into_iter().flatten());
         }
         for (one, two) in [(self, other), (other, self)] {
-            out.extend(one.members.iter().filter(|m| !two.members.contains(m)).map(|m| m.at / 8));
+            let own = one.members.iter().filter(|m| !two.members.contains(m));
+            for at in own.take(FROM_OTHERS).map(|m| m.at / 8) {
+                out.insert(at);
+                let others = one.members.iter().take(FROM_OTHERS).map(|m| m.at / 8).filter(|o| *o != at);
+                out.extend(others.flat_map(|o| [at.wrapping_sub(o), o.wrapping_sub(at)]));
+            }
             out.extend(one.values.iter().filter(|v| !two.values.contains(v)).map(|v| v.1 as u64));
         }
-        out.sort_unstable();
-        out.dedup();
-        out
+        out.into_iter().collect()
     }
 }
 

@@ -141,7 +141,8 @@ impl<'r, 'a> Types<'r, 'a> {
                 }
                 if entry.tag == constants::DW_TAG_variable && is_static(entry) {
                     let name = reader.name(entry).unwrap_or_default();
-                    let named = |r: &Reader<'a>, e: &Entry<'a>| e.has_attr(constants::DW_AT_type).then(|| (r.id, e.clone()));
+                    let named =
+                        |r: &Reader<'a>, e: &Entry<'a>| e.has_attr(constants::DW_AT_type).then(|| (r.id, e.clone()));
                     if let Some((unit, entry)) = reader.origins(entry, named)
                         && unit == reader.id
                     {
