@@ -21,6 +21,7 @@ pub mod edits;
 pub mod guest;
 pub mod kernels;
 pub mod module;
+pub mod mutate;
 pub mod own;
 pub mod packages;
 pub mod tree;

@@ -161,6 +161,31 @@ impl Tree {
         Ok(entry)
     }
 
+    /// An object as `lpbuild build` makes it: with its data named, unchanged lines keeping their numbers. The stock one is
+    /// kept in the build folder; nothing when the changed source does not compile.
+    pub fn built(&self, object: &str, change: &Change) -> Result<Option<Vec<u8>>> {
+        let log = Log::default();
+        let asked: BTreeSet<String> = [object.to_string()].into();
+        let recipes = self.tree.kbuild(&log).recipes(&self.tree.layout, &asked)?;
+        let recipe = recipes.get(object).with_context(|| format!("kbuild cannot make {object}"))?;
+        let scratch = cache::root()?.join("scratch");
+        std::fs::create_dir_all(&scratch)?;
+        let work = tempfile::tempdir_in(scratch)?;
+        let compiler = Compiler::new(&self.tree, &self.compiler, &[], work.path(), &log);
+        let made = if change.files().next().is_none() {
+            compiler.old(recipe)?
+        } else {
+            let folder = Path::new(object).parent().map(PathBuf::from).unwrap_or_default();
+            let shadow = compiler.shadow(&self.source_change(change), &[folder].into())?;
+            match compiler.new_object(recipe, &shadow) {
+                Ok(made) => made,
+                Err(e) if e.problems.iter().any(|p| p.code.id == "LP6213") => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        };
+        Ok(Some(std::fs::read(&made).with_context(|| format!("read {}", made.display()))?))
+    }
+
     /// The time of compiling a stock object by its command, without anything around it.
     pub fn bare_compile(&self, object: &str) -> Result<Duration> {
         let log = Log::default();

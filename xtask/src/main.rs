@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod corpus;
 mod demo;
+mod mutate;
 mod own;
 mod runtime;
 mod setup;
@@ -35,6 +36,11 @@ const TASKS: &[(&str, Task, &str)] = &[
         "NAME [PATCH].. build a small kernel of our own (tests/own), and again with patches; all cached",
     ),
     ("corpus", corpus::task, "every changed file between two kernel versions through lpbuild build; a table"),
+    (
+        "mutate",
+        mutate::task,
+        "[--seed N] [--minutes M] changed objects and sources: does lpbuild see each change, and nothing else?",
+    ),
     ("bench", bench::task, "[objects|images|build|runtime].. measure what the README promises"),
     ("fmt", check::fmt, "format all code"),
     ("lint", check::lint, "formatting and clippy, warnings are errors"),
