@@ -105,7 +105,7 @@ fn flags_of_kernel_functions_are_compared() {
         ("2, 0, 71, 4, 95, 1", "3, 0, 71, 4, 95, 1, 99, 4", 1),
     ] {
         let analysis = both(text, from, to, true);
-        assert_eq!(codes(&analysis), vec!["LP2005"; expected], "{to}");
+        assert_eq!(codes(&analysis), vec!["LP2023"; expected], "{to}");
     }
 }
 

@@ -349,7 +349,8 @@ fn place_by_name(
 ) -> bool {
     for index in 0..object.image.sections.len() as u32 {
         let section = SectionId(index);
-        let data = matches!(object.class(section), Class::Rodata | Class::Data | Class::Bss | Class::Percpu);
+        let data =
+            matches!(object.class(section), Class::Rodata | Class::Data | Class::Bss | Class::Percpu | Class::Ids);
         if !data || p.bases.contains_key(&section) {
             continue;
         }

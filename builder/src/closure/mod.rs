@@ -16,6 +16,7 @@ pub use resolve::BIAS_WINDOW;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use crate::accept::Accept;
 use crate::bind::Placement;
 use crate::compare::{Comparer, Verdicts, parent_of};
 use crate::correlate::{NewAtom, OldAtom, Pairs};
@@ -303,6 +304,11 @@ impl Closure<'_> {
     fn check_section(&mut self, id: PairId, n: NewAtom, role: Role) {
         let pair = &self.pairs[id.0 as usize];
         let section = pair.new.section(pair.new.atom(n.0).section).name.clone();
+        if let Some(domain) = srcu_domain(pair, n) {
+            let place = Place::symbol(&pair.name, &pair.new.atom(n.0).name);
+            let what = format!("nobody cleans up the SRCU domain {domain} when the patch goes");
+            self.refused.push(Problem::new("LP2005", place, what).acceptable(Accept::List, domain));
+        }
         match pair.new.class_of(n.0) {
             Class::Text(TextKind::Normal | TextKind::AltAux)
             | Class::Rodata
@@ -400,4 +406,12 @@ impl Closure<'_> {
             }
         }
     }
+}
+
+/// The SRCU domain whose per-CPU data is new. The loader readies and cleans up the domains it finds in `___srcu_struct_ptrs`
+/// (kernel/rcu/srcutree.c, srcu_module_going); an object that is not compiled as a module has no such list.
+fn srcu_domain(pair: &ObjectPair, n: NewAtom) -> Option<&str> {
+    let atom = pair.new.atom(n.0);
+    let name = atom.name.split('.').next()?.strip_suffix("_srcu_data")?;
+    (pair.new.class_of(n.0) == Class::Percpu && pair.pairs.old_of(n).is_none()).then_some(name)
 }

@@ -7,7 +7,8 @@ use crate::compare::parent_of;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::ingest::{SectionId, SymbolId, SymbolPlace, reloc};
 use crate::symbolize::{
-    AtomId, BIAS, Class, DISPLACEMENT, Entry, Meaning, Object, Ref, RefKind, Target, TextKind, Usage, boot_constant,
+    AtomId, BIAS, Class, DISPLACEMENT, Entry, Ids, Meaning, Object, Ref, RefKind, Target, TextKind, Usage,
+    boot_constant, known_sections,
 };
 
 /// How far below an object a biased base (`table-8*k(,%rax,8)`) is looked for, in bytes.
@@ -148,8 +149,14 @@ impl Closure<'_> {
         }
         let candidates = candidates(new, from.0, r, section, offset);
         let Some(first) = candidates.first().copied() else {
-            let what = format!("nothing is known at {}+{offset:#x}", new.section(section).name);
-            self.refuse(id, from, "LP2008", Some(r.at), what);
+            let name = &new.section(section).name;
+            let (code, what) = match new.class(section) {
+                // Since 6.19 WARN with a message hands its entry to the function that prints it.
+                Class::Table(_) => ("LP2011", format!("it refers to an entry of {name} itself")),
+                Class::Ignored(why) => ("LP2011", format!("it refers to {name}+{offset:#x}: {why}")),
+                _ => ("LP2008", format!("nothing is known at {name}+{offset:#x}")),
+            };
+            self.refuse(id, from, code, Some(r.at), what);
             return None;
         };
         let place = place_of(pair, self, id, &first);
@@ -181,6 +188,20 @@ impl Closure<'_> {
             && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
         {
             self.refuse(id, from, "LP2006", Some(r.at), format!("it refers to {}", atom.name));
+            return None;
+        }
+        if pair.new.class_of(m.atom) == Class::Ids {
+            let old = pair.pairs.old_of(target);
+            // A set says how many entries it has; of a list only who uses it knows which is where.
+            let shifted = pair.verdicts.changed_ids.contains(&target) && pair.new.ids(m.atom) == Ids::List;
+            let what = match old {
+                Some(old) if !shifted => return Some(Dest::Old(id, old, m.delta)),
+                Some(_) => format!("it refers to {}, whose entries are others in the kernel", atom.name),
+                None => {
+                    format!("it refers to {}, which the kernel does not have; nobody would fill in the ids", atom.name)
+                }
+            };
+            self.refuse(id, from, "LP2023", Some(r.at), what);
             return None;
         }
         let Some(old) = pair.pairs.old_of(target) else {
@@ -239,8 +260,9 @@ fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i
         all.truncate(1);
         return all;
     }
-    if r.usage == Usage::Access || new.section(section).name == "__dyndbg" {
-        // An access lies inside its object, and nobody counts past the end of a descriptor.
+    let carried = known_sections::carried_as(&new.section(section).name).is_some();
+    if r.usage == Usage::Access || carried || new.class(section) == Class::Ids {
+        // An access lies inside its object, and nobody counts past the end of a descriptor or of a list of ids.
         all.truncate(1);
     }
     if all.len() > 1 {

@@ -148,6 +148,15 @@ pub(super) static CODES: &[Code] = &[
         advice: "give the new function a copy of what it needs of the original, under another name",
     },
     Code {
+        id: "LP2023",
+        class: Refused,
+        title: "ids for BPF changed",
+        why: "The ids of .BTF_ids are written when vmlinux is linked (resolve_btfids), and the kernel has given the functions and \
+              flags of its sets to BPF as it booted (include/linux/btf_ids.h). A patch has no ids for new entries, and the \
+              verifier goes on with the old sets.",
+        advice: "leave the set as it was and check in the function what the flag would have made the verifier check",
+    },
+    Code {
         id: "LP2101",
         class: Refused,
         title: "no room for a jump",

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::targets::{Comparer, certain};
-use super::{Ignored, Verdicts};
+use super::{Ignored, Verdicts, lists};
+use crate::accept::Accept;
 use crate::correlate::{NewAtom, OldAtom, base_name};
 use crate::error::{Place, Problem};
-use crate::symbolize::{AtomId, AtomKind, Class, Object, Ref, Target};
+use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, Ref, Target, id_difference, known_sections};
 
 /// Fills the data part of the verdicts.
 pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
@@ -42,8 +43,9 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
                 v.refused.push(Problem::new("LP2005", place, "a new entry"));
             }
             Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry that differs")),
-            _ if is_unknown_list(c.new, atom.id) => {
-                v.refused.push(Problem::new("LP2005", place, "nothing refers to it"))
+            Class::Ids => v.refused.push(ids_problem(c.new, atom.id, "the kernel has no list of this name")),
+            _ if lists::is_new_entry(c.new, atom.id) => {
+                v.refused.push(lists::refuse(c.new, atom.id, "LP2005", "a new entry of a list"));
             }
             _ => {}
         }
@@ -53,7 +55,11 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
 /// Variables that are gone: the running kernel keeps them, but whoever else uses them (modules, the other code of the
 /// kernel) and the new code would no longer agree. What only one function knew goes with its old code.
 pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
-    for atom in c.old.atoms.iter().filter(|a| a.kind == AtomKind::Data && c.pairs.new_of(OldAtom(a.id)).is_none()) {
+    let gone = |a: &&Atom| !a.is_code() && c.pairs.new_of(OldAtom(a.id)).is_none();
+    // What has no name of its own is only looked at where it is an entry of a list.
+    let entry =
+        |a: &Atom| a.kind == AtomKind::Data || c.old.is_listed(a.id) || c.old.class_of(a.id) == Class::Registered;
+    for atom in c.old.atoms.iter().filter(gone).filter(|a| entry(a)) {
         let section = &c.old.section(atom.section).name;
         let place = Place::symbol(&c.new.image.name, &atom.name).in_section(section);
         let numbered = base_name(&atom.name) != atom.name.as_str();
@@ -62,6 +68,12 @@ pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
         match c.old.class(atom.section) {
             _ if reshaped => v.refused.push(Problem::new("LP2002", place, "it moved to another kind of section")),
             Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry is gone")),
+            _ if c.old.is_listed(atom.id) => {
+                v.refused.push(lists::refuse(c.old, atom.id, "LP2005", "an entry of a list is gone"));
+            }
+            Class::Ids if atom.global || c.old.ids(atom.id) != Ids::List => {
+                v.refused.push(ids_problem(c.old, atom.id, "the new build does not have it"));
+            }
             Class::Data | Class::Bss | Class::Percpu if !numbered => {
                 v.refused.push(Problem::new("LP2013", place, "the new build does not have it"));
             }
@@ -83,14 +95,28 @@ fn refers_to(object: &Object, r: &Ref, set: &BTreeSet<NewAtom>) -> bool {
     certain(object, (s, o)).iter().any(|m| set.contains(&NewAtom(m.atom)))
 }
 
-/// Entries without names, in a section of its own name: somebody walks it from one end to the other.
-fn is_unknown_list(object: &Object, id: AtomId) -> bool {
+/// A list of BTF ids that differs; it is accepted by its name.
+fn ids_problem(object: &Object, id: AtomId, what: impl Into<String>) -> Problem {
     let atom = object.atom(id);
-    let section = &object.section(atom.section).name;
-    let ordinary = [".rodata", ".data", ".bss"].iter().any(|s| section.starts_with(s));
-    let code = |r: &Ref| matches!(r.target, Target::Section(s, _) if object.section(s).is_exec());
-    // Lists of instructions matter only to the functions they belong to; closure sees to those.
-    atom.kind == AtomKind::Gap && !ordinary && !object.is_referred_to(id) && !atom.refs.iter().any(code)
+    let place = Place::symbol(&object.image.name, &atom.name).in_section(&object.section(atom.section).name);
+    Problem::new("LP2023", place, what).acceptable(Accept::List, &atom.name)
+}
+
+/// Does anything of the object refer to it?
+fn is_reached(object: &Object, id: AtomId) -> bool {
+    let atom = object.atom(id);
+    let (from, to) = (atom.start as i64 - BIAS, atom.end.max(atom.start + 1) as i64 + BIAS);
+    let meant = |to: i64| certain(object, (atom.section, to)).iter().any(|m| m.atom == id);
+    object.incoming(atom.section, from, to).iter().any(|i| i.from != id && meant(i.to))
+        || object.entries_into(atom.section, from, to).any(|(to, _)| meant(to))
+}
+
+/// Can other objects refer to it? Labels of assembly need have no size: what they name is unnamed data behind them.
+fn is_global(object: &Object, id: AtomId) -> bool {
+    let atom = object.atom(id);
+    let before = object.atoms_of(atom.section).iter().map(|a| object.atom(*a)).take_while(|a| a.start <= atom.start);
+    let mut before = before.filter(|a| a.id != id).collect::<Vec<_>>().into_iter().rev();
+    atom.global || atom.kind == AtomKind::Gap && before.by_ref().take_while(|a| a.size() == 0).any(|a| a.global)
 }
 
 /// Does data (not code) refer to it?
@@ -115,12 +141,32 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts)
     match c.new.class(atom.section) {
         Class::Registered => v.refused.push(Problem::new("LP2005", place, what)),
         Class::InitData => v.refused.push(Problem::new("LP2003", place, format!("init data: {what}"))),
-        _ if is_unknown_list(c.new, n.0) => {
-            v.refused.push(Problem::new("LP2005", place, format!("nothing refers to it: {what}")))
+        Class::Ids => {
+            v.changed_ids.insert(n);
+            v.refused.push(ids_problem(c.new, n.0, what));
+        }
+        _ if lists::is_unnamed_entry(c.new, n.0) => {
+            v.refused.push(lists::refuse(c.new, n.0, "LP2005", format!("nothing refers to it: {what}")));
+        }
+        _ if c.new.is_listed(n.0) => {
+            let code = if reshaped { "LP2002" } else { "LP2001" };
+            v.refused.push(lists::refuse(c.new, n.0, code, format!("an entry of a list: {what}")));
+        }
+        // Only read, by the functions that print it: they bring their own, and the loader keeps it.
+        _ if known_sections::carried_as(section) == Some("__trace_printk_fmt") => {
+            v.changed_constants.insert(n);
         }
         // A constant of one file, reached only through code: the functions that use it bring the new one.
-        Class::Rodata if !atom.global && !is_pointed_to(c.new, n.0) => {
-            v.changed_constants.insert(n);
+        Class::Rodata if !is_global(c.new, n.0) && !is_pointed_to(c.new, n.0) => {
+            if is_reached(c.new, n.0) {
+                v.changed_constants.insert(n);
+            } else {
+                v.ignored.push(Ignored {
+                    object: c.new.image.name.clone(),
+                    symbol: atom.name.clone(),
+                    reason: "nothing refers to it".into(),
+                });
+            }
         }
         Class::Rodata if only_printk_index(c.new, n.0) => v.ignored.push(Ignored {
             object: c.new.image.name.clone(),
@@ -146,6 +192,12 @@ fn sealed(object: &Object, id: AtomId) -> bool {
 /// What differs between two data objects.
 fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
+    if c.new.class(new.section) == Class::Ids {
+        let same_refs =
+            old.refs.len() == new.refs.len() && old.refs.iter().zip(&new.refs).all(|(x, y)| c.same_ref(x, y));
+        let words = id_difference(&c.old.id_words(o.0), &c.new.id_words(n.0));
+        return words.or_else(|| (!same_refs).then(|| "it refers to other things".into()));
+    }
     if old.size() != new.size() {
         return Some(format!("{} bytes became {}", old.size(), new.size()));
     }

@@ -215,9 +215,11 @@ fn same_entry(c: &Comparer<'_>, a: &Entry, b: &Entry) -> bool {
                 field.fill(0);
             }
         }
-        if e.table == Table::Bugs && bytes.len() == 12 {
-            // u16 line (include/asm-generic/bug.h): only printed.
-            bytes[8..10].fill(0);
+        // u16 line (include/asm-generic/bug.h): only printed.
+        match (e.table, bytes.len()) {
+            (Table::Bugs, 12) => bytes[8..10].fill(0),
+            (Table::Bugs, 16) => bytes[12..14].fill(0),
+            _ => {}
         }
         bytes
     };

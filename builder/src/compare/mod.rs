@@ -4,12 +4,13 @@
 //! when a table entry of it changed (a WARN's flags, an alternative) or a constant only it and its like refer to.
 //!
 //! Refused here: changed live data (LP2001), changed init code or data (LP2003), changed registrations (LP2005), code in
-//! sections that cannot be patched (LP2007), data that changed its size or kind (LP2002).
+//! sections that cannot be patched (LP2007), data that changed its size or kind (LP2002), changed lists of BTF ids (LP2023).
 
 mod data;
 mod function;
 mod line_numbers;
 mod line_table;
+mod lists;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,8 @@ pub struct Verdicts {
     pub changed: BTreeMap<NewAtom, String>,
     /// Read-only data whose content changed and that only code refers to: carried anew by the functions that use it.
     pub changed_constants: BTreeSet<NewAtom>,
+    /// Lists of BTF ids whose content changed; the kernel keeps its own.
+    pub changed_ids: BTreeSet<NewAtom>,
     /// What cannot be live-patched.
     pub refused: Vec<Problem>,
     /// What differs without effect.
@@ -58,6 +61,7 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     let comparer = Comparer { old, new, pairs };
     data::compare_data(&comparer, &mut v);
     data::judge_gone(&comparer, &mut v);
+    lists::compare_lists(&comparer, &mut v);
     let mut differing: BTreeMap<NewAtom, String> = BTreeMap::new();
     let (mut evidence, mut moved) = (line_numbers::Evidence::default(), Vec::new());
     for (o, n) in pairs.open() {

@@ -85,6 +85,10 @@ impl Pairs {
     pub fn is_proven(&self, old: OldAtom) -> bool {
         self.all_but.as_ref().is_some_and(|open| !open.contains(&old))
     }
+    /// Are some pairs known to be the same without being compared, as those of whole images?
+    pub fn are_partly_proven(&self) -> bool {
+        self.all_but.is_some()
+    }
     /// Marks all pairs but these as compared elsewhere and found to be the same.
     pub fn prove_all_but(&mut self, open: BTreeSet<OldAtom>) {
         self.all_but = Some(open);
@@ -172,8 +176,8 @@ fn section_base(name: &str) -> String {
 /// One-shot flags (`WARN_ON_ONCE`, `pr_warn_once`) and lock class keys: a fresh one only means one more message.
 fn is_once(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
-    // `.data..once` since 6.13 (and 6.12.y).
-    matches!(&*object.section(atom.section).name, ".data.once" | ".data..once")
+    // `.data..once` since 6.13 (and 6.12.y). A format that is printed has no state either.
+    matches!(&*object.section(atom.section).name, ".data.once" | ".data..once" | "__trace_printk_fmt")
         || matches!(&*base_name(&atom.name), "__key" | "__already_done" | "__warned")
 }
 

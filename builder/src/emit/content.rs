@@ -11,7 +11,7 @@ use crate::closure::{BIAS_WINDOW, Dest, Edge, Item, PairId};
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::ingest::{SectionId, reloc};
-use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage, boot_constant};
+use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage, boot_constant, known_sections};
 
 /// Where everything went.
 #[derive(Debug, Default)]
@@ -161,20 +161,21 @@ fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, run: &mut Option<Ru
     let object = &input.pairs[item.pair.0 as usize].new;
     let atom = object.atom(item.atom.0);
     let own = object.section(atom.section);
+    // Walked by the module loader under this name: an array without holes.
+    let carried_as = known_sections::carried_as(&own.name);
     let (section, zeroed) = match object.class(atom.section) {
+        _ if carried_as.is_some() => (w.section(&own.name, Kind::Writable), false),
         Class::Rodata => (w.section(".rodata.lpbuild", Kind::ReadOnly), false),
         Class::Bss => (w.section(".bss.lpbuild", Kind::Zeroed), true),
         Class::Percpu => (w.section(".data..percpu", Kind::Writable), false),
-        // Walked by the module loader under this name (kernel/module/main.c, find_module_sections).
-        _ if own.name == "__dyndbg" => (w.section("__dyndbg", Kind::Writable), false),
         _ => (w.section(".data.lpbuild", Kind::Writable), false),
     };
     let zeroes = |w: &mut Writer, size: u64, align: u64| {
         if zeroed { w.append_zeroed(section, size, align) } else { w.append(section, &vec![0; size as usize], align) }
     };
     let align = own.align.min(4096);
-    if own.name == "__dyndbg" {
-        *run = None; // An array: no holes.
+    if carried_as.is_some() {
+        *run = None;
         zeroes(w, 0, align);
     } else if let Some(r) = run.filter(|r| {
         r.pair == item.pair && r.section == atom.section && atom.start.wrapping_sub(r.end) <= BIAS_WINDOW as u64

@@ -47,9 +47,9 @@ fn read_rel(name: &str, header: &Header, endian: LE, data: &[u8]) -> Result<Imag
             return Err(bad(&section.name, format!("alignment {:#x} is not a sensible power of two", section.align)));
         }
         if header.sh_type(endian) != elf::SHT_NOBITS {
-            // Checked for every section, kept only for loaded ones.
+            // Checked for every section, kept only for those that can become part of the kernel.
             let bytes = header.data(endian, data).map_err(|e| bad(&section.name, e.to_string()))?;
-            if section.is_alloc() {
+            if section.is_kept() {
                 section.data = bytes.to_vec();
             }
         } else if section.size > 1 << 31 {
@@ -126,7 +126,7 @@ fn read_relocs(
         let Some(section) = sections.get_mut(target) else {
             return Err(bad(format!("applies to section {target}, which does not exist")));
         };
-        if !section.is_alloc() {
+        if !section.is_kept() {
             continue;
         }
         let Some((relas, _)) = header.rela(endian, data).map_err(|e| bad(e.to_string()))? else {

@@ -99,6 +99,14 @@ impl Section {
     pub fn is_alloc(&self) -> bool {
         self.flags & sys::SHF_ALLOC.0 != 0
     }
+    /// Are its contents kept? Those of loaded sections, and of others that are not known to be for tools only: a linker script
+    /// can collect what its flags leave out.
+    pub fn is_kept(&self) -> bool {
+        const TOOLS: &[&str] =
+            &[".debug", ".zdebug", ".discard", ".comment", ".note", ".gnu", ".GCC", ".llvm", ".stab"];
+        let contents = self.kind == sys::SHT_PROGBITS.0 && self.flags & sys::SHF_COMPRESSED.0 == 0;
+        self.is_alloc() || contents && !TOOLS.iter().any(|t| self.name.starts_with(t))
+    }
     /// Is it code?
     pub fn is_exec(&self) -> bool {
         self.flags & sys::SHF_EXECINSTR.0 != 0

@@ -41,6 +41,7 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
     v.callbacks(input);
     v.undefined(headers);
     v.relocations();
+    v.formats();
     if headers.ibt {
         let found = endbr::check(module, &elf, &v.name, &input.manifest.functions);
         v.problems.extend(found);
@@ -451,6 +452,27 @@ impl<'a> Verifier<'a> {
                     self.problem("LP4011", place, "the relocated field is not zero, or outside its section");
                 }
             }
+        }
+    }
+}
+
+impl Verifier<'_> {
+    /// Formats of `trace_printk`: the loader reads the section as an array of addresses and follows each
+    /// (kernel/trace/trace_printk.c, hold_module_trace_bprintk_format), so there must be no hole in it.
+    fn formats(&mut self) {
+        const NAME: &str = "__trace_printk_fmt";
+        let Some((index, header)) = self.section(NAME) else { return };
+        let place = || self.place().in_section(NAME);
+        let word = |at: u64| self.relocation(index, at).is_some_and(|r| r.r_type == R_X86_64_64);
+        let hole = (0..header.sh_size).step_by(8).find(|at| header.sh_size - at < 8 || !word(*at));
+        let found = self.elf.section_headers.iter().filter(|h| self.section_name(h) == NAME).count();
+        let problem = match hole {
+            _ if found != 1 => Some((place(), format!("there are {found} of it, and the loader takes one"))),
+            Some(at) => Some((place().at(at), "there is no address of a format".to_owned())),
+            None => None,
+        };
+        if let Some((place, detail)) = problem {
+            self.problem("LP4007", place, detail);
         }
     }
 }

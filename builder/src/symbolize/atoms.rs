@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use object::elf;
 
-use super::{Atom, AtomId, AtomKind, Class, Object, Table, TextKind};
+use super::{Atom, AtomId, AtomKind, Class, Object, Table, TextKind, ids};
 use crate::error::Result;
 use crate::ingest::{Section, SectionId, SymbolPlace};
 
@@ -42,8 +42,18 @@ pub fn split(object: &mut Object) -> Result<()> {
         if symbol.name.starts_with(".L") {
             continue;
         }
+        let of_ids = object.class(id) == Class::Ids;
+        if of_ids && ids::is_entry(&symbol.name) {
+            continue;
+        }
         let names = places[id.0 as usize].entry(symbol.value).or_default();
         names.end = names.end.max(symbol.value + symbol.size);
+        if of_ids {
+            // The label of the list stands for it, and not the symbol at its first word.
+            let size = if ids::is_head(&symbol.name) { 0 } else { 1 };
+            names.all.push((symbol.bind, size, symbol.name.clone()));
+            continue;
+        }
         names.is_function |= symbol.kind == elf::STT_FUNC.0;
         names.all.push((symbol.bind, symbol.size, symbol.name.clone()));
     }
@@ -127,9 +137,10 @@ fn split_section(
         }
         // A symbol inside a function (a label) does not end it.
         let inside = start < covered;
-        let end = if names.end > start {
+        let ids = object.class(id) == Class::Ids;
+        let end = if names.end > start && !ids {
             names.end
-        } else if exec && !inside {
+        } else if exec && !inside || ids {
             next
         } else {
             start

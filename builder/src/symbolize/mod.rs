@@ -9,6 +9,9 @@ mod atoms;
 mod boot;
 mod code;
 mod cover;
+mod ids;
+pub mod known_sections;
+mod layout;
 mod relations;
 mod sections;
 mod tables;
@@ -22,8 +25,9 @@ pub use assemble::Parts;
 pub use boot::{BIAS, BootConstant, DISPLACEMENT, boot_constant};
 pub use code::{Code, Insn, is_near_branch, memory_usage, usage};
 pub use cover::Cover;
+pub use ids::{Ids, Words, difference as id_difference};
 pub use relations::{Incoming, Relations};
-pub use sections::{Class, Table, TextKind, classify};
+pub use sections::{Class, NOT_LOADED, Table, TextKind, classify};
 pub use tables::{Entry, EntryId, Replacement};
 
 /// Index of an atom in [`Object::atoms`]; meaningful only together with the object.
@@ -218,6 +222,11 @@ impl Object {
     pub fn source_of(&self, id: AtomId) -> Option<&str> {
         let name = self.sources.names.get(*self.sources.of.get(id.0 as usize)? as usize)?;
         (!name.is_empty()).then_some(name)
+    }
+    /// Is it an entry of a list under a name that nobody knows?
+    pub fn is_listed(&self, id: AtomId) -> bool {
+        let data = matches!(self.class_of(id), Class::Rodata | Class::Data | Class::Bss);
+        data && known_sections::is_list(&self.section(self.atom(id).section).name)
     }
     /// The class of an atom's section.
     pub fn class_of(&self, id: AtomId) -> Class {

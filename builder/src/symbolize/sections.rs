@@ -1,7 +1,10 @@
-//! What a section is, by its name and flags: the one place that knows the kernel's section names.
+//! What a section is, by its name and flags. Names that mean something are in [`known_sections`].
 //!
 //! Sources: include/asm-generic/vmlinux.lds.h, arch/x86/kernel/vmlinux.lds.S, arch/x86/kernel/module.c (6.1 to 6.12).
 
+use object::elf;
+
+use super::known_sections::{self, Fate};
 use crate::ingest::Section;
 
 /// What a section is.
@@ -27,6 +30,8 @@ pub enum Class {
     Registered,
     /// Init or exit data: gone once the kernel runs.
     InitData,
+    /// Sets of BTF ids (`.BTF_ids`): zeroes until vmlinux is linked; what an entry is, its symbol says.
+    Ids,
     /// Has no effect on running code; the value says why.
     Ignored(&'static str),
 }
@@ -90,35 +95,6 @@ pub enum Table {
 }
 
 impl Table {
-    /// All of them, with their section names.
-    pub const NAMES: &'static [(&'static str, Table)] = &[
-        (".altinstructions", Table::Alternatives),
-        (".parainstructions", Table::Paravirt),
-        (".smp_locks", Table::SmpLocks),
-        (".retpoline_sites", Table::Retpolines),
-        (".return_sites", Table::Returns),
-        (".call_sites", Table::Calls),
-        (".ibt_endbr_seal", Table::EndbrSeal),
-        ("__bug_table", Table::Bugs),
-        ("__ex_table", Table::Exceptions),
-        ("__jump_table", Table::Jumps),
-        (".static_call_sites", Table::StaticCalls),
-        ("__mcount_loc", Table::Fentry),
-        (".orc_unwind_ip", Table::OrcIp),
-        (".orc_unwind", Table::Orc),
-    ];
-
-    /// The table a section is, by its name.
-    pub fn named(section: &str) -> Option<Self> {
-        let exact = Self::NAMES.iter().find(|(n, _)| *n == section).map(|(_, t)| *t);
-        let by_prefix = Self::PREFIXES.iter().find(|(p, _)| section.starts_with(p)).map(|(_, t)| *t);
-        exact.or(by_prefix)
-    }
-
-    /// Tables of which there is one for each variable: the rest of the section's name is the variable's.
-    pub const PREFIXES: &'static [(&'static str, Table)] =
-        &[("runtime_ptr_", Table::BootConstant), ("runtime_shift_", Table::BootShift)];
-
     /// Entry sizes seen in kernels, in bytes.
     pub fn strides(self) -> &'static [u64] {
         match self {
@@ -129,8 +105,8 @@ impl Table {
                 &[4]
             }
             Table::BootConstant | Table::BootShift => &[4],
-            // 8 without CONFIG_DEBUG_BUGVERBOSE.
-            Table::Bugs => &[12, 8],
+            // 16 with a format (since 6.19), 8 without CONFIG_DEBUG_BUGVERBOSE.
+            Table::Bugs => &[12, 16, 8],
             Table::Exceptions => &[12],
             Table::Jumps => &[16],
             Table::StaticCalls | Table::Fentry => &[8],
@@ -142,57 +118,61 @@ impl Table {
 /// Classifies a section of a kernel object.
 pub fn classify(section: &Section) -> Class {
     let name = section.name.as_str();
-    if name.starts_with(".discard.") {
-        return Class::Ignored("annotation for objtool, discarded by the linker");
+    let known = known_sections::find(name);
+    // What a linker script collects by its name is part of the kernel whatever its flags are; a table of symbols or
+    // relocations is not.
+    let contents = matches!(
+        section.kind,
+        k if k == elf::SHT_PROGBITS.0
+            || k == elf::SHT_NOBITS.0
+            || k == elf::SHT_INIT_ARRAY.0
+            || k == elf::SHT_FINI_ARRAY.0
+            || k == elf::SHT_PREINIT_ARRAY.0
+    );
+    match known.map(|k| (k.fate, k.why)) {
+        Some((Fate::Dropped | Fate::Shown | Fate::Unsupported, why)) => return Class::Ignored(why),
+        Some((Fate::Walked, _)) if contents => return Class::Registered,
+        Some((Fate::Ids, _)) if contents => return Class::Ids,
+        _ => {}
     }
     if !section.is_alloc() {
-        return Class::Ignored("not part of the running kernel");
+        return Class::Ignored(NOT_LOADED);
     }
-    if let Some(table) = Table::named(name) {
-        return Class::Table(table);
+    match known.map(|k| k.fate) {
+        Some(Fate::Entries(table)) => return Class::Table(table),
+        Some(Fate::Init) if !section.is_exec() => return Class::InitData,
+        _ => {}
+    }
+    // Arrays of constructors under another name than their own.
+    if [elf::SHT_INIT_ARRAY.0, elf::SHT_FINI_ARRAY.0, elf::SHT_PREINIT_ARRAY.0].contains(&section.kind) {
+        return Class::Registered;
+    }
+    if section.kind == elf::SHT_NOTE.0 && known.is_none() {
+        return Class::Registered;
     }
     if section.is_exec() {
         return Class::Text(text_kind(name));
     }
-    match name {
-        ".modinfo" => return Class::Ignored("module information of a built-in object"),
-        ".printk_index" => return Class::Ignored("index of printk formats, for debugfs only"),
-        // On x86 fentry sites are in __mcount_loc; the linker script drops this list of where padding begins.
-        "__patchable_function_entries" => return Class::Ignored("places of call padding, discarded by the linker"),
-        ".BTF" => return Class::Ignored("types for BPF"),
-        "__versions" => return Class::Ignored("versions of what a module imports"),
-        ".gnu.linkonce.this_module" => return Class::Ignored("the module itself, made by modpost"),
-        ".BTF_ids" => return Class::Ignored("filled in when vmlinux is linked"),
-        ".static_call_tramp_key" | ".orc_lookup" | ".orc_header" => {
-            return Class::Ignored("made when vmlinux is linked");
-        }
-        _ => {}
+    if name.starts_with(".data..percpu") {
+        return Class::Percpu;
     }
-    if name.starts_with("___kcrctab") || name.starts_with("__kcrctab") || name.starts_with(".note") {
-        return Class::Ignored("checksums and notes");
+    // The linker merges sections of one name; entries of a list stay what they are.
+    if section.is_merge() && !known_sections::is_list(name) {
+        // String sections hold one string after another; the others entries of `entsize` bytes.
+        let strings = section.flags & elf::SHF_STRINGS.0 != 0;
+        return if strings || name == "__ksymtab_strings" { Class::Strings } else { Class::Constants };
     }
     if name == "__ksymtab_strings" {
         return Class::Strings;
     }
-    if is_registered(name) {
-        return Class::Registered;
-    }
-    if name.starts_with(".init.") || name.starts_with(".meminit.") || name.starts_with(".exit.") {
-        return Class::InitData;
-    }
-    if name.starts_with(".data..percpu") {
-        return Class::Percpu;
-    }
-    if section.is_merge() {
-        // String sections hold one string after another; the others entries of `entsize` bytes.
-        let strings = section.flags & object::elf::SHF_STRINGS.0 != 0;
-        return if strings { Class::Strings } else { Class::Constants };
-    }
-    if section.kind == object::elf::SHT_NOBITS.0 {
+    if section.kind == elf::SHT_NOBITS.0 {
         return Class::Bss;
     }
     if section.is_write() { Class::Data } else { Class::Rodata }
 }
+
+/// Why a section that is not loaded does not count.
+pub const NOT_LOADED: &str = "not part of the running kernel";
 
 fn text_kind(name: &str) -> TextKind {
     match name {
@@ -208,54 +188,6 @@ fn text_kind(name: &str) -> TextKind {
     }
 }
 
-/// Sections the kernel walks once: initcalls, parameters, exports, trace events, syscall metadata, kprobe blacklist ...
-fn is_registered(name: &str) -> bool {
-    const PREFIXES: &[&str] = &[
-        ".initcall",
-        ".con_initcall",
-        ".init.setup",
-        "___ksymtab",
-        ".export_symbol",
-        "__ksymtab",
-        "__param",
-        "__modver",
-        "__tracepoints_ptrs",
-        "_ftrace_events",
-        "_ftrace_eval_map",
-        "__syscalls_metadata",
-        "_kprobe_blacklist",
-        "_error_injection_whitelist",
-        "__bpf_raw_tp_map",
-        "__tracepoint_str",
-        ".pci_fixup",
-        ".rela.dyn",
-        "__irqchip",
-        "__earlycon",
-        ".kunit_test_suites",
-        ".builtin_fw",
-        "__clk_of_table",
-        "__reservedmem_of_table",
-        "__timer_of_table",
-        ".x86_cpu_dev.init",
-        ".x86_intel_mid_dev",
-        ".iommu_table",
-        ".apicdrivers",
-        "__lsm_info",
-        ".lsm_info",
-        ".early_lsm_info",
-        "__dtb",
-        ".dtb",
-        "__thermal_table",
-        "__governor_thermal_table",
-        ".ctors",
-        ".init_array",
-        "__sched_class",
-        "__stop_sched",
-        "__kentry",
-    ];
-    PREFIXES.iter().any(|p| name.starts_with(p))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,7 +195,7 @@ mod tests {
     fn section(name: &str, flags: u64) -> Section {
         Section {
             name: name.into(),
-            kind: object::elf::SHT_PROGBITS.0,
+            kind: elf::SHT_PROGBITS.0,
             flags,
             align: 1,
             entsize: 0,
@@ -282,5 +214,28 @@ mod tests {
         assert_eq!(classify(&section(".noinstr.text", 6)), Class::Text(TextKind::Untouchable));
         assert_eq!(classify(&section(".initcall4.init", 2)), Class::Registered);
         assert_eq!(classify(&section("runtime_ptr_USER_PTR_MAX", 2)), Class::Table(Table::BootConstant));
+    }
+
+    #[test]
+    fn flags_do_not_hide_what_a_name_means() {
+        const ALLOC: u64 = 2;
+        const WRITE: u64 = 3;
+        const MERGE: u64 = 0x12;
+        const MERGE_STRINGS: u64 = 0x32;
+        let class = |name: &str, flags: u64| classify(&section(name, flags));
+        assert_eq!(class(".BTF_ids", ALLOC), Class::Ids);
+        assert_eq!(class("__dyndbg", WRITE), Class::Data);
+        assert_eq!(class("__trace_printk_fmt", WRITE), Class::Data);
+        assert_eq!(class(".initcall4.init", 0), Class::Registered, "a linker script collects it");
+        assert_eq!(class(".comment", 0x30), Class::Ignored(NOT_LOADED));
+        assert_eq!(class("my_strings", MERGE_STRINGS), Class::Rodata, "a list is not merged away");
+        assert_eq!(class(".rodata.str1.8", MERGE_STRINGS), Class::Strings);
+        assert_eq!(class(".rodata.cst16", MERGE), Class::Constants);
+        assert_eq!(class(".init.data", WRITE), Class::InitData);
+        assert_eq!(class(".init.text", 6), Class::Text(TextKind::Init));
+        let typed = |name: &str, kind: u32| classify(&Section { kind, ..section(name, ALLOC) });
+        assert_eq!(typed("my_constructors", elf::SHT_INIT_ARRAY.0), Class::Registered);
+        assert_eq!(typed("my_notes", elf::SHT_NOTE.0), Class::Registered);
+        assert!(matches!(typed(".note.Xen", elf::SHT_NOTE.0), Class::Ignored(_)));
     }
 }

@@ -4,8 +4,10 @@
 //! references of its own and is read together with `.orc_unwind_ip`.
 
 use super::code::{data_refs, replacement_refs};
+use super::known_sections::{self, Fate};
+use super::layout;
 use super::{AtomId, Class, Meaning, Object, Ref, RefKind, Table, Target, TextKind};
-use crate::ingest::{SectionId, reloc};
+use crate::ingest::SectionId;
 
 /// Index of an entry in [`Object::entries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +71,10 @@ pub fn attach(object: &mut Object) {
             Err(what) => object.odd_tables.push((id, what)),
         }
     }
+    for (id, section) in (0u32..).map(SectionId).zip(&object.image.sections) {
+        let known = known_sections::find(&section.name).filter(|k| k.fate == Fate::Unsupported && section.size > 0);
+        object.odd_tables.extend(known.map(|k| (id, k.why.to_owned())));
+    }
     for index in 0..object.entries.len() {
         let Some(owner) = object.entries[index].owner else { continue };
         object.atoms[owner.atom.0 as usize].entries.push(EntryId(index as u32));
@@ -110,6 +116,12 @@ fn parse(object: &Object, id: SectionId, table: Table) -> Result<Vec<Entry>, Str
         {
             return Err(format!("the entry at {start:#x} is for the padding before a function"));
         }
+        // Unwind entries may be for padding, and replacement instructions are no function.
+        let of_replacement = matches!(first.map(|r| r.target), Some(Target::Section(s, _))
+            if object.class(s) == Class::Text(TextKind::AltReplacement));
+        if owner.is_none() && table != Table::OrcIp && !of_replacement {
+            return Err(format!("the entry at {start:#x} belongs to no code of this object"));
+        }
         let mut entry = Entry { table, section: id, start, bytes, refs, owner, replacement: None };
         entry.replacement = replacement(object, &entry);
         entries.push(entry);
@@ -117,19 +129,13 @@ fn parse(object: &Object, id: SectionId, table: Table) -> Result<Vec<Entry>, Str
     Ok(entries)
 }
 
-/// The entry size that fits: every entry begins with a reference, and no reference straddles two entries.
+/// The one entry size whose layout the section has, in the places of its relocations and in its content (`layout`).
 fn stride(object: &Object, id: SectionId, table: Table) -> Result<u64, String> {
     let section = object.section(id);
-    let fits = |stride: u64| {
-        section.size.is_multiple_of(stride)
-            && section.relocs.iter().all(|r| r.offset % stride + reloc::width(r.kind).unwrap_or(0) <= stride)
-            && (0..section.size / stride)
-                .all(|i| section.relocs.binary_search_by_key(&(i * stride), |r| r.offset).is_ok())
-    };
-    let mut matching = table.strides().iter().copied().filter(|s| fits(*s));
+    let mut matching = table.strides().iter().copied().filter(|s| layout::fits(object, id, table, *s));
     match (matching.next(), matching.next()) {
         (Some(stride), None) => Ok(stride),
-        (Some(stride), Some(_)) if table == Table::Bugs || table == Table::Alternatives => Ok(stride),
+        (Some(a), Some(b)) => Err(format!("entries of {a} bytes and of {b} bytes fit it")),
         _ => Err(format!(
             "{:#x} bytes with {} relocations are no table of this kind",
             section.size,

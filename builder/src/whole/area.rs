@@ -58,7 +58,7 @@ impl<'d> Area<'d> {
         self.data.get(start..start.checked_add(usize::try_from(len).ok()?)?)
     }
     fn classified(mut self) -> Self {
-        self.class = classify(&self.as_section(false));
+        self.class = class_of(&self.as_section(false));
         self
     }
 
@@ -77,6 +77,15 @@ impl<'d> Area<'d> {
     }
 }
 
+/// The class of a section of an image.
+pub fn class_of(section: &Section) -> Class {
+    match classify(section) {
+        // They are filled in: what they were made of is no longer there (`kfuncs` compares what is).
+        Class::Ids => Class::Ignored("filled in when vmlinux is linked"),
+        class => class,
+    }
+}
+
 /// Symbol at the start, symbol at the end, name of the section in object files. Later ones lie inside earlier ones.
 const MARKERS: &[(&str, &str, &str)] = &[
     ("__start_ro_after_init", "__end_ro_after_init", ".data..ro_after_init"),
@@ -86,6 +95,8 @@ const MARKERS: &[(&str, &str, &str)] = &[
     ("__start___tracepoints_ptrs", "__stop___tracepoints_ptrs", "__tracepoints_ptrs"),
     ("__start_builtin_fw", "__end_builtin_fw", ".builtin_fw"),
     ("__start___dyndbg", "__stop___dyndbg", "__dyndbg"),
+    ("__start___dyndbg_classes", "__stop___dyndbg_classes", "__dyndbg_classes"),
+    ("__start___trace_bprintk_fmt", "__stop___trace_bprintk_fmt", "__trace_printk_fmt"),
     ("__start___tracepoint_str", "__stop___tracepoint_str", "__tracepoint_str"),
     ("__start_once", "__end_once", ".data.once"),
     ("__start__bpf_raw_tp", "__stop__bpf_raw_tp", "__bpf_raw_tp_map"),

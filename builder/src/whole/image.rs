@@ -18,7 +18,7 @@ use super::{Field, Form, Named, Proof, Symbol, Whole};
 use crate::error::{Error, Place, Result};
 use crate::ingest::reloc;
 use crate::kernel::{IMAGE_BASE, KernelSymbol};
-use crate::symbolize::{Class, TextKind, classify};
+use crate::symbolize::{Class, TextKind};
 
 type Header = FileHeader64<LE>;
 
@@ -185,7 +185,7 @@ fn sections<'d>(
             entsize: header.sh_entsize(endian),
             align,
         };
-        let class = classify(&area.as_section(false));
+        let class = area::class_of(&area.as_section(false));
         out.push(Loaded { index: index.0, area: Area { class, ..area } });
     }
     Ok(out)

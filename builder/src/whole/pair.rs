@@ -18,7 +18,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use super::spans::AUX_NAME;
 use super::{Kind, SpanId, Use, Uses, Whole};
 use crate::correlate::{Level, base_name};
-use crate::symbolize::{Class, Usage};
+use crate::symbolize::{Class, Usage, known_sections};
 
 /// The rung that paired two spans; those of `correlate` and what only whole images need.
 pub type Rung = Level;
@@ -140,7 +140,8 @@ fn class_key(whole: &Whole<'_>, id: SpanId) -> u8 {
 /// states (include/linux/ratelimit.h), and descriptors of debug messages, whose content is compared.
 fn has_state(whole: &Whole<'_>, id: SpanId) -> bool {
     let area = whole.area_of(id);
-    let writable = matches!(area.class, Class::Data | Class::Bss | Class::Percpu) && area.name != "__dyndbg";
+    let carried = known_sections::carried_as(&area.name).is_some();
+    let writable = matches!(area.class, Class::Data | Class::Bss | Class::Percpu) && !carried;
     let of_message = is_once(whole, id) || base_name(whole.name_of(id)) == "_rs";
     writable && whole.span(id).kind == Kind::Data && whole.span(id).size() > 0 && !of_message
 }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::content::nameless_words;
 use super::tables::{self, Slot, Slots};
 use super::{Place, Proof, SpanId, Twins, Use, Uses, Whole, kfuncs, replacement};
+use crate::accept::Accept;
 use crate::error::{Place as ErrorPlace, Problem};
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Class, Table, Usage};
@@ -42,7 +43,8 @@ impl Compared {
         };
         let set = |name: &String| {
             let place = ErrorPlace::symbol("vmlinux", name).in_section(".BTF_ids");
-            Problem::new("LP2005", place, "the functions of this set, or their flags, differ")
+            let what = "the functions of this set, or their flags, differ";
+            Problem::new("LP2023", place, what).acceptable(Accept::List, name)
         };
         self.lists.iter().map(list).chain(self.labels.iter().map(label)).chain(self.kfuncs.iter().map(set))
     }
@@ -84,8 +86,9 @@ pub fn is_compared(table: Table) -> bool {
 /// Places outside of spans that something refers to: code, data, and the names of files in the bug table.
 pub fn cuts(whole: &Whole<'_>, uses: &Uses, slots: &Slots) -> Vec<u64> {
     let mut all: Vec<u64> = uses.all().iter().filter(|u| u.span().is_none()).map(|u| u.target).collect();
-    let bugs = slots.list.iter().filter(|s| s.table == Table::Bugs && s.size == 12);
-    all.extend(bugs.filter_map(|s| tables::value(whole, s.at, tables::fields(Table::Bugs)[1])));
+    let bugs = slots.list.iter().filter(|s| s.table == Table::Bugs);
+    let texts = bugs.flat_map(|s| tables::fields_of(s.table, s.size)[1..].iter().map(|f| (s.at, *f)));
+    all.extend(texts.filter_map(|(at, field)| tables::value(whole, at, field)));
     all.par_sort_unstable();
     all.dedup();
     all

@@ -53,8 +53,8 @@ pub fn fields(table: Table) -> &'static [(u8, u32)] {
             &[(0, reloc::PC32)]
         }
         Table::BootConstant | Table::BootShift => &[(0, reloc::PC32)],
-        // include/asm-generic/bug.h, struct bug_entry; the second field is there with CONFIG_DEBUG_BUGVERBOSE only
-        Table::Bugs => &[(0, reloc::PC32), (4, reloc::PC32)],
+        // include/asm-generic/bug.h, struct bug_entry: address, format since 6.19, file with CONFIG_DEBUG_BUGVERBOSE
+        Table::Bugs => &[(0, reloc::PC32), (4, reloc::PC32), (8, reloc::PC32)],
         // arch/x86/include/asm/extable.h, struct exception_table_entry
         Table::Exceptions => &[(0, reloc::PC32), (4, reloc::PC32)],
         // include/linux/jump_label.h, struct jump_entry
@@ -70,6 +70,7 @@ pub fn fields(table: Table) -> &'static [(u8, u32)] {
 pub fn fields_of(table: Table, size: u8) -> &'static [(u8, u32)] {
     match (table, size) {
         (Table::Bugs, 8) => &fields(table)[..1],
+        (Table::Bugs, 12) => &fields(table)[..2],
         _ => fields(table),
     }
 }
@@ -109,7 +110,7 @@ pub fn read(whole: &Whole<'_>, wanted: impl Fn(Table) -> bool, keep: impl Fn(Spa
     out
 }
 
-/// The entry size with which every entry belongs to code.
+/// The one entry size with which every entry belongs to code, and has in its other fields what is no code.
 fn stride(whole: &Whole<'_>, area: u16, table: Table) -> Option<u64> {
     let area = &whole.areas[area as usize];
     // A sample from both ends is enough to tell the layouts apart.
@@ -118,15 +119,25 @@ fn stride(whole: &Whole<'_>, area: u16, table: Table) -> Option<u64> {
         return area.size.is_multiple_of(stride).then_some(stride);
     }
     let is_code = |addr: u64| whole.area_at(addr).is_some_and(|(_, a)| a.flags & object::elf::SHF_EXECINSTR.0 != 0);
+    let is_image = |addr: u64| whole.area_at(addr).is_some();
     let fits = |stride: u64| {
         let count = area.size / stride;
         let entries = (0..count.min(SAMPLE)).chain(count.saturating_sub(SAMPLE)..count);
         // Sorting at build time moves entries of discarded code to the front, as zeroes (scripts/sorttable.c).
         let good = |at: u64| {
             let raw = whole.bytes(at, stride).unwrap_or(&[]);
-            raw.iter().all(|b| *b == 0) || value(whole, at, fields(table)[0]).is_some_and(is_code)
+            let others = || match table {
+                Table::Bugs => {
+                    let texts = fields_of(table, stride as u8)[1..].iter();
+                    let text = |f: &(u8, u32)| value(whole, at, *f).is_some_and(|a| is_image(a) && !is_code(a));
+                    texts.clone().all(text) && (stride != 8 || raw.get(6..8) == Some(&[0, 0]))
+                }
+                _ => true,
+            };
+            raw.iter().all(|b| *b == 0) || value(whole, at, fields(table)[0]).is_some_and(is_code) && others()
         };
         area.size.is_multiple_of(stride) && entries.clone().all(|i| good(area.addr + i * stride))
     };
-    table.strides().iter().copied().find(|s| fits(*s))
+    let mut matching = table.strides().iter().copied().filter(|s| fits(*s));
+    matching.next().filter(|_| matching.next().is_none())
 }

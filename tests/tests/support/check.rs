@@ -230,7 +230,8 @@ impl Patch<'_> {
                     let there = *q == Target::Section(text, f.value as i64 + own);
                     return if there { Ok(()) } else { wrong(format!("+{own:#x} of the function itself")) };
                 }
-                let names = new.names_at(*s, *o);
+                let ids = section.name == ".BTF_ids";
+                let names = if ids { new.list_at(*s, *o).into_iter().collect() } else { new.names_at(*s, *o) };
                 let code = section.flags & 4 != 0;
                 let fits = names.iter().any(|(name, d)| {
                     let address_taken = code && !branch && *d == 0;

@@ -150,6 +150,14 @@ impl Elf {
             .collect()
     }
 
+    /// The list of BTF ids that holds an offset: its label, which has no size.
+    pub fn list_at(&self, section: usize, offset: i64) -> Option<(String, i64)> {
+        let labels = self.symbols.iter().filter(|s| s.section == Some(section) && !s.name.is_empty());
+        let labels = labels.filter(|s| !s.name.starts_with("__BTF_ID__") && s.name != ".BTF_ids");
+        let last = labels.filter(|s| s.value as i64 <= offset).max_by_key(|s| s.value)?;
+        Some((last.name.clone(), offset - last.value as i64))
+    }
+
     /// Decodes a stretch of code; panics when a relocation is no operand.
     pub fn code(&self, section: usize, start: u64, size: u64) -> Vec<Insn> {
         let s = &self.sections[section];
@@ -237,7 +245,12 @@ pub fn stride(name: &str, elf: &Elf) -> Option<u64> {
         }
         ".parainstructions" | "__jump_table" => 16,
         ".smp_locks" | ".retpoline_sites" | ".return_sites" | ".call_sites" => 4,
-        "__bug_table" | "__ex_table" => 12,
+        "__bug_table" => {
+            // 16 bytes have three fields with relocations, 12 have two.
+            let (_, s) = elf.section(name)?;
+            if s.relocs.iter().any(|r| r.0 == 8) { 16 } else { 12 }
+        }
+        "__ex_table" => 12,
         ".static_call_sites" | "__mcount_loc" => 8,
         _ => return None,
     })
