@@ -134,20 +134,25 @@ pub fn judge(truth: &Difference, answer: &Answer) -> Vec<(Fault, String)> {
             || answer.refuses(name)
             || answer.ignores(name, "exit code of a built-in object never runs")
             // A difference of data it refers to, and that is refused, is told.
-            || truth.data.keys().any(|d| answer.refuses(d) && truth.reaches(name, d));
+            || truth.data.keys().chain(&truth.inner).any(|d| answer.refuses(d) && truth.reaches(name, d));
         if !told {
             faults.push((Fault::Missed, format!("{name} differs ({why})")));
         }
     }
     for (name, why) in &truth.data {
         let constant = answer.constants.contains(name);
-        let told = constant || answer.refuses(name) || answer.ignores(name, "read only through the printk index");
+        let told = constant
+            || answer.refuses(name)
+            || answer.ignores(name, "read only through the printk index")
+            // Or what differs is something without a name that it refers to.
+            || truth.inner.iter().any(|i| answer.refuses(i) && truth.reaches(name, i));
         if !told {
             faults.push((Fault::Missed, format!("{name} differs ({why})")));
         }
     }
     for name in &answer.changed {
-        let by_constant = truth.data.keys().any(|d| answer.constants.contains(d) && truth.reaches(name, d));
+        let by_constant =
+            truth.data.keys().chain(&truth.inner).any(|d| answer.constants.contains(d) && truth.reaches(name, d));
         if truth.functions.contains_key(name) || truth.added.contains(name) || by_constant {
             continue;
         }
@@ -168,6 +173,7 @@ fn is_due(truth: &Difference, answer: &Answer, refusal: &Refusal) -> bool {
     let differs = |name: &str| {
         truth.functions.contains_key(name)
             || truth.data.contains_key(name)
+            || truth.inner.contains(name)
             || truth.added.contains(name)
             || truth.gone.contains(name)
     };
@@ -178,7 +184,7 @@ fn is_due(truth: &Difference, answer: &Answer, refusal: &Refusal) -> bool {
     differs(name)
         || section.as_deref().is_some_and(differs)
         // Who uses a changed constant is replaced, and may be what cannot be.
-        || truth.data.keys().any(|d| answer.constants.contains(d) && truth.reaches(name, d))
+        || truth.data.keys().chain(&truth.inner).any(|d| answer.constants.contains(d) && truth.reaches(name, d))
         || answer.carried.contains(name)
         || answer.carried.iter().any(|c| truth.mentions.get(c).is_some_and(|m| m.contains(name)))
 }

@@ -12,6 +12,8 @@ pub struct Difference {
     pub functions: BTreeMap<String, String>,
     /// Data on both sides that differs, and where; `(SECTION)` for entries without a name.
     pub data: BTreeMap<String, String>,
+    /// Sections in which something without a name differs that counts where it is used.
+    pub inner: BTreeSet<String>,
     /// Only in the new object.
     pub added: BTreeSet<String>,
     /// Only in the old object.
@@ -74,6 +76,7 @@ type Contents = BTreeMap<String, Vec<Vec<String>>>;
 pub struct Side {
     code: Contents,
     data: Contents,
+    inner: Contents,
     mentions: BTreeMap<String, BTreeSet<String>>,
     aliases: BTreeMap<String, String>,
 }
@@ -81,8 +84,13 @@ pub struct Side {
 impl Side {
     /// Of a whole object.
     pub fn of(reading: &Reading) -> Self {
-        let mut own =
-            Self { code: Contents::new(), data: Contents::new(), mentions: BTreeMap::new(), aliases: BTreeMap::new() };
+        let mut own = Self {
+            code: Contents::new(),
+            data: Contents::new(),
+            inner: Contents::new(),
+            mentions: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+        };
         for (name, key) in reading.aliases().filter(|(name, key)| name != key) {
             own.aliases.insert(parent(&name).to_owned(), parent(key).to_owned());
         }
@@ -93,12 +101,12 @@ impl Side {
                 Kind::Code => &mut own.code,
                 Kind::Data => &mut own.data,
                 // What is referred to counts where it is used.
-                Kind::Unnamed if e.is_used => continue,
+                Kind::Unnamed if e.is_used => &mut own.inner,
                 Kind::Unnamed => &mut own.data,
             };
             side.entry(e.key.clone()).or_default().push(reading.content(i));
         }
-        for list in own.code.values_mut().chain(own.data.values_mut()) {
+        for list in own.code.values_mut().chain(own.data.values_mut()).chain(own.inner.values_mut()) {
             list.sort();
         }
         own
@@ -112,6 +120,8 @@ pub fn compare(old: &Side, new: &Side) -> Difference {
     for (key, more) in &new.mentions {
         d.mentions.entry(key.clone()).or_default().extend(more.iter().cloned());
     }
+    let keys = old.inner.keys().chain(new.inner.keys());
+    d.inner = keys.filter(|k| old.inner.get(*k) != new.inner.get(*k)).cloned().collect();
     for (old, new, is_code) in [(&old.code, &new.code, true), (&old.data, &new.data, false)] {
         for (key, b) in new {
             let own = if is_code { parent(key) } else { key };

@@ -13,6 +13,7 @@
 
 pub mod answer;
 pub mod binary;
+mod content;
 pub mod damage;
 pub mod difference;
 pub mod elf;
