@@ -103,8 +103,13 @@ impl Acceptances {
     /// The name under which a problem is accepted, if it is.
     fn name_for(&self, problem: &Problem) -> Option<&str> {
         let acceptable = problem.accept.as_ref()?;
-        let object = problem.place.object.as_deref();
-        self.iter().find(|(kind, name)| *kind == acceptable.kind && matches(name, object, acceptable)).map(|(_, n)| n)
+        let place = &problem.place;
+        // What a function gives away is answered for by its own name as well: a string has none.
+        let by = place.symbol.iter().filter(|_| acceptable.kind == Accept::Promise);
+        let by = by.map(|f| Acceptable { kind: acceptable.kind, name: f.clone() });
+        let names: Vec<Acceptable> = std::iter::once((**acceptable).clone()).chain(by).collect();
+        let means = |given: &str| names.iter().any(|a| matches(given, place.object.as_deref(), a));
+        self.iter().find(|(kind, name)| *kind == acceptable.kind && means(name)).map(|(_, n)| n)
     }
     /// Takes what is accepted out of `problems`.
     pub fn settle(&self, problems: &mut Vec<Problem>) -> Vec<Accepted> {
@@ -134,8 +139,9 @@ fn matches(given: &str, object: Option<&str>, acceptable: &Acceptable) -> bool {
         let tagged = ["struct ", "union ", "enum "].iter().find_map(|tag| name.strip_prefix(tag));
         tagged.filter(|_| acceptable.kind == Accept::Type).unwrap_or(name).to_owned()
     };
-    // One that is named with its tag is meant with its tag.
-    let same = |name: &str| name == acceptable.name || name == bare(&acceptable.name);
+    // One that is named with its tag is meant with its tag; the source has no other name for `state.3` and `f.isra.0`.
+    let in_source = acceptable.name.split('.').next().filter(|_| acceptable.kind == Accept::Promise);
+    let same = |name: &str| name == acceptable.name || name == bare(&acceptable.name) || Some(name) == in_source;
     if same(given) {
         return true;
     }
@@ -190,6 +196,17 @@ mod tests {
             assert_eq!(names.unneeded(&found).is_empty(), accepted, "{given:?}");
             assert!(found.iter().all(|a| a.what == "it grew" && a.code == "LP2015"));
         }
+        // A promise goes by the function too, and by the names of the source.
+        let promise = |given: &str| {
+            let mut names = Acceptances::default();
+            names.add(Accept::Promise, given);
+            let place = Place::symbol("fs/timerfd.o", "timerfd_arm.isra.0");
+            let kept = Problem::new("LP2021", place, "keeps it").acceptable(Accept::Promise, "state.3");
+            names.settle(&mut vec![kept]).len()
+        };
+        let right = ["state.3", "state", "timerfd_arm", "timerfd_arm.isra.0", "fs/timerfd.o:state"];
+        assert!(right.into_iter().all(|given| promise(given) == 1));
+        assert!(["state.4", "stat", "timerfd", "fs/pipe.o:state"].into_iter().all(|given| promise(given) == 0));
         // Of a constant the whole name counts.
         let mut names = Acceptances::default();
         names.add(Accept::Constant, "ctx");

@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod manifest;
 pub mod pack;
 pub mod pipeline;
+pub mod promises;
 pub mod report;
 pub mod sites;
 pub mod style;

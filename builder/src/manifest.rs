@@ -42,6 +42,9 @@ pub struct Manifest {
     /// Refusals that the author answers for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepted: Vec<Accepted>,
+    /// Addresses of the patch that the kernel keeps.
+    #[serde(default, rename = "promise", skip_serializing_if = "Vec::is_empty")]
+    pub promises: Vec<Promise>,
 }
 
 /// Name, version and mode of the patch.
@@ -307,6 +310,20 @@ pub struct Input {
     pub old_sha256: String,
     /// SHA-256 of the new object, lower-case hex.
     pub new_sha256: String,
+}
+
+/// An address of the patch that the kernel keeps, and that the author takes back before the patch goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Promise {
+    /// Path of the compared object file.
+    pub source: String,
+    /// The function that gives the address away.
+    pub function: String,
+    /// What the address is of: a symbol of the patch, or the string.
+    pub symbol: String,
+    /// What the function does with it.
+    pub what: String,
 }
 
 impl Manifest {

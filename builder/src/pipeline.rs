@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::accept::{Acceptances, Accepted};
+use crate::accept::{Accept, Acceptances, Accepted};
 use crate::annotate::summary::Summary;
 use crate::annotate::{self, Debug, Note};
 use crate::bind::{self, Bound};
@@ -15,6 +15,7 @@ use crate::error::{Error, Place, Problem, Result};
 use crate::ingest;
 use crate::kernel::KernelImage;
 use crate::manifest::Mode;
+use crate::promises::{self, Promise};
 use crate::sites::{self, Site};
 use crate::symbolize::Object;
 use crate::whole::{self, Whole};
@@ -55,6 +56,8 @@ pub struct Analysis {
     pub unneeded: Vec<String>,
     /// Objects with changed functions and no debug information: their types were not compared.
     pub untyped: Vec<String>,
+    /// Addresses of the patch that the kernel keeps, or may.
+    pub promises: Vec<Promise>,
     /// What debug information says about the carried functions.
     pub notes: Vec<Note>,
     /// Everything in numbers, for whole images.
@@ -135,11 +138,27 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
     refused.extend(check_originals(&pairs, &set, &sites));
     let mode = choose_mode(&pairs, &set, &sites, options, &mut refused);
+    let promises = t.time("promises", || promises::find(&pairs, &set, &promises::new_texts(&pairs)));
+    refused.extend(promises::refusals(&promises, options));
     refused.sort();
     refused.dedup();
     let (accepted, unneeded, untyped, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (summary, timings) = (None, t.phases);
-    Analysis { pairs, digests, set, sites, mode, refused, accepted, unneeded, untyped, notes, summary, timings }
+    Analysis {
+        pairs,
+        digests,
+        set,
+        sites,
+        mode,
+        refused,
+        accepted,
+        unneeded,
+        untyped,
+        promises,
+        notes,
+        summary,
+        timings,
+    }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug
@@ -159,6 +178,19 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
         Some(k) => Some(t.time("bind", || bind::bind(&analysis.pairs, &analysis.set, k))?),
         None => None,
     };
+    if let Some(bound) = &bound {
+        let promises = t.time("promises", || {
+            promises::find(&analysis.pairs, &analysis.set, &|pair, text| bound.brings(pair, text))
+        });
+        let mut refused = promises::refusals(&promises, options);
+        let accepted = options.accept.settle(&mut refused);
+        refuse(refused)?;
+        analysis.accepted.retain(|a| a.kind != Accept::Promise);
+        analysis.accepted.extend(accepted);
+        analysis.accepted.sort();
+        analysis.unneeded = options.accept.unneeded(&analysis.accepted);
+        analysis.promises = promises;
+    }
     let input = emit::Input {
         pairs: &analysis.pairs,
         set: &analysis.set,
@@ -167,6 +199,7 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
         bound: bound.as_ref(),
         digests: &analysis.digests,
         accepted: &analysis.accepted,
+        promises: &analysis.promises,
     };
     let output = t.time("emit", || emit::emit(input, options))?;
     analysis.timings.extend(t.phases);

@@ -9,6 +9,7 @@ use crate::compare::Ignored;
 use crate::error::Problem;
 use crate::manifest::Jump;
 use crate::pipeline::Analysis;
+use crate::promises::Promise;
 
 /// Changed, new and ignored functions, and what stands against the patch.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -30,6 +31,9 @@ pub struct Report {
     /// Objects with changed functions and no debug information: types, signatures and inline functions were not compared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub types_not_compared: Vec<String>,
+    /// Addresses of the patch that the kernel keeps, or may.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub promises: Vec<Promise>,
     /// Modules beside two kernels that differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<ModuleReport>,
@@ -112,6 +116,7 @@ impl Report {
             accepted: analysis.accepted.clone(),
             unneeded: analysis.unneeded.clone(),
             types_not_compared: analysis.untyped.clone(),
+            promises: analysis.promises.clone(),
             timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
             summary: analysis.summary.clone(),
             peak_kib: peak_kib(),
@@ -175,6 +180,9 @@ impl Report {
         }
         for a in &self.accepted {
             text += &format!("accepted {}={}: {}: {} ({})\n", a.kind.name(), a.name, a.place, a.what, a.code);
+        }
+        for p in &self.promises {
+            text += &format!("{:<8} {p}\n", if p.certain { "promise" } else { "note" });
         }
         for m in &self.modules {
             text += &match m.only_in {

@@ -19,6 +19,9 @@
 //! mode = "drain"                   # when to switch
 //! accept = ["type=struct foo"]     # what the author answers for
 //! callbacks = { pre-apply = "f" }  # functions the runtime calls
+//! oneshot = true                   # never reverted
+//! promises = ["f g"]               # functions and what they give away for good
+//! notes = ["f g"]                  # the same where it is not certain; checked where the key is there
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
 //! image-only = ["strong.c"]        # files only the kernel has
 //! [bound]                          # binding to a kernel made of the old objects; by default it must succeed
@@ -88,6 +91,9 @@ const KEYS: &[&str] = &[
     "callbacks",
     "mode",
     "accept",
+    "oneshot",
+    "promises",
+    "notes",
 ];
 
 /// `expect.toml` of one variant.
@@ -168,6 +174,14 @@ fn names(analysis: &Analysis, wanted: impl Fn(Role) -> bool) -> Vec<String> {
     all
 }
 
+/// Functions and whose address they give away.
+fn given_away(analysis: &Analysis, certain: bool) -> Vec<String> {
+    let given = analysis.promises.iter().filter(|p| p.certain == certain);
+    let mut all: Vec<String> = given.map(|p| format!("{} {}", p.function, p.symbol)).collect();
+    all.sort();
+    all
+}
+
 struct Built {
     sources: Vec<Source>,
     /// Old objects, or those made with `IMAGE`, and files only the kernel has.
@@ -224,6 +238,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         let (kind, name) = accept::parse(&name).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         options.accept.add(kind, name);
     }
+    options.oneshot = expect.table.contains_key("oneshot");
     for (kind, function) in expect.map("callbacks") {
         let kind = Callback::ALL.into_iter().find(|c| c.name() == kind).unwrap_or_else(|| panic!("{kind}"));
         options.callbacks.set(kind, function.as_str().unwrap().to_owned());
@@ -248,6 +263,10 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         });
         let found = found.map(|(_, s)| s.rule.name());
         report.same(&format!("site of {function}"), &found, &rule.as_str());
+    }
+    report.same("promises", &given_away(&analysis, true), &expect.list("promises"));
+    if expect.table.contains_key("notes") {
+        report.same("notes", &given_away(&analysis, false), &expect.list("notes"));
     }
     if !analysis.refused.is_empty() {
         report.same("refused", &problems(&analysis.refused), &expect.list("refused"));

@@ -59,6 +59,11 @@ impl Bound<'_> {
         self.kernel.read(address, len)
     }
 
+    /// Does the patch bring this string along for the code of a pair? The kernel does not have it, or not where it can be found.
+    pub fn brings(&self, pair: crate::closure::PairId, text: &[u8]) -> bool {
+        !self.placements[pair.0 as usize].constants.contains_key(text)
+    }
+
     /// Resolves a destination outside the patch.
     pub fn resolve(&self, pairs: &[ObjectPair], from: &Item, dest: &Dest) -> Result<Resolved, Problem> {
         resolve::resolve(self, pairs, from, dest)

@@ -148,6 +148,16 @@ pub(super) static CODES: &[Code] = &[
         advice: "give the new function a copy of what it needs of the original, under another name",
     },
     Code {
+        id: "LP2021",
+        class: Refused,
+        title: "the kernel keeps an address of the patch",
+        why: "What a patch carries is freed when it is unloaded. An address of it that new code stored in memory of the kernel, or \
+              gave to a function that keeps it (a timer, work, a notifier, a list, operations, an RCU callback), is still there \
+              then, and leads to freed memory. Before the module goes it is proven that no task is inside it, not that nobody \
+              kept such an address (kernel/module/main.c, free_module).",
+        advice: "take it back in a pre-revert or post-revert callback, or make the patch oneshot",
+    },
+    Code {
         id: "LP2023",
         class: Refused,
         title: "ids for BPF changed",

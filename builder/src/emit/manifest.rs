@@ -62,7 +62,20 @@ pub fn describe(input: Input<'_>, options: &Options, layout: &Layout) -> Result<
         imports,
         inputs,
         accepted: input.accepted.to_vec(),
+        promises: promises(input),
     })
+}
+
+/// The certain ones; what only may outlive the patch is in the report.
+fn promises(input: Input<'_>) -> Vec<m::Promise> {
+    let certain = input.promises.iter().filter(|p| p.certain);
+    let entry = |p: &crate::promises::Promise| m::Promise {
+        source: p.object.clone(),
+        function: p.function.clone(),
+        symbol: p.symbol.clone(),
+        what: p.what.clone(),
+    };
+    certain.map(entry).collect()
 }
 
 fn function(input: Input<'_>, index: usize, site: &sites::Site) -> Option<m::Function> {

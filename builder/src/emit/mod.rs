@@ -15,6 +15,7 @@ use crate::bind::{Bound, Resolved};
 use crate::closure::{Dest, Edge, Item, ObjectPair, PatchSet, Role};
 use crate::error::{Error, Place, Problem, Result};
 use crate::manifest::{Callbacks, Jump, Manifest, Mode};
+use crate::promises::Promise;
 use crate::sites::Site;
 
 use writer::{Base, Writer};
@@ -72,6 +73,8 @@ pub struct Input<'a> {
     pub digests: &'a [(String, String)],
     /// What was accepted.
     pub accepted: &'a [Accepted],
+    /// What outlives the patch.
+    pub promises: &'a [Promise],
 }
 
 /// Writes both files.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Report;
 use super::module::{ModuleFile, Signature};
 use crate::error::Result;
-use crate::manifest::{Callbacks, Function, Jump, Kernel, Manifest, Mode};
+use crate::manifest::{Callbacks, Function, Jump, Kernel, Manifest, Mode, Promise};
 
 /// A module.
 #[derive(Clone, Debug, Serialize)]
@@ -49,6 +49,9 @@ pub struct InspectReport {
     pub carried: usize,
     /// Number of symbols outside the patch that it refers to.
     pub symbols: usize,
+    /// Addresses of the patch that the kernel keeps and the author takes back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub promises: Vec<Promise>,
     /// `.modinfo`, in its order.
     pub modinfo: Vec<(String, String)>,
     /// The appended signature, not verified.
@@ -119,7 +122,7 @@ pub struct Instruction {
 /// Reads the module at `path`.
 pub fn inspect(path: &Path) -> Result<InspectReport> {
     let module = ModuleFile::open(path)?;
-    let Manifest { patch, callbacks, kernel, functions, carried, symbols, .. } = module.manifest;
+    let Manifest { patch, callbacks, kernel, functions, carried, symbols, promises, .. } = module.manifest;
     let functions = functions.into_iter().map(|f| function(f, kernel.as_ref())).collect();
     Ok(InspectReport {
         module: module.path,
@@ -137,6 +140,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport> {
         functions,
         carried: carried.len(),
         symbols: symbols.len(),
+        promises,
         modinfo: module.modinfo,
         signature: module.signature,
     })
@@ -217,6 +221,9 @@ impl Report for InspectReport {
             None => writeln!(out, "signature  none")?,
         }
         writeln!(out, "carries    {} functions and data, refers to {} symbols", self.carried, self.symbols)?;
+        for p in &self.promises {
+            writeln!(out, "promise    {}: {} {}", p.source, p.function, p.what)?;
+        }
         for f in &self.functions {
             let site = &f.site;
             writeln!(out, "\n{}: {} ({}), {} -> {} bytes", f.object, f.symbol, f.source, f.old_size, f.new_size)?;

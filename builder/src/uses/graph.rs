@@ -57,6 +57,8 @@ pub struct Node {
     pub disp: u8,
     /// What the immediate is.
     pub imm: u8,
+    /// What is read at the memory operand.
+    pub kept: u8,
     /// What the memory operand names.
     pub memory_target: Option<Target>,
     /// General registers whose value is read, memory addresses apart.
@@ -235,11 +237,15 @@ fn node(
         return None;
     }
     let fields = decoder.get_constant_offsets(&insn);
-    let (mut disp, mut imm, mut memory_target) = (0, 0, None);
+    let (mut disp, mut imm, mut kept, mut memory_target) = (0, 0, 0, None);
     for r in refs.iter().filter(|r| r.usage != Usage::Branch) {
         let flags = match seed(atom, r) {
             Some(Part::Inside) => HELD,
             Some(Part::End) => END,
+            Some(Part::Kept) => {
+                kept = HELD;
+                0
+            }
             None => 0,
         };
         if fields.has_displacement() && r.at - base.min(r.at) == fields.displacement_offset() as u64 {
@@ -297,6 +303,7 @@ fn node(
         insn,
         disp,
         imm,
+        kept,
         memory_target,
         reads,
         touches,

@@ -3,7 +3,8 @@
 //!
 //! A forward data flow over the instructions of a function and its pieces: which registers and stack slots hold the
 //! address, or the address and something added to it. Functions of the same object that get it are followed; of others a
-//! table says which only read ([`readers`]). What is loaded through the address is another value and not followed.
+//! table says which only read ([`readers`]). What is loaded through the address is another value and not followed, unless the
+//! seed says that the place read keeps the address ([`Part::Kept`]).
 //!
 //! Nothing is refused here. What is not understood is [`Use::Unknown`], which counts as an escape, as does everything but
 //! reading and writing through the address.
@@ -123,6 +124,8 @@ pub enum Part {
     Inside,
     /// One past its end, where something else begins: a bound for others, not followed for its own sake.
     End,
+    /// A place where an address of it is kept: what an instruction reads there is one.
+    Kept,
 }
 
 /// Which references are followed: asked with the atom that holds the reference.

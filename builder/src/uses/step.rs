@@ -189,6 +189,7 @@ impl Step<'_> {
                 0
             }
             OpKind::Memory => match self.frame() {
+                Frame::No if insn.memory_size().size() == 8 => self.node.kept,
                 Frame::No => 0,
                 Frame::Slot(at) if insn.memory_size().size() == 8 => {
                     self.stack.loaded.insert(at);

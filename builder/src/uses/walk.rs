@@ -171,7 +171,8 @@ impl<'a> Tracer<'a> {
                 }
             }
             // What was not reached but has references of its own is looked at by itself.
-            let missed = (0..g.nodes.len()).find(|n| states[*n].is_none() && g.nodes[*n].disp | g.nodes[*n].imm != 0);
+            let refers = |n: &super::graph::Node| n.disp | n.imm | n.kept != 0;
+            let missed = (0..g.nodes.len()).find(|n| states[*n].is_none() && refers(&g.nodes[*n]));
             let Some(missed) = missed else { break };
             states[missed] = Some(State::unknown());
             queue.insert(missed);

@@ -1,0 +1,261 @@
+//! What functions of the kernel do with an address they are given: keep it, take it back, or only look.
+//!
+//! Names and arguments are those of Linux 6.1 to 6.12 (include/linux/{workqueue,timer,rcupdate,interrupt,proc_fs}.h and so on).
+//! A function that no table knows may keep it: that is a note, or a promise where what is handed over holds code.
+
+/// What a function does with an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The address is in the kernel's memory when it returns.
+    Keeps,
+    /// It looks, and forgets the address before it returns; or it is how the kernel is made to forget it.
+    Forgets,
+    /// No table knows it.
+    Unknown,
+}
+
+/// Functions that keep arguments, and which, counted from 0.
+const KEEPS: &[(&str, &[u8])] = &[
+    // kernel/workqueue.c, kernel/kthread.c
+    ("queue_work_on", &[2]),
+    ("queue_work_node", &[2]),
+    ("queue_delayed_work_on", &[2]),
+    ("mod_delayed_work_on", &[2]),
+    ("queue_rcu_work", &[1]),
+    ("kthread_queue_work", &[1]),
+    ("kthread_queue_delayed_work", &[1]),
+    ("kthread_mod_delayed_work", &[1]),
+    ("kthread_create_on_node", &[0, 1]),
+    ("kthread_create_on_cpu", &[0, 1]),
+    ("async_schedule_node", &[0, 1]),
+    ("async_schedule_node_domain", &[0, 1]),
+    ("stop_one_cpu_nowait", &[1, 2, 3]),
+    ("task_work_add", &[1]),
+    ("smp_call_function_single_async", &[1]),
+    ("irq_work_queue", &[0]),
+    ("irq_work_queue_on", &[0]),
+    // kernel/time/timer.c, hrtimer.c
+    ("init_timer_key", &[1]),
+    ("timer_init_key", &[1]),
+    ("add_timer", &[0]),
+    ("add_timer_on", &[0]),
+    ("add_timer_local", &[0]),
+    ("add_timer_global", &[0]),
+    ("mod_timer", &[0]),
+    ("mod_timer_pending", &[0]),
+    ("timer_reduce", &[0]),
+    ("hrtimer_setup", &[1]),
+    ("hrtimer_start_range_ns", &[0]),
+    // kernel/softirq.c, kernel/irq/manage.c
+    ("tasklet_init", &[1]),
+    ("tasklet_setup", &[1]),
+    ("__tasklet_schedule", &[0]),
+    ("__tasklet_hi_schedule", &[0]),
+    ("request_threaded_irq", &[1, 2, 4, 5]),
+    ("request_any_context_irq", &[1, 3, 4]),
+    ("devm_request_threaded_irq", &[2, 3, 5, 6]),
+    // kernel/rcu
+    ("call_rcu", &[0, 1]),
+    ("call_rcu_hurry", &[0, 1]),
+    ("call_rcu_tasks", &[0, 1]),
+    ("call_rcu_tasks_trace", &[0, 1]),
+    ("call_srcu", &[1, 2]),
+    // kernel/sched/wait.c
+    ("add_wait_queue", &[1]),
+    ("add_wait_queue_exclusive", &[1]),
+    ("add_wait_queue_priority", &[1]),
+    // fs/proc, fs/debugfs, fs/sysfs, fs/seq_file.c, fs/anon_inodes.c, fs/char_dev.c
+    ("proc_create", &[3]),
+    ("proc_create_data", &[3, 4]),
+    ("proc_create_single_data", &[3, 4]),
+    ("proc_create_seq_private", &[3, 5]),
+    ("proc_create_net_data", &[3, 5]),
+    ("proc_create_net_single", &[3, 4]),
+    ("debugfs_create_file", &[3, 4]),
+    ("debugfs_create_file_unsafe", &[3, 4]),
+    ("sysfs_create_file_ns", &[1]),
+    ("sysfs_create_files", &[1]),
+    ("sysfs_create_group", &[1]),
+    ("sysfs_create_groups", &[1]),
+    ("sysfs_create_bin_file", &[1]),
+    ("device_create_file", &[1]),
+    ("kobject_init", &[0, 1]),
+    ("kobject_init_and_add", &[0, 1]),
+    ("kobject_add", &[0]),
+    ("cdev_init", &[1]),
+    ("cdev_add", &[0]),
+    ("seq_open", &[1]),
+    ("seq_open_private", &[1]),
+    ("__seq_open_private", &[1]),
+    ("single_open", &[1, 2]),
+    ("single_open_size", &[1, 2]),
+    ("anon_inode_getfd", &[1, 2]),
+    ("anon_inode_getfile", &[1, 2]),
+    ("alloc_file_pseudo", &[4]),
+    // lib/xarray.c, radix-tree.c, idr.c, rbtree.c, llist.c
+    ("xa_store", &[2]),
+    ("__xa_store", &[2]),
+    ("__xa_insert", &[2]),
+    ("__xa_alloc", &[2]),
+    ("__xa_cmpxchg", &[3]),
+    ("radix_tree_insert", &[2]),
+    ("idr_alloc", &[1]),
+    ("idr_alloc_u32", &[1]),
+    ("idr_alloc_cyclic", &[1]),
+    ("idr_replace", &[1]),
+    ("rb_insert_color", &[0]),
+    ("llist_add_batch", &[0, 1]),
+    // kernel/static_call_inline.c, drivers/dma-buf/dma-fence.c
+    ("__static_call_update", &[2]),
+    ("dma_fence_init", &[1, 2]),
+    ("dma_fence_add_callback", &[1, 2]),
+];
+
+/// Words of names that say that something is taken back, or only looked at: `cancel_delayed_work_sync`, `del_timer`.
+const TAKES_BACK: &[&str] = &[
+    "unregister",
+    "deregister",
+    "cancel",
+    "flush",
+    "del",
+    "delete",
+    "remove",
+    "shutdown",
+    "kill",
+    "busy",
+    "pending",
+    "disable",
+];
+
+/// Beginnings of names of functions that print, compare, copy or parse text, or only report a place. The names of locks and
+/// their class keys are lockdep's, which forgets those of a module that goes (lockdep_free_key_range).
+const LOOKS: &[&str] = &[
+    "_printk",
+    "printk",
+    "vprintk",
+    "__warn_printk",
+    "warn_slowpath",
+    "_dev_",
+    "dev_printk",
+    "dev_err_probe",
+    "dev_set_name",
+    "netdev_",
+    "panic",
+    "seq_put",
+    "seq_print",
+    "seq_write",
+    "seq_vprintf",
+    "seq_escape",
+    "snprintf",
+    "scnprintf",
+    "vsnprintf",
+    "vscnprintf",
+    "sprintf",
+    "vsprintf",
+    "kasprintf",
+    "kvasprintf",
+    "sysfs_emit",
+    "sysfs_streq",
+    "sysfs_match_string",
+    "__sysfs_match_string",
+    "sscanf",
+    "vsscanf",
+    "kstrdup",
+    "kstrndup",
+    "kstrto",
+    "strcmp",
+    "strcase",
+    "strcat",
+    "strchr",
+    "strcpy",
+    "strcspn",
+    "strim",
+    "strl",
+    "strn",
+    "strpbrk",
+    "strrchr",
+    "strscpy",
+    "strsep",
+    "strspn",
+    "strstr",
+    "simple_str",
+    "match_string",
+    "match_token",
+    "memcmp",
+    "memchr",
+    "bcmp",
+    "print_",
+    "trace_seq_",
+    "audit_log",
+    "__dynamic_",
+    "___ratelimit",
+    "__might_",
+    "__list_add_valid",
+    "__list_del_entry_valid",
+    "lockdep_",
+    "__mutex_init",
+    "__init_rwsem",
+    "__init_waitqueue_head",
+    "hrtimer_init",
+    "__init_swait_queue_head",
+    "__raw_spin_lock_init",
+    "__rt_mutex_init",
+    "__ext4_",
+    "ext4_msg",
+    "bpf_log",
+    "kobject_set_name",
+    "__request_module",
+    "alloc_workqueue",
+    "static_key_",
+];
+
+/// What the function `name` does with its argument number `argument`, which is text or not.
+pub fn effect(name: &str, argument: Option<u8>, is_text: bool) -> Effect {
+    if let Some((_, kept)) = KEEPS.iter().find(|(n, _)| *n == name) {
+        // One on the stack is the seventh or a later one.
+        let keeps = kept.iter().any(|k| argument.map_or(*k > 5, |a| a == *k));
+        return if keeps { Effect::Keeps } else { Effect::Forgets };
+    }
+    let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
+    if has(TAKES_BACK) || LOOKS.iter().any(|begin| name.starts_with(begin)) {
+        return Effect::Forgets;
+    }
+    // register_reboot_notifier, misc_register, nf_register_net_hook. Their names are mostly copied.
+    if has(&["register"]) && !is_text {
+        return Effect::Keeps;
+    }
+    Effect::Unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_and_what_does_not() {
+        for (name, argument, is_text, wanted) in [
+            ("queue_delayed_work_on", 2, false, Effect::Keeps),
+            ("queue_delayed_work_on", 1, false, Effect::Forgets),
+            ("cancel_delayed_work_sync", 0, false, Effect::Forgets),
+            ("register_reboot_notifier", 0, false, Effect::Keeps),
+            ("unregister_reboot_notifier", 0, false, Effect::Forgets),
+            ("atomic_notifier_chain_register", 1, false, Effect::Keeps),
+            ("register_chrdev", 1, true, Effect::Unknown),
+            ("request_threaded_irq", 4, true, Effect::Keeps),
+            ("_printk", 0, true, Effect::Forgets),
+            ("sort", 3, false, Effect::Unknown),
+            ("mutex_lock", 0, false, Effect::Unknown),
+        ] {
+            assert_eq!(effect(name, Some(argument), is_text), wanted, "{name} {argument}");
+        }
+    }
+
+    #[test]
+    fn no_name_is_there_twice() {
+        for (name, kept) in KEEPS {
+            let there = KEEPS.iter().filter(|(n, _)| n == name).count();
+            assert_eq!(there, 1, "{name}");
+            assert!(!kept.is_empty() && kept.is_sorted(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What outlives the patch: addresses of what it carries that carried code hands to the kernel.
+//!
+//! Input: pairs and patch set. Output: every [`Promise`], certain ones and those that only may be one. An address is followed
+//! from where carried code takes it to where it is stored, passed, or returned. What carried data holds counts with it: who is
+//! given a work item is given its function.
+//!
+//! Refused by [`refusals`]: LP2021, an address the kernel certainly keeps, unless the patch has a callback that can take it back, is
+//! never reverted, or the author accepts it by name.
+//!
+//! No case are addresses of replaced functions (they stay the old ones), strings the kernel has as well, entries of tables that
+//! the module loader makes known and takes back by itself (jump labels, bug and exception tables, descriptors of pr_debug), and
+//! empty objects: a lock class key without lockdep.
+
+mod callees;
+mod holds;
+mod sightings;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::accept::Accept;
+use crate::closure::{ObjectPair, PairId, PatchSet};
+use crate::correlate::NewAtom;
+use crate::emit::Options;
+use crate::error::{Place, Problem};
+use crate::symbolize::{Class, Ref, Target};
+
+use callees::Effect;
+use holds::Holds;
+use sightings::{Sighting, Way};
+
+/// Something of the patch whose address can be given away.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Thing {
+    /// A carried function or data object.
+    Carried(PairId, NewAtom),
+    /// The original of a replaced function: a copy of its first instructions.
+    Original(PairId, NewAtom),
+    /// A string the kernel does not have.
+    Text(Vec<u8>),
+}
+
+/// An address that may outlive the patch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Promise {
+    /// The object of the function.
+    pub object: String,
+    /// The function that gives the address away.
+    pub function: String,
+    /// Offset of the instruction in it.
+    pub offset: u64,
+    /// What the address is of: a symbol, or the string.
+    pub symbol: String,
+    /// What the function does with it, as a sentence about the function.
+    pub what: String,
+    /// The kernel keeps it. Otherwise nobody knows.
+    pub certain: bool,
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}+{:#x} {}", self.object, self.function, self.offset, self.what)
+    }
+}
+
+/// Everything that outlives the patch, or may. `in_patch` says of a string whether the patch brings it along.
+pub fn find(pairs: &[ObjectPair], set: &PatchSet, in_patch: &dyn Fn(PairId, &[u8]) -> bool) -> Vec<Promise> {
+    let world = World { pairs, set, in_patch };
+    let sightings = sightings::all(&world);
+    let holds = Holds::of(&world, &sightings);
+    let mut found: Vec<Promise> = sightings.iter().filter_map(|s| world.promise(s, &holds)).collect();
+    found.sort_by(|a, b| key(a).cmp(&key(b)).then(b.certain.cmp(&a.certain)).then(a.offset.cmp(&b.offset)));
+    // One line for a function and a thing: the certain one first.
+    found.dedup_by(|a, b| key(a) == key(b));
+    found
+}
+
+fn key(p: &Promise) -> (&str, &str, &str) {
+    (&p.object, &p.function, &p.symbol)
+}
+
+/// What stands against the patch. A promise is one the author can keep when a callback runs at the revert; a patch that stays
+/// has none to keep.
+pub fn refusals(promises: &[Promise], options: &Options) -> Vec<Problem> {
+    let kept = options.callbacks.pre_revert.is_some() || options.callbacks.post_revert.is_some();
+    if kept || options.oneshot {
+        return Vec::new();
+    }
+    let refuse = |p: &Promise| {
+        let place = Place::symbol(&p.object, &p.function).at(p.offset);
+        let name = stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol });
+        Problem::new("LP2021", place, p.what.clone()).acceptable(Accept::Promise, name)
+    };
+    promises.iter().filter(|p| p.certain).map(refuse).collect()
+}
+
+/// As long as no kernel is known: a string is new when no old code of the pair refers to it.
+pub fn new_texts(pairs: &[ObjectPair]) -> impl Fn(PairId, &[u8]) -> bool {
+    let of = |pair: &ObjectPair| -> BTreeSet<Vec<u8>> {
+        if let Some(placement) = &pair.placement {
+            return placement.constants.keys().cloned().collect();
+        }
+        let refs = pair.old.atoms.iter().filter(|a| a.is_code()).flat_map(|a| &a.refs);
+        let text = |r: &Ref| match r.target {
+            Target::Section(s, o) => pair.old.constant_at(s, o).map(<[u8]>::to_vec),
+            Target::Extern(..) => None,
+        };
+        refs.filter_map(text).collect()
+    };
+    let known: Vec<BTreeSet<Vec<u8>>> = pairs.iter().map(of).collect();
+    move |pair, text| !known.get(pair.0 as usize).is_some_and(|k| k.contains(text))
+}
+
+/// What the search works on.
+struct World<'a> {
+    pairs: &'a [ObjectPair],
+    set: &'a PatchSet,
+    in_patch: &'a dyn Fn(PairId, &[u8]) -> bool,
+}
+
+impl World<'_> {
+    fn pair(&self, id: PairId) -> &ObjectPair {
+        &self.pairs[id.0 as usize]
+    }
+
+    fn is_code(&self, thing: &Thing) -> bool {
+        match thing {
+            Thing::Carried(pair, atom) => self.pair(*pair).new.atom(atom.0).is_code(),
+            Thing::Original(..) => true,
+            Thing::Text(_) => false,
+        }
+    }
+
+    /// Writable data: what the kernel is given to work with, not only to read.
+    fn is_writable(&self, thing: &Thing) -> bool {
+        let Thing::Carried(pair, atom) = thing else { return false };
+        matches!(self.pair(*pair).new.class_of(atom.0), Class::Data | Class::Bss | Class::Percpu)
+    }
+
+    /// Text, or the name of a function as `__func__` has it.
+    fn is_text(&self, thing: &Thing) -> bool {
+        match thing {
+            Thing::Text(_) => true,
+            Thing::Carried(..) => ["__func__", "__PRETTY_FUNCTION__"].contains(&stem(&self.name(thing))),
+            Thing::Original(..) => false,
+        }
+    }
+
+    fn name(&self, thing: &Thing) -> String {
+        match thing {
+            Thing::Carried(pair, atom) => self.pair(*pair).new.atom(atom.0).name.clone(),
+            Thing::Original(pair, atom) => {
+                format!("{}{}", lpbuild_abi::ORIGINAL_PREFIX, self.pair(*pair).new.atom(atom.0).name)
+            }
+            Thing::Text(bytes) => text_of(bytes),
+        }
+    }
+
+    /// What a sighting means.
+    fn promise(&self, seen: &Sighting, holds: &Holds) -> Option<Promise> {
+        let symbol = self.name(&seen.thing);
+        let held = holds.code(&seen.thing).map(|code| self.name(code));
+        let with = held.as_ref().map_or(String::new(), |code| format!(", which holds the address of {code},"));
+        let (certain, what) = match &seen.way {
+            Way::Stored if self.is_read_at_once(&seen.thing) => {
+                (false, format!("stores the address of {symbol}, which is read before the request ends"))
+            }
+            Way::Stored => (true, format!("stores the address of {symbol}{with} in memory of the kernel")),
+            Way::OnStack => (false, format!("stores the address of {symbol}{with} on its stack")),
+            Way::InPatch(_) => return None,
+            Way::Copied(by) => {
+                let any = self.name(holds.any(&seen.thing)?);
+                let by = by.as_deref().map_or(String::new(), |by| format!(" by {by}"));
+                // What is copied to memory that is allocated for it, and what may be a copy on the stack.
+                (by.contains("memdup"), format!("copies {symbol}, which holds the address of {any},{by}"))
+            }
+            Way::Returned => (true, format!("returns the address of {symbol}{with} to its caller")),
+            Way::Unclear(why) => (false, format!("uses the address of {symbol}{with} in a way not followed: {why}")),
+            Way::Passed { callee, argument } => {
+                let effect = match callee {
+                    Some(callee) => callees::effect(callee, *argument, self.is_text(&seen.thing)),
+                    None => Effect::Unknown,
+                };
+                let callee = callee.as_deref().unwrap_or("a function it calls through a pointer");
+                match effect {
+                    Effect::Forgets => return None,
+                    Effect::Keeps => (true, format!("passes {symbol}{with} to {callee}, which keeps its address")),
+                    // Writable data with a function in it is what work, timers and notifiers are made of.
+                    Effect::Unknown => {
+                        let armed = held.is_some() && self.is_writable(&seen.thing);
+                        (armed, format!("passes {symbol}{with} to {callee}"))
+                    }
+                }
+            }
+        };
+        let pair = self.pair(seen.pair);
+        let function = pair.new.atom(seen.function).name.clone();
+        Some(Promise { object: pair.name.clone(), function, offset: seen.at, symbol, what, certain })
+    }
+
+    /// The text of NL_SET_ERR_MSG (include/linux/netlink.h): its place is on the stack of the request that is answered, and
+    /// netlink_ack copies it.
+    fn is_read_at_once(&self, thing: &Thing) -> bool {
+        matches!(thing, Thing::Carried(..)) && stem(&self.name(thing)) == "__msg" && !self.is_writable(thing)
+    }
+}
+
+/// A name without what the compiler adds to it: `__func__.12`, `f.isra.0`.
+fn stem(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+/// A string as messages show it.
+fn text_of(bytes: &[u8]) -> String {
+    const SHOWN: usize = 40;
+    let text = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    let text = String::from_utf8_lossy(text);
+    match text.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{:?}...", &text[..at]),
+        None => format!("{text:?}"),
+    }
+}

@@ -1,0 +1,193 @@
+//! Where carried code takes an address of the patch, and what becomes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+use super::holds::Holds;
+use super::{Thing, World};
+use crate::closure::{Dest, Edge, PairId};
+use crate::correlate::NewAtom;
+use crate::symbolize::{AtomId, Object, Ref, Target, Usage};
+use crate::uses::{self, Callee, Found, Holder, Part, Use};
+
+/// What is done with an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Stored in memory that is neither the stack nor the patch.
+    Stored,
+    /// Stored on the stack.
+    OnStack,
+    /// Stored in a data object of the patch.
+    InPatch(Thing),
+    /// An argument of a call; no name: through a pointer; no number: over the stack.
+    Passed {
+        /// The function.
+        callee: Option<String>,
+        /// Number of the argument, from 0.
+        argument: Option<u8>,
+    },
+    /// What is there is copied, by this function or by an instruction.
+    Copied(Option<String>),
+    /// The value of a function that is called from elsewhere.
+    Returned,
+    /// Not followed, and why.
+    Unclear(String),
+}
+
+/// One thing, one use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Whose code does it.
+    pub pair: PairId,
+    /// The function or piece.
+    pub function: AtomId,
+    /// Offset of the instruction in it.
+    pub at: u64,
+    /// Whose address.
+    pub thing: Thing,
+    /// What it does.
+    pub way: Way,
+}
+
+/// Places where an address is taken, or read from where it is kept.
+type Places = BTreeMap<(PairId, Thing), BTreeMap<(AtomId, u64), Part>>;
+
+/// Every use of an address of the patch that starts in carried code; reading, writing and comparing apart.
+pub fn all(world: &World<'_>) -> Vec<Sighting> {
+    let mut taken = Places::new();
+    let mut found = Vec::new();
+    for item in &world.set.items {
+        let atom = world.pair(item.pair).new.atom(item.atom.0);
+        if !atom.is_code() {
+            continue;
+        }
+        for edge in item.edges.iter().filter(|e| !matches!(e.field.usage, Usage::Branch | Usage::Access)) {
+            if let Some(thing) = world.thing(item.pair, &edge.dest) {
+                taken.entry((item.pair, thing)).or_default().insert((atom.id, edge.field.at), Part::Inside);
+            }
+        }
+        for edge in item.entries.iter().flat_map(|e| &e.replacement) {
+            let takes = matches!(edge.field.usage, Usage::Address | Usage::Indexed);
+            if let Some(thing) = world.thing(item.pair, &edge.dest).filter(|_| takes) {
+                let way = Way::Unclear("in a replacement of an alternative".into());
+                found.push(Sighting { pair: item.pair, function: atom.id, at: 0, thing, way });
+            }
+        }
+    }
+    found.extend(world.follow(&taken));
+    found.extend(world.follow(&read_again(world, &Holds::of(world, &found))));
+    found
+}
+
+/// Where carried code reads an address back from data of the patch that it names: from the field that is read, or, with an
+/// index, from any.
+fn read_again(world: &World<'_>, holds: &Holds) -> Places {
+    let mut places = Places::new();
+    for item in &world.set.items {
+        let atom = world.pair(item.pair).new.atom(item.atom.0);
+        let reads = |e: &&Edge| matches!(e.field.usage, Usage::Access | Usage::Indexed);
+        for edge in item.edges.iter().filter(reads).filter(|_| atom.is_code()) {
+            let (Some(from), Dest::Carried(_, _, delta)) = (world.thing(item.pair, &edge.dest), &edge.dest) else {
+                continue;
+            };
+            let at = (edge.field.usage == Usage::Access).then_some(*delta);
+            for thing in holds.at(&from, at) {
+                let place = (atom.id, edge.field.at);
+                places.entry((item.pair, thing.clone())).or_default().insert(place, Part::Kept);
+            }
+        }
+    }
+    places
+}
+
+impl World<'_> {
+    fn follow(&self, places: &Places) -> Vec<Sighting> {
+        let mut found = Vec::new();
+        for ((pair, thing), places) in places {
+            let object = &self.pair(*pair).new;
+            let functions: BTreeSet<AtomId> = places.keys().map(|(atom, _)| object.parent(*atom)).collect();
+            let seed = |atom: AtomId, r: &Ref| places.get(&(atom, r.at)).copied();
+            for seen in uses::trace(object, &functions, &seed) {
+                if let Some(way) = self.way(*pair, &seen) {
+                    found.push(Sighting { pair: *pair, function: seen.atom, at: seen.at, thing: thing.clone(), way });
+                }
+            }
+        }
+        found
+    }
+
+    /// What an edge leads to, if it is something of the patch that can outlive it.
+    pub(super) fn thing(&self, from: PairId, dest: &Dest) -> Option<Thing> {
+        match dest {
+            Dest::Carried(pair, n, delta) => {
+                let object = &self.pair(*pair).new;
+                let atom = object.atom(n.0);
+                // Labels of a function are for itself: tables of a switch, `_THIS_IP_`.
+                let is_label = atom.is_code() && (*delta != 0 || object.parent(n.0) != n.0);
+                // The loader registers descriptors of pr_debug and takes them back (ddebug_remove_module).
+                let is_descriptor = object.section(atom.section).name == "__dyndbg";
+                (!is_label && !is_descriptor && atom.size() > 0).then_some(Thing::Carried(*pair, *n))
+            }
+            Dest::Original(pair, n) => Some(Thing::Original(*pair, *n)),
+            Dest::Constant(bytes) => (self.in_patch)(from, bytes).then(|| Thing::Text(bytes.clone())),
+            Dest::Old(..) | Dest::Kernel(..) => None,
+        }
+    }
+
+    fn way(&self, pair: PairId, seen: &Found) -> Option<Way> {
+        Some(match seen.what.clone() {
+            Use::Read => return copies(&self.pair(pair).new, seen),
+            Use::Written | Use::Compared => return None,
+            Use::Stored(Holder::Stack) => Way::OnStack,
+            Use::Stored(Holder::Variable(v)) => self.stored_in((pair, NewAtom(v))),
+            Use::Stored(Holder::Extern(name)) => match self.carried_global(&name) {
+                Some(key) => self.stored_in(key),
+                None => Way::Stored,
+            },
+            Use::Stored(Holder::Memory) => Way::Stored,
+            Use::Passed { callee, argument } => {
+                let callee = match callee {
+                    Callee::Function(f) => Some(self.pair(pair).new.atom(f).name.clone()),
+                    Callee::Extern(name) => Some(name),
+                    Callee::Indirect => None,
+                };
+                Way::Passed { callee, argument }
+            }
+            Use::Returned => Way::Returned,
+            Use::Unknown(why) => Way::Unclear(why),
+        })
+    }
+
+    /// A variable of the patch goes with it; one of the kernel stays.
+    fn stored_in(&self, key: (PairId, NewAtom)) -> Way {
+        let carried = self.set.items.iter().any(|i| (i.pair, i.atom) == key);
+        if carried { Way::InPatch(Thing::Carried(key.0, key.1)) } else { Way::Stored }
+    }
+
+    /// The variable of another object of the patch.
+    fn carried_global(&self, name: &str) -> Option<(PairId, NewAtom)> {
+        let named = |i: &&crate::closure::Item| {
+            let atom = self.pair(i.pair).new.atom(i.atom.0);
+            atom.global && (atom.name == name || atom.aliases.iter().any(|a| a == name))
+        };
+        self.set.items.iter().find(named).map(|i| (i.pair, i.atom))
+    }
+}
+
+/// A read that copies what is there, addresses included: a string instruction, or a function of lib/string.c or mm/util.c.
+fn copies(object: &Object, seen: &Found) -> Option<Way> {
+    const COPIERS: &[&str] =
+        &["memcpy", "__memcpy", "memmove", "__memmove", "kmemdup", "kmemdup_noprof", "kvmemdup", "devm_kmemdup"];
+    let atom = object.atom(seen.atom);
+    let insn = atom.code.as_ref()?.covering(seen.at)?;
+    let (from, to) = (insn.at as usize, insn.at as usize + usize::from(insn.len));
+    let decoded = Decoder::with_ip(64, object.bytes(atom.id).get(from..to)?, 0, DecoderOptions::NONE).decode();
+    if matches!(decoded.mnemonic(), Mnemonic::Movsb | Mnemonic::Movsd | Mnemonic::Movsq | Mnemonic::Movsw) {
+        return Some(Way::Copied(None));
+    }
+    let branch = atom.refs.iter().find(|r| r.usage == Usage::Branch && (from as u64..to as u64).contains(&r.at))?;
+    let Target::Extern(symbol, _) = branch.target else { return None };
+    let name = object.symbol_name(symbol);
+    COPIERS.contains(&name).then(|| Way::Copied(Some(name.to_owned())))
+}
