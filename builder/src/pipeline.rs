@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::accept::{Accept, Acceptances, Accepted};
 use crate::annotate::summary::Summary;
-use crate::annotate::{self, Debug, Note};
+use crate::annotate::{self, Debug, Note, Rest};
 use crate::bind::{self, Bound};
 use crate::closure::{self, Dest, ObjectPair, PatchSet, Role};
 use crate::compare;
@@ -66,10 +66,15 @@ pub struct Analysis {
     pub timings: Vec<(&'static str, Duration)>,
 }
 
-/// ingest .. annotate.
+/// ingest .. annotate, of objects that are all there is to know.
 pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
+    analyse_in(sources, Rest::Unknown { sources }, options)
+}
+
+/// The same with what is known of the rest of the kernel.
+pub fn analyse_in(sources: &[Source], rest: Rest<'_>, options: &Options) -> Result<Analysis> {
     let mut analysis = judged(sources, options)?;
-    annotate::objects(&mut analysis, sources);
+    annotate::objects(&mut analysis, sources, rest);
     analysis.settle(&options.accept);
     Ok(analysis)
 }
@@ -80,16 +85,25 @@ fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
     let mut pairs = Vec::new();
     let mut digests = Vec::new();
     for source in sources.iter().filter(|s| s.old != s.new) {
-        let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
-        let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
-        let old = t.time("symbolize", || Object::new(old))?;
-        let new = t.time("symbolize", || Object::new(new))?;
-        let matched = t.time("correlate", || correlate::correlate(&old, &new));
-        let verdicts = t.time("compare", || compare::compare(&old, &new, &matched));
-        pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts, placement: None });
+        pairs.push(compared(source, &mut t)?);
         digests.push((digest(&source.old), digest(&source.new)));
     }
     Ok(judge(pairs, digests, t, options))
+}
+
+/// ingest .. compare of an object that is not carried.
+pub fn compare_only(source: &Source) -> Result<ObjectPair> {
+    compared(source, &mut Timer::new())
+}
+
+fn compared(source: &Source, t: &mut Timer) -> Result<ObjectPair> {
+    let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
+    let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
+    let old = t.time("symbolize", || Object::new(old))?;
+    let new = t.time("symbolize", || Object::new(new))?;
+    let pairs = t.time("correlate", || correlate::correlate(&old, &new));
+    let verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
+    Ok(ObjectPair { name: source.name.clone(), old, new, pairs, verdicts, placement: None })
 }
 
 /// Two whole images and what is known about them.

@@ -2,10 +2,13 @@
 //!
 //! Input: judged pairs of objects, or of whole images, and their DWARF. Output: refusals, for images also a [`Note`] for each
 //! replaced function. Only the units of carried functions are parsed. Refused here: types whose existing objects would no longer
-//! fit (LP2015).
+//! fit (LP2015), functions that unpatched code calls in another way (LP2019), inline functions that changed for only some of
+//! their users (LP2020).
 
 mod inlined;
+mod inlines;
 mod sides;
+mod signatures;
 pub mod summary;
 mod types;
 
@@ -55,6 +58,7 @@ pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<
         let sides = Sides { debug, pair, id: PairId(0), old_at: &old_at, new_at: &new_at };
         let (refused, ignored) = types::compare(sides, &analysis.set);
         analysis.refused.extend(refused);
+        analysis.refused.extend(signatures::compare(sides, &analysis.set, Rest::Image { old: images.old }));
         analysis.refused.sort();
         pair.verdicts.ignored.extend(ignored);
         pair.verdicts.ignored.sort();
@@ -120,19 +124,28 @@ pub fn notes(debug: Debug<'_, '_>, old: &Whole<'_>, new: &Whole<'_>, pair: &Obje
     items.par_iter().filter_map(note).collect()
 }
 
-/// What is known of the kernel beside the objects that were compared.
+/// What is known of the kernel beside the objects that differ.
 #[derive(Clone, Copy, Debug)]
 pub enum Rest<'s> {
-    /// Nothing.
-    Unknown,
-    /// Every other object of the image was compiled from the new source or does not read what changed; `left` are objects of
-    /// modules that differ and keep their old code.
-    Built { left: &'s [Source] },
+    /// Nothing but the objects that were given, those without a difference as well.
+    Unknown {
+        /// All of them.
+        sources: &'s [Source],
+    },
+    /// Every other object of the image was compiled from the new source or does not read what changed.
+    Built {
+        /// Objects of modules that differ and keep their old code.
+        left: &'s [Source],
+    },
+    /// The whole image was compared.
+    Image {
+        /// The one that runs.
+        old: &'s Whole<'s>,
+    },
 }
 
-/// Adds what debug information says of pairs of objects: refusals, and which pairs have none. `sources` are all objects that
-/// were given, those without a difference as well.
-pub fn objects(analysis: &mut Analysis, sources: &[Source]) {
+/// Adds what debug information says of pairs of objects, made of `sources`: refusals, and which pairs have none.
+pub fn objects(analysis: &mut Analysis, sources: &[Source], rest: Rest<'_>) {
     let start = Instant::now();
     let differing: Vec<&Source> = sources.iter().filter(|s| s.old != s.new).collect();
     let set = &analysis.set;
@@ -152,11 +165,14 @@ pub fn objects(analysis: &mut Analysis, sources: &[Source]) {
             };
             let old_at = |id| sides::object_address(&pair.old, id);
             let new_at = |id| sides::object_address(&pair.new, id);
-            let debug = Debug { old: &old, new: &new };
-            let (refused, ignored) = types::compare(Sides { debug, pair, id, old_at: &old_at, new_at: &new_at }, set);
-            Found { without: false, refused, ignored }
+            let sides = Sides { debug: Debug { old: &old, new: &new }, pair, id, old_at: &old_at, new_at: &new_at };
+            let (mut refused, ignored) = types::compare(sides, set);
+            refused.extend(signatures::compare(sides, set, rest));
+            let bodies = if rest.has_other_users() { inlines::bodies(sides, set) } else { inlines::Bodies::new() };
+            Found { without: false, refused, ignored, bodies }
         })
         .collect();
+    let mut all_bodies = Vec::new();
     for (pair, found) in analysis.pairs.iter_mut().zip(found) {
         analysis.refused.extend(found.refused);
         pair.verdicts.ignored.extend(found.ignored);
@@ -164,8 +180,21 @@ pub fn objects(analysis: &mut Analysis, sources: &[Source]) {
         if found.without {
             analysis.untyped.push(pair.name.clone());
         }
+        all_bodies.push(found.bodies);
     }
+    analysis.refused.extend(inlines::judge(&analysis.pairs, &all_bodies, rest));
     analysis.timings.push(("annotate", start.elapsed()));
+}
+
+impl Rest<'_> {
+    /// May an inline function have users that are not compared?
+    fn has_other_users(&self) -> bool {
+        match self {
+            Self::Unknown { .. } => true,
+            Self::Built { left } => !left.is_empty(),
+            Self::Image { .. } => false,
+        }
+    }
 }
 
 /// What was found out about one pair.
@@ -175,4 +204,6 @@ struct Found {
     without: bool,
     refused: Vec<Problem>,
     ignored: Vec<Ignored>,
+    /// Inline functions of headers that changed.
+    bodies: inlines::Bodies,
 }

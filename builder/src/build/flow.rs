@@ -11,6 +11,7 @@ use super::patch::{self, SourceChange};
 use super::touched::{self, Touched, Unused};
 use super::tree::Tree;
 use super::{Progress, cache, generated};
+use crate::annotate::Rest;
 use crate::config::{Config, check_expected};
 use crate::emit::{Options, Output};
 use crate::error::{Error, Place, Problem, Result};
@@ -95,14 +96,15 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> 
     lap(&mut built, "touched");
 
     let work = WorkDir::make(&tree, &change)?;
-    let sources = compile_all(&target, &tree, &change, &touched, config, how, &work, &mut built, log, progress)?;
+    let (sources, left) =
+        compile_all(&target, &tree, &change, &touched, config, how, &work, &mut built, log, progress)?;
     lap(&mut built, "compile");
 
     let options = options(config);
     progress.status("comparing");
     built.sources = sources;
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
-    let mut analysis = pipeline::analyse(&built.sources, &options)?;
+    let mut analysis = pipeline::analyse_in(&built.sources, Rest::Built { left: &left }, &options)?;
     let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
     if let Some(expected) = &config.functions {
         let report = Report::of(&analysis);
@@ -138,7 +140,8 @@ pub fn options(config: &Config) -> Options {
     }
 }
 
-/// Both versions of every object concerned, if they differ in more than debug information.
+/// Both versions of every object concerned, if they differ in more than debug information: those of the image, and those of
+/// modules that keep their old code.
 #[expect(clippy::too_many_arguments, reason = "one step of the flow above, on everything found before it")]
 fn compile_all(
     target: &Target,
@@ -151,7 +154,7 @@ fn compile_all(
     built: &mut Built,
     log: &Log,
     progress: &dyn Progress,
-) -> Result<Vec<Source>> {
+) -> Result<(Vec<Source>, Vec<Source>)> {
     let mut asked = touched.objects.clone();
     asked.extend(touched.modules.iter().cloned());
     let folders: BTreeSet<PathBuf> = asked.iter().filter_map(|o| Path::new(o).parent().map(PathBuf::from)).collect();
@@ -185,8 +188,8 @@ fn compile_all(
     if !how.leave_modules && !of_modules.is_empty() {
         return Err(Error { problems: of_modules.iter().map(|s| module_problem(&recipes, s)).collect() });
     }
-    built.left = of_modules.into_iter().map(|s| s.name).collect();
-    Ok(sources)
+    built.left = of_modules.iter().map(|s| s.name.clone()).collect();
+    Ok((sources, of_modules))
 }
 
 fn module_problem(recipes: &BTreeMap<String, Recipe>, source: &Source) -> Problem {

@@ -148,6 +148,24 @@ pub(super) static CODES: &[Code] = &[
         advice: "give the new function a copy of what it needs of the original, under another name",
     },
     Code {
+        id: "LP2019",
+        class: Refused,
+        title: "unpatched code calls it otherwise",
+        why: "The new version of a function takes other parameters, or has another result, and somebody calls it who is not \
+              replaced and does so as before: any module, when it is exported; whoever got its address; a module that is left \
+              behind; objects that were not given. Or carried code calls a function otherwise that stays as it is. Both \
+              prototypes are shown.",
+        advice: "leave the function as it is and give the new parameter to a new function; or compare all objects that call it",
+    },
+    Code {
+        id: "LP2020",
+        class: Refused,
+        title: "an inline function changed for only some of its users",
+        why: "Each object has its own copy of an inline function of a header. Where one of them is patched and another is not, or \
+              may not be, both versions run at once for as long as the patch is loaded.",
+        advice: "compare all objects that have it (lpbuild build finds them by itself); patch modules that have it as well",
+    },
+    Code {
         id: "LP2021",
         class: Refused,
         title: "the kernel keeps an address of the patch",

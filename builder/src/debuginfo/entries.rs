@@ -277,6 +277,8 @@ impl DebugInfo<'_> {
                 SectionId::DebugAddr => Some(Kind::Addr),
                 SectionId::DebugRngLists => Some(Kind::RngLists),
                 SectionId::DebugRanges => Some(Kind::Ranges),
+                SectionId::DebugLocLists => Some(Kind::LocLists),
+                SectionId::DebugLoc => Some(Kind::Loc),
                 _ => None,
             };
             Ok(EndianSlice::new(kind.map_or(&[], |k| self.sections.bytes(k)), LittleEndian))

@@ -1,10 +1,12 @@
 //! Functions by address, and what is inlined into them (DWARF 5, 3.3 "Subroutine and Entry Point Entries").
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use gimli::constants;
+use gimli::{AttributeValue, Expression, Operation, constants};
 
-use super::entries::{Entry, Reader, Step};
+use super::entries::{Bytes, Entry, Reader, Step};
+use super::spelling::Spelling;
 use super::{DebugInfo, Unit, within};
 
 /// A function that has code.
@@ -39,6 +41,11 @@ pub struct Inlined {
     pub ranges: Vec<Range<u64>>,
     /// 1 for a call in the function itself, 2 for a call in such a one, and so on.
     pub depth: usize,
+    /// Numbers in the arguments, as far as their places tell: constants, and offsets from a register. Only in full.
+    pub arguments: BTreeSet<u64>,
+    /// What its definition says of it beside the code: parameters, variables, blocks, labels, and on which of its lines. Only in
+    /// full.
+    pub shape: String,
 }
 
 /// The functions of a unit.
@@ -51,6 +58,15 @@ pub(super) struct Functions {
 impl DebugInfo<'_> {
     /// The function that has code at this address, pieces such as `.cold` included.
     pub fn function_at(&self, address: u64) -> Option<FunctionInfo> {
+        self.function(address, false)
+    }
+
+    /// The same with the arguments and shapes of what is inlined, which takes longer.
+    pub fn function_in_full(&self, address: u64) -> Option<FunctionInfo> {
+        self.function(address, true)
+    }
+
+    fn function(&self, address: u64, full: bool) -> Option<FunctionInfo> {
         let (reader, entry) = self.function_entry(address)?;
         let (file, line) = reader.declared(&entry);
         Some(FunctionInfo {
@@ -58,7 +74,7 @@ impl DebugInfo<'_> {
             file,
             line,
             ranges: reader.ranges(&entry),
-            inlined: inlined(&reader, entry.offset.0, |_| true),
+            inlined: inlined(&reader, entry.offset.0, full, |_| true),
         })
     }
 
@@ -66,7 +82,7 @@ impl DebugInfo<'_> {
     /// function itself.
     pub fn inlined_at(&self, address: u64) -> Vec<Inlined> {
         self.function_entry(address)
-            .map(|(reader, entry)| inlined(&reader, entry.offset.0, |ranges| within(ranges, address)))
+            .map(|(reader, entry)| inlined(&reader, entry.offset.0, false, |ranges| within(ranges, address)))
             .unwrap_or_default()
     }
 
@@ -118,7 +134,7 @@ fn is_rust(reader: &Reader<'_>) -> bool {
 }
 
 /// The inlined calls below the function at `offset` whose code `wanted` takes, with those they are in.
-fn inlined(reader: &Reader<'_>, offset: usize, wanted: impl Fn(&[Range<u64>]) -> bool) -> Vec<Inlined> {
+fn inlined(reader: &Reader<'_>, offset: usize, full: bool, wanted: impl Fn(&[Range<u64>]) -> bool) -> Vec<Inlined> {
     let mut out = Vec::new();
     // Depths below the function of the calls that are open.
     let mut open: Vec<usize> = Vec::new();
@@ -147,6 +163,8 @@ fn inlined(reader: &Reader<'_>, offset: usize, wanted: impl Fn(&[Range<u64>]) ->
                     call_line: Reader::number(entry, constants::DW_AT_call_line),
                     ranges,
                     depth: open.len(),
+                    arguments: if full { arguments(reader, entry.offset.0) } else { BTreeSet::new() },
+                    shape: if full { shape(reader, entry) } else { String::new() },
                 });
                 Step::Into
             }
@@ -155,5 +173,87 @@ fn inlined(reader: &Reader<'_>, offset: usize, wanted: impl Fn(&[Range<u64>]) ->
             _ => Step::Into,
         }
     });
+    out
+}
+
+impl DebugInfo<'_> {
+    /// Functions that are inlined somewhere in code: name, and where they are declared.
+    pub fn inlined_functions(&self) -> BTreeSet<(String, Option<String>)> {
+        let mut out = BTreeSet::new();
+        for unit in self.ids() {
+            let Some(reader) = Reader::new(self, unit) else { continue };
+            let _ = reader.walk(
+                reader.unit.header.root_offset().0,
+                |_| true,
+                |entry, _| {
+                    if entry.tag == constants::DW_TAG_inlined_subroutine && !reader.ranges(entry).is_empty() {
+                        out.insert((reader.name(entry).unwrap_or_default(), reader.declared(entry).0));
+                    }
+                    Step::Into
+                },
+            );
+        }
+        out
+    }
+}
+
+/// Numbers in the places of the parameters of an inlined call.
+fn arguments(reader: &Reader<'_>, call: usize) -> BTreeSet<u64> {
+    let mut out = BTreeSet::new();
+    reader.children(call, |child| {
+        if child.tag != constants::DW_TAG_formal_parameter {
+            return;
+        }
+        out.extend(child.attr_value(constants::DW_AT_const_value).and_then(|v| number(&v)));
+        match child.attr_value(constants::DW_AT_location) {
+            Some(AttributeValue::Exprloc(expression)) => numbers(reader, expression, &mut out),
+            Some(value) => {
+                let Ok(Some(mut list)) = reader.dwarf.attr_locations(&reader.unit, value) else { return };
+                while let Ok(Some(location)) = list.next() {
+                    numbers(reader, location.data, &mut out);
+                }
+            }
+            None => {}
+        }
+    });
+    out
+}
+
+fn number(value: &AttributeValue<Bytes<'_>>) -> Option<u64> {
+    match value {
+        AttributeValue::Sdata(value) => Some(*value as u64),
+        value => value.udata_value(),
+    }
+}
+
+fn numbers(reader: &Reader<'_>, expression: Expression<Bytes<'_>>, out: &mut BTreeSet<u64>) {
+    let mut operations = expression.operations(reader.unit.encoding());
+    while let Ok(Some(operation)) = operations.next() {
+        out.extend(match operation {
+            Operation::RegisterOffset { offset, .. } | Operation::FrameOffset { offset } => Some(offset as u64),
+            Operation::PlusConstant { value } | Operation::UnsignedConstant { value } => Some(value),
+            Operation::SignedConstant { value } => Some(value as u64),
+            _ => None,
+        });
+    }
+}
+
+/// The definition of an inlined function as text.
+fn shape<'a>(reader: &Reader<'a>, call: &Entry<'a>) -> String {
+    let Some(definition) = reader.reference(call, constants::DW_AT_abstract_origin) else { return String::new() };
+    let first = |entry: &Entry<'_>| Reader::number(entry, constants::DW_AT_decl_line).unwrap_or(0);
+    let base = reader.entry(definition).map_or(0, |e| first(&e));
+    let mut spelling = Spelling::new(reader);
+    let mut out = String::new();
+    let _ = reader.walk(
+        definition,
+        |_| true,
+        |entry, depth| {
+            let name = reader.string(entry, constants::DW_AT_name).unwrap_or_default();
+            let line = first(entry).wrapping_sub(base) as i64;
+            out.push_str(&format!("{depth} {} {name} {} {line};", entry.tag, spelling.of(entry)));
+            Step::Into
+        },
+    );
     out
 }

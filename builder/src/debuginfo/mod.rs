@@ -28,6 +28,7 @@ mod lines;
 mod paths;
 mod reach;
 mod sections;
+mod signatures;
 mod spelling;
 mod units;
 mod variables;
@@ -35,6 +36,7 @@ mod variables;
 pub use changes::{TypeChange, User, changed_types};
 pub use functions::{FunctionInfo, Inlined};
 pub use lines::Line;
+pub use signatures::Signature;
 pub use units::UnitInfo;
 pub use variables::Scope;
 

@@ -27,10 +27,12 @@ pub(super) enum Kind {
     Addr,
     RngLists,
     Ranges,
+    LocLists,
+    Loc,
 }
 
 /// Names in the order of [`Kind`].
-const NAMES: [&[u8]; 10] = [
+const NAMES: [&[u8]; 12] = [
     b".debug_info",
     b".debug_abbrev",
     b".debug_aranges",
@@ -41,6 +43,8 @@ const NAMES: [&[u8]; 10] = [
     b".debug_addr",
     b".debug_rnglists",
     b".debug_ranges",
+    b".debug_loclists",
+    b".debug_loc",
 ];
 
 /// No section unpacks to more: 32-bit DWARF cannot address it.

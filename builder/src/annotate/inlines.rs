@@ -1,0 +1,277 @@
+//! Inline functions of headers that changed for only some of their users (LP2020).
+//!
+//! `lpbuild build` compiles every user in the image, so only modules that are left behind can keep the old version. Objects that
+//! are compared alone, or some of a tree, say nothing of the other users: there, an inline function whose own body changed is
+//! refused unless every other object that inlines it is patched as well.
+//!
+//! That its body changed is only said when its definition differs (parameters, variables, blocks and on which of its lines), when
+//! other lines of it have code, or when nothing but code of inline functions of headers differs, with registers and jumps left
+//! out, while the arguments have the same numbers. A function that is not inlined but declared in a header is compared as a function.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+
+use super::sides::{Carried, Sides, section_address};
+use super::{Debug, Rest, sides};
+use crate::accept::Accept;
+use crate::closure::{ObjectPair, PairId, PatchSet};
+use crate::correlate::NewAtom;
+use crate::debuginfo::{DebugInfo, Inlined};
+use crate::error::{Place, Problem};
+use crate::pipeline::{Source, compare_only};
+use crate::symbolize::{AtomId, Object, Target};
+
+/// An inline function and the header it is declared in.
+pub type Helper = (String, String);
+
+/// The inline functions whose own body changed, and a function of the pair each is in.
+pub type Bodies = BTreeMap<Helper, NewAtom>;
+
+/// Those of the carried functions of a pair.
+pub fn bodies(sides: Sides<'_, '_>, set: &PatchSet) -> Bodies {
+    of_functions(sides, sides.carried(set).into_iter())
+}
+
+fn of_functions(sides: Sides<'_, '_>, functions: impl Iterator<Item = Carried>) -> Bodies {
+    let mut out = Bodies::new();
+    let lines = OnceCell::new();
+    for carried in functions {
+        for helper in changed_in(sides, carried, &lines).into_iter().flatten() {
+            out.entry(helper).or_insert(carried.new);
+        }
+    }
+    out
+}
+
+/// Those of the functions that differ in an object that is left as it is.
+fn of_left(source: &Source) -> Option<BTreeSet<Helper>> {
+    let pair = compare_only(source).ok()?;
+    let (old, new) = (open(&source.old)?, open(&source.new)?);
+    let (old_at, new_at) = (|id| sides::object_address(&pair.old, id), |id| sides::object_address(&pair.new, id));
+    let sides =
+        Sides { debug: Debug { old: &old, new: &new }, pair: &pair, id: PairId(0), old_at: &old_at, new_at: &new_at };
+    let changed = pair.verdicts.changed.keys().map(|new| Carried { old: pair.pairs.old_of(*new), new: *new });
+    Some(of_functions(sides, changed).into_keys().collect())
+}
+
+fn open(bytes: &[u8]) -> Option<DebugInfo<'_>> {
+    DebugInfo::open_relocatable(bytes, &section_address)
+}
+
+/// What stands against the patch; `all` has the bodies that changed in each pair.
+pub fn judge(pairs: &[ObjectPair], all: &[Bodies], rest: Rest<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |pair: &ObjectPair, (name, file): &Helper, at: NewAtom, why: &str| {
+        let place = Place::symbol(&pair.name, &pair.new.atom(at.0).name);
+        let what = format!("{name} of {file}, which is inlined into it, changed; {why}");
+        problems.push(Problem::new("LP2020", place, what).acceptable(Accept::Inline, name));
+    };
+    match rest {
+        Rest::Image { .. } => {}
+        Rest::Built { left } => {
+            for source in left {
+                let theirs = of_left(source).unwrap_or_default();
+                for (pair, bodies) in pairs.iter().zip(all) {
+                    for (helper, at) in bodies.iter().filter(|(h, _)| theirs.contains(*h)) {
+                        add(pair, helper, *at, &format!("{} keeps its old version", source.name));
+                    }
+                }
+            }
+        }
+        Rest::Unknown { sources } => {
+            let mut known: BTreeMap<&str, Option<BTreeSet<(String, Option<String>)>>> = BTreeMap::new();
+            for (pair, bodies) in pairs.iter().zip(all) {
+                for (helper, at) in bodies {
+                    let others = sources.iter().filter(|s| s.name != pair.name);
+                    let patched =
+                        |s: &Source| pairs.iter().zip(all).any(|(p, b)| p.name == s.name && b.contains_key(helper));
+                    let unpatched = others.filter(|s| !patched(s)).find(|source| {
+                        let inlined = known
+                            .entry(&source.name)
+                            .or_insert_with(|| open(&source.new).map(|info| info.inlined_functions()));
+                        inlined.as_ref().is_none_or(|all| all.contains(&(helper.0.clone(), Some(helper.1.clone()))))
+                    });
+                    if sources.len() == 1 {
+                        add(pair, helper, *at, "which other objects have it is not known");
+                    } else if let Some(other) = unpatched {
+                        add(pair, helper, *at, &format!("{} keeps its old version", other.name));
+                    }
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// A function's code by who owns it, innermost: nobody but the function itself, or an inline function.
+type Owned = BTreeMap<Option<(String, Option<String>)>, Vec<String>>;
+
+/// The inline functions of headers whose bodies changed in a function; nothing when that cannot be said.
+fn changed_in(sides: Sides<'_, '_>, carried: Carried, lines: &OnceCell<[Lines; 2]>) -> Option<BTreeSet<Helper>> {
+    let old = carried.old?;
+    let (was, is) = (
+        sides.debug.old.function_in_full((sides.old_at)(old.0)?)?,
+        sides.debug.new.function_in_full((sides.new_at)(carried.new.0)?)?,
+    );
+    let mut found = BTreeSet::new();
+    if let Some(file) = is.file.filter(|f| is_header(f)) {
+        // Its own copy of an inline function that the compiler did not inline.
+        found.insert((is.name, file));
+    }
+    let key = |i: &Inlined| (i.name.clone(), i.file.clone());
+    for (helper, new) in by_helper(&is.inlined, key) {
+        let Some(file) = helper.1.filter(|f| is_header(f)) else { continue };
+        let old: Vec<&Inlined> = was.inlined.iter().filter(|i| i.name == helper.0).collect();
+        if !old.is_empty() && new.iter().any(|n| old.iter().all(|o| o.shape != n.shape)) {
+            found.insert((helper.0, file));
+        }
+    }
+    let was_owned = owned(&sides.pair.old, old.0, sides.old_at, &was.inlined)?;
+    let is_owned = owned(&sides.pair.new, carried.new.0, sides.new_at, &is.inlined)?;
+    let differing: BTreeSet<_> =
+        was_owned.keys().chain(is_owned.keys()).filter(|k| was_owned.get(*k) != is_owned.get(*k)).collect();
+    let arguments = |list: &[Inlined], name: &str| -> Vec<BTreeSet<u64>> {
+        let mut all: Vec<_> = list.iter().filter(|i| i.name == name).map(|i| i.arguments.clone()).collect();
+        all.sort();
+        all
+    };
+    let of_header = |owner: &Option<(String, Option<String>)>| match owner {
+        Some((name, Some(file))) if is_header(file) => Some((name.clone(), file.clone())),
+        _ => None,
+    };
+    let helpers: Vec<Helper> = differing.iter().filter_map(|owner| of_header(owner)).collect();
+    let same_arguments = |h: &Helper| arguments(&was.inlined, &h.0) == arguments(&is.inlined, &h.0);
+    let only_headers = helpers.len() == differing.len();
+    for helper in helpers {
+        let other_lines = || {
+            let [old, new] = lines.get_or_init(|| {
+                [
+                    lines_of(&sides.pair.old, sides.debug.old, sides.old_at),
+                    lines_of(&sides.pair.new, sides.debug.new, sides.new_at),
+                ]
+            });
+            matches!((old.get(&helper), new.get(&helper)), (Some(a), Some(b)) if a != b)
+        };
+        if only_headers && same_arguments(&helper) || other_lines() {
+            found.insert(helper);
+        }
+    }
+    Some(found)
+}
+
+/// The lines of inline functions of headers that have code somewhere in an object, counted from their declarations.
+type Lines = BTreeMap<Helper, BTreeSet<i64>>;
+
+fn lines_of(object: &Object, debug: &DebugInfo<'_>, at: &sides::Address<'_>) -> Lines {
+    let mut out = Lines::new();
+    for atom in &object.atoms {
+        let (Some(base), Some(code)) = (at(atom.id), &atom.code) else { continue };
+        let Some(function) = debug.function_at(base) else { continue };
+        for insn in &code.insns {
+            let here = base.saturating_add(u64::from(insn.at));
+            let owner = function.inlined.iter().rev().find(|i| i.ranges.iter().any(|r| r.contains(&here)));
+            let Some((owner, file, first)) = owner.and_then(|o| Some((o, o.file.clone()?, o.line?))) else { continue };
+            let Some(line) = debug.line(here).filter(|l| is_header(&file) && l.file == file && l.line > 0) else {
+                continue;
+            };
+            let lines = out.entry((owner.name.clone(), file)).or_default();
+            lines.insert(line.line as i64 - first as i64);
+        }
+    }
+    out
+}
+
+fn is_header(file: &str) -> bool {
+    file.ends_with(".h")
+}
+
+fn by_helper<K: Ord>(list: &[Inlined], key: impl Fn(&Inlined) -> K) -> BTreeMap<K, Vec<&Inlined>> {
+    let mut out: BTreeMap<K, Vec<&Inlined>> = BTreeMap::new();
+    for inlined in list {
+        out.entry(key(inlined)).or_default().push(inlined);
+    }
+    out
+}
+
+/// The instructions of a function and its pieces, without what the choice of registers and the order of blocks bring.
+fn owned(object: &Object, function: AtomId, at: &sides::Address<'_>, inlined: &[Inlined]) -> Option<Owned> {
+    let mut out = Owned::new();
+    for id in object.family(function) {
+        let atom = object.atom(id);
+        let (bytes, base) = (object.bytes(id), at(id)?);
+        let mut refs = atom.refs.iter().peekable();
+        for insn in &atom.code.as_ref()?.insns {
+            let (start, end) = (u64::from(insn.at), u64::from(insn.at) + u64::from(insn.len));
+            let mut targets = Vec::new();
+            while let Some(r) = refs.next_if(|r| r.at < end) {
+                targets.push(r.target);
+            }
+            let decoded = Decoder::new(64, bytes.get(start as usize..end as usize)?, DecoderOptions::NONE).decode();
+            let Some(text) = meaning(object, id, &decoded, &targets) else { continue };
+            let here = base.checked_add(start)?;
+            // Those that hold others come first.
+            let owner = inlined.iter().rev().find(|i| i.ranges.iter().any(|r| r.contains(&here)));
+            out.entry(owner.map(|i| (i.name.clone(), i.file.clone()))).or_default().push(text);
+        }
+    }
+    out.values_mut().for_each(|list| list.sort());
+    Some(out)
+}
+
+/// What an instruction does, in words; nothing for one that only moves values about or goes elsewhere in the function.
+fn meaning(object: &Object, id: AtomId, insn: &Instruction, targets: &[Target]) -> Option<String> {
+    let registers_only = (0..insn.op_count()).all(|i| insn.op_kind(i) == OpKind::Register);
+    let moves = match insn.mnemonic() {
+        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Ret => true,
+        Mnemonic::Mov | Mnemonic::Movsxd | Mnemonic::Xor => registers_only,
+        _ => insn.op0_register() == Register::RSP,
+    };
+    let named: Vec<String> = targets.iter().filter_map(|t| name_of(object, id, *t)).collect();
+    if moves || insn.flow_control() == FlowControl::UnconditionalBranch && named.is_empty() {
+        return None;
+    }
+    let mut text = match insn.flow_control() {
+        // A jump and its opposite are the same question.
+        FlowControl::ConditionalBranch => {
+            let mut opposite = *insn;
+            opposite.negate_condition_code();
+            format!("{:?}", insn.mnemonic().min(opposite.mnemonic()))
+        }
+        _ => format!("{:?}", insn.mnemonic()),
+    };
+    if targets.is_empty() && !insn.is_jmp_short_or_near() && !insn.is_jcc_short_or_near() {
+        for i in 0..insn.op_count() {
+            match insn.op_kind(i) {
+                OpKind::Memory if insn.memory_base() == Register::RSP => text.push_str(" stack"),
+                OpKind::Memory => text.push_str(&format!(" [{:x}]", insn.memory_displacement64())),
+                _ => {
+                    if let Ok(number) = insn.try_immediate(i) {
+                        text.push_str(&format!(" {number:x}"));
+                    }
+                }
+            }
+        }
+    }
+    for name in named {
+        text.push(' ');
+        text.push_str(&name);
+    }
+    Some(text)
+}
+
+/// What a reference leads to; nothing within the function itself.
+fn name_of(object: &Object, id: AtomId, target: Target) -> Option<String> {
+    match target {
+        Target::Extern(symbol, addend) => Some(format!("{}+{addend}", object.symbol_name(symbol))),
+        Target::Section(section, offset) => {
+            if let Some(bytes) = object.constant_at(section, offset) {
+                return Some(format!("{bytes:?}"));
+            }
+            let meaning = object.containing(section, offset)?;
+            (object.parent(meaning.atom) != object.parent(id))
+                .then(|| format!("{}+{}", object.atom(meaning.atom).name, meaning.delta))
+        }
+    }
+}
