@@ -84,7 +84,10 @@ fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
         let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
         let old = t.time("symbolize", || Object::new(old))?;
         let new = t.time("symbolize", || Object::new(new))?;
-        let matched = t.time("correlate", || correlate::correlate(&old, &new));
+        let matched = t.time("correlate", || {
+            let debug = correlate::Files::new(&source.old, &source.new, options.lines_kept);
+            correlate::correlate_with(&old, &new, &debug)
+        });
         let verdicts = t.time("compare", || compare::compare(&old, &new, &matched));
         pairs.push(ObjectPair { name: source.name.clone(), old, new, pairs: matched, verdicts, placement: None });
         digests.push((digest(&source.old), digest(&source.new)));
