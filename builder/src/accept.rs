@@ -25,11 +25,16 @@ pub enum Accept {
     Inline,
     /// An address of the patch that the kernel keeps: the author takes it back before the patch goes.
     Promise,
+    /// A name that other objects know and that moved to another function: they go on as they are.
+    Name,
+    /// A static variable of which it cannot be told which old one it is: the patch begins with one of its own.
+    State,
 }
 
 impl Accept {
     /// Every kind.
-    pub const ALL: [Accept; 6] = [Self::Type, Self::Constant, Self::List, Self::Signature, Self::Inline, Self::Promise];
+    pub const ALL: [Accept; 8] =
+        [Self::Type, Self::Constant, Self::List, Self::Signature, Self::Inline, Self::Promise, Self::Name, Self::State];
 
     /// As `--accept` and the manifest name it.
     pub fn name(self) -> &'static str {
@@ -40,6 +45,8 @@ impl Accept {
             Self::Signature => "signature",
             Self::Inline => "inline",
             Self::Promise => "promise",
+            Self::Name => "name",
+            Self::State => "state",
         }
     }
     /// The key in `[accept]` of livepatch.toml.
@@ -51,6 +58,8 @@ impl Accept {
             Self::Signature => "signatures",
             Self::Inline => "inlines",
             Self::Promise => "promises",
+            Self::Name => "names",
+            Self::State => "states",
         }
     }
     /// The kind of a name.

@@ -85,23 +85,26 @@ fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
     let mut pairs = Vec::new();
     let mut digests = Vec::new();
     for source in sources.iter().filter(|s| s.old != s.new) {
-        pairs.push(compared(source, &mut t)?);
+        pairs.push(compared(source, options.lines_kept, &mut t)?);
         digests.push((digest(&source.old), digest(&source.new)));
     }
     Ok(judge(pairs, digests, t, options))
 }
 
-/// ingest .. compare of an object that is not carried.
-pub fn compare_only(source: &Source) -> Result<ObjectPair> {
-    compared(source, &mut Timer::new())
+/// ingest .. compare of an object that is not carried; `lines_kept` as in [`Options`].
+pub fn compare_only(source: &Source, lines_kept: bool) -> Result<ObjectPair> {
+    compared(source, lines_kept, &mut Timer::new())
 }
 
-fn compared(source: &Source, t: &mut Timer) -> Result<ObjectPair> {
+fn compared(source: &Source, lines_kept: bool, t: &mut Timer) -> Result<ObjectPair> {
     let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
     let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
     let old = t.time("symbolize", || Object::new(old))?;
     let new = t.time("symbolize", || Object::new(new))?;
-    let pairs = t.time("correlate", || correlate::correlate(&old, &new));
+    let pairs = t.time("correlate", || {
+        let debug = correlate::Files::new(&source.old, &source.new, lines_kept);
+        correlate::correlate_with(&old, &new, &debug)
+    });
     let verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
     Ok(ObjectPair { name: source.name.clone(), old, new, pairs, verdicts, placement: None })
 }

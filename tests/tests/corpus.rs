@@ -17,6 +17,7 @@
 //! fentry = false                   # without -pg -mfentry
 //! jump = "abs64"                   # the form of the jump
 //! mode = "drain"                   # when to switch
+//! lines-kept = true                # lines that are the same have the same numbers, as `lpbuild build` sees to
 //! accept = ["type=struct foo"]     # what the author answers for
 //! callbacks = { pre-apply = "f" }  # functions the runtime calls
 //! oneshot = true                   # never reverted
@@ -90,6 +91,7 @@ const KEYS: &[&str] = &[
     "jump",
     "callbacks",
     "mode",
+    "lines-kept",
     "accept",
     "oneshot",
     "promises",
@@ -239,6 +241,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         options.accept.add(kind, name);
     }
     options.oneshot = expect.table.contains_key("oneshot");
+    options.lines_kept = expect.table.contains_key("lines-kept");
     for (kind, function) in expect.map("callbacks") {
         let kind = Callback::ALL.into_iter().find(|c| c.name() == kind).unwrap_or_else(|| panic!("{kind}"));
         options.callbacks.set(kind, function.as_str().unwrap().to_owned());

@@ -47,7 +47,8 @@ fn of_functions(sides: Sides<'_, '_>, functions: impl Iterator<Item = Carried>) 
 
 /// Those of the functions that differ in an object that is left as it is.
 fn of_left(source: &Source) -> Option<BTreeSet<Helper>> {
-    let pair = compare_only(source).ok()?;
+    // Only a build leaves objects aside.
+    let pair = compare_only(source, true).ok()?;
     let (old, new) = (open(&source.old)?, open(&source.new)?);
     let (old_at, new_at) = (|id| sides::object_address(&pair.old, id), |id| sides::object_address(&pair.new, id));
     let sides =

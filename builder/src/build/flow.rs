@@ -137,6 +137,7 @@ pub fn options(config: &Config) -> Options {
         oneshot: config.oneshot,
         callbacks: config.callbacks.clone(),
         accept: config.accept.clone(),
+        lines_kept: true,
     }
 }
 

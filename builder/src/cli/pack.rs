@@ -71,5 +71,6 @@ fn patch_options(m: &Manifest) -> Options {
         oneshot: m.patch.oneshot,
         callbacks: m.callbacks.clone(),
         accept,
+        lines_kept: false,
     }
 }

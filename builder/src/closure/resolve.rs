@@ -2,6 +2,9 @@
 
 use lpbuild_abi::ORIGINAL_PREFIX;
 
+use crate::accept::Accept;
+use crate::error::{Place, Problem};
+
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
 use crate::compare::parent_of;
 use crate::correlate::{NewAtom, OldAtom};
@@ -187,7 +190,16 @@ impl Closure<'_> {
         if pair.pairs.ambiguous.contains(&target)
             && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
         {
-            self.refuse(id, from, "LP2006", Some(r.at), format!("it refers to {}", atom.name));
+            let mut place = Place::symbol(&pair.name, &pair.new.atom(from.0).name);
+            place.offset = Some(r.at);
+            let problem = Problem::new("LP2006", place, format!("it refers to {}", atom.name));
+            let Some(_) = pair.pairs.old_of(target) else {
+                // One of its own is carried, if the author answers for it.
+                self.refused.push(problem.acceptable(Accept::State, atom.name.as_str()));
+                self.add((id, target), why());
+                return Some(Dest::Carried(id, target, m.delta));
+            };
+            self.refused.push(problem);
             return None;
         }
         if pair.new.class_of(m.atom) == Class::Ids {

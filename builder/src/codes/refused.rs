@@ -45,8 +45,9 @@ pub(super) static CODES: &[Code] = &[
         class: Refused,
         title: "static variable cannot be told apart",
         why: "Several static variables of this name exist and the old and new ones cannot be paired with certainty; the \
-              wrong pair would mix up their state.",
-        advice: "give the new variable a name of its own",
+              wrong pair would mix up their state. What tells them apart is the place of their declaration (debug \
+              information), or a reference from the same place of code that did not change around it.",
+        advice: "give the new variable a name of its own; compile both objects with -g",
     },
     Code {
         id: "LP2007",
@@ -174,6 +175,16 @@ pub(super) static CODES: &[Code] = &[
               then, and leads to freed memory. Before the module goes it is proven that no task is inside it, not that nobody \
               kept such an address (kernel/module/main.c, free_module).",
         advice: "take it back in a pre-revert or post-revert callback, or make the patch oneshot",
+    },
+    Code {
+        id: "LP2022",
+        class: Refused,
+        title: "a name moved to another function or object",
+        why: "Code outside the patch has the address that an alias, a weak function or a variable of this name had when the \
+              kernel was linked. A patch can give a function another body, but it cannot make one of its names lead elsewhere, \
+              and the other names must not follow.",
+        advice: "leave the name where it is, and change the body of the function it stands for; or give the name a function of \
+                 its own in the next kernel only",
     },
     Code {
         id: "LP2023",

@@ -4,13 +4,15 @@
 //! when a table entry of it changed (a WARN's flags, an alternative) or a constant only it and its like refer to.
 //!
 //! Refused here: changed live data (LP2001), changed init code or data (LP2003), changed registrations (LP2005), code in
-//! sections that cannot be patched (LP2007), data that changed its size or kind (LP2002), changed lists of BTF ids (LP2023).
+//! sections that cannot be patched (LP2007), data that changed its size or kind (LP2002), names that moved (LP2022), changed
+//! lists of BTF ids (LP2023).
 
 mod data;
 mod function;
 mod line_numbers;
 mod line_table;
 mod lists;
+mod moved;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +96,7 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     }
     refuse_unpatchable(&comparer, &mut v);
     report_gone(&comparer, &mut v);
+    moved::judge(&comparer, &mut v);
     v.refused.sort();
     v.ignored.sort();
     v

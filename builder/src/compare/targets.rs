@@ -56,7 +56,7 @@ impl Comparer<'_> {
             let (a, b) = (self.old.constant_at(o.0, o.1), self.new.constant_at(n.0, n.1));
             return a.is_some() && a == b;
         }
-        let (mo, mn) = (meanings(self.old, o), meanings(self.new, n));
+        let (mo, mn) = (self.old.meanings_around(o.0, o.1), self.new.meanings_around(n.0, n.1));
         if mo.is_empty() && mn.is_empty() {
             return o.1 == n.1 && self.old.section(o.0).name == self.new.section(n.0).name;
         }
@@ -84,19 +84,6 @@ pub fn insn_index(object: &Object, m: &Meaning) -> Option<usize> {
     code.index_at(u64::try_from(m.delta).ok()?)
 }
 
-/// What the offset can mean; for biased bases outside any atom, the neighbours.
-pub fn meanings(object: &Object, (section, offset): (SectionId, i64)) -> Vec<Meaning> {
-    let found = object.meanings(section, offset);
-    if !found.is_empty() {
-        return found;
-    }
-    let list = object.atoms_of(section);
-    let start = |id: &AtomId| object.atom(*id).start as i64;
-    let after = list.partition_point(|id| start(id) <= offset);
-    let around = [after.checked_sub(1).and_then(|i| list.get(i)), list.get(after)];
-    around.into_iter().flatten().map(|id| Meaning { atom: *id, delta: offset - start(id) }).collect()
-}
-
 /// The atom that holds the place, if one does.
 fn holds(object: &Object, list: &[Meaning]) -> Option<Meaning> {
     let first = list.first().copied()?;
@@ -106,7 +93,7 @@ fn holds(object: &Object, list: &[Meaning]) -> Option<Meaning> {
 
 /// What the place means for certain: what holds it, else everything around it.
 pub fn certain(object: &Object, place: (SectionId, i64)) -> Vec<Meaning> {
-    let all = meanings(object, place);
+    let all = object.meanings_around(place.0, place.1);
     match holds(object, &all) {
         Some(one) => vec![one],
         None => all,

@@ -124,7 +124,7 @@ certificate = "cert.pem"
 fn what_is_accepted_arrives_by_kind_and_name() {
     let dir = Dir::new();
     let text = "[accept]\ntypes = [\"struct a\", \"b\"]\nconstants = [\"c\"]\nlists = [\".BTF_ids\"]\nsignatures = [\"d\"]\n\
-                inlines = [\"e\"]\npromises = [\"fs/x.o:f\"]";
+                inlines = [\"e\"]\npromises = [\"fs/x.o:f\"]\nnames = [\"g\"]\nstates = [\"h.1\"]";
     let found = dir.load(&minimal_with(text)).unwrap().accept;
     let found: Vec<(&str, &str)> = found.iter().map(|(kind, name)| (kind.key(), name)).collect();
     let expected = [
@@ -135,6 +135,8 @@ fn what_is_accepted_arrives_by_kind_and_name() {
         ("signatures", "d"),
         ("inlines", "e"),
         ("promises", "fs/x.o:f"),
+        ("names", "g"),
+        ("states", "h.1"),
     ];
     assert_eq!(found, expected);
     for (list, what) in [("[\"\"]", "is no name"), ("[\"a\", \"a\"]", "a is named twice"), ("[\" a\"]", "is no name")] {

@@ -1,28 +1,44 @@
 //! Old atoms x new atoms -> [`Pairs`]: which new function or object is which old one.
 //!
-//! A ladder, widest one-to-one match first; the rung that matched is kept and shown by `why`:
+//! A ladder; the rung that matched is kept and shown by `why`:
 //!
-//! 1. `name`       the same name on both sides, not numbered by the compiler: `pipe_read`
-//! 2. `base-name`  the same name without its number, once on each side: `__already_done.3` and `__already_done.5`
-//! 3. `clone-name` several clones of one function, paired by their full names: `foo.part.0`
-//! 4. `reference`  referred to at the same place of a pair of functions: `__func__.12` in `dev_open`
-//! 5. `content`    the same bytes and references, unique on both sides: dynamic debug descriptors
-//! 6. `order`      as many on both sides, same sizes, in the same order: the weak rung, shown as such
+//! 1. `name`       one of its own names on both sides, none of which went elsewhere: `pipe_read`
+//! 2. `base-name`  the same name without the number of the compiler, once on each side; not for state
+//! 3. `clone-name` several clones of one function, paired by content, then by their full names: `foo.part.0`
+//! 4. `declared`   static variables declared at the same place, says the debug information (`declared.rs`)
+//! 5. `reference`  referred to at the same place of one unchanged neighbourhood (`evidence.rs`)
+//! 6. `content`    the same bytes and references, unique on both sides; not for state
+//! 7. `order`      as many on both sides, same sizes, in the same order; constants and lists only, whose content is compared
 //!
-//! A wrong pair of functions does no harm: compare then finds every caller changed. A wrong pair of writable data would
-//! mix up state, so what stays ambiguous there is remembered and refused when a carried function refers to it.
+//! A wrong pair of functions does no harm: compare then finds every caller changed. Nor does one of constants. State is
+//! what a wrong pair would mix up: writable data the compiler numbered (`hits.0`, a static variable of a block) or that has no
+//! name. Its number means nothing, so it needs rung 4 or 5, and rungs that contradict each other are no pair. What stays open
+//! there is remembered and refused when a carried function refers to it (LP2006).
+//!
+//! Not state: one-shot flags, rate limits and lock classes (a fresh one means one more message), which are never taken for
+//! another; and descriptors of debug messages (`__dyndbg`), which are the same only with the same function, format and file:
+//! a message with another text is another message, and of equal ones without evidence the new code brings its own.
 
+mod content;
+mod debug;
+mod declared;
+mod evidence;
+mod flow;
+mod named;
 mod names;
-mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+pub use content::blank_line_number;
+pub use debug::Files;
+pub use declared::{Declarations, Declared, Side, Unknown};
 pub use names::{base_name, is_cold, parent_name};
-pub use references::blank_line_number;
 
-use crate::symbolize::{AtomId, Class, Object};
+use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
+use declared::Places;
+use evidence::Evidence;
 
 /// The rung of the ladder that matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -34,7 +50,9 @@ pub enum Level {
     BaseName,
     /// Same full name among several clones.
     CloneName,
-    /// Same place of a pair of functions.
+    /// Declared at the same place.
+    Declared,
+    /// Same place of one unchanged neighbourhood.
     Reference,
     /// Same content.
     Content,
@@ -119,36 +137,52 @@ struct Group {
     new: Vec<NewAtom>,
 }
 
-/// Correlates two builds of one object.
+/// Correlates two builds of one object of which only the objects themselves are known.
 pub fn correlate(old: &Object, new: &Object) -> Pairs {
-    let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
-    for atom in &old.atoms {
-        groups.entry(key(old, atom.id)).or_default().old.push(OldAtom(atom.id));
-    }
-    for atom in &new.atoms {
-        groups.entry(key(new, atom.id)).or_default().new.push(NewAtom(atom.id));
-    }
+    correlate_with(old, new, &Unknown)
+}
+
+/// Correlates two builds of one object.
+pub fn correlate_with(old: &Object, new: &Object, debug: &dyn Declarations) -> Pairs {
     let mut pairs = Pairs::default();
-    for group in groups.values() {
-        by_name(old, new, group, &mut pairs);
+    named::pair(old, new, &mut pairs);
+    let groups = groups(old, new, &pairs);
+    if groups.is_empty() {
+        return pairs;
     }
-    references::pair(old, new, &|o, a| key(o, a), &mut pairs);
+    for group in groups.values() {
+        by_base_name(old, new, group, &mut pairs);
+    }
+    let places = places(old, new, &groups, debug);
+    by_evidence(old, new, &groups, &places, &mut pairs);
     for group in groups.values() {
         by_content(old, new, group, &mut pairs);
         by_order(old, new, group, &mut pairs);
-        let left_old = group.old.iter().any(|o| pairs.new_of(*o).is_none());
-        let unsure: Vec<NewAtom> = group
-            .new
-            .iter()
-            .copied()
-            .filter(|n| pairs.old_of(*n).is_none() && left_old && !is_once(new, n.0))
-            .collect();
+        let unsure = |n: &&NewAtom| {
+            let open = |o: &OldAtom| pairs.new_of(*o).is_none() && !places.differ(*o, **n) && !is_once(old, o.0);
+            pairs.old_of(**n).is_none() && !is_once(new, n.0) && !is_message(new, n.0) && group.old.iter().any(open)
+        };
+        let unsure: Vec<NewAtom> = group.new.iter().filter(unsure).copied().collect();
         pairs.ambiguous.extend(unsure);
     }
     pairs
 }
 
-fn key(object: &Object, id: AtomId) -> GroupKey {
+/// What has no pair yet, where there is something on both sides.
+fn groups(old: &Object, new: &Object, pairs: &Pairs) -> BTreeMap<GroupKey, Group> {
+    let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
+    for atom in old.atoms.iter().filter(|a| pairs.new_of(OldAtom(a.id)).is_none()) {
+        groups.entry(group_key(old, atom.id)).or_default().old.push(OldAtom(atom.id));
+    }
+    for atom in new.atoms.iter().filter(|a| pairs.old_of(NewAtom(a.id)).is_none()) {
+        groups.entry(group_key(new, atom.id)).or_default().new.push(NewAtom(atom.id));
+    }
+    groups.retain(|_, g| !g.old.is_empty() && !g.new.is_empty());
+    groups
+}
+
+/// Code or data, and the kind of section.
+fn kind_of(object: &Object, id: AtomId) -> (bool, String) {
     let atom = object.atom(id);
     let class = match object.class(atom.section) {
         // With -ffunction-sections the section is named for the function.
@@ -157,10 +191,29 @@ fn key(object: &Object, id: AtomId) -> GroupKey {
         Class::Data | Class::Bss => String::from("writable"),
         c => format!("{c:?}"),
     };
-    let unnamed = atom.name.starts_with(&object.section(atom.section).name) && atom.name.contains('+');
-    let name =
-        if unnamed { section_base(&object.section(atom.section).name) } else { base_name(&atom.name).into_owned() };
-    (atom.is_code(), class, name)
+    (atom.is_code(), class)
+}
+
+fn group_key(object: &Object, id: AtomId) -> GroupKey {
+    let atom = object.atom(id);
+    let (code, class) = kind_of(object, id);
+    let section = &object.section(atom.section).name;
+    let name = if is_unnamed(object, id) { section_base(section) } else { base_name(&atom.name).into_owned() };
+    (code, class, name)
+}
+
+/// Is its name only its place?
+fn is_unnamed(object: &Object, id: AtomId) -> bool {
+    let atom = object.atom(id);
+    atom.name.contains('+') && atom.name.starts_with(&object.section(atom.section).name)
+}
+
+/// Without a name that means something: numbered by the compiler, or none at all. GCC numbers every static variable of a
+/// block; clang puts the function in front (`check.hits`) and numbers the second one.
+fn is_loose(object: &Object, id: AtomId) -> bool {
+    let atom = object.atom(id);
+    let of_a_block = !atom.is_code() && !atom.global && atom.name.trim_start_matches('.').contains('.');
+    is_unnamed(object, id) || base_name(&atom.name) != atom.name.as_str() || of_a_block
 }
 
 /// `.rodata.foo` of `-fdata-sections` and `.rodata` of plain objects.
@@ -173,28 +226,92 @@ fn section_base(name: &str) -> String {
     name.into()
 }
 
-/// One-shot flags (`WARN_ON_ONCE`, `pr_warn_once`) and lock class keys: a fresh one only means one more message.
+/// One-shot flags (`WARN_ON_ONCE`, `pr_warn_once`), rate limits (include/linux/ratelimit.h) and lock class keys: a fresh one
+/// only means one more message.
 fn is_once(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
-    // `.data..once` since 6.13 (and 6.12.y). A format that is printed has no state either.
-    matches!(&*object.section(atom.section).name, ".data.once" | ".data..once" | "__trace_printk_fmt")
-        || matches!(&*base_name(&atom.name), "__key" | "__already_done" | "__warned")
+    // `.data..once` since 6.13 (and 6.12.y).
+    matches!(&*object.section(atom.section).name, ".data.once" | ".data..once")
+        || matches!(&*base_name(&atom.name), "__key" | "__already_done" | "__warned" | "_rs")
 }
 
-fn by_name(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
+/// A descriptor of a debug message (include/linux/dynamic_debug.h), or the format of a trace message.
+fn is_message(object: &Object, id: AtomId) -> bool {
+    matches!(&*object.section(object.atom(id).section).name, "__dyndbg" | "__trace_printk_fmt")
+}
+
+/// Does it hold what a wrong pair would mix up?
+fn is_state(object: &Object, id: AtomId) -> bool {
+    let atom = object.atom(id);
+    let writable = matches!(object.class(atom.section), Class::Data | Class::Bss | Class::Percpu);
+    let used = || {
+        let (from, to) = (atom.start as i64, atom.end as i64);
+        object.incoming(atom.section, from, to).iter().any(|i| object.atom(i.from).is_code())
+            || object.entries_into(atom.section, from, to).next().is_some()
+    };
+    writable && atom.size() > 0 && !is_once(object, id) && !is_message(object, id) && used()
+}
+
+/// May the two be paired by where they are used or declared?
+fn fits(old: &Object, o: OldAtom, new: &Object, n: NewAtom) -> bool {
+    let same_size = old.atom(o.0).is_code() || old.atom(o.0).size() == new.atom(n.0).size();
+    let same_message = !is_message(old, o.0) || content::signature(old, o.0) == content::signature(new, n.0);
+    same_size && same_message
+}
+
+/// Numbered constants and functions; of state the number says nothing, nor does the place of what has no name.
+fn by_base_name(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     if let ([o], [n]) = (&group.old[..], &group.new[..]) {
-        let same = old.atom(o.0).name == new.atom(n.0).name;
-        pairs.pair(*o, *n, if same { Level::Name } else { Level::BaseName });
+        let both = is_loose(old, o.0) && is_loose(new, n.0);
+        let weak =
+            is_state(old, o.0) || is_state(new, n.0) || is_aux(old, o.0) || is_once(new, n.0) || is_message(new, n.0);
+        if both && !weak {
+            pairs.pair(*o, *n, Level::BaseName);
+        }
         return;
     }
+    if group.old.iter().any(|o| !old.atom(o.0).is_code() || is_unnamed(old, o.0)) {
+        return;
+    }
+    by_content(old, new, group, pairs);
     for o in &group.old {
-        let atom = old.atom(o.0);
-        let numbered = base_name(&atom.name) != atom.name.as_str();
-        let found = group.new.iter().find(|n| new.atom(n.0).name == atom.name);
-        if let Some(n) = found.filter(|_| atom.is_code() && !atom.name.contains('+') || !numbered) {
-            pairs.pair(*o, *n, if numbered { Level::CloneName } else { Level::Name });
+        let name = &old.atom(o.0).name;
+        if let Some(n) = group.new.iter().find(|n| new.atom(n.0).name == *name) {
+            pairs.pair(*o, *n, Level::CloneName);
         }
     }
+}
+
+/// Code of feature tests, which belongs to whoever jumps there.
+fn is_aux(object: &Object, id: AtomId) -> bool {
+    object.class_of(id) == Class::Text(TextKind::AltAux)
+}
+
+fn places(old: &Object, new: &Object, groups: &BTreeMap<GroupKey, Group>, debug: &dyn Declarations) -> Places {
+    let variable = |object: &Object, id: &AtomId| object.atom(*id).kind == AtomKind::Data && is_state(object, *id);
+    let olds: Vec<AtomId> = groups.values().flat_map(|g| &g.old).map(|o| o.0).filter(|a| variable(old, a)).collect();
+    let news: Vec<AtomId> = groups.values().flat_map(|g| &g.new).map(|n| n.0).filter(|a| variable(new, a)).collect();
+    Places::of(debug, (old, &olds), (new, &news))
+}
+
+fn by_evidence(old: &Object, new: &Object, groups: &BTreeMap<GroupKey, Group>, places: &Places, pairs: &mut Pairs) {
+    let open_old: BTreeSet<AtomId> =
+        groups.values().flat_map(|g| &g.old).filter(|o| pairs.new_of(**o).is_none()).map(|o| o.0).collect();
+    let open_new: BTreeSet<AtomId> =
+        groups.values().flat_map(|g| &g.new).filter(|n| pairs.old_of(**n).is_none()).map(|n| n.0).collect();
+    if open_old.is_empty() || open_new.is_empty() {
+        return;
+    }
+    let open = [&open_old, &open_new];
+    let declared = places.evidence(old, new);
+    let used = Evidence::of_functions(old, new, open, pairs);
+    let fits = |o, n| fits(old, o, new, n) && !places.differ(o, n);
+    declared.settle(pairs, Level::Declared, |o, n| fits(o, n) && used.is_for(o, n));
+    used.settle(pairs, Level::Reference, |o, n| fits(o, n) && declared.is_for(o, n));
+    // What pairs of data point to, and those in turn.
+    while Evidence::of_data(old, new, open, pairs)
+        .settle(pairs, Level::Reference, |o, n| fits(o, n) && declared.is_for(o, n) && used.is_for(o, n))
+    {}
 }
 
 fn left<'g>(group: &'g Group, pairs: &Pairs) -> (Vec<&'g OldAtom>, Vec<&'g NewAtom>) {
@@ -210,11 +327,11 @@ fn by_content(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
         return;
     }
     let mut sides: BTreeMap<Vec<u8>, (Vec<OldAtom>, Vec<NewAtom>)> = BTreeMap::new();
-    for a in o {
-        sides.entry(references::signature(old, a.0)).or_default().0.push(*a);
+    for a in o.into_iter().filter(|a| !is_state(old, a.0) && !is_once(old, a.0) && !is_aux(old, a.0)) {
+        sides.entry(content::signature(old, a.0)).or_default().0.push(*a);
     }
-    for a in n {
-        sides.entry(references::signature(new, a.0)).or_default().1.push(*a);
+    for a in n.into_iter().filter(|a| !is_state(new, a.0) && !is_once(new, a.0) && !is_aux(new, a.0)) {
+        sides.entry(content::signature(new, a.0)).or_default().1.push(*a);
     }
     for (o, n) in sides.into_values() {
         if let ([o], [n]) = (&o[..], &n[..]) {
@@ -223,9 +340,15 @@ fn by_content(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     }
 }
 
+/// Only what is compared by content afterwards, or by nobody.
 fn by_order(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     let (o, n) = left(group, pairs);
-    let fits = o.len() == n.len() && o.iter().zip(&n).all(|(o, n)| old.atom(o.0).size() == new.atom(n.0).size());
+    let apart = |object: &Object, a: AtomId| is_state(object, a) || is_once(object, a) || is_message(object, a);
+    let fits = o.len() == n.len()
+        && o.iter().zip(&n).all(|(o, n)| {
+            let loose = is_loose(old, o.0) || is_loose(new, n.0);
+            loose && old.atom(o.0).size() == new.atom(n.0).size() && !apart(old, o.0) && !apart(new, n.0)
+        });
     if !fits || o.is_empty() || old.atom(o[0].0).is_code() {
         return;
     }

@@ -25,6 +25,8 @@ pub struct Scope {
     pub file: Option<String>,
     /// Line of the declaration.
     pub line: Option<u64>,
+    /// The line its function is declared at.
+    pub function_line: Option<u64>,
 }
 
 /// A place in `.debug_info` that looks like the location of a variable.
@@ -69,9 +71,11 @@ impl DebugInfo<'_> {
         let (unit, variable) = self.variable_at(address)?;
         let reader = Reader::new(self, unit)?;
         let entry = reader.entry(variable.entry)?;
-        let function = variable.function.and_then(|f| reader.name(&reader.entry(f)?));
+        let of = variable.function.and_then(|f| reader.entry(f));
+        let function = of.as_ref().and_then(|f| reader.name(f));
+        let function_line = of.as_ref().and_then(|f| reader.declared(f).1);
         let (file, line) = reader.declared(&entry);
-        Some(Scope { unit, function, name: reader.name(&entry).unwrap_or_default(), file, line })
+        Some(Scope { unit, function, name: reader.name(&entry).unwrap_or_default(), file, line, function_line })
     }
 
     /// The unit with a variable at this address.

@@ -162,6 +162,10 @@ pub enum Target {
 }
 
 impl Atom {
+    /// All its names, the one that stands for it first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.name).chain(&self.aliases).map(String::as_str)
+    }
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.end - self.start
@@ -300,6 +304,19 @@ impl Object {
             }
         }
         found
+    }
+
+    /// As [`Object::meanings`]; for biased bases outside any atom, the neighbours.
+    pub fn meanings_around(&self, section: SectionId, offset: i64) -> Vec<Meaning> {
+        let found = self.meanings(section, offset);
+        if !found.is_empty() {
+            return found;
+        }
+        let list = self.atoms_of(section);
+        let start = |id: &AtomId| self.atom(*id).start as i64;
+        let after = list.partition_point(|id| start(id) <= offset);
+        let around = [after.checked_sub(1).and_then(|i| list.get(i)), list.get(after)];
+        around.into_iter().flatten().map(|id| Meaning { atom: *id, delta: offset - start(id) }).collect()
     }
 
     /// Where a relocation leads when the instruction around it is not known; off by the PC bias.

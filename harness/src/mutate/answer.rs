@@ -58,6 +58,7 @@ pub fn options() -> Options {
         oneshot: false,
         callbacks: Callbacks::default(),
         accept: Default::default(),
+        lines_kept: false,
     }
 }
 

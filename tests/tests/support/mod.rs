@@ -25,5 +25,6 @@ pub fn options() -> Options {
         oneshot: false,
         callbacks: Callbacks::default(),
         accept: Acceptances::default(),
+        lines_kept: false,
     }
 }

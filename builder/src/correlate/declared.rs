@@ -1,0 +1,127 @@
+//! Where debug information says a static variable is declared.
+//!
+//! `lpbuild build` keeps the line numbers of lines that did not change, and gives those that did numbers of their own
+//! (`build/lines.rs`): two variables declared in one function at one line are the same. Elsewhere lines
+//! move, and only where a function has one variable of the name, as far from its beginning as before, is that the same one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Evidence, NewAtom, OldAtom};
+use crate::ingest::SectionId;
+use crate::symbolize::{AtomId, Object};
+
+/// The place of a declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// The function it is in; nothing for a variable of the file.
+    pub function: Option<String>,
+    /// The source file.
+    pub file: Option<String>,
+    /// The line.
+    pub line: u64,
+    /// The line its function is declared at.
+    pub function_line: Option<u64>,
+}
+
+/// Which of the two builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The old one.
+    Old,
+    /// The new one.
+    New,
+}
+
+/// What debug information says, read when it is asked.
+pub trait Declarations {
+    /// Where the variable at this place is declared.
+    fn of(&self, side: Side, section: SectionId, offset: u64) -> Option<Declared>;
+    /// Do lines that did not change have the same numbers in both builds, and no others?
+    fn lines_kept(&self) -> bool;
+}
+
+/// No debug information.
+#[derive(Clone, Copy, Debug)]
+pub struct Unknown;
+
+impl Declarations for Unknown {
+    fn of(&self, _: Side, _: SectionId, _: u64) -> Option<Declared> {
+        None
+    }
+    fn lines_kept(&self) -> bool {
+        false
+    }
+}
+
+/// The declarations of what is open.
+pub struct Places {
+    old: BTreeMap<AtomId, Declared>,
+    new: BTreeMap<AtomId, Declared>,
+    lines_kept: bool,
+}
+
+/// Name, function and file.
+type Home<'a> = (super::GroupKey, &'a str, Option<&'a str>);
+
+impl Places {
+    /// Asks about the atoms of both sides.
+    pub fn of(debug: &dyn Declarations, (old, a): (&Object, &[AtomId]), (new, b): (&Object, &[AtomId])) -> Self {
+        let ask = |side, object: &Object, list: &[AtomId]| {
+            let at = |id: &AtomId| Some((*id, debug.of(side, object.atom(*id).section, object.atom(*id).start)?));
+            list.iter().filter_map(at).collect()
+        };
+        Self { old: ask(Side::Old, old, a), new: ask(Side::New, new, b), lines_kept: debug.lines_kept() }
+    }
+
+    /// Are they variables of two functions?
+    pub fn differ(&self, o: OldAtom, n: NewAtom) -> bool {
+        let function = |d: Option<&Declared>| d.map(|d| d.function.clone());
+        matches!((function(self.old.get(&o.0)), function(self.new.get(&n.0))), (Some(a), Some(b)) if a != b)
+    }
+
+    /// What is declared at the same place.
+    pub fn evidence(&self, old: &Object, new: &Object) -> Evidence {
+        let mut homes: BTreeMap<Home<'_>, (Vec<AtomId>, Vec<AtomId>)> = BTreeMap::new();
+        for (id, d) in &self.old {
+            homes.entry(home(old, *id, d)).or_default().0.push(*id);
+        }
+        for (id, d) in &self.new {
+            homes.entry(home(new, *id, d)).or_default().1.push(*id);
+        }
+        let mut evidence = Evidence::default();
+        for (o, n) in homes.values() {
+            let key = |d: &Declared| if self.lines_kept { Some(d.line) } else { d.line.checked_sub(d.function_line?) };
+            let (Some(a), Some(b)) = (by_line(&self.old, o, key), by_line(&self.new, n, key)) else { continue };
+            if !self.lines_kept && (o.len() != 1 || n.len() != 1) {
+                continue;
+            }
+            for (line, o) in a {
+                // Of two at one line, as a macro makes them, nothing tells which is which.
+                if let (Some(o), Some(n)) = (only(&o), b.get(&line).and_then(only)) {
+                    evidence.add(old, o, new, n);
+                }
+            }
+        }
+        evidence
+    }
+}
+
+fn home<'a>(object: &Object, id: AtomId, d: &'a Declared) -> Home<'a> {
+    (super::group_key(object, id), d.function.as_deref().unwrap_or(""), d.file.as_deref())
+}
+
+fn by_line(
+    all: &BTreeMap<AtomId, Declared>,
+    list: &[AtomId],
+    key: impl Fn(&Declared) -> Option<u64>,
+) -> Option<BTreeMap<u64, BTreeSet<AtomId>>> {
+    let mut lines: BTreeMap<u64, BTreeSet<AtomId>> = BTreeMap::new();
+    for id in list {
+        lines.entry(key(all.get(id)?)?).or_default().insert(*id);
+    }
+    Some(lines)
+}
+
+fn only(set: &BTreeSet<AtomId>) -> Option<AtomId> {
+    set.first().copied().filter(|_| set.len() == 1)
+}
