@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::{AtomId, AtomKind, Class, EntryId, Object, Target, TextKind, Usage};
+use super::{AtomId, AtomKind, Class, EntryId, Object, Ref, Target, TextKind, Usage};
 use crate::correlate::is_cold;
 use crate::ingest::SectionId;
 
@@ -126,11 +126,21 @@ fn holder_of(object: &Object, id: AtomId) -> Option<AtomId> {
         return object.named(&stem.join("."));
     }
     if atom.kind == AtomKind::Chunk && object.class(atom.section) == Class::Text(TextKind::AltAux) {
-        // The chunk jumps back into its function.
-        return atom.refs.iter().find_map(|r| match r.target {
-            Target::Section(s, o) if s != atom.section => object.containing(s, o).map(|m| m.atom),
-            _ => None,
-        });
+        // The function jumps into the chunk, and the chunk back; where else the chunk leads does not make it a piece of that.
+        let leads_to: Vec<AtomId> = atom
+            .refs
+            .iter()
+            .filter_map(|r| match r.target {
+                Target::Section(s, o) if s != atom.section => object.containing(s, o).map(|m| m.atom),
+                _ => None,
+            })
+            .collect();
+        let inside = |r: &Ref| {
+            let Target::Section(s, o) = r.target else { return false };
+            s == atom.section && (atom.start as i64..atom.end as i64).contains(&o)
+        };
+        let jumps_here = |id: &&AtomId| object.atom(**id).refs.iter().any(inside);
+        return leads_to.iter().find(jumps_here).or(leads_to.first()).copied();
     }
     None
 }
