@@ -25,11 +25,14 @@ pub enum Accept {
     Inline,
     /// An address of the patch that the kernel keeps: the author takes it back before the patch goes.
     Promise,
+    /// A file that also belongs to code the kernel does not execute as its own, which keeps its old version.
+    Outside,
 }
 
 impl Accept {
     /// Every kind.
-    pub const ALL: [Accept; 6] = [Self::Type, Self::Constant, Self::List, Self::Signature, Self::Inline, Self::Promise];
+    pub const ALL: [Accept; 7] =
+        [Self::Type, Self::Constant, Self::List, Self::Signature, Self::Inline, Self::Promise, Self::Outside];
 
     /// As `--accept` and the manifest name it.
     pub fn name(self) -> &'static str {
@@ -40,6 +43,7 @@ impl Accept {
             Self::Signature => "signature",
             Self::Inline => "inline",
             Self::Promise => "promise",
+            Self::Outside => "outside",
         }
     }
     /// The key in `[accept]` of livepatch.toml.
@@ -51,6 +55,7 @@ impl Accept {
             Self::Signature => "signatures",
             Self::Inline => "inlines",
             Self::Promise => "promises",
+            Self::Outside => "outside",
         }
     }
     /// The kind of a name.

@@ -29,7 +29,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("kernel", &["release", "image", "headers", "source", "config", "compiler"]),
     ("build", &["flags"]),
     ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
-    ("accept", &["types", "constants", "lists", "signatures", "inlines", "promises"]),
+    ("accept", &["types", "constants", "lists", "signatures", "inlines", "promises", "outside"]),
     ("sign", &["key", "certificate"]),
 ];
 
@@ -101,6 +101,7 @@ pub(super) struct Accept {
     pub signatures: Value<Vec<Spanned<String>>>,
     pub inlines: Value<Vec<Spanned<String>>>,
     pub promises: Value<Vec<Spanned<String>>>,
+    pub outside: Value<Vec<Spanned<String>>>,
 }
 
 impl Accept {
@@ -114,6 +115,7 @@ impl Accept {
             Accept::Signature => &self.signatures,
             Accept::Inline => &self.inlines,
             Accept::Promise => &self.promises,
+            Accept::Outside => &self.outside,
         };
         value.as_ref().map_or(&[], |v| v.get_ref())
     }
