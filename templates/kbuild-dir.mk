@@ -2,6 +2,7 @@
 #   obj=DIR lpbuild-list        which objects DIR and the folders below it consist of, one file dir-DIR each
 #   obj=DIR DIR/x.o DIR/y.o     how these objects are compiled, one file object-DIR%x.o each; what has to be generated
 #                               before is made
+#   obj=DIR lpbuild-elsewhere=1 GOAL  (with -n) how the objects are compiled that GOAL is linked from, a program of its own
 # A file holds one field per line: a letter, a blank, the value.
 define lpbuild-newline
 
@@ -24,7 +25,16 @@ y $(real-obj-y) $(lib-y)$(lpbuild-newline)$\
 e $(extra-y) $(always-y)$(lpbuild-newline)$\
 m $(real-obj-m)$(lpbuild-newline)$\
 c $(subdir-ccflags-y)$(lpbuild-newline)$\
-a $(subdir-asflags-y))
+a $(subdir-asflags-y)$(lpbuild-newline)$\
+i $(patsubst $(srctree)/%,%,$(filter $(srctree)/%,$(MAKEFILE_LIST)))$(lpbuild-newline)$\
+h $(foreach p,$(hostprogs) $(userprogs),$(p).c $(patsubst %.o,%.c,$($(p)-objs))))
+endif
+
+# The kernel that the boot program contains, and libraries that are asked about in their own folders, are taken for made.
+ifdef lpbuild-elsewhere
+ifneq ($(filter arch/x86/boot arch/x86/boot/%,$(obj)),)
+vmlinux drivers/firmware/efi/libstub/lib.a arch/x86/boot/startup/lib.a: ;
+endif
 endif
 
 # The rules for .c and .S say how instead of doing it.

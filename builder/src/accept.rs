@@ -29,12 +29,23 @@ pub enum Accept {
     Name,
     /// A static variable of which it cannot be told which old one it is: the patch begins with one of its own.
     State,
+    /// A file that also belongs to code the kernel does not execute as its own, which keeps its old version.
+    Outside,
 }
 
 impl Accept {
     /// Every kind.
-    pub const ALL: [Accept; 8] =
-        [Self::Type, Self::Constant, Self::List, Self::Signature, Self::Inline, Self::Promise, Self::Name, Self::State];
+    pub const ALL: [Accept; 9] = [
+        Self::Type,
+        Self::Constant,
+        Self::List,
+        Self::Signature,
+        Self::Inline,
+        Self::Promise,
+        Self::Name,
+        Self::State,
+        Self::Outside,
+    ];
 
     /// As `--accept` and the manifest name it.
     pub fn name(self) -> &'static str {
@@ -47,6 +58,7 @@ impl Accept {
             Self::Promise => "promise",
             Self::Name => "name",
             Self::State => "state",
+            Self::Outside => "outside",
         }
     }
     /// The key in `[accept]` of livepatch.toml.
@@ -60,6 +72,7 @@ impl Accept {
             Self::Promise => "promises",
             Self::Name => "names",
             Self::State => "states",
+            Self::Outside => "outside",
         }
     }
     /// The kind of a name.

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,7 +104,9 @@ pub fn find(program: &str) -> Result<PathBuf> {
         return if path.is_file() { Ok(path) } else { Err(missing(program)) };
     }
     let dirs = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&dirs).map(|d| d.join(program)).find(|p| p.is_file()).ok_or_else(|| missing(program))
+    // As a shell looks for it: what may not be executed is passed over.
+    let runs = |p: &PathBuf| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    env::split_paths(&dirs).map(|d| d.join(program)).find(runs).ok_or_else(|| missing(program))
 }
 
 fn missing(program: &str) -> Error {

@@ -10,6 +10,7 @@ use lpbuild::build::compile::Compiler;
 use lpbuild::build::kbuild::Layout;
 use lpbuild::build::locate::Target;
 use lpbuild::build::patch::SourceChange;
+use lpbuild::build::toolchain::Toolchain;
 use lpbuild::build::tree as prepared;
 use lpbuild::config;
 use lpbuild::tool::Log;
@@ -69,7 +70,7 @@ pub struct Tree {
     /// The `O=` folder.
     pub build: PathBuf,
     tree: prepared::Tree,
-    compiler: String,
+    toolchain: Toolchain,
     make_args: Vec<String>,
 }
 
@@ -102,9 +103,9 @@ impl Tree {
     }
 
     fn of(tree: prepared::Tree, target: &Target) -> Self {
-        let compiler = target.compiler_name.clone();
+        let toolchain = target.toolchain.clone();
         let make_args = prepared::make_args(target, &tree.build);
-        Self { source: tree.source.clone(), build: tree.build.clone(), tree, compiler, make_args }
+        Self { source: tree.source.clone(), build: tree.build.clone(), tree, toolchain, make_args }
     }
 
     /// Builds the modules of a folder with a Kbuild file as any external module is built; copies and results are in
@@ -149,7 +150,7 @@ impl Tree {
         std::fs::create_dir_all(&scratch)?;
         let work = tempfile::tempdir_in(scratch)?;
         let extra = flags.extra();
-        let compiler = Compiler::foreign(&self.tree, &self.compiler, &extra, work.path(), &log);
+        let compiler = Compiler::foreign(&self.tree, &self.toolchain, &extra, work.path(), &log);
         let made = if change.files().next().is_none() {
             compiler.old(recipe)?
         } else {
@@ -171,7 +172,7 @@ impl Tree {
         let scratch = cache::root()?.join("scratch");
         std::fs::create_dir_all(&scratch)?;
         let work = tempfile::tempdir_in(scratch)?;
-        let compiler = Compiler::new(&self.tree, &self.compiler, &[], work.path(), &log);
+        let compiler = Compiler::new(&self.tree, &self.toolchain, &[], work.path(), &log);
         let made = if change.files().next().is_none() {
             compiler.old(recipe)?
         } else {
@@ -193,7 +194,7 @@ impl Tree {
         let recipes = self.tree.kbuild(&log).recipes(&self.tree.layout, &asked)?;
         let recipe = recipes.get(object).with_context(|| format!("kbuild cannot make {object}"))?;
         let work = tempfile::tempdir()?;
-        let compiler = Compiler::new(&self.tree, &self.compiler, &[], work.path(), &log);
+        let compiler = Compiler::new(&self.tree, &self.toolchain, &[], work.path(), &log);
         let started = Instant::now();
         compiler.stock_to(recipe, &work.path().join(object))?;
         Ok(started.elapsed())

@@ -214,6 +214,19 @@ fn what_cannot_be_patched_is_said_before_any_compile() {
         ("unbuilt", &[("drivers/gpio/gpio-zevio.c", "", "\nint x;\n")], 3, "no object of this configuration"),
         ("vdso", &[("arch/x86/entry/vdso/vclock_gettime.c", "", "\nint x;\n")], 4, "LP6301"),
         ("boot", &[("arch/x86/boot/main.c", "", "\nint x;\n")], 4, "LP6301"),
+        ("stub", &[("drivers/firmware/efi/libstub/mem.c", "", "\nint x;\n")], 4, "LP6301"),
+        ("vdso-header", &[("include/vdso/math64.h", "u32 ret = 0;", "u32 ret = 0 + 1 - 1;")], 4, "LP6301"),
+        ("vdso-asm", &[("arch/x86/include/asm/vdso/processor.h", "rep; nop", "nop")], 4, "LP6301"),
+        ("selftest", &[("tools/testing/selftests/net/fib_tests.sh", "", "\n# x\n")], 3, "outside the kernel"),
+        ("flags", &[("scripts/Makefile.lib", "", "\n# x\n")], 4, "LP6303"),
+        (
+            "rule",
+            &[("lib/Makefile", "hostprogs\t+= gen_crc64table\n", "hostprogs\t+= gen_crc64table x\n")],
+            4,
+            "LP6304",
+        ),
+        ("host", &[("lib/gen_crc32table.c", "", "\nint x;\n")], 4, "LP6304"),
+        ("unread", &[("sound/soc/Makefile", "", "\nccflags-y += -O3\n")], 3, "no folder of this configuration"),
         ("init", &[("fs/proc/version.c", "\tpde_make_permanent(pde);\n", "")], 4, "LP6302"),
         ("kconfig", &[("mm/Kconfig", "", "\n# x\n")], 4, "LP6303"),
         ("table", &[("arch/x86/entry/syscalls/syscall_64.tbl", "", "\n# x\n")], 4, "LP6304"),
@@ -244,6 +257,101 @@ fn code_of_a_module_is_refused_and_an_object_cannot_leave_the_kernel() {
     let gone = b.patch("gone.patch", &[("fs/proc/Makefile", "proc-y\t+= version.o\n", "")]);
     let (code, _, err) = b.run(&[&gone], &[]);
     assert!(code == 4 && err.contains("LP6306") && err.contains("fs/proc/version.o"), "{code} {err}");
+}
+
+/// What the kernel shares with programs that stay as they are: told by what the compiler makes of it.
+#[test]
+fn a_file_that_other_programs_are_made_from_is_refused_if_they_come_out_otherwise() {
+    let Some(b) = Bench::find("a_file_that_other_programs_are_made_from_is_refused") else { return };
+    let cases: &[(&str, Edit, &str)] = &[
+        (
+            "vdso",
+            (
+                "arch/x86/include/asm/vgtod.h",
+                "#include <uapi/linux/time.h>\n",
+                "#include <uapi/linux/time.h>\n#define LP 1\n",
+            ),
+            "",
+        ),
+        (
+            "purgatory",
+            ("lib/crypto/sha256.c", "sctx->count += len;", "sctx->count += len + (len == 0x12345);"),
+            "arch/x86/purgatory/sha256.o",
+        ),
+        (
+            "boot",
+            ("arch/x86/lib/insn.c", "\tinsn->kaddr = kaddr;", "\tinsn->kaddr = kaddr + (buf_len == 7);"),
+            "arch/x86/boot/",
+        ),
+        (
+            "real-mode",
+            ("arch/x86/include/asm/segment.h", "#define GDT_ENTRY_BOOT_TSS\t4\n", "#define GDT_ENTRY_BOOT_TSS\t5\n"),
+            "arch/x86/",
+        ),
+    ];
+    for (name, edit, object) in cases {
+        let patch = b.patch(&format!("{name}.patch"), &[*edit]);
+        let (code, report, err) = b.run(&[&patch], &[]);
+        if object.is_empty() {
+            assert_eq!(code, 3, "{name}: {err} {report}");
+            continue;
+        }
+        assert!(code == 4 && err.contains("LP6301") && err.contains(object), "{name}: {code} {err}");
+        assert!(err.contains(&format!("outside={}", edit.0)), "{name}: {err}");
+    }
+    // The author answers for the copy of the next kernel's start.
+    let patch = b.patch("accepted.patch", &[cases[1].1]);
+    let (code, report, err) = b.run(&[&patch], &["--name", "sha", "--accept", "outside=lib/crypto/sha256.c"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(strings(&report, "objects", ""), ["lib/crypto/sha256.o"]);
+    assert_eq!(report["accepted"][0]["name"], "lib/crypto/sha256.c", "{report}");
+}
+
+/// The old object is the kernel's own, made by the old command; otherwise it would not be found in the image.
+#[test]
+fn a_changed_flag_is_a_change_of_what_it_compiles() {
+    let Some(b) = Bench::find("a_changed_flag_is_a_change_of_what_it_compiles") else { return };
+    let version = ("fs/proc/Makefile", "proc-y\t+= version.o\n");
+    let built = |name: &str, line: &str, more: &[Edit]| {
+        let to = format!("{}{line}\n", version.1);
+        let mut edits: Vec<(&str, &str, &str)> = vec![(version.0, version.1, &to)];
+        edits.extend(more);
+        let patch = b.patch("flag.patch", &edits);
+        let (code, report, err) = b.run(&[&patch], &["--name", name]);
+        let _ = fs::remove_dir_all(b.out());
+        (code, report, err)
+    };
+    let (code, report, err) = built("one", "CFLAGS_fd.o += -fno-inline-small-functions", &[]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(strings(&report, "objects", ""), ["fs/proc/fd.o"]);
+    assert!(!strings(&report, "changed", "symbol").is_empty(), "{report}");
+    // What no object of this configuration is compiled with.
+    for (name, line) in [
+        ("sanitized", "KASAN_SANITIZE := n\nUBSAN_SANITIZE_uptime.o := n"),
+        ("removed", "CFLAGS_REMOVE_uptime.o = -DNONE"),
+    ] {
+        let (code, report, err) = built(name, line, &[]);
+        assert_eq!(code, 3, "{name}: {err} {report}");
+    }
+    // Flag and source together, and for the whole folder.
+    let (code, report, err) = built(
+        "both",
+        "CFLAGS_cmdline.o += -DLP_TWICE",
+        &[(
+            CMDLINE.0,
+            CMDLINE.1,
+            "seq_puts(m, saved_command_line);\n#ifdef LP_TWICE\n\tseq_puts(m, saved_command_line);\n#endif",
+        )],
+    );
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(strings(&report, "changed", "symbol"), ["cmdline_proc_show"]);
+    // Objects of a module: their code is not patched here.
+    let module = b.patch(
+        "module.patch",
+        &[("net/core/Makefile", "obj-y := sock.o", "CFLAGS_failover.o += -O1\nobj-y := sock.o")],
+    );
+    let (code, _, err) = b.run(&[&module], &[]);
+    assert!(code == 4 && err.contains("LP6307"), "{code} {err}");
 }
 
 #[test]

@@ -119,9 +119,9 @@ impl Run<'_> {
         // It uses something that a changed header brings.
         let object = format!("{}.o", file.trim_end_matches(".c"));
         let layout = self.tree.layout();
-        let reads = |h: &&String| self.index.dependents(layout, [*h]).contains_key(&object);
+        let reads = |h: &&String| self.index.dependents(layout, [*h]).objects.contains_key(&object);
         let needed: Vec<String> = self.headers.iter().filter(reads).cloned().collect();
-        let concerned = self.index.dependents(layout, &needed);
+        let concerned = self.index.dependents(layout, &needed).objects;
         if concerned.len() > MANY {
             return Ok(Outcome::LeftOut);
         }

@@ -6,6 +6,7 @@
 
 mod blacklist;
 mod endbr;
+mod init;
 mod placement;
 mod resolve;
 
@@ -100,6 +101,7 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     let bound = Bound { kernel, anchor, anchor_address, placements, imports, notes };
     let blacklist = blacklist::Blacklist::of(kernel);
     let seals = endbr::Seals::of(kernel);
+    let init = init::Init::of(kernel);
     for item in &set.items {
         // An object that the patch adds has nothing to find.
         let is_new = !pairs[item.pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
@@ -110,13 +112,18 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
             continue;
         }
         check_old(&bound, pairs, item, &blacklist, &mut problems);
+        if let Some(init) = &init {
+            init.check_old(&bound, pairs, item, &mut problems);
+        }
         if let Some(seals) = &seals {
             seals.check(&bound, pairs, item, &mut problems);
         }
         let entry_edges = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement));
         for edge in item.edges.iter().chain(entry_edges) {
-            if let Err(p) = bound.resolve(pairs, item, &edge.dest) {
-                problems.push(p);
+            match (bound.resolve(pairs, item, &edge.dest), &init) {
+                (Err(p), _) => problems.push(p),
+                (Ok(found), Some(init)) => init.check_edge(found, pairs, set, item, &edge.dest, &mut problems),
+                (Ok(_), None) => {}
             }
         }
     }

@@ -14,6 +14,7 @@ use std::sync::PoisonError;
 
 use super::kbuild::Recipe;
 use super::patch::SourceChange;
+use super::toolchain::Toolchain;
 use super::tree::Tree;
 use super::{cache, lines, shadow};
 use crate::emit::Options;
@@ -28,13 +29,14 @@ const NAMED_DATA: &str = "-fdata-sections";
 
 /// Variables of the caller that launchers (ccache, sccache, distcc) are configured with.
 const LAUNCHERS: &[&str] = &["CCACHE_", "SCCACHE_", "DISTCC_", "ICECC_"];
+/// Those of them with which a launcher would call another compiler than it is told to.
+const OTHER_COMPILERS: &[&str] = &["CCACHE_COMPILER", "CCACHE_PATH", "ICECC_CC", "ICECC_CXX"];
 
 /// Makes objects of one tree.
 #[derive(Debug)]
 pub struct Compiler<'a> {
     tree: &'a Tree,
-    /// The compiler, perhaps behind a launcher, as shell words.
-    command: &'a str,
+    toolchain: &'a Toolchain,
     /// Flags on top of the recipe's, as shell words.
     extra: String,
     /// The folder of this build.
@@ -57,14 +59,19 @@ pub struct Shadow {
 
 impl<'a> Compiler<'a> {
     /// `flags` are the user's; `work` is a folder for what this build makes.
-    pub fn new(tree: &'a Tree, command: &'a str, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
+    pub fn new(tree: &'a Tree, toolchain: &'a Toolchain, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
         let extra = format!("{NAMED_DATA} {}", flags.join(" "));
-        Self { tree, command, extra, work, log, keep_lines: true }
+        Self { tree, toolchain, extra, work, log, keep_lines: true }
     }
 
     /// With nothing but `flags` and without `#line`: what someone else's build would have made of the source.
-    pub fn foreign(tree: &'a Tree, command: &'a str, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
-        Self { tree, command, extra: flags.join(" "), work, log, keep_lines: false }
+    pub fn foreign(tree: &'a Tree, toolchain: &'a Toolchain, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
+        Self { tree, toolchain, extra: flags.join(" "), work, log, keep_lines: false }
+    }
+
+    /// The same for objects of other programs: nothing but `flags` on top of the recipe's.
+    pub fn plain(&self, flags: &str) -> Self {
+        Self { extra: flags.to_owned(), keep_lines: false, ..*self }
     }
 
     /// The shadow of `change`; objects in `folders` can be compiled from it.
@@ -87,13 +94,23 @@ impl<'a> Compiler<'a> {
     /// The stock object.
     pub fn old(&self, recipe: &Recipe) -> Result<PathBuf> {
         let extra = format!("{}{}", self.extra, self.debug_flags(&recipe.flags));
-        let key = digest(format!("{}\n{}\n{extra}", recipe.flags, recipe.objtool).as_bytes());
+        let Recipe { source, flags, objtool, .. } = recipe;
+        let made_by = &self.toolchain.command_key;
+        let key = digest(format!("{source}\n{flags}\n{objtool}\n{extra}\n{made_by}").as_bytes());
         let folder = self.tree.build.join("lpbuild-objects").join(key.get(..16).unwrap_or(&key));
         let object = folder.join(&recipe.object);
-        if !object.exists() {
+        if !self.is_fresh(&object) {
             self.stock_to(recipe, &object)?;
         }
         Ok(object)
+    }
+
+    /// Whether an object is there and none of the files it was made from has changed since.
+    fn is_fresh(&self, object: &Path) -> bool {
+        let time = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
+        let Some(made) = time(object) else { return false };
+        let Ok(text) = fs::read_to_string(cache::sibling(object, ".d")) else { return false };
+        inputs_of(&text).all(|file| time(&self.tree.build.join(file)).is_some_and(|t| t <= made))
     }
 
     /// The stock object, made anew in another place.
@@ -134,11 +151,10 @@ impl<'a> Compiler<'a> {
     }
 
     /// Every file the compiler read, as it really is.
-    fn inputs(&self, object: &Path) -> Result<Vec<PathBuf>> {
+    pub fn inputs(&self, object: &Path) -> Result<Vec<PathBuf>> {
         let path = cache::sibling(object, ".d");
         let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
-        let words = text.split_whitespace().filter(|w| *w != "\\" && !w.ends_with(':'));
-        Ok(words.filter_map(|w| self.tree.build.join(w).canonicalize().ok()).collect())
+        Ok(inputs_of(&text).filter_map(|w| self.tree.build.join(w).canonicalize().ok()).collect())
     }
 
     /// What the recipe lacks for the whole debug information, which types are compared by. It changes no code.
@@ -173,7 +189,8 @@ impl<'a> Compiler<'a> {
         let depends = cache::sibling(&made, ".d");
         let flags = dependencies_to(flags, &depends);
         let debug = self.debug_flags(&flags);
-        let mut line = format!("{} {flags} {}{debug} -c -o {} {source}", self.command, self.extra, made.display());
+        let mut line =
+            format!("{} {flags} {}{debug} -c -o {} {source}", self.toolchain.command, self.extra, made.display());
         if !recipe.objtool.is_empty() {
             line.push_str(&format!(" && {} {}", recipe.objtool, made.display()));
         }
@@ -227,14 +244,16 @@ pub fn pairs(
     let one = |recipe: &Recipe| -> Result<()> {
         let name = &recipe.object;
         let old = || if work.added.contains(name) { compiler.empty(recipe) } else { compiler.old(recipe) };
-        let (old_path, new_path) = if work.supposed.contains(name) {
+        let otherwise = work.otherwise.get(name);
+        let new = || compiler.new_object(otherwise.unwrap_or(recipe), shadow);
+        let (old_path, new_path) = if work.supposed.contains(name) && otherwise.is_none() {
             let old = old()?;
             if !compiler.reads(&old, work.changed)? {
                 return Ok(());
             }
-            (old, compiler.new_object(recipe, shadow)?)
+            (old, new()?)
         } else {
-            let (old, new) = rayon::join(old, || compiler.new_object(recipe, shadow));
+            let (old, new) = rayon::join(old, new);
             (old?, new?)
         };
         let read = |p: &Path| fs::read(p).map_err(|e| Error::io(p, &e));
@@ -273,14 +292,21 @@ pub fn pairs(
 /// What is to be compiled.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
-    /// How, by object.
+    /// How, by object: as the kernel's own was, or for an added one as it will be.
     pub recipes: &'a BTreeMap<String, Recipe>,
+    /// How the new one is compiled, where that is another way.
+    pub otherwise: &'a BTreeMap<String, Recipe>,
     /// Objects of which it is only supposed that they read a changed file.
     pub supposed: &'a BTreeSet<String>,
     /// Objects that only the changed source has.
     pub added: &'a BTreeSet<String>,
     /// Changed files in the stock source, as they really are.
     pub changed: &'a BTreeSet<PathBuf>,
+}
+
+/// The files that a list of what the compiler read names.
+fn inputs_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().filter(|w| *w != "\\" && !w.ends_with(':'))
 }
 
 /// The new content, with every unchanged line keeping its old number.
@@ -303,7 +329,8 @@ fn dependencies_to(flags: &str, file: &Path) -> String {
 
 fn with_launcher_settings(c: &mut Command) {
     for (name, value) in std::env::vars_os() {
-        if name.to_str().is_some_and(|n| LAUNCHERS.iter().any(|l| n.starts_with(l))) {
+        let is_launchers = |n: &str| LAUNCHERS.iter().any(|l| n.starts_with(l)) && !OTHER_COMPILERS.contains(&n);
+        if name.to_str().is_some_and(is_launchers) {
             c.env(name, value);
         }
     }

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::compile::{self, Compiler, Work};
-use super::kbuild::Recipe;
+use super::kbuild::{Part, Recipe};
 use super::locate::Target;
+use super::makefiles::Recompiled;
 use super::patch::{self, SourceChange};
 use super::touched::{self, Touched, Unused};
 use super::tree::Tree;
-use super::{Progress, cache, generated};
+use super::{Progress, cache, elsewhere, generated};
+use crate::accept::Accepted;
 use crate::annotate::Rest;
 use crate::config::{Config, check_expected};
 use crate::emit::{Options, Output};
@@ -84,7 +86,7 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> 
 
     let change = patch::apply(&target.source, &config.patches)?;
     built.moved = change.moved.iter().map(ToString::to_string).collect();
-    touched::screen(&change)?;
+    let mut accepted = touched::screen(&change, &config.accept)?;
     lap(&mut built, "patch");
 
     let tree = Tree::ensure(&target, log, progress)?;
@@ -97,7 +99,7 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> 
 
     let work = WorkDir::make(&tree, &change)?;
     let (sources, left) =
-        compile_all(&target, &tree, &change, &touched, config, how, &work, &mut built, log, progress)?;
+        compile_all(&target, &tree, &change, &touched, config, how, &work, &mut built, &mut accepted, log, progress)?;
     lap(&mut built, "compile");
 
     let options = options(config);
@@ -105,6 +107,8 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> 
     built.sources = sources;
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
     let mut analysis = pipeline::analyse_in(&built.sources, Rest::Built { left: &left }, &options)?;
+    analysis.accepted.splice(0..0, accepted);
+    analysis.unneeded = options.accept.unneeded(&analysis.accepted);
     let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
     if let Some(expected) = &config.functions {
         let report = Report::of(&analysis);
@@ -153,39 +157,57 @@ fn compile_all(
     how: &How,
     work: &WorkDir,
     built: &mut Built,
+    accepted: &mut Vec<Accepted>,
     log: &Log,
     progress: &dyn Progress,
 ) -> Result<(Vec<Source>, Vec<Source>)> {
     let mut asked = touched.objects.clone();
     asked.extend(touched.modules.iter().cloned());
-    let folders: BTreeSet<PathBuf> = asked.iter().filter_map(|o| Path::new(o).parent().map(PathBuf::from)).collect();
-    let compiler = Compiler::new(tree, &target.compiler, &config.flags, &work.path, log);
-    let shadow = compiler.shadow(change, &folders)?;
+    let elsewhere = touched.elsewhere.keys().filter_map(|o| Some(&tree.layout.elsewhere.get(o)?.source));
+    let mut folders: BTreeSet<PathBuf> =
+        asked.iter().chain(elsewhere).filter_map(|o| Path::new(o).parent().map(PathBuf::from)).collect();
+    let compiler = Compiler::new(tree, &target.toolchain, &config.flags, &work.path, log);
+    let mut shadow = compiler.shadow(change, &folders)?;
     let mut recipes = tree.kbuild(log).recipes(&tree.layout, &asked)?;
     let mut supposed: BTreeSet<String> = touched.supposed.union(&touched.modules).cloned().collect();
     supposed.retain(|o| !change.files.contains_key(&source_file(o)));
-    let mut added = BTreeSet::new();
-    if !touched.makefiles.is_empty() {
-        let changed = super::makefiles::compare(tree, &shadow, &touched.makefiles, log)?;
-        for (recipe, is_new) in changed {
-            if is_new {
-                added.insert(recipe.object.clone());
+    let mut modules = touched.modules.clone();
+    let (mut added, mut otherwise) = (BTreeSet::new(), BTreeMap::new());
+    if !touched.folders.is_empty() {
+        let changed = super::makefiles::compare(tree, &shadow, &touched.folders, log)?;
+        folders.extend(changed.keys().filter_map(|o| Path::new(o).parent().map(PathBuf::from)));
+        if !folders.iter().all(|f| shadow.covers(f)) {
+            shadow = compiler.shadow(change, &folders)?;
+        }
+        for (object, Recompiled { part, old, new }) in changed {
+            if part == Part::Module {
+                modules.insert(object.clone());
             }
-            recipes.insert(recipe.object.clone(), recipe);
+            if let Some(old) = old {
+                otherwise.insert(object.clone(), new);
+                recipes.insert(object, old);
+            } else {
+                added.insert(object.clone());
+                recipes.insert(object, new);
+            }
         }
     }
     if let Some(missing) = asked.iter().find(|o| !recipes.contains_key(*o)) {
         return Err(Error::new("LP6212", Place::object(missing), "kbuild has no rule to compile it"));
     }
     generated::check(tree, change, &shadow, &work.path, log)?;
+    let outside = elsewhere::Work { objects: &touched.elsewhere, change, jobs: how.jobs };
+    let mut problems = elsewhere::check(tree, &compiler, &shadow, &outside)?;
+    accepted.extend(config.accept.settle(&mut problems));
+    pipeline::refuse(problems)?;
     let stock: BTreeSet<PathBuf> =
         change.files.keys().filter_map(|p| tree.source.join(p).canonicalize().ok()).collect();
     progress.objects(recipes.len());
-    let todo = Work { recipes: &recipes, supposed: &supposed, added: &added, changed: &stock };
+    let todo = Work { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
     let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options(config), &|name| progress.object(name))?;
     built.compiled = pairs.compiled;
     let (of_modules, sources): (Vec<Source>, Vec<Source>) =
-        pairs.differing.into_iter().partition(|s| touched.modules.contains(&s.name));
+        pairs.differing.into_iter().partition(|s| modules.contains(&s.name));
     if !how.leave_modules && !of_modules.is_empty() {
         return Err(Error { problems: of_modules.iter().map(|s| module_problem(&recipes, s)).collect() });
     }
@@ -194,8 +216,9 @@ fn compile_all(
 }
 
 fn module_problem(recipes: &BTreeMap<String, Recipe>, source: &Source) -> Problem {
-    let module = recipes.get(&source.name).and_then(Recipe::module).unwrap_or("a module");
-    Problem::new("LP6307", Place::object(&source.name), format!("it is part of the module {module}"))
+    let module = recipes.get(&source.name).and_then(Recipe::module);
+    let what = module.map_or("it is part of a module".to_owned(), |m| format!("it is part of the module {m}"));
+    Problem::new("LP6307", Place::object(&source.name), what)
 }
 
 /// The source an object is usually made from.

@@ -1,6 +1,6 @@
 //! Which objects may include a file: found by reading `#include` lines, without running the preprocessor.
 //!
-//! Starts from the sources of the configuration's objects and follows what they include, through the source and the
+//! Starts from the sources of the configuration's objects, and of the programs it brings along, and follows what they include, through the source and the
 //! generated headers of the build folder. Conditions are ignored and a name in angle brackets may mean every file that ends
 //! in it, so the answer can name too many objects, never too few: the compiler's own list of what it read decides later.
 //! Names that a macro computes are not followed; in the kernel these are trace headers including themselves.
@@ -38,6 +38,15 @@ pub struct Index {
     included_by: HashMap<u32, Vec<u32>>,
 }
 
+/// Objects that may be made from a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dependents {
+    /// Those of the kernel and its modules.
+    pub objects: BTreeMap<String, Part>,
+    /// Those of other programs.
+    pub elsewhere: BTreeSet<String>,
+}
+
 /// The object compiled from a source file, if the configuration has one.
 pub fn object_of(layout: &Layout, file: &str) -> Option<(String, Part)> {
     let stem = file.strip_suffix(".c").or(file.strip_suffix(".S"))?;
@@ -57,23 +66,25 @@ impl Index {
     }
 
     /// The objects that may include one of `files` (paths relative to the tree), directly or not, or are made from it.
-    pub fn dependents<'f>(
-        &self,
-        layout: &Layout,
-        files: impl IntoIterator<Item = &'f String>,
-    ) -> BTreeMap<String, Part> {
+    pub fn dependents<'f>(&self, layout: &Layout, files: impl IntoIterator<Item = &'f String>) -> Dependents {
+        let mut elsewhere: HashMap<&str, Vec<&String>> = HashMap::new();
+        for (object, e) in &layout.elsewhere {
+            elsewhere.entry(e.source.as_str()).or_default().push(object);
+        }
         let mut todo: Vec<u32> = files.into_iter().filter_map(|f| self.by_path.get(f)).copied().collect();
         let mut seen: HashSet<u32> = todo.iter().copied().collect();
-        let mut found = BTreeMap::new();
+        let mut found = Dependents::default();
         while let Some(file) = todo.pop() {
             todo.extend(self.included_by.get(&file).into_iter().flatten().filter(|by| seen.insert(**by)));
             let Some(path) = self.files.get(file as usize) else { continue };
             if FORCED.contains(&path.as_str()) {
-                return layout.objects.clone();
+                let elsewhere = layout.elsewhere.keys().cloned().collect();
+                return Dependents { objects: layout.objects.clone(), elsewhere };
             }
             if let Some((object, part)) = object_of(layout, path) {
-                found.insert(object, part);
+                found.objects.insert(object, part);
             }
+            found.elsewhere.extend(elsewhere.get(path.as_str()).into_iter().flatten().map(ToString::to_string));
         }
         found
     }
@@ -111,7 +122,8 @@ impl Index {
             let stem = o.strip_suffix(".o").unwrap_or(o);
             [format!("{stem}.c"), format!("{stem}.S")]
         });
-        let starts = sources.chain(FORCED.iter().map(ToString::to_string));
+        let elsewhere = layout.elsewhere.values().map(|e| e.source.clone());
+        let starts = sources.chain(elsewhere).chain(FORCED.iter().map(ToString::to_string));
         let mut todo: Vec<u32> = starts.filter_map(|s| self.by_path.get(&s)).copied().collect();
         let mut seen: HashSet<u32> = todo.iter().copied().collect();
         while let Some(file) = todo.pop() {
@@ -189,6 +201,7 @@ fn parse(text: &[u8]) -> Vec<Include> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kbuild::Elsewhere;
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Layout) {
@@ -208,7 +221,7 @@ mod tests {
     fn dependents_of(files: &[(&str, &str)], changed: &str) -> Vec<String> {
         let (dir, layout) = tree(files);
         let index = Index::read(&dir.path().join("s"), &dir.path().join("b"), &layout);
-        index.dependents(&layout, &[changed.to_owned()]).into_keys().collect()
+        index.dependents(&layout, &[changed.to_owned()]).objects.into_keys().collect()
     }
 
     #[test]
@@ -222,6 +235,29 @@ mod tests {
             ("net/w.c", "#include \"x.c\"\n"),
         ];
         assert_eq!(dependents_of(&files, "include/linux/a.h"), ["net/w.o", "net/x.o", "net/z.o"]);
+    }
+
+    #[test]
+    fn objects_of_other_programs_are_found_by_their_source_and_what_it_includes() {
+        let files = [
+            ("include/linux/a.h", ""),
+            ("arch/x86/boot/string.c", "#include <linux/a.h>\n"),
+            ("arch/x86/purgatory/p.c", "#include \"../boot/string.c\"\n"),
+            ("net/x.c", "#include <linux/a.h>\n"),
+        ];
+        let (dir, mut layout) = tree(&files);
+        for source in ["arch/x86/boot/string", "arch/x86/purgatory/p"] {
+            layout.objects.remove(&format!("{source}.o"));
+            let e = Elsewhere { source: format!("{source}.c"), recipe: None };
+            layout.elsewhere.insert(format!("{source}.o"), e);
+        }
+        let index = Index::read(&dir.path().join("s"), &dir.path().join("b"), &layout);
+        let of = |file: &str| index.dependents(&layout, [&file.to_owned()]);
+        let found = of("include/linux/a.h");
+        assert_eq!(found.objects.into_keys().collect::<Vec<_>>(), ["net/x.o"]);
+        assert_eq!(found.elsewhere.len(), 2);
+        assert_eq!(of("arch/x86/boot/string.c").elsewhere.len(), 2);
+        assert!(of("net/x.c").elsewhere.is_empty());
     }
 
     #[test]

@@ -39,6 +39,15 @@ pub struct Layout {
     /// Source files that are included by others.
     #[serde(default)]
     pub included_sources: BTreeSet<String>,
+    /// Objects of programs that the kernel contains or is started by, without being part of its own code.
+    #[serde(default)]
+    pub elsewhere: BTreeMap<String, Elsewhere>,
+    /// Sources of programs that run while the kernel is built, most of which write other sources.
+    #[serde(default)]
+    pub host_sources: BTreeSet<String>,
+    /// Makefiles of the source, and the folders that kbuild reads them for.
+    #[serde(default)]
+    pub read_for: BTreeMap<String, BTreeSet<String>>,
     /// Compiler flags a folder adds for itself and all folders below.
     inherited: BTreeMap<String, (String, String)>,
     /// Exported variables.
@@ -46,7 +55,7 @@ pub struct Layout {
 }
 
 /// How one object is compiled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     /// Relative to the tree.
     pub object: String,
@@ -67,6 +76,15 @@ impl Recipe {
         let name = rest.trim_start_matches(['\'', '"']).split(['\'', '"', ' ']).next()?;
         name.rsplit('/').next()
     }
+}
+
+/// An object that is not part of the kernel's own code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// Its source file, relative to the tree.
+    pub source: String,
+    /// How it is compiled, if kbuild says.
+    pub recipe: Option<Recipe>,
 }
 
 /// A tree to ask about: its source (or a copy with changes) and its build folder.
@@ -102,14 +120,24 @@ impl Kbuild<'_> {
         Ok(layout)
     }
 
-    /// The objects of one folder and those below, asked anew.
-    pub fn list(&self, layout: &Layout, folder: &str) -> Result<BTreeMap<String, Part>> {
+    /// One folder and those below, asked anew.
+    pub fn list(&self, layout: &Layout, folder: &str) -> Result<Layout> {
         let scratch = self.scratch()?;
         let mut found = Layout::default();
         for text in self.folders(scratch.path(), layout, folder)? {
             found.add(&text);
         }
-        Ok(found.objects)
+        Ok(found)
+    }
+
+    /// How the objects are compiled that `goals` of `folder` are linked from, as far as kbuild says; nothing is made.
+    pub fn linked_from(&self, layout: &Layout, folder: &str, goals: &[String]) -> Result<BTreeMap<String, Recipe>> {
+        let scratch = self.scratch()?;
+        let out = scratch.path();
+        let mut make = self.make(out, layout, folder);
+        // What such a program needs beside these objects (the finished kernel) is not there, so make ends with an error.
+        let _ = self.log.run(make.args(["lpbuild-elsewhere=1", "-k", "-n"]).args(goals), "LP6212");
+        described(out)
     }
 
     fn folders(&self, out: &Path, layout: &Layout, folder: &str) -> Result<Vec<String>> {
@@ -143,13 +171,7 @@ impl Kbuild<'_> {
             let mut make = self.make(out, layout, folder);
             self.log.run(make.args(how).args(objects), "LP6212")?;
         }
-        let mut found = BTreeMap::new();
-        for (name, text) in answers(out, "object-")? {
-            let mut recipe = recipe(name, &text)?;
-            recipe.object = normal(&recipe.object);
-            found.insert(recipe.object.clone(), recipe);
-        }
-        Ok(found)
+        described(out)
     }
 
     fn make(&self, out: &Path, layout: &Layout, folder: &str) -> Command {
@@ -221,10 +243,47 @@ impl Layout {
                 self.named_by.insert(name, (folder.clone(), object));
             }
         }
+        self.host_sources.extend(words('h').map(|s| normal(&format!("{folder}/{s}"))));
+        for makefile in words('i').filter(|m| !m.starts_with("scripts/")) {
+            self.read_for.entry(normal(makefile)).or_default().insert(folder.clone());
+        }
         if !flags('c').is_empty() || !flags('a').is_empty() {
             self.inherited.insert(folder, (flags('c'), flags('a')));
         }
     }
+
+    /// Whether kbuild knows this folder.
+    pub fn has_folder(&self, folder: &str) -> bool {
+        self.read_for.values().any(|f| f.contains(folder))
+    }
+
+    /// What it is with `folder` and those below as [`Kbuild::list`] found them in another source.
+    #[must_use]
+    pub fn with(&self, folder: &str, found: &Layout) -> Self {
+        let mut layout = self.clone();
+        layout.inherited.retain(|f, _| !is_below(f, folder));
+        layout.named_by.retain(|_, (f, _)| !is_below(f, folder));
+        layout.inherited.extend(found.inherited.clone());
+        layout.named_by.extend(found.named_by.clone());
+        layout.objects.extend(found.objects.clone());
+        layout
+    }
+}
+
+/// Whether a folder is `top` or lies in it.
+pub fn is_below(folder: &str, top: &str) -> bool {
+    top == "." || folder.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The recipes that were answered, by object.
+fn described(out: &Path) -> Result<BTreeMap<String, Recipe>> {
+    let mut found = BTreeMap::new();
+    for (name, text) in answers(out, "object-")? {
+        let mut recipe = recipe(name, &text)?;
+        recipe.object = normal(&recipe.object);
+        found.insert(recipe.object.clone(), recipe);
+    }
+    Ok(found)
 }
 
 /// A path without `..`.
@@ -306,7 +365,14 @@ mod tests {
         let mut layout = Layout::default();
         layout.variables.insert("KBUILD_CFLAGS".into(), "-O2".into());
         layout.add("d drivers/a\nc -DA\ny drivers/a/x.o drivers/a/b/built-in.a\nm drivers/a/m.o\n");
-        layout.add("d drivers/a/b\nc -DB\n");
+        layout.add("d drivers/a/b\nc -DB\ni drivers/a/b/Makefile scripts/Makefile.lib\nh gen.c tools/../more.c\n");
+        assert_eq!(layout.read_for, [("drivers/a/b/Makefile".into(), ["drivers/a/b".into()].into())].into());
+        assert_eq!(layout.host_sources, ["drivers/a/b/gen.c".into(), "drivers/a/b/more.c".into()].into());
+        assert!(
+            layout.has_folder("drivers/a/b")
+                && is_below("drivers/a/b", "drivers/a")
+                && !is_below("driversa", "drivers")
+        );
         assert_eq!(layout.environment("drivers/a")["KBUILD_CFLAGS"], "-O2");
         assert_eq!(layout.environment("drivers/a/b/c")["KBUILD_CFLAGS"], "-O2 -DA -DB");
         assert_eq!(layout.objects["drivers/a/x.o"], Part::Builtin);

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::debian::{Archive, Unpacked, Version, source_path};
+use super::toolchain::Toolchain;
 use super::{Progress, kernel_config};
 use crate::config;
 use crate::error::{Error, Place, Result};
@@ -29,9 +30,9 @@ pub struct Target {
     pub source_version: String,
     /// The configuration.
     pub config: PathBuf,
-    /// Compiler, perhaps behind a launcher, as shell words.
-    pub compiler: String,
-    /// The compiler's name as the configuration has it; without a launcher.
+    /// The compiler and what it runs.
+    pub toolchain: Toolchain,
+    /// The compiler's name as the configuration has it.
     pub compiler_name: String,
 }
 
@@ -84,7 +85,7 @@ impl Target {
         };
         // Before anything large is fetched.
         let text = std::fs::read_to_string(&config).map_err(|e| Error::io(&config, &e))?;
-        let (compiler, compiler_name) = compiler(wish, &config, &text, log)?;
+        let (toolchain, compiler_name) = compiler(wish, &config, &text, log)?;
         let headers = match &wish.headers {
             Some(path) => path.clone(),
             None => {
@@ -112,7 +113,7 @@ impl Target {
             return Err(mismatch(&source, what));
         }
         check_config(&config, &text, &source_version)?;
-        Ok(Self { release, image, image_path, headers, source, source_version, config, compiler, compiler_name })
+        Ok(Self { release, image, image_path, headers, source, source_version, config, toolchain, compiler_name })
     }
 }
 
@@ -202,7 +203,7 @@ fn check_config(path: &Path, text: &str, version: &str) -> Result<()> {
 }
 
 /// The compiler the configuration names, or the one the user names, if it is the same.
-fn compiler(wish: &config::Target, config: &Path, text: &str, log: &Log) -> Result<(String, String)> {
+fn compiler(wish: &config::Target, config: &Path, text: &str, log: &Log) -> Result<(Toolchain, String)> {
     let wanted = kernel_config::string(text, "CONFIG_CC_VERSION_TEXT").ok_or_else(|| {
         Error::new("LP6207", Place::object(config.display().to_string()), "it has no CONFIG_CC_VERSION_TEXT")
     })?;
@@ -224,7 +225,7 @@ fn compiler(wish: &config::Target, config: &Path, text: &str, log: &Log) -> Resu
         let what = format!("{program} is {have}, but the kernel was built by {wanted}");
         return Err(Error::new("LP6207", Place::object(program), what));
     }
-    Ok((command, name))
+    Ok((Toolchain::of(&command, log)?, name))
 }
 
 fn no_compiler(program: &str, why: &str) -> Error {

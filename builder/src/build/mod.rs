@@ -15,6 +15,7 @@
 pub mod cache;
 pub mod compile;
 pub mod debian;
+pub mod elsewhere;
 pub mod flow;
 mod generated;
 pub mod includes;
@@ -26,6 +27,7 @@ mod makefiles;
 mod outline;
 pub mod patch;
 pub mod shadow;
+pub mod toolchain;
 pub mod touched;
 pub mod tree;
 

@@ -3,15 +3,18 @@
 //! A file is the source of an object, is included by objects, belongs to no object of this configuration (said, not
 //! refused), or is one that no live patch can change (refused, LP63xx).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::elsewhere::{self, BOOT, PURGATORY, REAL_MODE, VDSO};
 use super::includes::{Index, object_of};
 use super::kbuild::Part;
+use super::makefiles;
 use super::outline;
-use super::patch::SourceChange;
+use super::patch::{FileChange, SourceChange};
 use super::tree::Tree;
+use crate::accept::{Acceptances, Accepted};
 use crate::error::{Error, Place, Problem, Result};
 
 /// What a change concerns.
@@ -23,10 +26,12 @@ pub struct Touched {
     pub supposed: BTreeSet<String>,
     /// Objects of modules that may read a changed file.
     pub modules: BTreeSet<String>,
+    /// Objects of other programs that may read changed files, and which.
+    pub elsewhere: BTreeMap<String, BTreeSet<String>>,
     /// Files without a part in this kernel, and why.
     pub unused: Vec<Unused>,
-    /// Files that decide how the kernel is built: objects may come, go or be compiled otherwise.
-    pub makefiles: BTreeSet<String>,
+    /// Folders whose Makefiles are changed: objects may come, go or be compiled otherwise.
+    pub folders: BTreeSet<String>,
 }
 
 /// A changed file that has no part in the kernel.
@@ -38,11 +43,16 @@ pub struct Unused {
     pub why: String,
 }
 
-/// Refuses files that no live patch can change, whatever the configuration.
-pub fn screen(change: &SourceChange) -> Result<()> {
-    let problem = |path: &String| impossible(path).map(|(code, what)| Problem::new(code, Place::object(path), what));
-    let problems: Vec<Problem> = change.files.keys().filter_map(problem).collect();
-    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+/// Refuses files that no live patch can change, whatever the configuration; returns what the author answers for.
+pub fn screen(change: &SourceChange, accept: &Acceptances) -> Result<Vec<Accepted>> {
+    let problem = |(path, file): (&String, &FileChange)| match impossible(path) {
+        _ if outside(path).is_some() && !path.starts_with("scripts/") => None,
+        Some((code, what)) => Some(Problem::new(code, Place::object(path), what)),
+        None => elsewhere::own_header(path, file),
+    };
+    let mut problems: Vec<Problem> = change.files.iter().filter_map(problem).collect();
+    let accepted = accept.settle(&mut problems);
+    if problems.is_empty() { Ok(accepted) } else { Err(Error { problems }) }
 }
 
 /// Finds the objects of a change.
@@ -50,11 +60,15 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
     let mut found = Touched::default();
     let mut problems = Vec::new();
     let mut included = BTreeSet::new();
+    let mut files = BTreeSet::new();
     for (path, file) in &change.files {
         if let Some(why) = outside(path) {
             found.unused.push(Unused { file: path.clone(), why: why.into() });
-        } else if is_makefile(path) {
-            found.makefiles.insert(path.clone());
+        } else if is_makefile(path) || tree.layout.read_for.contains_key(path) {
+            files.insert(path.clone());
+        } else if tree.layout.host_sources.contains(path) {
+            let what = "a program is built from it that makes other files while the kernel is built";
+            problems.push(Problem::new("LP6304", Place::object(path), what));
         } else if let Some((object, part)) = object_of(&tree.layout, path) {
             if outline::only_init(file) {
                 let what = "every changed line is in __init or __exit code, which is gone once the kernel has booted";
@@ -68,8 +82,18 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
             included.insert(path.clone());
         }
     }
+    let (folders, unread) = makefiles::folders(&tree.layout, &files);
+    found.folders = folders;
+    files.retain(|f| unread.iter().all(|u| u.file != *f));
+    found.unused.extend(unread);
+    problems.extend(makefiles::screen(change, &files));
     if !problems.is_empty() {
         return Err(Error { problems });
+    }
+    for (object, of) in &tree.layout.elsewhere {
+        if change.files.contains_key(&of.source) {
+            found.elsewhere.entry(object.clone()).or_default().insert(of.source.clone());
+        }
     }
     // A source file can be included by another one as well.
     included.extend(change.files.keys().filter(|p| tree.layout.included_sources.contains(*p)).cloned());
@@ -80,11 +104,14 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
     for path in included {
         let added = change.files.get(&path).is_some_and(|f| f.old.is_none());
         let dependents = index.dependents(&tree.layout, [&path]);
-        if dependents.is_empty() && !added {
+        if dependents.objects.is_empty() && dependents.elsewhere.is_empty() && !added {
             let why = "no object of this configuration is made from it".into();
-            found.unused.push(Unused { file: path, why });
+            found.unused.push(Unused { file: path.clone(), why });
         }
-        for (object, part) in dependents {
+        for object in dependents.elsewhere {
+            found.elsewhere.entry(object).or_default().insert(path.clone());
+        }
+        for (object, part) in dependents.objects {
             match part {
                 Part::Builtin if found.objects.insert(object.clone()) => drop(found.supposed.insert(object)),
                 Part::Builtin => {}
@@ -113,7 +140,8 @@ fn outside(path: &str) -> Option<&'static str> {
     }
     let name = path.rsplit('/').next().unwrap_or(path);
     let texts = ["MAINTAINERS", "CREDITS", "README", ".gitignore", ".mailmap", "COPYING"];
-    if texts.contains(&name) || name.ends_with(".rst") || name.ends_with(".txt") {
+    // The decoder's tables are made from arch/x86/lib/x86-opcode-map.txt.
+    if texts.contains(&name) || name.ends_with(".rst") || name.ends_with(".txt") && !path.starts_with("arch/x86/lib/") {
         return Some("not code");
     }
     None
@@ -121,16 +149,22 @@ fn outside(path: &str) -> Option<&'static str> {
 
 /// Files that no live patch can change, whatever is in them.
 fn impossible(path: &str) -> Option<(&'static str, &'static str)> {
-    const VDSO: &str = "the vDSO is mapped into every process and not reached by calls of the kernel";
     let name = path.rsplit('/').next().unwrap_or(path);
     if path.starts_with("arch/x86/entry/vdso/") && !["vma.c", "extable.c", "vdso32-setup.c"].contains(&name) {
         return Some(("LP6301", VDSO));
     }
     for (folder, what) in [
-        ("arch/x86/boot/", "code that runs before the kernel does and is gone then"),
-        ("arch/x86/realmode/", "real-mode code, copied below 1 MiB when the machine starts"),
-        ("arch/x86/purgatory/", "code of the next kernel's start, copied by kexec"),
+        ("arch/x86/boot/", BOOT),
+        ("drivers/firmware/efi/libstub/", BOOT),
+        ("arch/x86/realmode/rm", REAL_MODE),
+        ("arch/x86/purgatory/", PURGATORY),
         ("lib/vdso/", VDSO),
+        // Code of the kernel that runs at another address than its own, or before the kernel can be patched.
+        ("arch/x86/kernel/head_64.S", "the first code of the kernel, which runs before its page tables are set up"),
+        ("arch/x86/kernel/relocate_kernel_64.S", "kexec copies this code to another page and runs the copy"),
+        ("arch/x86/power/hibernate_asm_64.S", "resuming copies this code to another page and runs the copy"),
+        ("arch/x86/kernel/ftrace_64.S", "ftrace copies this code into its trampolines"),
+        ("arch/x86/mm/mem_encrypt_boot.S", "the kernel's start copies this code and runs the copy"),
     ] {
         if path.starts_with(folder) {
             return Some(("LP6301", what));
@@ -138,6 +172,10 @@ fn impossible(path: &str) -> Option<(&'static str, &'static str)> {
     }
     if name.starts_with("Kconfig") || path.starts_with("arch/x86/configs/") {
         return Some(("LP6303", "another configuration is another kernel"));
+    }
+    let builds_all = ["Makefile", "Kbuild", "Kconfig"].iter().any(|p| name.starts_with(p));
+    if path.starts_with("scripts/") && (builds_all || path.starts_with("scripts/gcc-plugins/")) {
+        return Some(("LP6303", "it decides how every object is compiled"));
     }
     if name == "Makefile" && !path.contains('/') || path == "Kbuild" || path == "arch/x86/Makefile" {
         return Some(("LP6303", "it decides how every object is compiled"));
@@ -147,7 +185,7 @@ fn impossible(path: &str) -> Option<(&'static str, &'static str)> {
         "rs" => Some(("LP6304", "Rust source")),
         "lds" => Some(("LP6304", "a linker script decides where everything is")),
         _ if name.ends_with(".lds.S") => Some(("LP6304", "a linker script decides where everything is")),
-        "tbl" | "awk" | "y" | "l" | "asn1" | "dts" | "dtsi" | "pl" | "sh" | "py" => {
+        "tbl" | "awk" | "y" | "l" | "asn1" | "dts" | "dtsi" | "pl" | "sh" | "py" | "txt" | "uni" | "map" | "hex" => {
             Some(("LP6304", "other files are generated from it"))
         }
         _ => None,
@@ -170,6 +208,10 @@ mod tests {
             ("arch/x86/entry/vdso/vclock_gettime.c", Some("LP6301")),
             ("arch/x86/entry/vdso/vma.c", None),
             ("arch/x86/boot/compressed/misc.c", Some("LP6301")),
+            ("drivers/firmware/efi/libstub/x86-stub.c", Some("LP6301")),
+            ("arch/x86/kernel/relocate_kernel_64.S", Some("LP6301")),
+            ("scripts/Makefile.lib", Some("LP6303")),
+            ("scripts/mod/modpost.c", Some("outside")),
             ("net/Kconfig", Some("LP6303")),
             ("Makefile", Some("LP6303")),
             ("arch/x86/kernel/vmlinux.lds.S", Some("LP6304")),
@@ -179,6 +221,8 @@ mod tests {
             ("tools/testing/selftests/x.c", Some("outside")),
             ("MAINTAINERS", Some("outside")),
             ("net/core/dev.c", None),
+            ("arch/x86/lib/x86-opcode-map.txt", Some("LP6304")),
+            ("drivers/tty/vt/cp437.uni", Some("LP6304")),
         ] {
             assert_eq!(class(path), want, "{path}");
         }

@@ -1,7 +1,7 @@
 //! A prepared build folder of one kernel: configured and prepared once, out of tree, then used by every build.
 //!
-//! `trees/RELEASE-KEY/` in the cache; KEY stands for build id, source, configuration and compiler, so that another kernel
-//! of the same release gets a folder of its own. The source is only read. Steps that are done are noted in the folder: an
+//! `trees/RELEASE-KEY/` in the cache; KEY stands for build id, source, configuration and the compiler that runs
+//! ([`super::toolchain`]), so that another kernel of the same release gets a folder of its own. The source is only read. Steps that are done are noted in the folder: an
 //! interrupted preparation goes on with the step it was in. One build prepares while others wait.
 //! Refused: a configuration the source does not keep (LP6210), build tools that are missing (LP6209).
 
@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use super::includes::Index;
 use super::kbuild::{Kbuild, Layout};
 use super::locate::Target;
-use super::{Progress, cache};
+use super::{Progress, cache, elsewhere};
 use crate::error::{Error, Place, Result};
 use crate::manifest::to_hex;
 use crate::tool::{self, Log};
 
 /// Part of every key; raise it when the way trees are prepared changes.
-const RECIPE: &str = "4";
+const RECIPE: &str = "6";
 /// The steps, in order: targets of kbuild.
 const STEPS: &[&str] = &["olddefconfig", "prepare", "modules_prepare"];
 /// What [`Tree::ensure`] writes last.
@@ -93,7 +93,7 @@ pub fn make_args(target: &Target, build: &Path) -> Vec<String> {
     let source = target.source.display();
     vec![
         "ARCH=x86".into(),
-        format!("CC={}", target.compiler_name),
+        format!("CC={}", target.toolchain.compiler.display()),
         format!("KERNELRELEASE={}", target.release),
         // Debug information names files relative to the tree, so that it does not depend on where the source is.
         format!("KCFLAGS=-fdebug-prefix-map={source}/= -fdebug-prefix-map={}=.", build.display()),
@@ -102,7 +102,7 @@ pub fn make_args(target: &Target, build: &Path) -> Vec<String> {
 
 fn folder(target: &Target, config: &str) -> Result<PathBuf> {
     let id = to_hex(target.image.build_id());
-    let parts = [RECIPE, &id, &target.source.to_string_lossy(), config, &target.compiler_name];
+    let parts = [RECIPE, &id, &target.source.to_string_lossy(), config, &target.toolchain.key];
     let mut text = String::new();
     for part in parts {
         text.push_str(&format!("{}:{part}", part.len()));
@@ -167,7 +167,11 @@ fn steps(target: &Target, config: &str, build: &Path, log: &Log, progress: &dyn 
         fs::write(&done, "").map_err(|e| Error::io(&done, &e))?;
     }
     progress.status(&format!("asking kbuild for the objects of {}", target.release));
-    let mut layout = Kbuild { source: &target.source, build, log }.layout(&args)?;
+    let kbuild = Kbuild { source: &target.source, build, log };
+    let mut layout = kbuild.layout(&args)?;
+    layout.elsewhere = elsewhere::find(&kbuild, &layout)?;
+    // kbuild calls it a library of the kernel's.
+    layout.objects.retain(|o, _| !o.starts_with("drivers/firmware/efi/libstub/"));
     layout.included_sources = Index::read(&target.source, build, &layout).included_sources();
     let text = serde_json::to_string(&layout).map_err(|e| damaged(build, &e.to_string()))?;
     cache::write_atomic(&build.join(LAYOUT), text.as_bytes())?;

@@ -79,7 +79,7 @@ pub struct PatchArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct AcceptArgs {
     /// Answer for something that would be refused; the message says its KIND and NAME: type, constant, list, signature,
-    /// inline, promise, name or state. Kept in the manifest.
+    /// inline, promise, name, state or outside. Kept in the manifest.
     #[arg(long = "accept", value_name = "KIND=NAME", value_parser = accept::parse)]
     accept: Vec<(Accept, String)>,
     /// The same as --accept type=NAME.

@@ -22,7 +22,9 @@ pub(super) static CODES: &[Code] = &[
         id: "LP2003",
         class: Refused,
         title: "init code or data changed",
-        why: "__init code ran at boot and its memory is freed (init/main.c, free_initmem); a new version would never run.",
+        why: "__init code ran at boot and its memory is freed (init/main.c, free_initmem); a new version would never run. With a \
+              kernel image, what lies between its __init_begin and __init_end counts, whatever its section is called; new \
+              code must not refer to anything there either, unless the code it replaces does.",
         advice: "repeat the effect from code that runs later, or reboot into the new kernel",
     },
     Code {

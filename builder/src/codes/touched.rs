@@ -8,7 +8,8 @@ pub(super) static CODES: &[Code] = &[
         class: Refused,
         title: "code that the running kernel does not execute itself",
         why: "Boot code is gone or copied elsewhere once the kernel runs, and the vDSO is mapped into processes; neither is \
-              reached through a function of the kernel.",
+              reached through a function of the kernel. A file they share with the kernel would be changed in the kernel's \
+              copy alone.",
         advice: "leave these files out of the patch, or restart with a fixed kernel",
     },
     Code {
@@ -31,7 +32,8 @@ pub(super) static CODES: &[Code] = &[
         id: "LP6304",
         class: Refused,
         title: "a file that others are generated from",
-        why: "Linker scripts, tables, grammars and Rust sources are turned into other files, or decide about addresses.",
+        why: "Linker scripts, tables, grammars, Rust sources, programs of the build and the rules of Makefiles are turned into other files, or \
+              decide about addresses.",
         advice: "change the C source that uses the result",
     },
     Code {

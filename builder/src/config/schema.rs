@@ -29,7 +29,10 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("kernel", &["release", "image", "headers", "source", "config", "compiler"]),
     ("build", &["flags"]),
     ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
-    ("accept", &["types", "constants", "lists", "signatures", "inlines", "promises", "names", "states"]),
+    (
+        "accept",
+        &["types", "constants", "lists", "signatures", "inlines", "promises", "names", "states", "outside"],
+    ),
     ("sign", &["key", "certificate"]),
 ];
 
@@ -103,6 +106,7 @@ pub(super) struct Accept {
     pub promises: Value<Vec<Spanned<String>>>,
     pub names: Value<Vec<Spanned<String>>>,
     pub states: Value<Vec<Spanned<String>>>,
+    pub outside: Value<Vec<Spanned<String>>>,
 }
 
 impl Accept {
@@ -118,6 +122,7 @@ impl Accept {
             Accept::Promise => &self.promises,
             Accept::Name => &self.names,
             Accept::State => &self.states,
+            Accept::Outside => &self.outside,
         };
         value.as_ref().map_or(&[], |v| v.get_ref())
     }

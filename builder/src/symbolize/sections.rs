@@ -182,8 +182,8 @@ fn text_kind(name: &str) -> TextKind {
         | ".softirqentry.text" | ".head.text" | ".head64.text" | ".inittext" => TextKind::Untouchable,
         _ if name.starts_with(".noinstr.text") || name.starts_with(".entry.") => TextKind::Untouchable,
         _ if name.starts_with(".static_call.text") => TextKind::StaticCallTrampoline,
-        _ if name.starts_with(".init.text") || name.starts_with(".meminit.text") => TextKind::Init,
-        _ if name.starts_with(".exit.text") || name.starts_with(".memexit.text") => TextKind::Exit,
+        _ if name.starts_with(".init.text") => TextKind::Init,
+        _ if name.starts_with(".exit.text") => TextKind::Exit,
         _ => TextKind::Normal,
     }
 }
@@ -211,6 +211,9 @@ mod tests {
             assert_eq!(classify(&section(name, 6)), Class::Text(TextKind::Normal), "{name}");
         }
         assert_eq!(classify(&section(".init.text", 6)), Class::Text(TextKind::Init));
+        assert_eq!(classify(&section(".meminit.text", 6)), Class::Text(TextKind::Normal));
+        assert_eq!(classify(&section(".meminit.data", 3)), Class::Data);
+        assert_eq!(classify(&section(".init.data", 3)), Class::InitData);
         assert_eq!(classify(&section(".noinstr.text", 6)), Class::Text(TextKind::Untouchable));
         assert_eq!(classify(&section(".initcall4.init", 2)), Class::Registered);
         assert_eq!(classify(&section("runtime_ptr_USER_PTR_MAX", 2)), Class::Table(Table::BootConstant));

@@ -1,0 +1,114 @@
+//! Memory of the image that is gone once the kernel has booted: what lies between `__init_begin` and `__init_end`
+//! (arch/x86/kernel/vmlinux.lds.S, free_initmem in arch/x86/mm/init.c), whatever the section of the object was called.
+//!
+//! `.meminit.text` is linked there or not, depending on the configuration, and a symbol of another object does not say where it
+//! is. Refused (LP2003): a replaced function there, and a reference to something there, unless the replaced code has the same
+//! one: it then knows when that may be used.
+
+use std::collections::BTreeSet;
+
+use super::{Bound, Resolved};
+use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
+use crate::error::{Place, Problem};
+use crate::kernel::KernelImage;
+use crate::symbolize::{Object, Target};
+
+/// Symbols of the linker script that are compared with, not read (include/asm-generic/sections.h).
+const BOUNDARIES: &[&str] =
+    &["__init_begin", "__init_end", "_sinittext", "_einittext", "__per_cpu_start", "__per_cpu_load"];
+
+/// The init range of an image.
+#[derive(Debug)]
+pub struct Init {
+    range: (u64, u64),
+    /// Since 6.15 the first per-CPU area has its addresses here; variables are never used there.
+    percpu: (u64, u64),
+    boundaries: BTreeSet<u64>,
+}
+
+impl Init {
+    /// Reads it from the image's names; of an image that names no data, its code.
+    pub fn of(kernel: &KernelImage) -> Option<Self> {
+        let at = |name: &str| super::resolve::by_name(kernel, name);
+        let pair = |from: &str, to: &str| at(from).zip(at(to)).filter(|(a, b)| a < b);
+        let range = pair("__init_begin", "__init_end").or_else(|| pair("_sinittext", "_einittext"))?;
+        let percpu = pair("__per_cpu_start", "__per_cpu_end").unwrap_or_default();
+        Some(Self { range, percpu, boundaries: BOUNDARIES.iter().filter_map(|n| at(n)).collect() })
+    }
+
+    /// Whether an address is of something that is gone.
+    pub fn holds(&self, address: u64) -> bool {
+        let within = |(from, to): (u64, u64)| from <= address && address < to;
+        within(self.range) && !within(self.percpu)
+    }
+
+    /// The replaced function and its pieces.
+    pub fn check_old(&self, bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, out: &mut Vec<Problem>) {
+        let Role::Replaces(old) = item.role else { return };
+        let pair = &pairs[item.pair.0 as usize];
+        let placement = &bound.placements[item.pair.0 as usize];
+        for atom in pair.old.family(old.0).into_iter().map(|id| pair.old.atom(id)).filter(|a| a.is_code()) {
+            if let Some(address) = placement.address(atom.id).filter(|a| self.holds(*a)) {
+                let what = format!("the kernel image has it at {address:#x}, in memory that is freed after the start");
+                out.push(Problem::new("LP2003", Place::symbol(&pair.name, &atom.name), what));
+            }
+        }
+    }
+
+    /// A reference of carried code or data.
+    pub fn check_edge(
+        &self,
+        found: Resolved,
+        pairs: &[ObjectPair],
+        set: &PatchSet,
+        item: &Item,
+        dest: &Dest,
+        out: &mut Vec<Problem>,
+    ) {
+        let Resolved::Image(address, _) = found else { return };
+        if !self.holds(address) || self.boundaries.contains(&address) || is_known(pairs, set, dest) {
+            return;
+        }
+        let pair = &pairs[item.pair.0 as usize];
+        let name = match dest {
+            Dest::Kernel(name, _) => name.as_str(),
+            Dest::Old(of, old, _) => &pairs[of.0 as usize].old.atom(old.0).name,
+            _ => "something",
+        };
+        let what = format!("it refers to {name}, which is in memory that is freed after the start ({address:#x})");
+        out.push(Problem::new("LP2003", Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), what));
+    }
+}
+
+/// Whether one of the replaced functions refers to it as well.
+fn is_known(pairs: &[ObjectPair], set: &PatchSet, dest: &Dest) -> bool {
+    let replaced = set.items.iter().filter_map(|i| match i.role {
+        Role::Replaces(old) => Some((i.pair, old)),
+        _ => None,
+    });
+    let refers = |object: &Object, atom: crate::symbolize::AtomId, of: crate::closure::PairId| {
+        object.family(atom).into_iter().flat_map(|id| &object.atom(id).refs).any(|r| match (r.target, dest) {
+            (Target::Extern(symbol, _), Dest::Kernel(name, _)) => object.symbol_name(symbol) == name,
+            (Target::Section(section, at), Dest::Old(pair, old, _)) => {
+                let there = pairs[pair.0 as usize].old.atom(old.0);
+                let (start, end) = (there.start as i64, there.end as i64);
+                of == *pair && section == there.section && (start..end.max(start + 1)).contains(&at)
+            }
+            _ => false,
+        })
+    };
+    replaced.into_iter().any(|(pair, old)| refers(&pairs[pair.0 as usize].old, old.0, pair))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_percpu_area_is_no_init_memory_and_the_end_is_not_part_of_it() {
+        let init = Init { range: (0x1000, 0x5000), percpu: (0x2000, 0x3000), boundaries: BTreeSet::new() };
+        let held: Vec<bool> =
+            [0xfff, 0x1000, 0x1fff, 0x2000, 0x2fff, 0x3000, 0x4fff, 0x5000].map(|a| init.holds(a)).into();
+        assert_eq!(held, [false, true, true, false, false, true, true, false]);
+    }
+}
