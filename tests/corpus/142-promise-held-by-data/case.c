@@ -9,7 +9,7 @@ struct device { const char *name; struct work *work; };
 
 int queue_work_on(int cpu, void *queue, struct work *work);
 int chain_insert(struct notifier **chain, struct notifier *n);
-void mod_timer(struct timer *t, long expires);
+void timer_go(struct timer *t, long expires);
 int device_start(struct device *d);
 extern void *queue;
 extern struct notifier *chain;
@@ -21,7 +21,7 @@ static struct work work = { { &work.entry, &work.entry }, late };
 /* a notifier, to a function that no table knows */
 static int event(struct notifier *n, long what) { return take(what, 6); }
 static struct notifier notifier = { event };
-/* timer_setup and add_timer on a static timer */
+/* a function put into a static timer, which is given to a function that no table knows */
 static void tick(struct timer *t) { handle(t); }
 static struct timer timer;
 /* held by what is held */
@@ -51,7 +51,7 @@ int start(long n)
 {
 #ifdef NEW
 	timer.func = tick;
-	mod_timer(&timer, n + 100);
+	timer_go(&timer, n + 100);
 #endif
 	return take(n, 3) + 1;
 }
