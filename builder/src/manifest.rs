@@ -8,7 +8,9 @@ use crate::accept::{Accepted, is_name};
 use crate::error::{Error, Place, Result};
 
 /// Value of [`Manifest::schema`].
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
+/// The oldest one that is read. It has no hash of patch.o: such modules load, such folders are not packed.
+pub const OLDEST_SCHEMA: u32 = 1;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,9 @@ pub struct Patch {
     pub mode: Mode,
     /// Milliseconds after which an apply or revert that finds the functions busy gives up.
     pub deadline_ms: u32,
+    /// SHA-256 of patch.o, lower-case hex; absent in schema 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_sha256: Option<String>,
     /// It is never reverted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oneshot: bool,
@@ -330,8 +335,13 @@ impl Manifest {
     /// Parses and checks a manifest.
     pub fn parse(text: &str, from: &str) -> Result<Self> {
         let m: Self = toml::from_str(text).map_err(|e| Error::new("LP1101", Place::object(from), e.to_string()))?;
-        if m.schema != SCHEMA {
-            return Err(Error::new("LP1101", Place::object(from), format!("schema {} is not {SCHEMA}", m.schema)));
+        if !(OLDEST_SCHEMA..=SCHEMA).contains(&m.schema) {
+            let detail = format!("schema {} is none of {OLDEST_SCHEMA} to {SCHEMA}", m.schema);
+            return Err(Error::new("LP1101", Place::object(from), detail));
+        }
+        if (m.schema > OLDEST_SCHEMA) != m.patch.object_sha256.is_some() {
+            let detail = format!("schema {} {} object-sha256", m.schema, if m.schema > 1 { "wants" } else { "has no" });
+            return Err(Error::new("LP1101", Place::object(from), detail));
         }
         check_name(&m.patch.name, from)?;
         if !is_line(&m.patch.description) {

@@ -267,6 +267,59 @@ fn identity() {
     b.load().refused(&["LP5117"]);
 }
 
+/// As the running kernel shows it, moved by KASLR.
+fn kallsyms(functions: &[(u64, &str)]) -> String {
+    let slide = 0xffff_ffff_8d00_0000u64;
+    let line = |(offset, name): &(u64, &str)| format!("{:016x} t {name}\n", slide + offset);
+    let mut text: String = functions.iter().map(line).collect();
+    text.push_str("ffffffffc0000000 t cmdline_proc_show\t[some_module]\n");
+    text
+}
+
+#[test]
+fn functions_are_where_the_running_kernel_has_them() {
+    let right = [
+        (0, "_printk"),
+        (4096, "cmdline_proc_show"),
+        (4200, "other"),
+        (4900, "twin"),
+        (5000, "twin"),
+        (8192, "cmdline_proc_show.cold"),
+    ];
+    let b = Bench::new();
+    b.put("proc/kallsyms", kallsyms(&right));
+    b.load().refused(&["LP5112"]);
+    for (i, name) in [(1, "cmdline_proc_show"), (3, "twin"), (4, "twin"), (5, "cmdline_proc_show.cold")] {
+        let mut wrong = right;
+        // The first of the twins may be anywhere, as long as it is the first.
+        wrong[i].0 += if i == 3 { 200 } else { 16 };
+        b.put("proc/kallsyms", kallsyms(&wrong));
+        let a = b.load();
+        a.refused(&["LP5123"]);
+        assert!(a.error.contains(name), "{}", a.error);
+    }
+    b.put("proc/kallsyms", kallsyms(&right[..4]));
+    b.load().refused(&["LP5123"]);
+    // Addresses hidden, no anchor, no file: nothing is compared, the build id has to do.
+    let hidden = kallsyms(&right).lines().map(|l| format!("{:016x}{}\n", 0, &l[16..])).collect::<String>();
+    for text in [hidden.as_str(), "0 t x\n", ""] {
+        b.put("proc/kallsyms", text);
+        b.load().refused(&["LP5112"]);
+    }
+}
+
+#[test]
+fn records_that_say_something_else_than_the_manifest() {
+    let b = Bench::new();
+    b.module(MANIFEST, &format!("{}lpbuild_abi={}\0", modinfo(), lpbuild_abi::ABI_VERSION));
+    let a = b.load();
+    assert!(a.exit == 4 && a.codes.iter().all(|c| *c == "LP5118"), "{:?} {}", a.codes, a.error);
+    assert!(a.error.contains("no record for this function"), "{}", a.error);
+    // Of another layout: the runtime beside them knows it.
+    b.module(MANIFEST, &format!("{}lpbuild_abi=1\0", modinfo()));
+    b.load().refused(&["LP5112"]);
+}
+
 #[test]
 fn not_our_module() {
     let b = Bench::new();

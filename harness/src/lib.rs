@@ -16,6 +16,7 @@ pub mod archive;
 pub mod cache;
 pub mod change;
 pub mod cmd;
+pub mod damage;
 pub mod debug_images;
 pub mod edits;
 pub mod guest;

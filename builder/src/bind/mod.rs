@@ -6,9 +6,13 @@
 
 mod blacklist;
 mod endbr;
+mod field;
 mod init;
+mod names;
 mod placement;
+mod proof;
 mod resolve;
+mod tables;
 
 use lpbuild_abi as abi;
 
@@ -17,7 +21,7 @@ use crate::correlate::OldAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 
-pub use placement::Placement;
+pub use placement::{Placement, place};
 pub use resolve::{How, Resolved};
 
 /// Exported in every kernel since 5.15 resp. 2.6 (kernel/printk/printk.c).
@@ -75,8 +79,9 @@ impl Bound<'_> {
 pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -> Result<Bound<'a>> {
     let mut problems = Vec::new();
     let (anchor, anchor_address) = find_anchor(kernel)?;
-    let placements: Vec<Placement> =
-        pairs.iter().map(|p| p.placement.clone().unwrap_or_else(|| placement::place(&p.old, kernel))).collect();
+    let tables = tables::Tables::of(kernel);
+    let placed = |p: &ObjectPair| p.placement.clone().unwrap_or_else(|| placement::place_with(&p.old, kernel, &tables));
+    let placements: Vec<Placement> = pairs.iter().map(placed).collect();
     let mut imports = Vec::new();
     for import in abi::IMPORTS {
         let address = resolve::by_name(kernel, import.name);
@@ -105,7 +110,7 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     for item in &set.items {
         // An object that the patch adds has nothing to find.
         let is_new = !pairs[item.pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
-        if !is_new && bound.placements[item.pair.0 as usize].counts().0 == 0 {
+        if !is_new && bound.placements[item.pair.0 as usize].counts() == (0, 0) {
             // One sentence says more than a list of every symbol the object does not find.
             let what = "none of its functions is in the kernel image; is it part of a module?";
             problems.push(Problem::new("LP3001", Place::object(&pairs[item.pair.0 as usize].name), what));
@@ -130,6 +135,11 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     problems.sort();
     problems.dedup();
     if problems.is_empty() { Ok(bound) } else { Err(Error { problems }) }
+}
+
+/// The address of the one symbol of this name; of several, of the only global one.
+pub fn address_by_name(kernel: &KernelImage, name: &str) -> Option<u64> {
+    resolve::by_name(kernel, name)
 }
 
 fn find_anchor(kernel: &KernelImage) -> Result<(&'static str, u64)> {

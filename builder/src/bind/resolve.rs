@@ -103,6 +103,11 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
                 let named = named.map(|address| Resolved::Image(address, How::Kallsyms));
                 return named.ok_or_else(|| Problem::new(code, place, why));
             }
+            if !atom.is_code() {
+                let read_only = object.class(atom.section) == Class::Rodata;
+                let checked = placement.check_data(old.0, read_only);
+                checked.map_err(|(code, why)| Problem::new(code, place.clone(), why))?;
+            }
             let Some(address) = placement.address(old.0) else {
                 return match symbol_by_name(b.kernel, &atom.name) {
                     Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
@@ -114,10 +119,6 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
                     }
                 };
             };
-            if !atom.is_code() {
-                let read_only = object.class(atom.section) == Class::Rodata;
-                placement.check_data(old.0, read_only).map_err(|(code, why)| Problem::new(code, place, why))?;
-            }
             let how = if placement.is_by_name(old.0) { How::Kallsyms } else { How::Section };
             if object.class(atom.section) == Class::Percpu {
                 return Ok(Resolved::Percpu(address, how));

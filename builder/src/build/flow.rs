@@ -117,7 +117,11 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> 
     }
     if !nothing && analysis.refused.is_empty() {
         match pipeline::produce(&mut analysis, Some(&target.image), &options) {
-            Ok(output) => built.output = Some(output),
+            Ok(output) => {
+                // What is handed out is read as somebody else's would be.
+                pipeline::refuse(crate::pack::contradictions(&output.manifest, &target.image))?;
+                built.output = Some(output);
+            }
             Err(e) if e.exit_code() == 4 => analysis.refused = e.problems,
             Err(e) => return Err(e),
         }

@@ -87,6 +87,17 @@ pub fn manifest(dir: &Path) -> Result<Manifest> {
     Manifest::parse(&text, &path.display().to_string())
 }
 
+/// Is a symbolic manifest the one that its objects give?
+pub fn same(dir: &Path, manifest: &Manifest, again: &Manifest) -> Result<()> {
+    if manifest == again {
+        return Ok(());
+    }
+    let (is, gives) = (manifest.to_toml()?, again.to_toml()?);
+    let (is, gives) = is.lines().zip(gives.lines()).find(|(a, b)| a != b).unwrap_or(("one of them", "ends"));
+    let what = format!("the objects beside it do not give this manifest: {is:?} instead of {gives:?}");
+    Err(Error::new("LP4013", Place::object(dir.join(MANIFEST).display().to_string()), what))
+}
+
 /// Reads the compared objects of a symbolic patch folder and checks that they are still the ones the manifest names.
 pub fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
     let mut out = Vec::new();

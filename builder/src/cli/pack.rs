@@ -1,4 +1,5 @@
-//! `lpbuild pack DIR`: makes the module; binds a symbolic patch first when a kernel is given.
+//! `lpbuild pack DIR`: makes the module. When a kernel is given, a symbolic patch is bound to it first, and a bound one
+//! checked against it.
 
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use lpbuild::emit::Options;
 use lpbuild::error::Result;
 use lpbuild::kernel::KernelImage;
 use lpbuild::manifest::{Jump, Manifest};
-use lpbuild::pack::{PackArgs, pack};
+use lpbuild::pack::{PackArgs, check, check_hash, pack};
 use lpbuild::pipeline;
 
 use super::{folder, sources::io, terminal};
@@ -17,12 +18,19 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
     let mut options = args.options();
     let report = match &args.kernel {
         None => pack(&args.dir, &options)?,
+        Some(image) if folder::manifest(&args.dir)?.kernel.is_some() => {
+            check(&args.dir, &KernelImage::open(image)?)?;
+            pack(&args.dir, &options)?
+        }
         Some(image) => {
             let manifest = folder::manifest(&args.dir)?;
+            check_hash(&args.dir, &manifest)?;
             let objects = folder::objects(&args.dir, &manifest)?;
             let patch = patch_options(&manifest);
             let mut analysis = pipeline::analyse(&objects, &patch)?;
             pipeline::refuse(std::mem::take(&mut analysis.refused))?;
+            // The objects are what is bound; the manifest is what somebody read.
+            folder::same(&args.dir, &manifest, &pipeline::produce(&mut analysis, None, &patch)?.manifest)?;
             let kernel = KernelImage::open(image)?;
             let output = pipeline::produce(&mut analysis, Some(&kernel), &patch)?;
             let bound = tempfile::tempdir().map_err(|e| io(&std::env::temp_dir(), &e))?;

@@ -7,15 +7,17 @@ pub(super) static CODES: &[Code] = &[
         id: "LP3001",
         class: Refused,
         title: "the old code is not the running code",
-        why: "Run-pre matching compares the old build of every replaced function with the kernel image, byte by byte apart \
-              from relocated fields. A difference means another compiler, configuration or source.",
+        why: "Run-pre matching compares the old build of every replaced function with the kernel image: bytes, where each \
+              relocated field leads, the table entries that belong to it, and the read-only data it refers to. The names \
+              kallsyms lists say where a field must lead. A difference means another compiler, configuration or source.",
         advice: "build the old objects from this kernel's source and configuration with its compiler",
     },
     Code {
         id: "LP3002",
         class: Refused,
         title: "contradictory address",
-        why: "Different functions of the object show different addresses for the same thing in the kernel image.",
+        why: "Different functions of the object show different addresses for the same thing in the kernel image, and the image \
+              lists no name that says which is right.",
         advice: "check that the old objects belong to this kernel",
     },
     Code {

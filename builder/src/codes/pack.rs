@@ -93,4 +93,21 @@ pub(super) static CODES: &[Code] = &[
               fault.",
         advice: "build the objects with the kernel's own flags (-fcf-protection=branch), and leave --jump at rel32",
     },
+    Code {
+        id: "LP4013",
+        class: Refused,
+        title: "patch.o is not the one the manifest describes",
+        why: "The manifest holds the SHA-256 of patch.o. Another file may refer to other addresses, of which nothing in the \
+              manifest would tell. Manifests of schema 1 have no hash.",
+        advice: "write both again with lpbuild diff or lpbuild build; neither is edited by hand",
+    },
+    Code {
+        id: "LP4014",
+        class: Refused,
+        title: "the manifest does not fit the kernel image",
+        why: "Release, build id, anchor, the address, size, position and site of every function, the imports of the runtime and \
+              the symbols referred to are held against the image. A manifest that says otherwise was written for another \
+              kernel, or changed afterwards.",
+        advice: "give the image the patch was bound to, or write the patch again with lpbuild diff or lpbuild build",
+    },
 ];

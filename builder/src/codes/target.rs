@@ -129,8 +129,9 @@ pub(super) static CODES: &[Code] = &[
         id: "LP5118",
         class: Refused,
         title: "the module contradicts its manifest",
-        why: "The name in .modinfo and the name of the patch differ; sysfs and the log go by the former, lpbuild by the latter.",
-        advice: "make the module again with lpbuild pack; a module is not renamed by editing it",
+        why: "The name in .modinfo and the name of the patch differ, or a record that the runtime goes by says something else \
+              than the manifest, which lpbuild goes by: another address, size, site, import or callback.",
+        advice: "make the module again with lpbuild pack; a module is not changed by editing it",
     },
     Code {
         id: "LP5119",
@@ -162,5 +163,13 @@ pub(super) static CODES: &[Code] = &[
         why: "Tasks are still inside the new functions, so the module has to stay. New calls run the old code, or each task that \
               was switched does, and the revert goes on without being waited for.",
         advice: "end or wake the tasks, and run lpbuild unload again; lpbuild status shows who is left",
+    },
+    Code {
+        id: "LP5123",
+        class: Refused,
+        title: "the running kernel has a function elsewhere",
+        why: "The distance of every replaced function and of every kernel function of the runtime from the anchor is in the \
+              manifest, and does not change with KASLR. /proc/kallsyms shows another one, although the build id is the same.",
+        advice: "make the module again for the running kernel, and load it as it was packed",
     },
 ];

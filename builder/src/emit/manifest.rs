@@ -50,6 +50,7 @@ pub fn describe(input: Input<'_>, options: &Options, layout: &Layout) -> Result<
             description: options.description.clone(),
             mode: input.mode,
             deadline_ms: options.deadline_ms,
+            object_sha256: None,
             oneshot: options.oneshot,
             after: options.after.clone(),
             replaces: options.replaces.clone(),

@@ -84,8 +84,9 @@ pub fn emit(input: Input<'_>, options: &Options) -> Result<Output> {
     let mut writer = Writer::new();
     let layout = content::write(&mut writer, input)?;
     records::write(&mut writer, input, options, &layout)?;
-    let manifest = manifest::describe(input, options, &layout)?;
+    let mut manifest = manifest::describe(input, options, &layout)?;
     let patch_o = writer.finish().map_err(|e| Error::new("LP1000", Place::object("patch.o"), e))?;
+    manifest.patch.object_sha256 = Some(crate::pipeline::digest(&patch_o));
     Ok(Output { patch_o, manifest })
 }
 

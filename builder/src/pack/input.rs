@@ -1,6 +1,7 @@
 //! The folder made by emit: `patch.o` and `manifest.toml`, and that the two belong together.
 //!
-//! Refused: a symbolic patch (LP4002), records that do not fit the manifest (LP4009).
+//! Refused: a symbolic patch (LP4002), another patch.o than the manifest was written for (LP4013), records that do not fit
+//! the manifest (LP4009).
 
 use std::{fs, path::Path};
 
@@ -34,8 +35,20 @@ pub(super) fn read(dir: &Path) -> Result<Input> {
     check_texts(&manifest, &kernel, &path)?;
     let path = dir.join("patch.o");
     let object = fs::read(&path).map_err(|e| io_error(&path, &e))?;
+    check_hash(&object, &manifest, &path)?;
     check_object(&object, &manifest, &path)?;
     Ok(Input { manifest, manifest_text, kernel, object })
+}
+
+/// The manifest is of exactly this patch.o.
+pub(super) fn check_hash(object: &[u8], manifest: &Manifest, path: &Path) -> Result<()> {
+    let is = crate::pipeline::digest(object);
+    let detail = match &manifest.patch.object_sha256 {
+        Some(says) if *says == is => return Ok(()),
+        Some(says) => format!("its sha256 is {is}, the manifest says {says}"),
+        None => format!("the manifest, of schema {}, does not say what its sha256 is", manifest.schema),
+    };
+    Err(Error::new("LP4013", Place::object(path.display().to_string()), detail))
 }
 
 /// These go into C source and make files as they are.

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! input     folder -> Input            patch.o, manifest, and that they belong together
+//! image     manifest x image -> ()     when an image is given: what the manifest says of the kernel is so
 //! headers   release -> Headers         found, of the right release; compiler and signing hash they want
 //! kbuild    Input, Headers -> bytes    a temporary folder, the kernel's own build system
 //! verify    bytes -> ()                read again with goblin, compared with manifest and Module.symvers
@@ -14,6 +15,7 @@
 
 mod endbr;
 mod headers;
+mod image;
 mod input;
 mod kbuild;
 mod sign;
@@ -28,8 +30,12 @@ use std::{
 
 use serde::Serialize;
 
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Problem, Result};
+use crate::kernel::KernelImage;
+use crate::manifest::Manifest;
 use crate::tool::Log;
+
+pub use image::contradictions;
 
 include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
 
@@ -38,7 +44,7 @@ include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
 pub struct PackArgs {
     /// Folder with patch.o and manifest.toml
     pub dir: PathBuf,
-    /// Kernel image (vmlinux or vmlinuz) to bind a symbolic patch to
+    /// Kernel image (vmlinux or vmlinuz) to bind a symbolic patch to, or to check a bound one against
     #[arg(long, value_name = "IMAGE")]
     pub kernel: Option<PathBuf>,
     /// Kernel headers [default: /lib/modules/RELEASE/build or /usr/src/linux-headers-RELEASE]
@@ -110,6 +116,27 @@ pub struct PackReport {
 pub fn pack(dir: &Path, opts: &PackOptions) -> Result<PackReport> {
     let runtime = RUNTIME.ok_or_else(|| Error::new("LP4001", Place::default(), "pack has no runtime to put in"))?;
     pack_with(runtime, dir, opts)
+}
+
+/// Does the folder hold the patch.o that its manifest was written for, and does the manifest fit the image?
+pub fn check(dir: &Path, image: &KernelImage) -> Result<()> {
+    let problems = contradictions(&input::read(dir)?.manifest, image);
+    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+}
+
+/// Does the folder, bound or not, hold the patch.o that its manifest was written for?
+pub fn check_hash(dir: &Path, manifest: &Manifest) -> Result<()> {
+    let path = dir.join("patch.o");
+    let object = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
+    input::check_hash(&object, manifest, &path)
+}
+
+/// Everything in which the records of a finished module contradict the manifest inside it.
+pub fn record_contradictions(name: &str, module: &[u8], text: &str, manifest: &Manifest) -> Vec<Problem> {
+    let Some(kernel) = manifest.kernel.clone() else { return Vec::new() };
+    let manifest = manifest.clone();
+    let input = input::Input { manifest, manifest_text: text.to_owned(), kernel, object: Vec::new() };
+    verify::records(name, module, &input)
 }
 
 /// The same with a given runtime object, for builds that have none inside.

@@ -124,11 +124,52 @@ fn a_compiler_that_is_not_installed_is_named() {
     assert!(e.to_string().contains("no-such-gcc-99"));
 }
 
+/// The manifest of exactly this object.
+fn hashed(manifest: &str, object: &[u8]) -> String {
+    let hash = format!("schema = 2\n[patch]\nobject-sha256 = \"{}\"", crate::pipeline::digest(object));
+    manifest.replacen("schema = 1\n[patch]", &hash, 1)
+}
+
 fn read(manifest: &str, object: &[u8]) -> Result<input::Input, Error> {
+    let manifest = hashed(manifest, object);
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("manifest.toml"), manifest).unwrap();
     fs::write(dir.path().join("patch.o"), object).unwrap();
     input::read(dir.path())
+}
+
+#[test]
+fn another_object_than_the_manifest_was_written_for() {
+    let good = Parts::new().write();
+    let mut parts = Parts::new();
+    parts.old += 1;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("patch.o"), parts.write()).unwrap();
+    for (manifest, want) in [
+        (hashed(MANIFEST, &parts.write()), &[""; 0][..]),
+        (hashed(MANIFEST, &good), &["LP4013"]),
+        // Nothing says which one it was.
+        (MANIFEST.to_owned(), &["LP4013"]),
+        (MANIFEST.replacen("schema = 1", "schema = 2", 1), &["LP1101"]),
+        (hashed(MANIFEST, &good).replacen("schema = 2", "schema = 1", 1), &["LP1101"]),
+        (hashed(MANIFEST, &good).replacen("schema = 2", "schema = 3", 1), &["LP1101"]),
+    ] {
+        fs::write(dir.path().join("manifest.toml"), &manifest).unwrap();
+        assert_eq!(code(input::read(dir.path())), want, "{manifest}");
+    }
+}
+
+#[test]
+fn records_the_manifest_does_not_have() {
+    let wrong = |from: &str, to: &str| verified_as(&MANIFEST.replacen(from, to, 1), |_| {});
+    assert_eq!(wrong("rule = \"after-fentry\"", "rule = \"over-fentry\""), ["LP4009"]);
+    assert_eq!(wrong("size = 32", "size = 31"), ["LP4009"], "part of a piece");
+    let end = MANIFEST.find("[[function.piece]]").unwrap();
+    assert_eq!(verified_as(&MANIFEST[..end], |_| {}), ["LP4009"], "one range too many");
+    for import in ["text_mutex", "no_such_import"] {
+        let import = format!("{MANIFEST}[[import]]\nsymbol = \"{import}\"\nanchor-offset = 8\n");
+        assert_eq!(verified_as(&import, |_| {}), ["LP4009"], "{import}");
+    }
 }
 
 #[test]

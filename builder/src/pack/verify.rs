@@ -30,15 +30,8 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
     let elf = Elf::parse(module)
         .map_err(|e| Error::new("LP4007", Place::object(&name), format!("goblin cannot read it: {e}")))?;
     let mut v = Verifier { module, elf: &elf, name, problems: Vec::new() };
-    v.modinfo(input);
     v.manifest(input);
-    v.patch_record(input);
-    for (i, f) in input.manifest.functions.iter().enumerate() {
-        v.function(i, f, &input.kernel);
-        v.entrances(i, f, input);
-    }
-    v.ranges(input);
-    v.callbacks(input);
+    v.all_records(input);
     v.undefined(headers);
     v.relocations();
     v.formats();
@@ -47,6 +40,17 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
         v.problems.extend(found);
     }
     if v.problems.is_empty() { Ok(()) } else { Err(Error { problems: v.problems }) }
+}
+
+/// What of a finished module contradicts the manifest, without the headers it was made with.
+pub(super) fn records(name: &str, module: &[u8], input: &Input) -> Vec<Problem> {
+    let elf = match Elf::parse(module) {
+        Ok(elf) => elf,
+        Err(e) => return vec![Problem::new("LP4007", Place::object(name), format!("goblin cannot read it: {e}"))],
+    };
+    let mut v = Verifier { module, elf: &elf, name: name.to_owned(), problems: Vec::new() };
+    v.all_records(input);
+    v.problems
 }
 
 struct Verifier<'a> {
@@ -69,6 +73,18 @@ struct Target<'a> {
 }
 
 impl<'a> Verifier<'a> {
+    fn all_records(&mut self, input: &Input) {
+        self.modinfo(input);
+        self.patch_record(input);
+        for (i, f) in input.manifest.functions.iter().enumerate() {
+            self.function(i, f, &input.kernel);
+            self.entrances(i, f, input);
+        }
+        self.ranges(input);
+        self.imports(input);
+        self.callbacks(input);
+    }
+
     fn place(&self) -> Place {
         Place::object(&self.name)
     }
@@ -191,6 +207,8 @@ impl<'a> Verifier<'a> {
         self.expect("LP4009", place(), "build id", id.as_str(), &input.kernel.build_id);
         self.expect("LP4009", place(), "deadline", int(r, 48, 4), u64::from(m.deadline_ms));
         self.expect("LP4009", place(), "functions", int(r, 52, 4), input.manifest.functions.len() as u64);
+        let pieces: usize = input.manifest.functions.iter().map(|f| 1 + f.pieces.len()).sum();
+        self.expect("LP4009", place(), "ranges", int(r, 56, 4), pieces as u64);
         for (offset, section) in [(64, abi::SEC_FUNCS), (72, abi::SEC_RANGES)] {
             let leads = self.pointer(abi::SEC_PATCH, offset).and_then(|t| {
                 let h = self.elf.section_headers.get(t.section)?;
@@ -323,6 +341,9 @@ impl<'a> Verifier<'a> {
         ] {
             self.expect("LP4009", place(), what, int(r, offset, len), want);
         }
+        // Whether the site is on the fentry nop itself.
+        let over = f.site.rule == crate::sites::Rule::OverFentry.name();
+        self.expect("LP4009", place(), "rule", int(r, 36, 1), u64::from(over));
         let mut bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]).to_vec();
         self.complete(at + 37, &mut bytes, kernel);
         let bytes = crate::manifest::to_hex(&bytes);
@@ -362,11 +383,42 @@ impl<'a> Verifier<'a> {
             let own = std::iter::once((f.symbol.as_str(), f.anchor_offset, f.old_size));
             let pieces = f.pieces.iter().map(|p| (p.symbol.as_str(), p.anchor_offset, p.size));
             for (symbol, start, size) in own.chain(pieces) {
-                if !have.iter().any(|&(s, len, func)| s == start && len >= u64::from(size) && func == i as u64) {
+                if !have.iter().any(|&(s, len, func)| s == start && len == u64::from(size) && func == i as u64) {
                     let place = Place::symbol(f.object.clone(), symbol).in_section(abi::SEC_RANGES);
                     self.problem("LP4009", place, "no range guards this code");
                 }
             }
+        }
+    }
+
+    /// Each thunk and pointer of the runtime must lead where the manifest says, and there must be no other.
+    fn imports(&mut self, input: &Input) {
+        let place = |symbol: &str| Place::symbol(&input.manifest.patch.name, symbol);
+        let mut known = Vec::new();
+        for import in &input.manifest.imports {
+            let Some(known_import) = abi::IMPORTS.iter().find(|i| i.name == import.symbol) else {
+                self.problem("LP4009", place(&import.symbol), "the runtime has no such import");
+                continue;
+            };
+            let (prefix, field, bias) = match known_import.kind {
+                abi::ImportKind::Call => (abi::IMPORT_CALL_PREFIX, 1, -4),
+                abi::ImportKind::Pointer => (abi::IMPORT_PTR_PREFIX, 0, 0),
+            };
+            let symbol = format!("{prefix}{}", import.symbol);
+            let defined = self.defined(&symbol);
+            let target = defined.and_then(|(index, at)| self.target(&self.relocation(index, at + field)?));
+            let leads = target.filter(|t| t.symbol == input.kernel.anchor).map(|t| t.addend.wrapping_sub(bias));
+            if defined.is_none() || leads != import.anchor_offset {
+                let detail = format!("it leads to {leads:?} from the anchor, expected {:?}", import.anchor_offset);
+                self.problem("LP4009", place(&symbol), detail);
+            }
+            known.push(symbol);
+        }
+        let strtab = &self.elf.strtab;
+        let defined = self.elf.syms.iter().filter(|s| s.st_shndx != 0).filter_map(|s| strtab.get_at(s.st_name));
+        let more = defined.filter(|n| n.starts_with(abi::IMPORT_CALL_PREFIX) && !known.iter().any(|k| k == n));
+        for symbol in more.map(str::to_owned).collect::<Vec<_>>() {
+            self.problem("LP4009", place(&symbol), "the manifest does not have this import");
         }
     }
 

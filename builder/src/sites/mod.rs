@@ -54,7 +54,8 @@ impl Rule {
     }
 }
 
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// `endbr64`
+pub const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// `nopl 0(%rax,%rax,1)`: arch/x86/include/asm/nops.h, ASM_NOP5; what objtool leaves of `call __fentry__`.
 pub const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 

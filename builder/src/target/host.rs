@@ -60,6 +60,11 @@ impl Host {
         Some(String::from_utf8_lossy(&self.bytes(relative)?).trim().to_owned())
     }
 
+    /// The running kernel's symbols, 10 MB and more.
+    pub(super) fn kallsyms(&self) -> Option<String> {
+        std::fs::read_to_string(self.path("proc/kallsyms")).ok().filter(|t| !t.is_empty())
+    }
+
     /// Writes to a file that exists.
     pub(super) fn write(&self, relative: &str, text: &str) -> io::Result<()> {
         use std::io::Write;

@@ -79,7 +79,10 @@ pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport
     let start = Instant::now();
     let inserted = insert(host, &module, wanted, deadline);
     let log = log.about(name);
-    let mut causes = here.err().unwrap_or_default().causes;
+    let (note, mut causes) = match here {
+        Ok(note) => (note, Vec::new()),
+        Err(failure) => (None, failure.causes),
+    };
     if let Err(errno) = inserted {
         causes.extend(refused(host, &module, errno, &log));
         return Err(Failure { causes });
@@ -103,7 +106,7 @@ pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport
     if !causes.is_empty() {
         return Err(Failure { causes });
     }
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = note.into_iter().collect();
     if wanted.dry_run {
         patch.last_error = None;
     } else if states == States::Draining {

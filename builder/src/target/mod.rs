@@ -9,6 +9,7 @@
 //! and takes the exit code from it. With `--json` a failure is also an object: `refused` has every problem with `code`,
 //! `message`, and where they are known `function`, `blockers` and `owner`; `blockers` has all tasks.
 
+mod addresses;
 mod failure;
 mod host;
 mod inspect;

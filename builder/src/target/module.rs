@@ -7,14 +7,15 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use lpbuild_abi::SEC_MANIFEST;
+use lpbuild_abi::{ABI_VERSION, SEC_MANIFEST};
 use object::LittleEndian;
 use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_REL, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
 use serde::Serialize;
 
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Problem, Result};
 use crate::manifest::Manifest;
+use crate::pack::record_contradictions;
 
 const LE: LittleEndian = LittleEndian;
 /// Largest module read; the largest of a distribution have 10 MB, with DWARF 200 MB.
@@ -33,6 +34,8 @@ pub struct ModuleFile {
     pub manifest: Manifest,
     /// `key=value` entries of `.modinfo`, in their order.
     pub modinfo: Vec<(String, String)>,
+    /// In what its records contradict the manifest.
+    pub contradictions: Vec<Problem>,
     /// The appended signature, not verified.
     pub signature: Option<Signature>,
     /// Bytes of the file.
@@ -65,6 +68,7 @@ impl ModuleFile {
         Ok(Self {
             manifest: contents.manifest,
             modinfo: contents.modinfo,
+            contradictions: contents.contradictions,
             signature: signature(&data),
             size: data.len() as u64,
             path: name,
@@ -90,6 +94,7 @@ impl ModuleFile {
 struct Contents {
     manifest: Manifest,
     modinfo: Vec<(String, String)>,
+    contradictions: Vec<Problem>,
 }
 
 fn parse(name: &str, data: &[u8]) -> Result<Contents> {
@@ -121,7 +126,8 @@ fn parse(name: &str, data: &[u8]) -> Result<Contents> {
     let manifest = manifest.split(|&c| c == 0).next().unwrap_or_default();
     let manifest = std::str::from_utf8(manifest)
         .map_err(|e| Error::new("LP1101", Place::object(name).in_section(SEC_MANIFEST), e.to_string()))?;
-    let manifest = Manifest::parse(manifest, name)?;
+    let text = manifest;
+    let manifest = Manifest::parse(text, name)?;
     let modinfo: Vec<(String, String)> = bytes(".modinfo")?
         .unwrap_or_default()
         .split(|&c| c == 0)
@@ -132,7 +138,10 @@ fn parse(name: &str, data: &[u8]) -> Result<Contents> {
         let detail = format!("modinfo calls it {}, its manifest {}", own.unwrap_or_default(), manifest.patch.name);
         return Err(Error::new("LP5118", Place::object(name), detail));
     }
-    Ok(Contents { manifest, modinfo })
+    // The records of another layout are for the runtime beside them.
+    let ours = modinfo.iter().any(|(k, v)| k == "lpbuild_abi" && *v == ABI_VERSION.to_string());
+    let contradictions = if ours { record_contradictions(name, data, text, &manifest) } else { Vec::new() };
+    Ok(Contents { manifest, modinfo, contradictions })
 }
 
 fn signature(data: &[u8]) -> Option<Signature> {

@@ -5,6 +5,7 @@
 
 use lpbuild_abi::Mode;
 
+use super::addresses;
 use super::failure::{Cause, Failure};
 use super::host::Host;
 use super::load::LoadOptions;
@@ -14,15 +15,27 @@ use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::find_build_id;
 use crate::manifest::to_hex;
 
-/// Checks identity, then everything else.
-pub fn preflight(host: &Host, module: &ModuleFile) -> Result<(), Failure> {
+/// Checks identity, then everything else. What could not be compared is a note.
+pub fn preflight(host: &Host, module: &ModuleFile) -> Result<Option<String>, Failure> {
     identity(host, module)?;
+    contradictions(module)?;
+    let note = addresses::check(host, module)?;
     let mut causes = Vec::new();
     already_loaded(host, module, &mut causes);
     if causes.is_empty() {
         functions_taken(host, module, &mut causes);
     }
     permission(host, module, &mut causes);
+    if causes.is_empty() { Ok(note) } else { Err(Failure { causes }) }
+}
+
+/// What the runtime reads must be what the manifest says, from which everything else here goes.
+fn contradictions(module: &ModuleFile) -> Result<(), Failure> {
+    let causes = module.contradictions.iter().map(|p| {
+        let detail = format!("{}: {}", p.place, p.detail);
+        Cause::from(Problem::new("LP5118", module.place(), detail))
+    });
+    let causes: Vec<Cause> = causes.collect();
     if causes.is_empty() { Ok(()) } else { Err(Failure { causes }) }
 }
 

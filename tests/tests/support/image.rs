@@ -29,6 +29,12 @@ SECTIONS
 	SEALS
 	.notes : { __start_notes = .; *(.note.gnu.build-id) __stop_notes = .; }
 	_kprobe_blacklist : { __start_kprobe_blacklist = .; KEEP(*(_kprobe_blacklist)) __stop_kprobe_blacklist = .; }
+	.tables : {
+		__start___jump_table = .; KEEP(*(__jump_table)) __stop___jump_table = .;
+		__start___bug_table = .; KEEP(*(__bug_table)) __stop___bug_table = .;
+		__start_static_call_sites = .; KEEP(*(.static_call_sites)) __stop_static_call_sites = .;
+		__alt_instructions = .; KEEP(*(.altinstructions)) __alt_instructions_end = .;
+	}
 	.boot : { *(runtime_ptr_* runtime_shift_*) }
 	.data : { *(.data .data.once .data.[_a-zA-Z0-9]* .data..read_mostly .data..ro_after_init) }
 	.bss : { *(.bss .bss.*) *(COMMON) }

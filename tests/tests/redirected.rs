@@ -1,0 +1,181 @@
+//! Old objects that are not what runs: each reference of real objects made to lead elsewhere, one at a time, and bound to
+//! the stock image. All must be refused that lead elsewhere in the kernel; the undamaged objects must bind.
+//!
+//! `LPBUILD_TEST_REDIRECT_ALL=1` takes every reference, else a part of them in a fixed order.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use harness::change::Change;
+use harness::damage::{self, Field, Symbol};
+use harness::tree::Flags;
+use lpbuild::kernel::KernelImage;
+use lpbuild::pipeline::{self, Source};
+use lpbuild::{bind, ingest, symbolize};
+use lpbuild_tests::Env;
+
+/// Sections of which no reference means anything to the running kernel: dropped by the linker, read when vmlinux is linked,
+/// or a list that a single object cannot know.
+const MEANINGLESS: &[&str] = &[".discard.", "__patchable_function_entries", ".ibt_endbr_seal"];
+/// Unwind entries count by the state they give each instruction, which a move within one state does not change, and only
+/// with functions that are replaced.
+const UNWIND: &str = ".orc_unwind_ip";
+
+/// One kernel, its image, and how much is taken.
+struct Bench<'a> {
+    kernel: &'a KernelImage,
+    every: usize,
+    /// Tried, refused, and those that were not although they lead elsewhere.
+    tried: usize,
+    refused: usize,
+    accepted: Vec<String>,
+}
+
+/// The place a reference leads to, as far as the object says; equal for two names of one place.
+fn place(kernel: &KernelImage, symbol: &Symbol, addend: i64) -> (Option<usize>, i64) {
+    match symbol.section {
+        Some(section) => (Some(section), symbol.value.cast_signed() + addend),
+        None => {
+            let at =
+                kernel.kallsyms().named(&symbol.name).next().map_or(i64::from(symbol.index), |s| s.addr.cast_signed());
+            (None, at.wrapping_add(addend))
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// The code of the refusal, if there is one.
+    fn refusal(&self, name: &str, old: Vec<u8>, new: &[u8]) -> Option<&'static str> {
+        let path = Path::new(name).to_owned();
+        let source = Source { name: name.into(), old_path: path.clone(), new_path: path, old, new: new.to_vec() };
+        let options = support::options();
+        let mut analysis = match pipeline::analyse(&[source], &options) {
+            Ok(analysis) => analysis,
+            Err(e) => return Some(e.problems[0].code.id),
+        };
+        if let Some(first) = analysis.refused.first() {
+            return Some(first.code.id);
+        }
+        pipeline::produce(&mut analysis, Some(self.kernel), &options).err().map(|e| e.problems[0].code.id)
+    }
+
+    fn object(&mut self, name: &str, old: &[u8], new: &[u8]) {
+        let object = symbolize::Object::new(ingest::read(name, old).unwrap()).unwrap();
+        let placed = bind::place(&object, self.kernel);
+        for atom in object.atoms.iter().filter(|a| a.is_code() && object.section(a.section).name != ".exit.text") {
+            let check = placed.check(atom.id);
+            let overridden = matches!(check, Err(("LP3004", _)));
+            assert!(check.is_ok() || overridden, "{name}: {} is what runs: {check:?}", atom.name);
+        }
+        assert_eq!(self.refusal(name, old.to_vec(), new), None, "{name}");
+        let symbols = damage::symbols(old);
+        let linked = |s: &&Symbol| s.loaded && !s.name.is_empty() && !s.name.starts_with(".discard");
+        let usable: Vec<&Symbol> = symbols.iter().filter(linked).collect();
+        let fields: Vec<Field> = damage::fields(old)
+            .into_iter()
+            .filter(|f| f.loaded && !MEANINGLESS.iter().any(|m| f.section_name.starts_with(m)))
+            .filter(|f| f.section_name != UNWIND)
+            .collect();
+        let mut how: BTreeMap<&str, usize> = BTreeMap::new();
+        for (i, field) in fields.iter().enumerate().filter(|(i, _)| i % self.every == 0) {
+            let own = &symbols[field.symbol as usize];
+            let other = usable[(i * 7919 + 1) % usable.len()];
+            for (to, addend) in [(other, field.addend), (own, field.addend + 8), (own, field.addend - 1)] {
+                if place(self.kernel, own, field.addend) == place(self.kernel, to, addend) {
+                    continue;
+                }
+                self.tried += 1;
+                match self.refusal(name, damage::redirect(old, field, to.index, addend), new) {
+                    Some(code) => {
+                        self.refused += 1;
+                        *how.entry(code).or_default() += 1;
+                    }
+                    None => self.accepted.push(format!(
+                        "{name} {}+{:#x}: {}+{:#x} became {}+{addend:#x}",
+                        field.section_name, field.offset, own.name, field.addend, to.name
+                    )),
+                }
+            }
+        }
+        println!("{name}: {how:?}");
+    }
+}
+
+fn run(test: &str, series: &str) {
+    let Some(env) = Env::find_series(test, series) else { return };
+    let kernel = KernelImage::open(&env.kernel.vmlinuz).unwrap();
+    let all = std::env::var_os("LPBUILD_TEST_REDIRECT_ALL").is_some();
+    let source = env.kernel.old_source();
+    let mut bench = Bench { kernel: &kernel, every: 1, tried: 0, refused: 0, accepted: Vec::new() };
+    for (file, from, to, every) in [
+        ("fs/proc/cmdline.c", "seq_putc(m, '\\n');", "seq_puts(m, \" x\\n\");", 1),
+        (
+            "fs/pipe.c",
+            "/* Null read succeeds. */\n\tif (unlikely(total_len == 0))",
+            "if (unlikely(total_len == 0 || iocb->ki_pos == 77))",
+            13,
+        ),
+    ] {
+        let change = Change::none().edit(&source, file, from, to).unwrap_or_else(|e| panic!("{e:#}"));
+        let pair = env.tree.pair(&change, Flags::Plain).unwrap_or_else(|e| panic!("{e:#}"));
+        bench.every = if all { 1 } else { every };
+        for object in &pair.objects {
+            let (old, new) = pair.files(object);
+            bench.object(object, &std::fs::read(old).unwrap(), &std::fs::read(new).unwrap());
+        }
+    }
+    println!("{} of {} references that lead elsewhere are refused", bench.refused, bench.tried);
+    assert!(bench.tried > 100 && bench.accepted.is_empty(), "{:#?}", bench.accepted);
+}
+
+#[test]
+fn references_that_lead_elsewhere_are_refused() {
+    run("references_that_lead_elsewhere_are_refused", "6.1");
+}
+
+#[test]
+fn references_that_lead_elsewhere_are_refused_in_a_newer_series() {
+    run("references_that_lead_elsewhere_are_refused_in_a_newer_series", "6.12");
+}
+
+/// Whatever stock objects there are: `LPBUILD_TEST_STOCK` names a folder with them, `LPBUILD_TEST_KERNEL` their image.
+#[test]
+fn stock_objects_are_what_runs() {
+    let named = |key| std::env::var_os(key).map(std::path::PathBuf::from);
+    let (Some(folder), Some(image)) = (named("LPBUILD_TEST_STOCK"), named("LPBUILD_TEST_KERNEL")) else {
+        println!("skipped: LPBUILD_TEST_STOCK and LPBUILD_TEST_KERNEL name no stock objects and no image");
+        return;
+    };
+    let kernel = KernelImage::open(&image).unwrap();
+    let (mut todo, mut wrong, mut proven) = (vec![folder], Vec::new(), 0);
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            continue;
+        }
+        let name = path.display().to_string();
+        let Ok(image) = ingest::read(&name, &std::fs::read(&path).unwrap()) else { continue };
+        let object = symbolize::Object::new(image).unwrap();
+        let placed = bind::place(&object, &kernel);
+        if placed.counts() == (0, 0) {
+            println!("{name}: not in the image");
+            continue;
+        }
+        for atom in object.atoms.iter().filter(|a| a.is_code()) {
+            match placed.check(atom.id) {
+                Ok(()) => proven += 1,
+                Err(("LP3004", _)) => {}
+                Err(why) => wrong.push(format!("{name}: {}: {why:?}", atom.name)),
+            }
+        }
+        for atom in object.atoms.iter().filter(|a| !a.is_code() && placed.address(a.id).is_some()) {
+            if let Err(why) = placed.check_data(atom.id, object.class_of(atom.id) == symbolize::Class::Rodata) {
+                wrong.push(format!("{name}: {}: {why:?}", atom.name));
+            }
+        }
+    }
+    println!("{proven} functions proven");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
