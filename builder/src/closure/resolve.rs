@@ -6,8 +6,10 @@ use crate::accept::Accept;
 use crate::error::{Place, Problem};
 
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
-use crate::compare::parent_of;
+use crate::accept::Accept;
+use crate::compare::{identity_matters, parent_of};
 use crate::correlate::{NewAtom, OldAtom};
+use crate::error::{Place, Problem};
 use crate::ingest::{SectionId, SymbolId, SymbolPlace, reloc};
 use crate::symbolize::{
     AtomId, BIAS, Class, DISPLACEMENT, Entry, Ids, Meaning, Object, Ref, RefKind, Target, TextKind, Usage,
@@ -240,10 +242,27 @@ impl Closure<'_> {
             return Some(Dest::Old(id, old, old_delta(pair, &m, old)));
         }
         if pair.verdicts.changed_constants.contains(&target) || self.points_into_replaced(id, m.atom) {
-            self.add((id, target), why());
+            let why = why();
+            self.check_copy(id, old, target);
+            self.add((id, target), why);
             return Some(Dest::Carried(id, target, m.delta));
         }
         Some(Dest::Old(id, old, m.delta))
+    }
+
+    /// The old constant stays where it is, for whoever has its address.
+    fn check_copy(&mut self, id: PairId, old: OldAtom, target: NewAtom) {
+        let pair = self.pair(id);
+        // A changed one is judged where it is compared.
+        if self.why.contains_key(&(id, target)) || pair.verdicts.changed_constants.contains(&target) {
+            return;
+        }
+        let Some(uses) = identity_matters(&pair.comparer(), Some(old), Some(target)) else { return };
+        let atom = pair.new.atom(target.0);
+        let place = Place::symbol(&pair.name, &atom.name).in_section(&pair.new.section(atom.section).name);
+        let what = format!("it points into a function that is replaced, and {uses}");
+        let problem = Problem::new("LP2001", place, what).acceptable(Accept::Constant, &atom.name);
+        self.refused.push(problem);
     }
 
     /// A constant with pointers into the middle of replaced functions (a table of labels) goes along with them.

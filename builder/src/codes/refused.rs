@@ -8,8 +8,11 @@ pub(super) static CODES: &[Code] = &[
         class: Refused,
         title: "existing data changed",
         why: "A variable of the running kernel holds state; a new initial value in the object never reaches it, and code \
-              that expects it would read the old one.",
-        advice: "set the value from code, or leave the data as it was",
+              that expects it would read the old one. A constant is carried as a copy by the functions that use it, but only \
+              where every use of its address, before and after, is a read through it: an address that is stored, passed on, \
+              returned or compared (operations of a file, as in file->f_op == &fops) tells the copy from the original, and \
+              what the kernel keeps of it outlives the patch.",
+        advice: "set the value from code, or leave the data as it was; of operations, change the function a field leads to",
     },
     Code {
         id: "LP2002",

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::targets::{Comparer, certain};
-use super::{Ignored, Verdicts, lists};
+use super::{Ignored, Verdicts, identity, lists};
 use crate::accept::Accept;
 use crate::correlate::{NewAtom, OldAtom, base_name};
 use crate::error::{Place, Problem};
-use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, Ref, Target, id_difference, known_sections};
+use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, id_difference, known_sections};
 
 /// Fills the data part of the verdicts.
 pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
@@ -20,21 +20,11 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
         changed.insert(n);
         judge(c, o, n, &what, v);
     }
-    // A constant that refers to a changed constant is another constant.
-    while !v.changed_constants.is_empty() {
-        let more: Vec<NewAtom> = c
-            .new
-            .atoms
-            .iter()
-            .filter(|a| !a.is_code() && c.new.class(a.section) == Class::Rodata)
-            .map(|a| NewAtom(a.id))
-            .filter(|n| !v.changed_constants.contains(n) && c.pairs.old_of(*n).is_some())
-            .filter(|n| c.new.atom(n.0).refs.iter().any(|r| refers_to(c.new, r, &v.changed_constants)))
-            .collect();
-        if more.is_empty() {
-            break;
-        }
-        v.changed_constants.extend(more);
+    add_referring(c, v);
+    for (n, what) in identity::renamed(c) {
+        let atom = c.new.atom(n.0);
+        let place = Place::symbol(&c.new.image.name, &atom.name).in_section(&c.new.section(atom.section).name);
+        v.refused.push(Problem::new("LP2001", place, what).acceptable(Accept::Constant, &atom.name));
     }
     for atom in c.new.atoms.iter().filter(|a| !a.is_code() && c.pairs.old_of(NewAtom(a.id)).is_none()) {
         let place = Place::symbol(&c.new.image.name, &atom.name).in_section(&c.new.section(atom.section).name);
@@ -90,9 +80,44 @@ pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
     }
 }
 
-fn refers_to(object: &Object, r: &Ref, set: &BTreeSet<NewAtom>) -> bool {
-    let Target::Section(s, o) = r.target else { return false };
-    certain(object, (s, o)).iter().any(|m| set.contains(&NewAtom(m.atom)))
+/// A constant that refers to a changed constant is another constant, and its address matters as well.
+fn add_referring(c: &Comparer<'_>, v: &mut Verdicts) {
+    while !v.changed_constants.is_empty() {
+        let constants = c.new.atoms.iter().filter(|a| !a.is_code() && c.new.class(a.section) == Class::Rodata);
+        let more: Vec<(OldAtom, NewAtom)> = constants
+            .map(|a| NewAtom(a.id))
+            .filter(|n| !v.changed_constants.contains(n))
+            .filter(|n| c.new.atom(n.0).refs.iter().any(|r| identity::refers_to(c.new, r, &v.changed_constants)))
+            .filter_map(|n| Some((c.pairs.old_of(n)?, n)))
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        for (o, n) in more {
+            v.changed_constants.insert(n);
+            judge_copy(c, o, n, "it refers to a constant that changed", v);
+        }
+    }
+}
+
+/// A constant of one file that is carried as a copy: refused where anybody can tell the copy from the original.
+fn judge_copy(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts) {
+    let name = &c.new.atom(n.0).name;
+    let problem = |what: String| {
+        let place = Place::symbol(&c.new.image.name, name).in_section(&c.new.section(c.new.atom(n.0).section).name);
+        Problem::new("LP2001", place, what).acceptable(Accept::Constant, name)
+    };
+    let by: BTreeSet<&str> = identity::pointed_to_by(c.old, o.0)
+        .into_iter()
+        .map(|id| c.old.atom(id).name.as_str())
+        .chain(identity::pointed_to_by(c.new, n.0).into_iter().map(|id| c.new.atom(id).name.as_str()))
+        .collect();
+    if let Some(first) = by.first() {
+        v.refused.push(problem(format!("{what}, and {first} points to it")));
+    }
+    if let Some(uses) = identity::matters(c, Some(o), Some(n)) {
+        v.refused.push(problem(format!("{what}, and {uses}")));
+    }
 }
 
 /// A list of BTF ids that differs; it is accepted by its name.
@@ -105,33 +130,19 @@ fn ids_problem(object: &Object, id: AtomId, what: impl Into<String>) -> Problem 
 /// Does anything of the object refer to it?
 fn is_reached(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
-    let (from, to) = (atom.start as i64 - BIAS, atom.end.max(atom.start + 1) as i64 + BIAS);
+    let (from, to) = (atom.start as i64 - identity::BIAS, atom.end.max(atom.start + 1) as i64 + identity::BIAS);
     let meant = |to: i64| certain(object, (atom.section, to)).iter().any(|m| m.atom == id);
     object.incoming(atom.section, from, to).iter().any(|i| i.from != id && meant(i.to))
         || object.entries_into(atom.section, from, to).any(|(to, _)| meant(to))
 }
 
 /// Can other objects refer to it? Labels of assembly need have no size: what they name is unnamed data behind them.
-fn is_global(object: &Object, id: AtomId) -> bool {
+pub(super) fn is_global(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
     let before = object.atoms_of(atom.section).iter().map(|a| object.atom(*a)).take_while(|a| a.start <= atom.start);
     let mut before = before.filter(|a| a.id != id).collect::<Vec<_>>().into_iter().rev();
     atom.global || atom.kind == AtomKind::Gap && before.by_ref().take_while(|a| a.size() == 0).any(|a| a.global)
 }
-
-/// Does data (not code) refer to it?
-fn is_pointed_to(object: &Object, id: AtomId) -> bool {
-    let atom = object.atom(id);
-    // A reference around the object may be meant for it as well: certain() says.
-    let (from, to) = (atom.start as i64 - BIAS, atom.end as i64 + BIAS);
-    object
-        .incoming(atom.section, from, to)
-        .iter()
-        .any(|i| !object.atom(i.from).is_code() && certain(object, (i.section, i.to)).iter().any(|m| m.atom == id))
-}
-
-/// How far from an object a pointer that means it may point, in bytes.
-const BIAS: i64 = 4096;
 
 fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts) {
     let atom = c.new.atom(n.0);
@@ -157,9 +168,10 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts)
             v.changed_constants.insert(n);
         }
         // A constant of one file, reached only through code: the functions that use it bring the new one.
-        Class::Rodata if !is_global(c.new, n.0) && !is_pointed_to(c.new, n.0) => {
+        Class::Rodata if is_copied(c, o, n) => {
             if is_reached(c.new, n.0) {
                 v.changed_constants.insert(n);
+                judge_copy(c, o, n, what, v);
             } else {
                 v.ignored.push(Ignored {
                     object: c.new.image.name.clone(),
@@ -176,6 +188,13 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts)
         _ if reshaped => v.refused.push(Problem::new("LP2002", place, what)),
         _ => v.refused.push(Problem::new("LP2001", place, what)),
     }
+}
+
+/// Can the functions that use a constant bring the new one? Not where variables, or constants of other files, lead to it.
+fn is_copied(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> bool {
+    identity::is_local_constant(c.new, n.0)
+        && identity::kept_by(c.old, o.0).is_none()
+        && identity::kept_by(c.new, n.0).is_none()
 }
 
 /// `_entry.N` of printk_index (include/linux/printk.h): nothing but the index points to it.

@@ -3,12 +3,13 @@
 //! Functions are compared instruction by instruction, references by what they mean. A function also counts as changed
 //! when a table entry of it changed (a WARN's flags, an alternative) or a constant only it and its like refer to.
 //!
-//! Refused here: changed live data (LP2001), changed init code or data (LP2003), changed registrations (LP2005), code in
-//! sections that cannot be patched (LP2007), data that changed its size or kind (LP2002), names that moved (LP2022), changed
-//! lists of BTF ids (LP2023).
+//! Refused here: changed live data, and changed constants whose address is more than read through (LP2001), changed init
+//! code or data (LP2003), changed registrations (LP2005), code in sections that cannot be patched (LP2007), data that changed
+//! its size or kind (LP2002), names that moved (LP2022), changed lists of BTF ids (LP2023).
 
 mod data;
 mod function;
+mod identity;
 mod line_numbers;
 mod line_table;
 mod lists;
@@ -24,6 +25,7 @@ use crate::error::{Place, Problem};
 use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
 
 pub use function::first_difference;
+pub use identity::matters as identity_matters;
 pub use targets::{Comparer, certain};
 
 /// Something that differs and does not matter.

@@ -20,7 +20,8 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use crate::symbolize::{AtomId, Object, Ref, Usage};
+use crate::ingest::SectionId;
+use crate::symbolize::{AtomId, Object, Ref, Target, Usage};
 
 /// What is done with an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,11 +123,20 @@ impl Found {
 pub enum Part {
     /// An address of it.
     Inside,
-    /// One past its end, where something else begins: a bound for others, not followed for its own sake.
+    /// One past its end, where something else begins, or an address of a neighbour: a bound of a loop over one of them.
+    /// Compared with an address of the object it is no more than that, and it is not followed for its own sake.
     End,
     /// A place where an address of it is kept: what an instruction reads there is one.
     Kept,
 }
+
+/// Is a function of this name known to read only? Nobody has to look at its code.
+pub fn is_reader(name: &str) -> bool {
+    readers::reader(name).is_some()
+}
+
+/// How many calls deep an argument is followed.
+pub const DEPTH: usize = 4;
 
 /// Which references are followed: asked with the atom that holds the reference.
 pub type Seed<'a> = &'a dyn Fn(AtomId, &Ref) -> Option<Part>;
@@ -144,7 +154,7 @@ pub fn of_data(object: &Object, of: AtomId) -> Vec<Found> {
     let mut found = Vec::new();
     for i in object.incoming(atom.section, from, to) {
         let by = object.atom(i.from);
-        if !by.is_code() || part_of(object, of, i.section, i.to, i.usage) != Some(Part::Inside) {
+        if !by.is_code() || part_of(object, of, (i.section, i.to), i.usage) != Some(Part::Inside) {
             continue;
         }
         if by.code.is_some() {
@@ -153,9 +163,13 @@ pub fn of_data(object: &Object, of: AtomId) -> Vec<Found> {
             found.push(Found { atom: i.from, at: 0, what: Use::Unknown("its code was not looked at".into()) });
         }
     }
+    let around = neighbours(object, of);
     let seed = |_: AtomId, r: &Ref| match r.target {
-        crate::symbolize::Target::Section(s, o) => part_of(object, of, s, o, r.usage),
-        crate::symbolize::Target::Extern(..) => None,
+        Target::Section(s, o) => part_of(object, of, (s, o), r.usage).or_else(|| {
+            let near = s == atom.section && around.iter().any(|(from, to)| (*from..*to).contains(&o));
+            (near && !matches!(r.usage, Usage::Branch | Usage::Access)).then_some(Part::End)
+        }),
+        Target::Extern(..) => None,
     };
     found.extend(trace(object, &functions, &seed));
     found.sort();
@@ -166,14 +180,26 @@ pub fn of_data(object: &Object, of: AtomId) -> Vec<Found> {
 /// How far from an object a reference that means it may point, in bytes: biased bases of indexed accesses.
 const BIAS: i64 = 4096;
 
-fn part_of(object: &Object, of: AtomId, section: crate::ingest::SectionId, offset: i64, usage: Usage) -> Option<Part> {
+fn part_of(object: &Object, of: AtomId, place: (SectionId, i64), usage: Usage) -> Option<Part> {
     let atom = object.atom(of);
-    if section != atom.section || usage == Usage::Branch {
+    if place.0 != atom.section || usage == Usage::Branch {
         return None;
     }
-    let means = crate::compare::certain(object, (section, offset));
+    let means = crate::compare::certain(object, place);
     if means.iter().any(|m| m.atom == of) {
         return Some(Part::Inside);
     }
-    (offset == atom.end as i64 && usage != Usage::Access).then_some(Part::End)
+    (place.1 == atom.end as i64 && usage != Usage::Access).then_some(Part::End)
+}
+
+/// The objects right before and behind one: where one ends the next begins, so that the end of a loop over the one looks
+/// like the address of the other.
+fn neighbours(object: &Object, of: AtomId) -> Vec<(i64, i64)> {
+    let atom = object.atom(of);
+    let list = object.atoms_of(atom.section);
+    let at = list.partition_point(|id| object.atom(*id).start < atom.start);
+    let behind = list[at..].iter().find(|id| object.atom(**id).start >= atom.end);
+    let before = list[..at].last();
+    let range = |id: &AtomId| (object.atom(*id).start as i64, object.atom(*id).end as i64);
+    before.into_iter().chain(behind).map(range).collect()
 }

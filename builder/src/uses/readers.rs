@@ -42,6 +42,9 @@ const EXACT: &[(&str, Reader)] = &[
     ("_printk_deferred", only(ANY)),
     ("panic", only(ANY)),
     ("__warn_printk", only(ANY)),
+    ("__stack_chk_fail", only(ANY)),
+    ("fortify_panic", only(ANY)),
+    ("__fortify_panic", only(ANY)),
     ("__warn", only(ANY)),
     ("warn_slowpath_fmt", only(ANY)),
     ("early_printk", only(ANY)),
@@ -68,6 +71,11 @@ const EXACT: &[(&str, Reader)] = &[
     ("__trace_puts", only(0b10)),
     ("trace_seq_printf", only(ANY)),
     ("trace_seq_puts", only(0b10)),
+    ("trace_print_symbols_seq", only(0b100)),
+    ("trace_print_flags_seq", only(0b1000)),
+    ("do_trace_netlink_extack", only(0b1)),
+    ("___ratelimit", only(0b10)),
+    ("__printk_ratelimit", only(0b1)),
     ("audit_log_format", only(ANY)),
     ("audit_log", only(ANY)),
     ("__dynamic_pr_debug", only(0b1111_1110)),
@@ -156,6 +164,9 @@ const EXACT: &[(&str, Reader)] = &[
     ("crc16", only(0b10)),
     ("full_name_hash", only(0b10)),
     ("hashlen_string", only(0b10)),
+    // With fewer arguments than registers may hold something: a leftover is no argument.
+    ("get_pid_task", only(0b1111_1100)),
+    ("refcount_warn_saturate", only(0b1111_1100)),
     // A report that names a place (kernel/locking/lockdep.c).
     ("lockdep_rcu_suspicious", only(0b101)),
 ];
@@ -164,6 +175,12 @@ const EXACT: &[(&str, Reader)] = &[
 const PREFIXES: &[(&str, Reader)] = &[
     // dev_err and its like: _dev_err, _dev_warn, _dev_printk ... (drivers/base/core.c); the first argument is the device.
     ("_dev_", only(0b1111_1110)),
+    // drivers/acpi/acpica/utxface.c and its like: name of the module, line, format.
+    ("acpi_error", only(ANY)),
+    ("acpi_exception", only(ANY)),
+    ("acpi_warning", only(ANY)),
+    ("acpi_info", only(ANY)),
+    ("acpi_bios_", only(ANY)),
     ("dev_err_probe", only(0b1111_1100)),
     ("dev_printk", only(0b1111_1110)),
     ("netdev_", only(0b1111_1110)),

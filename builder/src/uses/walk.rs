@@ -7,11 +7,9 @@ use super::graph::{Flow, Graph, Node, graph};
 use super::readers::{from_assembly, reader};
 use super::state::{ARGUMENTS, CALLER_SAVED, FRESH, HELD, MIXED, RAX, RDX, State};
 use super::step::{Stack, Step};
-use super::{Callee, Found, Seed, Use};
+use super::{Callee, DEPTH, Found, Seed, Use};
 use crate::symbolize::{AtomId, Object, Usage};
 
-/// How many calls deep an argument is followed.
-const DEPTH: usize = 4;
 /// Instructions carried out for one question, repeats included; beyond that nothing is known.
 const BUDGET: u32 = 2_000_000;
 

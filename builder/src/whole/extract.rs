@@ -45,7 +45,10 @@ pub struct Unproven {
 /// Makes the two objects.
 pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
     let (old_parents, new_parents) = rayon::join(|| parents(s.old, s.old_uses), || parents(s.new, s.new_uses));
-    let [old_wanted, new_wanted] = families::wanted(&s, &compared.code, [&old_parents, &new_parents]);
+    let [mut old_wanted, mut new_wanted] = families::wanted(&s, &compared.code, [&old_parents, &new_parents]);
+    let (olds, news): (Vec<SpanId>, Vec<SpanId>) = compared.data.iter().copied().unzip();
+    families::who_may_get(s.old, s.old_uses, &old_parents, &olds, &mut old_wanted);
+    families::who_may_get(s.new, s.new_uses, &new_parents, &news, &mut new_wanted);
     let mut unproven = Vec::new();
     for (span, at, value) in s.new_uses.unproven.iter().filter(|u| new_wanted[u.0.0 as usize]) {
         // A variable that has not moved has the same offset, and a number is the same number: the bytes mean the same.

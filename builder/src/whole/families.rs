@@ -110,6 +110,36 @@ pub fn wanted(s: &Sides<'_, '_>, candidates: &[(SpanId, SpanId)], parents: [&[Sp
     both
 }
 
+/// Functions that may get the address of a constant that differs, from those that refer to one: what they do with it decides
+/// whether it can be carried (`uses/`).
+pub fn who_may_get(whole: &Whole<'_>, uses: &Uses, parents: &[SpanId], changed: &[SpanId], wanted: &mut [bool]) {
+    let constants: FxHashSet<SpanId> =
+        changed.iter().copied().filter(|id| whole.area_of(*id).class == Class::Rodata).collect();
+    if constants.is_empty() {
+        return;
+    }
+    let takes = |id: &SpanId| {
+        let address = |u: &Use| matches!(u.usage, Usage::Address | Usage::Indexed);
+        uses.of(*id).iter().any(|u| address(u) && u.span().is_some_and(|s| constants.contains(&s)))
+    };
+    let first: FxHashSet<SpanId> = code(whole).filter(takes).map(|id| parents[id.0 as usize]).collect();
+    let called = |id: SpanId| uses.of(id).iter().filter(|u| u.usage == Usage::Branch).filter_map(Use::span);
+    // Those that are called, some calls deep, and those that get it as the result of one.
+    let calls_one = |id: &SpanId| called(*id).any(|s| first.contains(&s) && !whole.span(s).global);
+    let callers: Vec<SpanId> = code(whole).filter(calls_one).collect();
+    let mut ring: Vec<SpanId> = first.iter().copied().chain(callers).collect();
+    let mut seen: FxHashSet<SpanId> = FxHashSet::default();
+    for _ in 0..=crate::uses::DEPTH {
+        ring.retain(|id| seen.insert(*id));
+        let next: Vec<SpanId> = ring.iter().flat_map(|id| called(*id)).filter(|s| whole.span(*s).is_code()).collect();
+        ring = next.into_iter().filter(|s| !crate::uses::is_reader(whole.name_of(*s))).collect();
+    }
+    for id in seen {
+        wanted[id.0 as usize] = true;
+    }
+    spread(parents, wanted);
+}
+
 /// A wanted piece makes its function wanted, and a function all its pieces.
 fn spread(parents: &[SpanId], wanted: &mut [bool]) {
     for (i, parent) in parents.iter().enumerate() {
