@@ -82,7 +82,7 @@ pub fn judge(pairs: &[ObjectPair], all: &[Bodies], rest: Rest<'_>) -> Vec<Proble
             }
         }
         Rest::Unknown { sources } => {
-            let mut known: BTreeMap<&str, Option<BTreeSet<(String, Option<String>)>>> = BTreeMap::new();
+            let mut known: BTreeMap<&str, Option<Names>> = BTreeMap::new();
             for (pair, bodies) in pairs.iter().zip(all) {
                 for (helper, at) in bodies {
                     let others = sources.iter().filter(|s| s.name != pair.name);
@@ -105,6 +105,9 @@ pub fn judge(pairs: &[ObjectPair], all: &[Bodies], rest: Rest<'_>) -> Vec<Proble
     }
     problems
 }
+
+/// Inline functions and the files they are declared in.
+type Names = BTreeSet<(String, Option<String>)>;
 
 /// A function's code by who owns it, innermost: nobody but the function itself, or an inline function.
 type Owned = BTreeMap<Option<(String, Option<String>)>, Vec<String>>;

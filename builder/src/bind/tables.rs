@@ -48,10 +48,13 @@ impl Index {
 const ORC_IP: u64 = 4;
 const ORC_ENTRY: u64 = 6;
 
+/// Tables by kind and name; nothing for one that the image does not have.
+type Read = HashMap<(Table, String), Option<Rc<Index>>>;
+
 /// Tables of an image, read when they are first asked for.
 pub(super) struct Tables<'k> {
     kernel: &'k KernelImage,
-    read: RefCell<HashMap<(Table, String), Option<Rc<Index>>>>,
+    read: RefCell<Read>,
 }
 
 impl<'k> Tables<'k> {

@@ -6,10 +6,8 @@ use crate::accept::Accept;
 use crate::error::{Place, Problem};
 
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
-use crate::accept::Accept;
 use crate::compare::{identity_matters, parent_of};
 use crate::correlate::{NewAtom, OldAtom};
-use crate::error::{Place, Problem};
 use crate::ingest::{SectionId, SymbolId, SymbolPlace, reloc};
 use crate::symbolize::{
     AtomId, BIAS, Class, DISPLACEMENT, Entry, Ids, Meaning, Object, Ref, RefKind, Target, TextKind, Usage,

@@ -29,10 +29,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("kernel", &["release", "image", "headers", "source", "config", "compiler"]),
     ("build", &["flags"]),
     ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
-    (
-        "accept",
-        &["types", "constants", "lists", "signatures", "inlines", "promises", "names", "states", "outside"],
-    ),
+    ("accept", &["types", "constants", "lists", "signatures", "inlines", "promises", "names", "states", "outside"]),
     ("sign", &["key", "certificate"]),
 ];
 
