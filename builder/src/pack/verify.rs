@@ -202,7 +202,7 @@ impl<'a> Verifier<'a> {
         let oneshot = if m.oneshot { abi::FLAG_ONESHOT } else { 0 };
         let flags = input.manifest.callbacks.all().fold(oneshot, |flags, (callback, _)| flags | callback.flag());
         self.expect("LP4009", place(), "flags", int(r, 14, 2), u64::from(flags));
-        let id = r.get(16..16 + int(r, 13, 1) as usize).unwrap_or(&[]);
+        let id = r.get(16..16_usize.saturating_add(int(r, 13, 1) as usize)).unwrap_or(&[]);
         let id = crate::manifest::to_hex(id);
         self.expect("LP4009", place(), "build id", id.as_str(), &input.kernel.build_id);
         self.expect("LP4009", place(), "deadline", int(r, 48, 4), u64::from(m.deadline_ms));
