@@ -60,7 +60,7 @@ fn run(name: &str, series: &str) {
     }
     assert!(!folder.path().join("out").exists());
 
-    let toml = "name = \"accepted\"\npatches = [\"field.patch\"]\n[accept]\ntypes = [\"struct getdents_callback64\"]\n";
+    let toml = "[patch]\nname = \"accepted\"\npatches = [\"field.patch\"]\n[accept]\ntypes = [\"struct getdents_callback64\"]\n";
     let toml = put("livepatch.toml", toml);
     let module = maker.make_patch("accepted", &toml).unwrap_or_else(|e| panic!("{e:#}"));
     assert!(module.report.contains("accepted type=struct getdents_callback64"), "{}", module.report);
