@@ -27,7 +27,7 @@ fn case(name: &str) -> PathBuf {
     let found = std::fs::read_dir(&corpus).unwrap().map(|e| e.unwrap().path());
     found
         .into_iter()
-        .find(|p| p.to_string_lossy().ends_with(&format!("-{name}")))
+        .find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().split_once('-').is_some_and(|(_, n)| n == name)))
         .unwrap_or_else(|| panic!("no case {name}"))
 }
 

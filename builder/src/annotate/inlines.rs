@@ -158,7 +158,7 @@ fn changed_in(sides: Sides<'_, '_>, carried: Carried, lines: &OnceCell<[Lines; 2
             });
             matches!((old.get(&helper), new.get(&helper)), (Some(a), Some(b)) if a != b)
         };
-        if only_headers && same_arguments(&helper) || other_lines() {
+        if same_arguments(&helper) && (only_headers || other_lines()) {
             found.insert(helper);
         }
     }

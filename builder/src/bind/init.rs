@@ -11,7 +11,7 @@ use super::{Bound, Resolved};
 use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
-use crate::symbolize::{Object, Target};
+use crate::symbolize::{Class, Object, Target, TextKind};
 
 /// Symbols of the linker script that are compared with, not read (include/asm-generic/sections.h).
 const BOUNDARIES: &[&str] =
@@ -48,6 +48,10 @@ impl Init {
         let pair = &pairs[item.pair.0 as usize];
         let placement = &bound.placements[item.pair.0 as usize];
         for atom in pair.old.family(old.0).into_iter().map(|id| pair.old.atom(id)).filter(|a| a.is_code()) {
+            // It runs until the alternatives are in place, which is before anything is freed.
+            if pair.old.class_of(atom.id) == Class::Text(TextKind::AltAux) {
+                continue;
+            }
             if let Some(address) = placement.address(atom.id).filter(|a| self.holds(*a)) {
                 let what = format!("the kernel image has it at {address:#x}, in memory that is freed after the start");
                 out.push(Problem::new("LP2003", Place::symbol(&pair.name, &atom.name), what));

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::{Flow, Mention, Neighbour, View};
-use super::{Level, NewAtom, OldAtom, Pairs, kind_of};
+use super::{GroupKey, Level, NewAtom, OldAtom, Pairs, is_once, kind_of};
 use crate::symbolize::{AtomId, Object, Target};
 
 /// Pairs that something speaks for.
@@ -45,6 +45,14 @@ impl Evidence {
             }
             return;
         }
+        if a.is_shaped_like(b) {
+            // Only numbers differ, as when lines have moved. For a flag that stands for one message that is enough.
+            let once = |x: &Mention, y: &Mention| is_once(old, x.atom) && is_once(new, y.atom);
+            for (x, y) in a.mentions().flatten().zip(b.mentions().flatten()).filter(|(x, y)| once(x, y)) {
+                self.mentions((old, &[*x]), (new, &[*y]));
+            }
+        }
+        self.only_flags((old, a), (new, b));
         let (here, there) = (a.neighbourhoods(), b.neighbourhoods());
         for (key, x) in here {
             let Some(y) = there.get(&key) else { continue };
@@ -56,6 +64,24 @@ impl Evidence {
         }
         for (x, y) in a.unconditional(b) {
             self.mentions((old, x), (new, y));
+        }
+    }
+
+    /// The one flag of a message that either function has; of several it is not known which is which.
+    fn only_flags(&mut self, (old, a): (&Object, &Flow), (new, b): (&Object, &Flow)) {
+        let flags = |object: &Object, flow: &Flow| {
+            let mut found: BTreeMap<GroupKey, BTreeSet<AtomId>> = BTreeMap::new();
+            for mention in flow.mentions().flatten().filter(|m| is_once(object, m.atom)) {
+                found.entry(super::group_key(object, mention.atom)).or_default().insert(mention.atom);
+            }
+            found
+        };
+        let there = flags(new, b);
+        for (key, x) in flags(old, a) {
+            let only = |set: &BTreeSet<AtomId>| set.first().copied().filter(|_| set.len() == 1);
+            if let (Some(x), Some(y)) = (only(&x), there.get(&key).and_then(only)) {
+                self.add(old, x, new, y);
+            }
         }
     }
 

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use iced_x86::{Decoder, DecoderOptions};
+
 use super::{content, group_key};
 use crate::symbolize::{AtomId, Class, Object, Ref, Table, Target, Usage};
 
@@ -53,6 +55,8 @@ enum Turn {
 #[derive(Debug)]
 struct Step {
     token: u64,
+    /// The same without the immediate operand, which may be a line number.
+    shape: u64,
     turn: Turn,
     /// The step a branch leads to.
     to: Option<usize>,
@@ -155,7 +159,8 @@ impl Flow {
             }
             let padding = mentions.is_empty() && leads.is_empty() && meant.is_empty() && is_padding(&own);
             let turn = turn_of(&mut own, branch, insn.is_call, insn.ends_flow);
-            self.steps.push(Step { token: hash((own, branch, meant)), turn, to: None, mentions, padding });
+            let shape = hash((without_immediate(&own), branch, &meant));
+            self.steps.push(Step { token: hash((own, branch, meant)), shape, turn, to: None, mentions, padding });
             targets.push(leads);
         }
         Some(())
@@ -281,6 +286,16 @@ impl Flow {
             })
     }
 
+    /// The same but for that and for immediate operands.
+    pub fn is_shaped_like(&self, other: &Self) -> bool {
+        let steps = || self.steps.iter().zip(&other.steps);
+        self.steps.len() == other.steps.len()
+            && self.pieces.iter().map(|p| p.1).eq(other.pieces.iter().map(|p| p.1))
+            && steps().all(|(a, b)| {
+                a.shape == b.shape && a.turn == b.turn && a.to == b.to && a.mentions.len() == b.mentions.len()
+            })
+    }
+
     /// What is mentioned in each neighbourhood: the steps from the start of the block to the reference, and the ways that
     /// lead into the block. A block of which it is not known who leads there has none.
     pub fn neighbourhoods(&self) -> HashMap<(u64, usize), Vec<Neighbour>> {
@@ -374,6 +389,20 @@ fn within(object: &Object, r: &Ref, family: &[AtomId]) -> Option<(AtomId, u64)> 
 }
 
 /// The nops of assemblers (Intel SDM vol. 2, NOP), with any prefixes.
+/// The bytes of an instruction with its immediate operand blanked.
+fn without_immediate(bytes: &[u8]) -> Vec<u8> {
+    let mut own = bytes.to_vec();
+    let mut decoder = Decoder::new(64, bytes, DecoderOptions::NONE);
+    let insn = decoder.decode();
+    let at = decoder.get_constant_offsets(&insn);
+    if at.has_immediate()
+        && let Some(field) = own.get_mut(at.immediate_offset()..at.immediate_offset() + at.immediate_size())
+    {
+        field.fill(0);
+    }
+    own
+}
+
 fn is_padding(bytes: &[u8]) -> bool {
     let opcode = bytes.iter().position(|b| !matches!(b, 0x66 | 0x2e)).and_then(|at| bytes.get(at..));
     matches!(opcode, Some([0x90] | [0x0f, 0x1f, ..]))

@@ -33,6 +33,9 @@ struct Check<'a> {
     problems: Vec<Problem>,
 }
 
+/// Bytes functions are aligned to at least (`CONFIG_FUNCTION_ALIGNMENT`, arch/x86/Kconfig).
+const FUNCTION_ALIGN: u64 = 16;
+
 impl Check<'_> {
     fn problem(&mut self, symbol: &str, detail: impl Into<String>) {
         self.problems.push(Problem::new("LP4014", Place::symbol(self.image.name(), symbol), detail));
@@ -104,7 +107,8 @@ impl Check<'_> {
         }
     }
 
-    /// Behind the code nothing but padding may come before the next symbol.
+    /// Behind the code nothing but padding may come before the next symbol, or before the next place where a function can
+    /// begin: a weak function that another one overrides is still there, without a name.
     fn size(&mut self, symbol: &str, address: u64, size: u32) {
         let end = address.wrapping_add(size.into());
         let in_code = self.image.section_at(address).is_some_and(|s| s.is_code() && end <= s.range().end);
@@ -116,6 +120,7 @@ impl Check<'_> {
             return;
         }
         let Some(next) = self.image.kallsyms().next_above(address).filter(|n| *n > end) else { return };
+        let next = next.min(end.next_multiple_of(FUNCTION_ALIGN));
         let rest = usize::try_from(next - end).ok().and_then(|len| self.image.read(end, len));
         if rest.is_some_and(|r| !is_padding(r)) {
             self.problem(symbol, format!("it is longer than the {size} bytes of the manifest"));

@@ -65,11 +65,11 @@ impl Holds {
         None
     }
 
-    /// What may be read from a place at an offset, or at any: of several, one.
+    /// What may be read from a place at an offset, or at any.
     pub fn at(&self, place: &Thing, offset: Option<i64>) -> impl Iterator<Item = &Thing> {
         let fits = move |at: &Option<i64>| at.is_none() || offset.is_none() || *at == offset;
         let fields = self.fields.get(place).into_iter().flatten();
-        fields.filter(move |(at, _)| fits(at)).map(|(_, thing)| thing).take(1)
+        fields.filter(move |(at, _)| fits(at)).map(|(_, thing)| thing)
     }
     /// Anything of the patch whose address it holds.
     pub fn any(&self, place: &Thing) -> Option<&Thing> {

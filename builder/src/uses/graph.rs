@@ -170,6 +170,16 @@ fn attach(
     let Some(n) = u64::try_from(owner.delta).ok().and_then(|d| at.get(&(owner.atom, d))).copied() else { return };
     match entry.table {
         Table::Jumps | Table::Exceptions => {
+            // A jump that the kernel turns into a nop (`arch_static_branch_jump`, arch/x86/include/asm/jump_label.h) goes on
+            // behind it as well.
+            if entry.table == Table::Jumps {
+                let flow = std::mem::replace(&mut g.nodes[n].flow, Flow::Next);
+                g.nodes[n].flow = match flow {
+                    Flow::Jump(to) => Flow::Branch(to),
+                    Flow::Tail(callee) => Flow::TailIf(callee),
+                    other => other,
+                };
+            }
             if let Some(to) = entry.refs.iter().find(|r| r.at == 4).and_then(|r| place(r.target)) {
                 g.nodes[n].more.push(to);
             }

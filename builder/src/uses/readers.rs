@@ -62,7 +62,7 @@ const EXACT: &[(&str, Reader)] = &[
     ("seq_puts", only(0b10)),
     ("__seq_puts", only(0b10)),
     ("seq_write", only(0b10)),
-    ("seq_escape_mem", only(0b1010)),
+    ("seq_escape_mem", only(0b1_0010)),
     ("seq_put_decimal_ull", only(0b10)),
     ("seq_put_decimal_ll", only(0b10)),
     ("seq_put_hex_ll", only(0b10)),
@@ -82,15 +82,15 @@ const EXACT: &[(&str, Reader)] = &[
     ("__dynamic_dev_dbg", only(0b1111_1100)),
     ("__dynamic_netdev_dbg", only(0b1111_1100)),
     // Messages of file systems and the network: formats and what they print (fs/ext4/super.c, net/core/dev.c, ...).
-    ("__ext4_error", only(0b1111_1110)),
-    ("__ext4_error_inode", only(0b1111_1110)),
-    ("__ext4_error_file", only(0b1111_1110)),
-    ("__ext4_std_error", only(0b1111_1110)),
+    // Of an error the superblock keeps the name of the function (save_error_info).
+    ("__ext4_error", only(0b1111_1100)),
+    ("__ext4_error_inode", only(0b1111_1100)),
+    ("__ext4_error_file", only(0b1111_1100)),
+    ("__ext4_std_error", only(0b1111_1100)),
     ("__ext4_warning", only(0b1111_1110)),
     ("__ext4_warning_inode", only(0b1111_1110)),
     ("__ext4_msg", only(0b1111_1110)),
-    ("__ext4_abort", only(0b1111_1110)),
-    ("__ext4_grp_locked_error", only(0b1111_1110)),
+    ("__ext4_grp_locked_error", only(0b1100_0000)),
     ("_btrfs_printk", only(0b1111_1110)),
     // Sleeping in atomic context (kernel/sched/core.c): the file's name is printed.
     ("__might_sleep", only(0b1)),
@@ -154,7 +154,8 @@ const EXACT: &[(&str, Reader)] = &[
     ("match_string", only(0b101)),
     ("__sysfs_match_string", only(0b101)),
     ("sysfs_streq", only(0b11)),
-    ("match_token", only(0b11)),
+    // What was found points into the text.
+    ("match_token", only(0b10)),
     // One of the entries is returned: lib/bsearch.c.
     ("bsearch", within(0b11)),
     // Sums over bytes: lib/crc32.c, lib/crc16.c, fs/namei.c. (Policies of lib/nlattr.c are kept: extack->policy.)
@@ -190,8 +191,20 @@ const PREFIXES: &[(&str, Reader)] = &[
     ("__bpf_trace_", only(ANY)),
 ];
 
+/// Tracepoints that record a pointer to text, which is read when the trace is (`__field(const char *, ...)`, include/trace/events/).
+const KEEPING_TRACEPOINTS: &[&str] =
+    &["rcu_", "ext4_error", "wbt_", "ipi_", "ma_", "host1x_", "clock_", "power_domain"];
+
+fn keeps_text(name: &str) -> bool {
+    let of = ["__SCT__tp_func_", "__traceiter_", "__bpf_trace_"].iter().find_map(|p| name.strip_prefix(p));
+    of.is_some_and(|event| KEEPING_TRACEPOINTS.iter().any(|p| event.starts_with(p)))
+}
+
 /// What is known about a function of this name.
 pub fn reader(name: &str) -> Option<Reader> {
+    if keeps_text(name) {
+        return None;
+    }
     let netdev = name.strip_prefix("netdev_");
     let exact = EXACT.iter().find(|(n, _)| *n == name).map(|(_, r)| *r);
     exact.or_else(|| PREFIXES.iter().find(|(p, _)| *p != "netdev_" && name.starts_with(p)).map(|(_, r)| *r)).or_else(
@@ -218,23 +231,31 @@ const COPIES: FromAssembly = FromAssembly { copies: true, gets: &[] };
 /// arch/x86/lib/{getuser,putuser,copy_user_64,clear_page_64,hweight}.S, arch/x86/entry/thunk_64.S, paravirt.h (6.1 to 6.12).
 const ASSEMBLY: &[(&str, FromAssembly)] = &[
     ("__fentry__", NOTHING),
-    ("__get_user_", NOTHING),
-    ("__put_user_", FromAssembly { copies: false, gets: &[0] }),
-    ("copy_user_", COPIES),
-    ("__copy_user_", COPIES),
+    ("__get_user_*", NOTHING),
+    ("__put_user_*", FromAssembly { copies: false, gets: &[0] }),
+    ("copy_user_generic_unrolled", COPIES),
+    ("copy_user_generic_string", COPIES),
+    ("copy_user_enhanced_fast_string", COPIES),
+    ("copy_user_fast_string", COPIES),
+    ("__copy_user_nocache", COPIES),
     ("rep_movs_alternative", COPIES),
-    ("clear_user_", COPIES),
+    ("clear_user_original", COPIES),
+    ("clear_user_rep_good", COPIES),
+    ("clear_user_erms", COPIES),
     ("rep_stos_alternative", COPIES),
-    ("clear_page_", COPIES),
+    ("clear_page_orig", COPIES),
+    ("clear_page_rep", COPIES),
+    ("clear_page_erms", COPIES),
     ("copy_page", COPIES),
-    ("__sw_hweight", NOTHING),
+    ("__sw_hweight*", NOTHING),
     ("preempt_schedule_thunk", NOTHING),
     ("preempt_schedule_notrace_thunk", NOTHING),
-    ("__SCT__preempt_schedule", NOTHING),
-    ("__raw_callee_save_", FromAssembly { copies: false, gets: &[7] }),
+    ("__SCT__preempt_schedule*", NOTHING),
+    ("__raw_callee_save_*", FromAssembly { copies: false, gets: &[7] }),
 ];
 
 /// What is known about a function that inline assembly calls.
 pub fn from_assembly(name: &str) -> Option<FromAssembly> {
-    ASSEMBLY.iter().find(|(p, _)| name.starts_with(p)).map(|(_, f)| *f)
+    let is = |p: &str| p.strip_suffix('*').map_or(name == p, |stem| name.starts_with(stem));
+    ASSEMBLY.iter().find(|(p, _)| is(p)).map(|(_, f)| *f)
 }

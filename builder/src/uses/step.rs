@@ -277,6 +277,11 @@ impl Step<'_> {
     /// The stack or frame pointer is written.
     fn frame_register(&mut self, n: usize) {
         let insn = &self.node.insn;
+        let restored = matches!(insn.mnemonic(), Mnemonic::Pop | Mnemonic::Leave | Mnemonic::Mov);
+        if n == RBP && self.state.rbp.is_some() && !restored {
+            // A pointer into the frame that moves: without frame pointers %rbp is a register like any other.
+            self.take(i32::MIN);
+        }
         let from = match (insn.mnemonic(), insn.op1_kind()) {
             (Mnemonic::Mov, OpKind::Register) => match number(insn.op1_register()) {
                 Some(RSP) => self.state.rsp,

@@ -287,6 +287,14 @@ fn over_jump_labels_and_alternatives() {
         ["f passes its address to keep as argument 1"]
     );
     only_read(&format!("{label}long f(long n) {{ if (KEY) return table[n].n; return n; }}"));
+    // The other way round: a jump that the kernel turns into a nop.
+    let jump = label
+        .replacen(".byte 0x0f, 0x1f, 0x44, 0, 0", "jmp %l[yes]", 1)
+        .replace("goto out; yes: t = 1;", "t = 1; goto out; yes:");
+    assert_eq!(
+        escapes(&format!("{jump}int f(long n) {{ if (KEY) return keep(table) + 1; return n; }}")),
+        ["f passes its address to keep as argument 1"]
+    );
     let alternative = |new: &str| {
         format!(
             "long f(long n) {{ const struct ops *p = &table[n]; asm volatile(\"661: nop\\n nop\\n nop\\n nop\\n nop\\n nop\\n nop\\n 662:\\n\
@@ -298,6 +306,15 @@ fn over_jump_labels_and_alternatives() {
     only_read(&alternative("mov 8(%%rax), %%rcx"));
     assert_eq!(escapes(&alternative("mov %%rax, (%%rdx)")), ["f stores its address"]);
     assert_eq!(escapes(&alternative("bswap %%rax")).len(), 1);
+}
+
+#[test]
+fn a_pointer_into_the_frame_in_rbp() {
+    // Two addresses on the stack, and %rbp that walks over them.
+    let walk = "long f(long n) { asm volatile(\"sub $0x18, %%rsp\\n mov %0, %%rax\\n mov %%rax, 8(%%rsp)\\n lea 8(%%rsp), %%rbp\\n\
+                1: mov (%%rbp), %%rdi\\n add $8, %%rbp\\n call keep\\n test %%rax, %%rax\\n jne 1b\\n add $0x18, %%rsp\" : : \"i\"(table) : \"memory\", \
+                \"rax\", \"rdi\"); return n; }";
+    assert!(!escapes(walk).is_empty());
 }
 
 #[test]

@@ -293,7 +293,9 @@ impl<'a> Tracer<'a> {
             }
             return;
         }
-        let known = name.as_deref().and_then(reader);
+        // A static function of the same name is another one.
+        let of_kernel = !matches!(callee, Callee::Function(f) if !self.object.atom(*f).global);
+        let known = name.as_deref().filter(|_| of_kernel).and_then(reader);
         let own = match callee {
             Callee::Function(f) if !self.object.atom(*f).weak && known.is_none() => Some(*f),
             _ => None,
@@ -303,8 +305,10 @@ impl<'a> Tracer<'a> {
         let on_stack = {
             let rsp = state.rsp.unwrap_or(i32::MIN);
             let for_callee = |at: i32, flags: u8| flags & FRESH != 0 || !stack.is_loaded(at);
-            // A tail jump leaves the frame behind; its own arguments are those of the function.
-            !tail && state.slots().any(|(at, flags)| flags & HELD != 0 && at >= rsp && for_callee(at, flags))
+            // A tail jump leaves the frame behind: its arguments are where those of the function were, behind the return
+            // address.
+            let first = if tail { 8 } else { rsp };
+            state.slots().any(|(at, flags)| flags & HELD != 0 && at >= first && for_callee(at, flags))
         };
         let follow = own.filter(|f| depth < DEPTH && self.object.atom(*f).code.is_some() && !on_stack);
         match follow {
@@ -340,7 +344,7 @@ impl<'a> Tracer<'a> {
         if !node.alternative {
             for n in CALLER_SAVED {
                 let kept = match callee {
-                    Callee::Function(f) if !g.profiled => state.reg(n) != 0 && !self.changes(*f, n, 0),
+                    Callee::Function(f) if !g.profiled => !self.changes(*f, n, 0),
                     _ => false,
                 };
                 if !kept {
