@@ -345,6 +345,58 @@ fn nameless_types_are_taken_apart() {
     assert_eq!(texts(&typedef), [("count_t", "4 bytes became 8, member `m` is new", false)]);
 }
 
+/// No variable has the type: the unit is what tells of it.
+#[test]
+fn numbers_without_an_enumeration_are_compared() {
+    let f = "int f(int n) { return n == A; }";
+    let constants = |old: &str, new: &str| {
+        let changed = types(&format!("{old} {f}"), &format!("{new} {f}"));
+        assert!(changed.iter().all(|c| c.always && c.distance.is_none() && c.users == [0, 1]), "{changed:?}");
+        changed.into_iter().map(|c| (c.name, c.what, c.numbers)).collect::<Vec<_>>()
+    };
+    let swapped = ("enum of A".to_owned(), "`A` was 1 and is 2, `B` was 2 and is 1".to_owned(), vec![1, 2]);
+    assert_eq!(constants("enum { A = 1, B = 2 };", "enum { B = 1, A = 2 };"), [swapped]);
+    let moved = ("enum of A".to_owned(), "`A` was 1 and is 2".to_owned(), vec![1, 2]);
+    assert_eq!(constants("enum { A = 1, B = 5 };", "enum { B = 5 }; enum named { A = 2 };")[..1], [moved]);
+    assert_eq!(constants("enum { A = 1, B };", "enum { A = 1, B, C };"), []);
+    assert_eq!(constants("enum { A = 1, B };", "enum { A = 1 }; enum { B = 2 };"), []);
+    // Told once, by what has it.
+    let state =
+        |of: &str| format!("struct s {{ enum {{ {of} }} state; }}; int f(struct s *s) {{ return s->state == A; }}");
+    let changed = types(&state("A = 1, B = 2"), &state("B = 1, A = 2"));
+    assert_eq!(changed.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["struct s"]);
+}
+
+#[test]
+fn types_without_a_name_go_by_what_has_them() {
+    let of = |text: &str| {
+        let body = |part: &str| text.replace("PART", part);
+        let changed = types(&body("int a; int b;"), &body("int b; int a;"));
+        changed.into_iter().filter(|c| c.distance.is_some()).map(|c| (c.name, c.what)).collect::<Vec<_>>()
+    };
+    let moved =
+        |front: &str| format!("member `{front}a` moved from 0 to 4 bytes, member `{front}b` moved from 4 to 0 bytes");
+    for (text, name, front) in [
+        ("struct { PART } global; int f(void) { return global.b; }", "struct of global", ""),
+        ("static volatile struct { PART } global[3]; int f(int n) { return global[n].b; }", "struct of global", ""),
+        ("struct { PART } *global; int f(void) { return global->b; }", "struct of global", ""),
+        ("typedef struct { PART } *p_t; p_t global; int f(void) { return global->b; }", "struct of global", ""),
+        ("struct { struct { PART } *in; } global; int f(void) { return global.in->b; }", "struct of global", "in->"),
+        ("int f(int n) { static struct { PART } s; s.a += n; return s.b++; }", "struct of f.s", ""),
+        ("int f(struct { PART } *p) { return p->b; }", "struct of f.p", ""),
+        ("struct s { struct { PART } *in; }; int f(struct s *s) { return s->in->b; }", "struct s", "in->"),
+        (
+            "typedef struct { PART } a_t[2]; struct s { a_t in; }; int f(struct s *s) { return s->in->b; }",
+            "struct s",
+            "in[].",
+        ),
+    ] {
+        assert_eq!(of(text), [(name.to_owned(), moved(front))], "{text}");
+    }
+    // An object on the stack is of no other build.
+    assert_eq!(of("void q(void *p) {} int f(void) { struct { PART } s; q(&s); return s.b; }"), []);
+}
+
 #[test]
 fn types_are_reached_through_pointers() {
     let f = "int f(struct s *s) { return s->a; }";

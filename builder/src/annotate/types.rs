@@ -6,7 +6,8 @@
 //! got more numbers changes nothing that is there. An unchanged function is the same in both builds and agrees with both.
 //!
 //! A type that a function only names in a cast is not in its debug information, only in that of its unit. Such a one counts when
-//! the code of a carried function differs in a number (an offset, a size, a value) in which the two layouts differ.
+//! the code of a carried function differs in a number (an offset, a size, a value) in which the two layouts differ. A number of an
+//! enumeration without a name counts for every carried function of the unit: it may stand in the code as a bit or in an address.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,11 +34,16 @@ pub fn compare(sides: Sides<'_, '_>, set: &PatchSet) -> (Vec<Problem>, Vec<Ignor
         let mut by_code = |index: &usize| {
             let Some((carried, _)) = users.get(*index) else { return false };
             let differing = numbers.entry(*index).or_insert_with(|| differing_numbers(sides, *carried));
-            change.numbers.iter().any(|n| differing.contains(&(n & LOW)))
+            let stands = |n: u64| differing.contains(&(n & LOW));
+            let as_bit = |n: u64| change.always && n < u64::from(u32::BITS) && stands(1 << n);
+            change.numbers.iter().any(|n| stands(*n) || as_bit(*n))
         };
         let by = match change.distance {
             Some(_) => Some(change.function),
-            None => change.users.iter().copied().find(|i| by_code(i)),
+            None => {
+                let found = change.users.iter().copied().find(|i| by_code(i));
+                found.or_else(|| change.users.first().copied().filter(|_| change.always))
+            }
         };
         let Some((carried, _)) = by.and_then(|index| users.get(index)) else { continue };
         let name = &sides.pair.new.atom(carried.new.0).name;

@@ -2,9 +2,11 @@
 //!
 //! A live patch changes code, not the objects that exist: new code that expects another layout reads and writes at the wrong
 //! places, as does code that stays old. Types are compared by name within the unit of each function. One that is only declared
-//! on a side is not known there and does not count as changed.
+//! on a side is not known there and does not count as changed. Numbers of an enumeration without a name are compared each by its
+//! own: code that uses one says nowhere which it is.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -27,7 +29,8 @@ pub struct User {
 /// A type that differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TypeChange {
-    /// `struct foo`, `union foo`, `enum foo`; `foo` when only a typedef names it.
+    /// `struct foo`, `union foo`, `enum foo`; `foo` when only a typedef names it; `struct of foo` when it has no name but is what
+    /// the variable `foo` has or leads to; `enum of FOO` when it has no name but the number `FOO`, the first that differs.
     pub name: String,
     /// How it differs: ``40 bytes became 48, member `bar` moved from 8 to 16 bytes``.
     pub what: String,
@@ -46,6 +49,9 @@ pub struct TypeChange {
     pub numbers: Vec<u64>,
     /// The functions that may use it, where none leads to it.
     pub users: Vec<usize>,
+    /// It counts even where the code of none of them differs in one of the numbers: a number may stand in code as a bit, or within
+    /// the address of an element.
+    pub always: bool,
 }
 
 /// Types that are used by these functions and have another layout in the new build, by name.
@@ -106,6 +112,7 @@ fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: 
     let mut new = Types::of(&new, &pair.new);
     let mut out = Vec::new();
     let first = pair.new.first()?.index;
+    let users: Vec<usize> = pair.new.iter().map(|s| s.index).collect();
     let change = |key: &Key<'_>, difference: Difference, by: &[&Reached<'_>]| {
         let (distance, function) = by.iter().map(|r| (r.distance, r.function)).min().unzip();
         TypeChange {
@@ -117,13 +124,20 @@ fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: 
             function: function.unwrap_or(first),
             distance,
             numbers: difference.numbers,
-            users: if by.is_empty() { pair.new.iter().map(|s| s.index).collect() } else { Vec::new() },
+            users: if by.is_empty() { users.clone() } else { Vec::new() },
+            always: false,
         }
     };
     let (was, is) = (std::mem::take(&mut old.reached), std::mem::take(&mut new.reached));
+    // Numbers of types that are told of themselves.
+    let mut told: HashSet<Cow<'_, str>> = HashSet::new();
     for (key, reached) in &was {
         let found = match is.get(key) {
-            Some(other) => difference(&reached.layouts, &other.layouts).map(|d| change(key, d, &[reached, other])),
+            Some(other) => difference(&reached.layouts, &other.layouts).map(|d| {
+                let layouts = reached.layouts.iter().chain(&other.layouts);
+                told.extend(layouts.flat_map(|l| l.values()).map(|v| v.0.clone()));
+                change(key, d, &[reached, other])
+            }),
             None => difference(&reached.layouts, &new.defined(key)).map(|d| change(key, d, &[reached])),
         };
         out.extend(found);
@@ -134,8 +148,43 @@ fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: 
     for key in new.names().into_iter().filter(|key| !was.contains_key(key) && !is.contains_key(key)) {
         out.extend(difference(&old.defined(&key), &new.defined(&key)).map(|d| change(&key, d, &[])));
     }
+    for (first, difference) in constants(&old.enumerations(), &new.enumerations(), &told) {
+        out.push(TypeChange { always: true, ..change(&("enum", format!("of {first}").into()), difference, &[]) });
+    }
     out.extend(variables(&old, &new));
     Some(out)
+}
+
+/// An enumeration, and what it goes by.
+type Enumeration<'a> = (Option<Key<'a>>, Layout<'a>);
+
+/// Names that stand for another number, by enumeration, except where both are in one that is compared by its own name: the
+/// first, and how they differ. One that is new or gone is nothing to code that is there.
+fn constants<'a>(
+    old: &[Enumeration<'a>],
+    new: &[Enumeration<'a>],
+    told: &HashSet<Cow<'_, str>>,
+) -> Vec<(Cow<'a, str>, Difference)> {
+    let values = old.iter().flat_map(|(key, layout)| layout.values().iter().map(move |v| (&*v.0, (key, v.1))));
+    let known: HashMap<&str, (&Option<Key<'_>>, i128)> = values.collect();
+    let mut out = Vec::new();
+    for (key, layout) in new {
+        let mut differ = Vec::new();
+        for (name, number) in layout.values().iter().filter(|v| !told.contains(&v.0)) {
+            match known.get(&**name) {
+                Some((of, before)) if before != number && (key.is_none() || *of != key) => {
+                    differ.push((*before, *number, name.clone()));
+                }
+                _ => {}
+            }
+        }
+        differ.sort();
+        let was: Vec<_> = differ.iter().map(|(before, _, name)| (name.clone(), *before)).collect();
+        let is = differ.into_iter().map(|(_, number, name)| (name, number)).collect();
+        let Some((first, _)) = was.first().cloned() else { continue };
+        out.extend(Layout::of_values(was).difference(&Layout::of_values(is)).map(|d| (first, d)));
+    }
+    out
 }
 
 /// Variables that live in both builds and whose content means something else. How many elements an array has is seen by its
@@ -154,6 +203,7 @@ fn variables(old: &Types<'_, '_>, new: &Types<'_, '_>) -> Vec<TypeChange> {
             distance: Some(0),
             numbers: Vec::new(),
             users: Vec::new(),
+            always: false,
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! The layout of one structure, union or enumeration, and how two of them differ (DWARF 5, 5.7 and 5.8).
 //!
 //! Members without a name (anonymous structures and unions) are taken apart into theirs. What a member with a name but a type
-//! without one holds is named behind it: `a.b`, `a[].b`.
+//! without one holds or points to is named behind it: `a.b`, `a[].b`, `a->b`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -67,6 +67,16 @@ const FROM_OTHERS: usize = 256;
 const SHOWN: usize = 8;
 
 impl<'a> Layout<'a> {
+    /// Numbers alone.
+    pub(super) fn of_values(values: Vec<(Cow<'a, str>, i128)>) -> Self {
+        Self { size: None, members: Vec::new(), values }
+    }
+
+    /// The numbers of an enumeration, and of those without a name in a structure.
+    pub(super) fn values(&self) -> &[(Cow<'a, str>, i128)] {
+        &self.values
+    }
+
     /// The layout of the definition `entry`; the types of its members are handed to `reach`.
     pub(super) fn read(spelling: &mut Spelling<'_, 'a>, entry: &Entry<'a>, reach: &mut dyn FnMut(usize)) -> Self {
         let size = Reader::number(entry, constants::DW_AT_byte_size);
@@ -99,16 +109,18 @@ impl<'a> Layout<'a> {
                 let inner = of.and_then(|t| nameless(reader, t));
                 let mut prefix = outer.prefix.clone();
                 if let Some(name) = reader.string(child, constants::DW_AT_name) {
-                    if inner.is_some() {
-                        prefix = format!("{prefix}{name}{}", if inner.is_some_and(|i| i.1) { "[]." } else { "." });
+                    if let Some(inner) = &inner {
+                        let array = if inner.array { "[]" } else { "" };
+                        prefix = format!("{prefix}{name}{array}{}", if inner.pointer { "->" } else { "." });
                     }
                     let name = if outer.prefix.is_empty() { name } else { format!("{}{name}", outer.prefix).into() };
                     self.members.push(Member { name, at, bits, spelled: spelling.of(child) });
                 }
                 match (inner, outer.depth.checked_sub(1).filter(|_| *left > 0)) {
-                    (Some((inner, _)), Some(depth)) => {
+                    (Some(inner), Some(depth)) => {
                         *left -= 1;
-                        self.take_apart(spelling, inner, &Outer { prefix, at, depth }, left, reach);
+                        let at = if inner.pointer { 0 } else { at };
+                        self.take_apart(spelling, inner.offset, &Outer { prefix, at, depth }, left, reach);
                     }
                     (Some(_), None) => {}
                     (None, _) => of.into_iter().for_each(&mut *reach),
@@ -259,16 +271,44 @@ fn moved(old: &Member<'_>, new: &Member<'_>) -> String {
     }
 }
 
-/// The type without a name behind qualifiers and arrays, if it is one, and whether there are arrays. A typedef is a name.
-fn nameless(reader: &Reader<'_>, mut offset: usize) -> Option<(usize, bool)> {
-    let mut array = false;
+/// A type without a name.
+pub(super) struct Nameless {
+    pub(super) offset: usize,
+    /// There are arrays in front.
+    array: bool,
+    /// There are pointers in front.
+    pub(super) pointer: bool,
+}
+
+/// The type without a name behind qualifiers, arrays and pointers, if it is one. A typedef of it is a name.
+pub(super) fn nameless(reader: &Reader<'_>, mut offset: usize) -> Option<Nameless> {
+    let (mut array, mut pointer) = (false, false);
     for _ in 0..DEPTH {
         let entry = reader.entry(offset)?;
         if keyword(entry.tag).is_some() {
-            return (!entry.has_attr(constants::DW_AT_name)).then_some((offset, array));
+            return (!entry.has_attr(constants::DW_AT_name)).then_some(Nameless { offset, array, pointer });
         }
-        array |= entry.tag == constants::DW_TAG_array_type;
-        if entry.tag != constants::DW_TAG_array_type && !is_qualifier(entry.tag) {
+        let next = reader.reference(&entry, constants::DW_AT_type)?;
+        match entry.tag {
+            constants::DW_TAG_array_type => array = true,
+            constants::DW_TAG_pointer_type => pointer = true,
+            constants::DW_TAG_typedef if behind(reader, next).is_none() => {}
+            tag if is_qualifier(tag) => {}
+            _ => return None,
+        }
+        offset = next;
+    }
+    None
+}
+
+/// The type without a name a typedef gives one to.
+pub(super) fn behind<'a>(reader: &Reader<'a>, mut offset: usize) -> Option<Entry<'a>> {
+    for _ in 0..DEPTH {
+        let entry = reader.entry(offset)?;
+        if keyword(entry.tag).is_some() {
+            return (!entry.has_attr(constants::DW_AT_name)).then_some(entry);
+        }
+        if !is_qualifier(entry.tag) {
             return None;
         }
         offset = reader.reference(&entry, constants::DW_AT_type)?;

@@ -1,5 +1,7 @@
-//! The named types functions use: those of their parameters, variables and results, of what is inlined into them, of what they
+//! The types functions use: those of their parameters, variables and results, of what is inlined into them, of what they
 //! call, and of the variables they refer to; and from there on through members, pointers, arrays and typedefs.
+//!
+//! One without a name goes by the variable that has it or leads to it (`struct of nohz`), or is a part of the type it is a member of.
 //!
 //! Not followed: the parameters of functions that are called through a pointer (a structure of operations would lead to
 //! everything), and references to other units, which only a link-time optimisation makes.
@@ -11,10 +13,11 @@ use std::rc::Rc;
 use gimli::{AttributeValue, constants};
 
 use super::entries::{Entry, Reader, Step};
-use super::layout::Layout;
-use super::spelling::{DEPTH, Spelling, is_qualifier, keyword};
+use super::layout::{Layout, behind, nameless};
+use super::spelling::{Spelling, keyword};
 
-/// `struct`, `union`, `enum` and the name; nothing and the name when only a typedef has one.
+/// `struct`, `union`, `enum` and the name; nothing and the name when only a typedef has one. `of nohz` when nothing but the
+/// variable `nohz` has it, `of f.p` when that is one of the function `f`, `of f()` for its result.
 pub(super) type Key<'a> = (&'static str, Cow<'a, str>);
 
 /// A type some function uses.
@@ -39,8 +42,10 @@ pub(super) struct Start<'u> {
 }
 
 /// What is to be looked at: a type, the function it is reached from and the structures on the way.
-struct Next {
+struct Next<'a> {
     offset: usize,
+    /// What a type without a name goes by.
+    key: Option<Key<'a>>,
     function: usize,
     distance: u32,
 }
@@ -52,7 +57,9 @@ pub(super) struct Types<'r, 'a> {
     /// Entries that were looked at.
     seen: HashSet<usize>,
     /// Nearest first.
-    queue: VecDeque<Next>,
+    queue: VecDeque<Next<'a>>,
+    /// Types without a name that were looked at, and by which.
+    by_variable: HashSet<(usize, Key<'a>)>,
     pub(super) reached: HashMap<Key<'a>, Reached<'a>>,
     /// How the variables that live as long as the kernel are spelled, by the index of a function that uses one and name.
     pub(super) variables: BTreeMap<(usize, String), Rc<str>>,
@@ -68,6 +75,7 @@ impl<'r, 'a> Types<'r, 'a> {
             spelling: Spelling::new(reader),
             seen: HashSet::new(),
             queue: VecDeque::new(),
+            by_variable: HashSet::new(),
             reached: HashMap::new(),
             variables: BTreeMap::new(),
             defined: None,
@@ -78,6 +86,7 @@ impl<'r, 'a> Types<'r, 'a> {
             for name in function.globals {
                 let Some(entry) = globals.get(name.as_str()).and_then(|offset| reader.entry(*offset)) else { continue };
                 types.variable(function.index, name.clone(), &entry);
+                types.nameless(function.index, &entry, true, || name.clone());
             }
         }
         while let Some(next) = types.queue.pop_front() {
@@ -94,8 +103,20 @@ impl<'r, 'a> Types<'r, 'a> {
     /// A variable that lives as long as the kernel.
     fn variable(&mut self, function: usize, name: String, entry: &Entry<'a>) {
         let Some(offset) = self.reader.reference(entry, constants::DW_AT_type) else { return };
-        self.queue.push_back(Next { offset, function, distance: 0 });
+        self.queue.push_back(Next { offset, key: None, function, distance: 0 });
         self.variables.insert((function, name), self.spelling.of(entry));
+    }
+
+    /// Queues a type without a name that what `entry` is about has or leads to. Which one has it by value is asked only where it
+    /// lives on: an object on the stack is of no other build.
+    fn nameless(&mut self, function: usize, entry: &Entry<'a>, lives: bool, name: impl FnOnce() -> String) {
+        let of = self.reader.reference(entry, constants::DW_AT_type);
+        let Some(found) = of.and_then(|offset| nameless(self.reader, offset)) else { return };
+        let keyword = self.reader.entry(found.offset).and_then(|e| keyword(e.tag));
+        if let Some(keyword) = keyword.filter(|_| lives || found.pointer) {
+            let key = Some((keyword, format!("of {}", name()).into()));
+            self.queue.push_back(Next { offset: found.offset, key, function, distance: 0 });
+        }
     }
 
     /// The definitions of a type that was not reached.
@@ -104,6 +125,22 @@ impl<'r, 'a> Types<'r, 'a> {
         let offsets = defined.get(key).cloned().unwrap_or_default();
         let entries = offsets.into_iter().filter_map(|o| self.reader.entry(o));
         entries.map(|e| Layout::read(&mut self.spelling, &e, &mut |_| {})).collect()
+    }
+
+    /// The enumerations at the top of the unit in their order, with the keys of those that have one.
+    pub(super) fn enumerations(&mut self) -> Vec<(Option<Key<'a>>, Layout<'a>)> {
+        let reader = self.reader;
+        let defined = self.defined.get_or_insert_with(|| definitions(reader));
+        let keys: HashMap<usize, &Key<'a>> =
+            defined.iter().flat_map(|(key, offsets)| offsets.iter().map(move |o| (*o, key))).collect();
+        let mut out = Vec::new();
+        reader.children(reader.unit.header.root_offset().0, |entry| {
+            if entry.tag == constants::DW_TAG_enumeration_type {
+                let key = keys.get(&entry.offset.0).map(|k| (*k).clone());
+                out.push((key, Layout::read(&mut self.spelling, entry, &mut |_| {})));
+            }
+        });
+        out
     }
 
     /// Queues the types the function itself names, and those of the functions it was made of.
@@ -126,6 +163,8 @@ impl<'r, 'a> Types<'r, 'a> {
                 )
             };
             let reader = self.reader;
+            let owner = || reader.entry(part).and_then(|e| reader.name(&e)).unwrap_or_default();
+            let local = |entry: &Entry<'a>| format!("{}.{}", owner(), reader.name(entry).unwrap_or_default());
             let _ = reader.walk(part, wanted, |entry, depth| {
                 if depth == 0 && entry.tag != constants::DW_TAG_subprogram {
                     return Step::Over;
@@ -137,16 +176,26 @@ impl<'r, 'a> Types<'r, 'a> {
                     return Step::Over;
                 }
                 if let Some(offset) = reader.reference(entry, constants::DW_AT_type) {
-                    self.queue.push_back(Next { offset, function, distance: 0 });
+                    self.queue.push_back(Next { offset, key: None, function, distance: 0 });
+                    match entry.tag {
+                        constants::DW_TAG_subprogram => {
+                            self.nameless(function, entry, true, || format!("{}()", owner()))
+                        }
+                        constants::DW_TAG_variable => self.nameless(function, entry, is_static(entry), || local(entry)),
+                        _ => self.nameless(function, entry, true, || local(entry)),
+                    }
                 }
                 if entry.tag == constants::DW_TAG_variable && is_static(entry) {
                     let name = reader.name(entry).unwrap_or_default();
                     let named =
                         |r: &Reader<'a>, e: &Entry<'a>| e.has_attr(constants::DW_AT_type).then(|| (r.id, e.clone()));
-                    if let Some((unit, entry)) = reader.origins(entry, named)
+                    if let Some((unit, of)) = reader.origins(entry, named)
                         && unit == reader.id
                     {
-                        self.variable(function, name, &entry);
+                        self.variable(function, name, &of);
+                        if !is_static(&of) {
+                            self.nameless(function, &of, true, || local(&of));
+                        }
                     }
                 }
                 if entry.tag == constants::DW_TAG_subprogram || entry.tag == constants::DW_TAG_inlined_subroutine {
@@ -161,17 +210,32 @@ impl<'r, 'a> Types<'r, 'a> {
     fn called(&mut self, function: usize, callee: Option<usize>) {
         let reader = self.reader;
         let Some(entry) = callee.and_then(|offset| reader.entry(offset)) else { return };
+        let name = || reader.name(&entry).unwrap_or_default();
         let result = reader.reference(&entry, constants::DW_AT_type);
-        let mut types: Vec<usize> = result.into_iter().collect();
+        self.queue.extend(result.map(|offset| Next { offset, key: None, function, distance: 0 }));
+        self.nameless(function, &entry, true, || format!("{}()", name()));
+        let mut count = 0;
         reader.children(entry.offset.0, |child| {
             if child.tag == constants::DW_TAG_formal_parameter {
-                types.extend(reader.reference(child, constants::DW_AT_type));
+                let of = reader.reference(child, constants::DW_AT_type);
+                self.queue.extend(of.map(|offset| Next { offset, key: None, function, distance: 0 }));
+                // One that is only declared has parameters without names.
+                count += 1;
+                let parameter = || reader.name(child).unwrap_or_else(|| count.to_string());
+                self.nameless(function, child, true, || format!("{}.{}", name(), parameter()));
             }
         });
-        self.queue.extend(types.into_iter().map(|offset| Next { offset, function, distance: 0 }));
     }
 
-    fn look_at(&mut self, next: &Next) {
+    fn look_at(&mut self, next: &Next<'a>) {
+        if let Some(key) = &next.key {
+            if self.by_variable.insert((next.offset, key.clone()))
+                && let Some(entry) = self.reader.entry(next.offset)
+            {
+                self.define(Some(key.clone()), &entry, next);
+            }
+            return;
+        }
         if !self.seen.insert(next.offset) {
             return;
         }
@@ -193,16 +257,16 @@ impl<'r, 'a> Types<'r, 'a> {
             return;
         }
         // As near as this one: what a pointer, an array or a call through a pointer leads to.
-        self.queue.push_front(Next { offset, ..*next });
+        self.queue.push_front(Next { offset, key: None, ..*next });
     }
 
-    fn define(&mut self, key: Option<Key<'a>>, entry: &Entry<'a>, next: &Next) {
+    fn define(&mut self, key: Option<Key<'a>>, entry: &Entry<'a>, next: &Next<'a>) {
         if entry.has_attr(constants::DW_AT_declaration) {
             return;
         }
         let (function, distance) = (next.function, next.distance.saturating_add(1));
         let queue = &mut self.queue;
-        let mut reach = |offset| queue.push_back(Next { offset, function, distance });
+        let mut reach = |offset| queue.push_back(Next { offset, key: None, function, distance });
         let layout = Layout::read(&mut self.spelling, entry, &mut reach);
         let Some(key) = key else { return };
         let new = || Reached { function, distance: next.distance, layouts: Vec::new() };
@@ -232,21 +296,6 @@ fn is_static(entry: &Entry<'_>) -> bool {
         Some(AttributeValue::Exprloc(expression)) => expression.0.slice().first() == Some(&constants::DW_OP_addr.0),
         _ => false,
     }
-}
-
-/// The type without a name a typedef gives one to.
-fn behind<'a>(reader: &Reader<'a>, mut offset: usize) -> Option<Entry<'a>> {
-    for _ in 0..DEPTH {
-        let entry = reader.entry(offset)?;
-        if keyword(entry.tag).is_some() {
-            return (!entry.has_attr(constants::DW_AT_name)).then_some(entry);
-        }
-        if !is_qualifier(entry.tag) {
-            return None;
-        }
-        offset = reader.reference(&entry, constants::DW_AT_type)?;
-    }
-    None
 }
 
 /// The definitions at the top of a unit.
