@@ -10,7 +10,11 @@ use lpbuild_tests::Env;
 
 fn boot(name: &str, env: &Env, lpbuild: &Path, module: &Module, case: &str) {
     let vm = Vm::new(name, &env.kernel).file("/bin/lpbuild", lpbuild).case(case);
-    vm.file("/traced.ko", &module.ko).run().unwrap().require_pass().unwrap_or_else(|e| panic!("{e:#}"));
+    vm.file(&format!("/{}.ko", module.name), &module.ko)
+        .run()
+        .unwrap()
+        .require_pass()
+        .unwrap_or_else(|e| panic!("{e:#}"));
 }
 
 /// A constant text, one with numbers, one with a string that is gone when the trace is read, and one whose format is not
@@ -80,8 +84,10 @@ ktext diff /tmp/text
 
 fn on(series: &str, name: &str) {
     let Some((env, lpbuild)) = Env::series_with_lpbuild(name, series) else { return };
-    let module = env.maker(&lpbuild).make("traced", &change(&env)).unwrap();
-    boot(name, &env, &lpbuild, &module, CASE);
+    // Tests run side by side: each has a module of its own.
+    let own = format!("traced_{}", series.replace('.', "_"));
+    let module = env.maker(&lpbuild).make(&own, &change(&env)).unwrap();
+    boot(name, &env, &lpbuild, &module, &CASE.replace("traced", &own));
 }
 
 #[test]

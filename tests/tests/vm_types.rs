@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use harness::module::Module;
 use harness::vm::Vm;
 use lpbuild_tests::Env;
 
@@ -62,14 +63,21 @@ fn run(name: &str, series: &str) {
 
     let toml = "[patch]\nname = \"accepted\"\npatches = [\"field.patch\"]\n[accept]\ntypes = [\"struct getdents_callback64\"]\n";
     let toml = put("livepatch.toml", toml);
-    let module = maker.make_patch("accepted", &toml).unwrap_or_else(|e| panic!("{e:#}"));
+    // Tests run side by side: each has a folder of its own.
+    let module =
+        maker.make_patch(&format!("accepted_{}", series.replace('.', "_")), &toml).unwrap_or_else(|e| panic!("{e:#}"));
     assert!(module.report.contains("accepted type=struct getdents_callback64"), "{}", module.report);
-    boot(name, &env, &lpbuild, &module.ko);
+    boot(name, &env, &lpbuild, &module);
 }
 
-fn boot(name: &str, env: &Env, lpbuild: &Path, ko: &Path) {
-    let vm = Vm::new(&name.replace('_', "-"), &env.kernel).file("/bin/lpbuild", lpbuild).file("/accepted.ko", ko);
-    vm.case(SCRIPT).run().unwrap().require_pass().unwrap_or_else(|e| panic!("{e:#}"));
+fn boot(name: &str, env: &Env, lpbuild: &Path, module: &Module) {
+    let ko = format!("/{}.ko", module.name);
+    let vm = Vm::new(&name.replace('_', "-"), &env.kernel).file("/bin/lpbuild", lpbuild).file(&ko, &module.ko);
+    vm.case(&SCRIPT.replace("accepted", &module.name))
+        .run()
+        .unwrap()
+        .require_pass()
+        .unwrap_or_else(|e| panic!("{e:#}"));
 }
 
 #[test]
