@@ -21,7 +21,7 @@ use crate::correlate::NewAtom;
 use crate::debuginfo::{DebugInfo, Inlined};
 use crate::error::{Place, Problem};
 use crate::pipeline::{Source, compare_only};
-use crate::symbolize::{AtomId, Object, Target};
+use crate::symbolize::{AtomId, Class, Object, Target};
 
 /// An inline function and the header it is declared in.
 pub type Helper = (String, String);
@@ -229,6 +229,10 @@ fn meaning(object: &Object, id: AtomId, insn: &Instruction, targets: &[Target]) 
     let registers_only = (0..insn.op_count()).all(|i| insn.op_kind(i) == OpKind::Register);
     let moves = match insn.mnemonic() {
         Mnemonic::Push | Mnemonic::Pop | Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Ret => true,
+        // The text that a user hands over is the user's, wherever the compiler says the instruction belongs.
+        Mnemonic::Mov | Mnemonic::Lea if !targets.is_empty() && insn.op0_kind() == OpKind::Register => {
+            targets.iter().all(|t| matches!(t, Target::Section(s, _) if object.class(*s) == Class::Strings))
+        }
         Mnemonic::Mov | Mnemonic::Movsxd | Mnemonic::Xor => registers_only,
         _ => insn.op0_register() == Register::RSP,
     };
