@@ -67,20 +67,24 @@ impl Evidence {
         }
     }
 
-    /// The one flag of a message that either function has; of several it is not known which is which.
+    /// Flags of messages: as many in both functions are the same ones in their order. One taken for another only means one
+    /// message more or less.
     fn only_flags(&mut self, (old, a): (&Object, &Flow), (new, b): (&Object, &Flow)) {
         let flags = |object: &Object, flow: &Flow| {
-            let mut found: BTreeMap<GroupKey, BTreeSet<AtomId>> = BTreeMap::new();
+            let mut found: BTreeMap<GroupKey, Vec<AtomId>> = BTreeMap::new();
             for mention in flow.mentions().flatten().filter(|m| is_once(object, m.atom)) {
-                found.entry(super::group_key(object, mention.atom)).or_default().insert(mention.atom);
+                let list = found.entry(super::group_key(object, mention.atom)).or_default();
+                if !list.contains(&mention.atom) {
+                    list.push(mention.atom);
+                }
             }
             found
         };
         let there = flags(new, b);
         for (key, x) in flags(old, a) {
-            let only = |set: &BTreeSet<AtomId>| set.first().copied().filter(|_| set.len() == 1);
-            if let (Some(x), Some(y)) = (only(&x), there.get(&key).and_then(only)) {
-                self.add(old, x, new, y);
+            let Some(y) = there.get(&key).filter(|y| y.len() == x.len()) else { continue };
+            for (x, y) in x.iter().zip(y) {
+                self.add(old, *x, new, *y);
             }
         }
     }
