@@ -343,6 +343,15 @@ fn by_content(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
 /// Only what is compared by content afterwards, or by nobody.
 fn by_order(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     let (o, n) = left(group, pairs);
+    let flags =
+        |o: &[&OldAtom], n: &[&NewAtom]| o.iter().all(|o| is_once(old, o.0)) && n.iter().all(|n| is_once(new, n.0));
+    if flags(&o, &n) && o.len() == n.len() {
+        let list: Vec<_> = o.into_iter().copied().zip(n.into_iter().copied()).collect();
+        for (o, n) in list {
+            pairs.pair(o, n, Level::Order);
+        }
+        return;
+    }
     let apart = |object: &Object, a: AtomId| is_state(object, a) || is_once(object, a) || is_message(object, a);
     let fits = o.len() == n.len()
         && o.iter().zip(&n).all(|(o, n)| {
