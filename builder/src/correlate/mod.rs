@@ -8,15 +8,15 @@
 //! 4. `declared`   static variables declared at the same place, says the debug information (`declared.rs`)
 //! 5. `reference`  referred to at the same place of one unchanged neighbourhood (`evidence.rs`)
 //! 6. `content`    the same bytes and references, unique on both sides; not for state
-//! 7. `order`      as many on both sides, same sizes, in the same order; constants and lists only, whose content is compared
+//! 7. `order`      as many on both sides, same sizes, in the same order; constants and lists, whose content is compared, and flags of messages
 //!
 //! A wrong pair of functions does no harm: compare then finds every caller changed. Nor does one of constants. State is
 //! what a wrong pair would mix up: writable data the compiler numbered (`hits.0`, a static variable of a block) or that has no
 //! name. Its number means nothing, so it needs rung 4 or 5, and rungs that contradict each other are no pair. What stays open
 //! there is remembered and refused when a carried function refers to it (LP2006).
 //!
-//! Not state: one-shot flags, rate limits and lock classes (a fresh one means one more message), which are never taken for
-//! another; and descriptors of debug messages (`__dyndbg`), which are the same only with the same function, format and file:
+//! Not state: one-shot flags, rate limits and lock classes. One taken for another, or a fresh one, means one message more or
+//! less, so that their order is enough where nothing else speaks; and descriptors of debug messages (`__dyndbg`), which are the same only with the same function, format and file:
 //! a message with another text is another message, and of equal ones without evidence the new code brings its own.
 
 mod content;
@@ -345,7 +345,8 @@ fn by_order(old: &Object, new: &Object, group: &Group, pairs: &mut Pairs) {
     let (o, n) = left(group, pairs);
     let flags =
         |o: &[&OldAtom], n: &[&NewAtom]| o.iter().all(|o| is_once(old, o.0)) && n.iter().all(|n| is_once(new, n.0));
-    if flags(&o, &n) && o.len() == n.len() {
+    let sizes = o.iter().zip(&n).all(|(o, n)| old.atom(o.0).size() == new.atom(n.0).size());
+    if flags(&o, &n) && o.len() == n.len() && sizes {
         let list: Vec<_> = o.into_iter().copied().zip(n.into_iter().copied()).collect();
         for (o, n) in list {
             pairs.pair(o, n, Level::Order);
