@@ -113,7 +113,7 @@ fn a_kernel_built_by_clang_gets_the_listed_verdicts() {
 fn all_forms_give_the_same_answer() {
     let Some((_, lpbuild)) = Env::with_lpbuild("all_forms_give_the_same_answer") else { return };
     let kernel = kernel(Variant::Full);
-    // Only the linked kernels have debug information here, and with it types to compare.
+    // Not every form has debug information, and with it types to compare.
     let without_types = |mut a: Answer| {
         a.codes.remove("LP2015");
         a
@@ -134,7 +134,7 @@ fn all_forms_give_the_same_answer() {
             all_wrong.push(format!("{}: not {:?} but {linked:?}", fix.name, fix.changed));
         }
         let linked = without_types(linked);
-        for (form, answer) in all.into_iter().filter(|(_, a)| *a != linked) {
+        for (form, answer) in all.into_iter().map(|(form, a)| (form, without_types(a))).filter(|(_, a)| *a != linked) {
             all_wrong.push(format!("{}: vmlinux {linked:?}\n    {form} {answer:?}", fix.name));
         }
     }

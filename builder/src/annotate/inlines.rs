@@ -148,21 +148,33 @@ fn changed_in(sides: Sides<'_, '_>, carried: Carried, lines: &OnceCell<[Lines; 2
     let helpers: Vec<Helper> = differing.iter().filter_map(|owner| of_header(owner)).collect();
     let same_arguments = |h: &Helper| arguments(&was.inlined, &h.0) == arguments(&is.inlined, &h.0);
     let only_headers = helpers.len() == differing.len();
-    for helper in helpers {
-        let other_lines = || {
-            let [old, new] = lines.get_or_init(|| {
-                [
-                    lines_of(&sides.pair.old, sides.debug.old, sides.old_at),
-                    lines_of(&sides.pair.new, sides.debug.new, sides.new_at),
-                ]
-            });
-            matches!((old.get(&helper), new.get(&helper)), (Some(a), Some(b)) if a != b)
-        };
-        if same_arguments(&helper) && (only_headers || other_lines()) {
-            found.insert(helper);
-        }
-    }
+    let other_lines = |helper: &Helper| {
+        let [old, new] = lines.get_or_init(|| {
+            [
+                lines_of(&sides.pair.old, sides.debug.old, sides.old_at),
+                lines_of(&sides.pair.new, sides.debug.new, sides.new_at),
+            ]
+        });
+        matches!((old.get(helper), new.get(helper)), (Some(a), Some(b)) if a != b)
+    };
+    let (certain, other): (Vec<Helper>, Vec<Helper>) =
+        helpers.into_iter().filter(same_arguments).partition(|h| found.contains(h) || other_lines(h));
+    found.extend(certain);
+    // What a changed function inlines is compiled anew with it, and need not have changed by itself.
+    let explained = |h: &Helper| lies_within(&was.inlined, h, &found) && lies_within(&is.inlined, h, &found);
+    let other: Vec<Helper> = other.into_iter().filter(|h| only_headers && !explained(h)).collect();
+    found.extend(other);
     Some(found)
+}
+
+/// Whether all code of an inline function lies within that of the others.
+fn lies_within(inlined: &[Inlined], helper: &Helper, others: &BTreeSet<Helper>) -> bool {
+    let is = |i: &Inlined, h: &Helper| i.name == h.0 && i.file.as_ref() == Some(&h.1);
+    let holds = |outer: &Inlined, inner: &Inlined| {
+        inner.ranges.iter().all(|r| outer.ranges.iter().any(|o| o.start <= r.start && r.end <= o.end))
+    };
+    let holders: Vec<&Inlined> = inlined.iter().filter(|i| others.iter().any(|h| is(i, h))).collect();
+    inlined.iter().filter(|i| is(i, helper)).all(|i| holders.iter().any(|outer| holds(outer, i)))
 }
 
 /// The lines of inline functions of headers that have code somewhere in an object, counted from their declarations.
