@@ -178,8 +178,10 @@ pub(super) static CODES: &[Code] = &[
         why: "What a patch carries is freed when it is unloaded. An address of it that new code stored in memory of the kernel, or \
               gave to a function that keeps it (a timer, work, a notifier, a list, operations, an RCU callback), is still there \
               then, and leads to freed memory. Before the module goes it is proven that no task is inside it, not that nobody \
-              kept such an address (kernel/module/main.c, free_module).",
-        advice: "take it back in a pre-revert or post-revert callback, or make the patch oneshot",
+              kept such an address (kernel/module/main.c, free_module). A task that sleeps in a function of the kernel counts \
+              as inside only while a function of the patch is on its stack: not when the patch has jumped there, or returned.",
+        advice: "take it back in a pre-revert or post-revert callback, or make the patch oneshot; where a function of the patch \
+                 ends with a jump, let it do something behind the call",
     },
     Code {
         id: "LP2022",

@@ -185,6 +185,20 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts)
             symbol: atom.name.clone(),
             reason: "read only through the printk index in debugfs".into(),
         }),
+        Class::Rodata if is_reached(c.new, n.0) => {
+            let keeper = |object: &Object, id| Some(object.atom(identity::kept_by(object, id)?).name.clone());
+            let code = if reshaped { "LP2002" } else { "LP2001" };
+            v.refused.push(match keeper(c.old, o.0).or_else(|| keeper(c.new, n.0)) {
+                Some(by) => Problem::new(code, place, format!("{what}, and {by} points to it and stays as it is")),
+                // Functions of this object bring the new one.
+                None => {
+                    v.changed_constants.insert(n);
+                    let uses = identity::matters(c, Some(o), Some(n)).map_or(String::new(), |uses| format!(", {uses}"));
+                    Problem::new(code, place, format!("{what}, and other objects can refer to it{uses}"))
+                        .acceptable(Accept::Constant, &atom.name)
+                }
+            });
+        }
         _ if reshaped => v.refused.push(Problem::new("LP2002", place, what)),
         _ => v.refused.push(Problem::new("LP2001", place, what)),
     }

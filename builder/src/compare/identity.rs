@@ -23,7 +23,7 @@ pub fn matters(c: &Comparer<'_>, o: Option<OldAtom>, n: Option<NewAtom>) -> Opti
     let new = n.map(|n| (c.new, uses::of_data(c.new, n.0)));
     let mut texts: Vec<(u8, String)> = Vec::new();
     for (object, found) in old.iter().chain(&new) {
-        for f in found.iter().filter(|f| f.what != Use::Read) {
+        for f in found.iter().filter(|f| !f.is_read()) {
             let text = f.text(object);
             if !texts.iter().any(|(_, t)| *t == text) {
                 texts.push((rank(f), text));
@@ -44,10 +44,10 @@ fn rank(f: &Found) -> u8 {
     match f.what {
         Use::Stored(_) => 0,
         Use::Compared => 1,
-        Use::Passed { .. } => 2,
+        Use::Passed { .. } | Use::Left { .. } => 2,
         Use::Returned => 3,
         Use::Unknown(_) => 4,
-        Use::Read | Use::Written => 5,
+        Use::Read | Use::Copied(_) | Use::Written => 5,
     }
 }
 
@@ -102,7 +102,9 @@ pub fn renamed(c: &Comparer<'_>) -> Vec<(NewAtom, String)> {
     }
     let new = c.new.atoms.iter().filter(|a| named(c.new, a.id) && c.pairs.old_of(NewAtom(a.id)).is_none());
     new.filter_map(|a| {
-        let before = gone.iter().find(|id| c.old.atom(**id).size() == a.size())?;
+        // One of the same kind, if there is one; a member more makes another size.
+        let alike = gone.iter().find(|id| c.old.atom(**id).size() == a.size());
+        let before = alike.or(gone.first())?;
         let compared = uses::of_data(c.new, a.id).into_iter().find(|f| f.what == Use::Compared)?;
         let what = format!(
             "it is new, and {}; what the kernel holds is at most the address of {}",

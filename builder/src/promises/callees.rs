@@ -14,6 +14,17 @@ pub enum Effect {
     Unknown,
 }
 
+/// What is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A string.
+    Text,
+    /// A function.
+    Code,
+    /// Anything else.
+    Data,
+}
+
 /// Functions that keep arguments, and which, counted from 0.
 const KEEPS: &[(&str, &[u8])] = &[
     // kernel/workqueue.c, kernel/kthread.c
@@ -121,6 +132,104 @@ const KEEPS: &[(&str, &[u8])] = &[
     ("percpu_ref_kill_and_confirm", &[1]),
     ("dma_fence_init", &[1, 2]),
     ("dma_fence_add_callback", &[1, 2]),
+    // mm/slab_common.c (constructors), mm/mempool.c, mm/shrinker.c
+    ("kmem_cache_create", &[4]),
+    ("kmem_cache_create_usercopy", &[6]),
+    ("mempool_create", &[1, 2, 3]),
+    ("mempool_create_node", &[1, 2, 3]),
+    ("mempool_init", &[2, 3, 4]),
+    ("mempool_init_node", &[2, 3, 4]),
+    // drivers/base: devres.c, class.c, core.c, component.c
+    ("devm_add_action", &[1, 2]),
+    ("__devm_add_action", &[1, 2, 3]),
+    ("__devres_alloc_node", &[0, 3]),
+    ("devres_add", &[1]),
+    ("__class_create", &[1, 2]),
+    ("class_create", &[0]),
+    ("class_create_file_ns", &[1]),
+    ("bus_create_file", &[1]),
+    ("driver_create_file", &[1]),
+    ("device_create_bin_file", &[1]),
+    ("device_add", &[0]),
+    ("device_create", &[3]),
+    ("device_create_with_groups", &[3, 4]),
+    ("component_add", &[1]),
+    ("cdev_device_add", &[0, 1]),
+    ("dev_pm_domain_set", &[1]),
+    ("request_firmware_nowait", &[5, 6]),
+    // net/core/dev.c, net/ipv4/protocol.c, net/core/sock.c
+    ("netif_napi_add_weight", &[1, 2]),
+    ("netif_napi_add_weight_locked", &[1, 2]),
+    ("dev_add_pack", &[0]),
+    ("dev_add_offload", &[0]),
+    ("inet_add_protocol", &[0]),
+    ("inet6_add_protocol", &[0]),
+    ("inet_add_offload", &[0]),
+    ("inet6_add_offload", &[0]),
+    ("sk_alloc", &[3]),
+    ("phy_connect", &[2]),
+    ("phy_connect_direct", &[2]),
+    // kernel/events/core.c, kernel/livepatch/core.c, kernel/cpu.c, kernel/irq
+    ("perf_event_create_kernel_counter", &[3, 4]),
+    ("klp_enable_patch", &[0]),
+    ("__cpuhp_setup_state", &[1, 3, 4]),
+    ("__cpuhp_setup_state_cpuslocked", &[1, 3, 4]),
+    ("irq_set_chained_handler_and_data", &[1, 2]),
+    ("__irq_set_handler", &[1, 3]),
+    ("irq_set_affinity_notifier", &[1]),
+    ("__request_percpu_irq", &[1, 3, 4]),
+    ("pci_request_irq", &[2, 3, 4]),
+    ("devm_request_any_context_irq", &[2, 4, 5]),
+    // kernel/workqueue.c, kernel/umh.c, kernel/time
+    ("execute_in_process_context", &[0, 1]),
+    ("call_usermodehelper_setup", &[4, 5, 6]),
+    ("alarm_init", &[0, 2]),
+    ("alarm_start", &[0]),
+    ("alarm_start_relative", &[0]),
+    ("timerqueue_add", &[1]),
+    // fs/debugfs/file.c, fs/kernfs, fs/iomap, fs/direct-io.c, security/security.c
+    ("debugfs_create_u8", &[3]),
+    ("debugfs_create_u16", &[3]),
+    ("debugfs_create_u32", &[3]),
+    ("debugfs_create_u64", &[3]),
+    ("debugfs_create_x8", &[3]),
+    ("debugfs_create_x16", &[3]),
+    ("debugfs_create_x32", &[3]),
+    ("debugfs_create_x64", &[3]),
+    ("debugfs_create_ulong", &[3]),
+    ("debugfs_create_size_t", &[3]),
+    ("debugfs_create_atomic_t", &[3]),
+    ("debugfs_create_bool", &[3]),
+    ("debugfs_create_str", &[3]),
+    ("debugfs_create_blob", &[3]),
+    ("debugfs_create_devm_seqfile", &[3]),
+    ("proc_create_net_data_write", &[3, 4, 6]),
+    ("proc_create_net_single_write", &[3, 4, 5]),
+    ("__kernfs_create_file", &[6]),
+    ("kernfs_create_root", &[0, 2]),
+    ("kset_create_and_add", &[1]),
+    ("iomap_dio_rw", &[3]),
+    ("__iomap_dio_rw", &[3]),
+    ("__blockdev_direct_IO", &[5]),
+    ("security_add_hooks", &[0]),
+    ("cgroup_add_dfl_cftypes", &[1]),
+    ("cgroup_add_legacy_cftypes", &[1]),
+    // lib: klist.c, plist.c, rbtree.c, percpu_counter.c, percpu-refcount.c
+    ("klist_init", &[1, 2]),
+    ("klist_add_tail", &[0]),
+    ("klist_add_head", &[0]),
+    ("plist_add", &[0]),
+    ("__rb_insert_augmented", &[0, 2]),
+    ("percpu_ref_init", &[1]),
+    ("__percpu_counter_init", &[0]),
+    ("__percpu_counter_init_many", &[0]),
+    // drivers/acpi/acpica, drivers/base/regmap, drivers/usb/core
+    ("acpi_install_notify_handler", &[2, 3]),
+    ("acpi_install_gpe_handler", &[3, 4]),
+    ("acpi_install_fixed_event_handler", &[1, 2]),
+    ("acpi_install_address_space_handler", &[2, 3, 4]),
+    ("__regmap_init", &[1, 2]),
+    ("usb_submit_urb", &[0]),
 ];
 
 /// Words of names that say that something is taken back, or only looked at: `cancel_delayed_work_sync`, `del_timer`.
@@ -229,19 +338,23 @@ const LOOKS: &[&str] = &[
     "static_key_",
 ];
 
-/// What the function `name` does with its argument number `argument`, which is text or not.
-pub fn effect(name: &str, argument: Option<u8>, is_text: bool) -> Effect {
+/// What the function `name` does with its argument number `argument`.
+pub fn effect(name: &str, argument: Option<u8>, what: What) -> Effect {
     if let Some((_, kept)) = KEEPS.iter().find(|(n, _)| *n == name) {
         // One on the stack is the seventh or a later one.
-        let keeps = kept.iter().any(|k| argument.map_or(*k > 5, |a| a == *k));
-        return if keeps { Effect::Keeps } else { Effect::Forgets };
+        return match kept.iter().any(|k| argument.map_or(*k > 5, |a| a == *k)) {
+            true => Effect::Keeps,
+            false if what == What::Text => Effect::Forgets,
+            false => Effect::Unknown,
+        };
     }
     let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
-    if has(TAKES_BACK) || LOOKS.iter().any(|begin| name.starts_with(begin)) {
+    // Whoever gets a function calls it, whatever it is called itself.
+    if what != What::Code && (has(TAKES_BACK) || LOOKS.iter().any(|begin| name.starts_with(begin))) {
         return Effect::Forgets;
     }
     // register_reboot_notifier, misc_register, nf_register_net_hook. Their names are mostly copied.
-    if has(&["register"]) && !is_text {
+    if has(&["register"]) && what != What::Text {
         return Effect::Keeps;
     }
     Effect::Unknown
@@ -253,24 +366,25 @@ mod tests {
 
     #[test]
     fn what_keeps_and_what_does_not() {
-        for (name, argument, is_text, wanted) in [
-            ("queue_delayed_work_on", 2, false, Effect::Keeps),
-            ("queue_delayed_work_on", 1, false, Effect::Forgets),
-            ("cancel_delayed_work_sync", 0, false, Effect::Forgets),
-            ("register_reboot_notifier", 0, false, Effect::Keeps),
-            ("unregister_reboot_notifier", 0, false, Effect::Forgets),
-            ("atomic_notifier_chain_register", 1, false, Effect::Keeps),
-            ("register_chrdev", 1, true, Effect::Unknown),
-            ("request_threaded_irq", 4, true, Effect::Keeps),
-            ("_printk", 0, true, Effect::Forgets),
-            ("netdev_rx_handler_register", 1, false, Effect::Keeps),
-            ("netdev_err", 1, true, Effect::Forgets),
-            ("__ext4_error_inode", 1, true, Effect::Keeps),
-            ("kiocb_set_cancel_fn", 1, false, Effect::Keeps),
-            ("sort", 3, false, Effect::Unknown),
-            ("mutex_lock", 0, false, Effect::Unknown),
+        for (name, argument, what, wanted) in [
+            ("queue_delayed_work_on", 2, What::Data, Effect::Keeps),
+            ("queue_delayed_work_on", 1, What::Data, Effect::Unknown),
+            ("cancel_delayed_work_sync", 0, What::Data, Effect::Forgets),
+            ("register_reboot_notifier", 0, What::Data, Effect::Keeps),
+            ("unregister_reboot_notifier", 0, What::Data, Effect::Forgets),
+            ("atomic_notifier_chain_register", 1, What::Data, Effect::Keeps),
+            ("register_chrdev", 1, What::Text, Effect::Unknown),
+            ("request_threaded_irq", 4, What::Text, Effect::Keeps),
+            ("_printk", 0, What::Text, Effect::Forgets),
+            ("netdev_rx_handler_register", 1, What::Data, Effect::Keeps),
+            ("netdev_err", 1, What::Text, Effect::Forgets),
+            ("__ext4_error_inode", 1, What::Text, Effect::Keeps),
+            ("kiocb_set_cancel_fn", 1, What::Data, Effect::Keeps),
+            ("sort", 3, What::Code, Effect::Unknown),
+            ("cancel_all", 0, What::Code, Effect::Unknown),
+            ("mutex_lock", 0, What::Data, Effect::Unknown),
         ] {
-            assert_eq!(effect(name, Some(argument), is_text), wanted, "{name} {argument}");
+            assert_eq!(effect(name, Some(argument), what), wanted, "{name} {argument}");
         }
     }
 

@@ -26,8 +26,9 @@ use crate::correlate::NewAtom;
 use crate::emit::Options;
 use crate::error::{Place, Problem};
 use crate::symbolize::{Class, Ref, Target};
+use crate::uses::{self, Copy};
 
-use callees::Effect;
+use callees::{Effect, What};
 use holds::Holds;
 use sightings::{Sighting, Way};
 
@@ -38,6 +39,8 @@ enum Thing {
     Carried(PairId, NewAtom),
     /// The original of a replaced function: a copy of its first instructions.
     Original(PairId, NewAtom),
+    /// A place in a carried function.
+    Label(PairId, NewAtom),
     /// A string the kernel does not have.
     Text(Vec<u8>),
 }
@@ -57,6 +60,9 @@ pub struct Promise {
     pub what: String,
     /// The kernel keeps it. Otherwise nobody knows.
     pub certain: bool,
+    /// It is on the stack of a task that runs no function of the patch: no callback can take it back.
+    #[serde(skip)]
+    pub on_a_stack: bool,
 }
 
 impl fmt::Display for Promise {
@@ -84,16 +90,16 @@ fn key(p: &Promise) -> (&str, &str, &str) {
 /// What stands against the patch. A promise is one the author can keep when a callback runs at the revert; a patch that stays
 /// has none to keep.
 pub fn refusals(promises: &[Promise], options: &Options) -> Vec<Problem> {
-    let kept = options.callbacks.pre_revert.is_some() || options.callbacks.post_revert.is_some();
-    if kept || options.oneshot {
+    if options.oneshot {
         return Vec::new();
     }
+    let taken_back = options.callbacks.pre_revert.is_some() || options.callbacks.post_revert.is_some();
     let refuse = |p: &Promise| {
         let place = Place::symbol(&p.object, &p.function).at(p.offset);
         let name = stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol });
         Problem::new("LP2021", place, p.what.clone()).acceptable(Accept::Promise, name)
     };
-    promises.iter().filter(|p| p.certain).map(refuse).collect()
+    promises.iter().filter(|p| p.certain && (p.on_a_stack || !taken_back)).map(refuse).collect()
 }
 
 /// As long as no kernel is known: a string is new when no old code of the pair refers to it.
@@ -128,7 +134,7 @@ impl World<'_> {
     fn is_code(&self, thing: &Thing) -> bool {
         match thing {
             Thing::Carried(pair, atom) => self.pair(*pair).new.atom(atom.0).is_code(),
-            Thing::Original(..) => true,
+            Thing::Original(..) | Thing::Label(..) => true,
             Thing::Text(_) => false,
         }
     }
@@ -144,7 +150,7 @@ impl World<'_> {
         match thing {
             Thing::Text(_) => true,
             Thing::Carried(..) => ["__func__", "__PRETTY_FUNCTION__"].contains(&stem(&self.name(thing))),
-            Thing::Original(..) => false,
+            Thing::Original(..) | Thing::Label(..) => false,
         }
     }
 
@@ -154,6 +160,7 @@ impl World<'_> {
             Thing::Original(pair, atom) => {
                 format!("{}{}", lpbuild_abi::ORIGINAL_PREFIX, self.pair(*pair).new.atom(atom.0).name)
             }
+            Thing::Label(pair, atom) => self.pair(*pair).new.atom(atom.0).name.clone(),
             Thing::Text(bytes) => text_of(bytes),
         }
     }
@@ -161,6 +168,10 @@ impl World<'_> {
     /// What a sighting means.
     fn promise(&self, seen: &Sighting, holds: &Holds) -> Option<Promise> {
         let symbol = self.name(&seen.thing);
+        // A place of its own is mostly only told: to lockdep, to a trace.
+        if matches!(seen.thing, Thing::Label(..)) && !matches!(seen.way, Way::Stored) {
+            return None;
+        }
         let held = holds.code(&seen.thing).map(|code| self.name(code));
         let with = held.as_ref().map_or(String::new(), |code| format!(", which holds the address of {code},"));
         let (certain, what) = match &seen.way {
@@ -170,17 +181,36 @@ impl World<'_> {
             Way::Stored => (true, format!("stores the address of {symbol}{with} in memory of the kernel")),
             Way::OnStack => (false, format!("stores the address of {symbol}{with} on its stack")),
             Way::InPatch(_) => return None,
-            Way::Copied(by) => {
+            Way::Copied(to) => {
                 let any = self.name(holds.any(&seen.thing)?);
-                let by = by.as_deref().map_or(String::new(), |by| format!(" by {by}"));
-                // What is copied to memory that is allocated for it, and what may be a copy on the stack.
-                (by.contains("memdup"), format!("copies {symbol}, which holds the address of {any},{by}"))
+                let to = match to {
+                    Copy::Stack => "its stack",
+                    Copy::Allocated => "memory that is allocated for it",
+                    Copy::Memory => "memory of the kernel",
+                };
+                (to != "its stack", format!("copies {symbol}, which holds the address of {any}, to {to}"))
+            }
+            Way::Left(callee) => {
+                let callee = callee.as_deref().unwrap_or("a function through a pointer");
+                let what = format!(
+                    "jumps to {callee} with the address of {symbol}{with} at its end: while that sleeps, no function of the \
+                     patch is on the stack"
+                );
+                (true, what)
+            }
+            Way::Unclear(why) if why == uses::SECOND_RESULT => {
+                (true, format!("returns the address of {symbol}{with} to its caller, as the second half of its result"))
             }
             Way::Returned => (true, format!("returns the address of {symbol}{with} to its caller")),
             Way::Unclear(why) => (false, format!("uses the address of {symbol}{with} in a way not followed: {why}")),
-            Way::Passed { callee, argument } => {
-                let effect = match callee {
-                    Some(callee) => callees::effect(callee, *argument, self.is_text(&seen.thing)),
+            Way::Passed { callee, argument, own } => {
+                let what = match &seen.thing {
+                    _ if self.is_text(&seen.thing) => What::Text,
+                    thing if self.is_code(thing) => What::Code,
+                    _ => What::Data,
+                };
+                let effect = match callee.as_deref().filter(|_| !own) {
+                    Some(callee) => callees::effect(callee, *argument, what),
                     None => Effect::Unknown,
                 };
                 let callee = callee.as_deref().unwrap_or("a function it calls through a pointer");
@@ -197,7 +227,8 @@ impl World<'_> {
         };
         let pair = self.pair(seen.pair);
         let function = pair.new.atom(seen.function).name.clone();
-        Some(Promise { object: pair.name.clone(), function, offset: seen.at, symbol, what, certain })
+        let on_a_stack = matches!(seen.way, Way::Left(_));
+        Some(Promise { object: pair.name.clone(), function, offset: seen.at, symbol, what, certain, on_a_stack })
     }
 
     /// The text of NL_SET_ERR_MSG (include/linux/netlink.h): its place is on the stack of the request that is answered, and

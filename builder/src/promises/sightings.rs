@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{Decoder, DecoderOptions, Mnemonic};
-
 use super::holds::Holds;
 use super::{Thing, World};
 use crate::closure::{Dest, Edge, PairId};
 use crate::correlate::NewAtom;
-use crate::symbolize::{AtomId, Object, Ref, Target, Usage};
-use crate::uses::{self, Callee, Found, Holder, Part, Use};
+use crate::symbolize::{AtomId, Ref, Usage};
+use crate::uses::{self, Callee, Copy, Found, Holder, Part, Use};
 
 /// What is done with an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +24,13 @@ pub enum Way {
         callee: Option<String>,
         /// Number of the argument, from 0.
         argument: Option<u8>,
+        /// It is a function of the same object that other objects do not see.
+        own: bool,
     },
-    /// What is there is copied, by this function or by an instruction.
-    Copied(Option<String>),
+    /// A function that may sleep has it while no function of the patch is on the stack; no name: through a pointer.
+    Left(Option<String>),
+    /// What is there is copied.
+    Copied(Copy),
     /// The value of a function that is called from elsewhere.
     Returned,
     /// Not followed, and why.
@@ -108,7 +110,10 @@ impl World<'_> {
             let object = &self.pair(*pair).new;
             let functions: BTreeSet<AtomId> = places.keys().map(|(atom, _)| object.parent(*atom)).collect();
             let seed = |atom: AtomId, r: &Ref| places.get(&(atom, r.at)).copied();
-            for seen in uses::trace(object, &functions, &seed) {
+            let carried = |atom: AtomId| self.carries((*pair, NewAtom(atom)));
+            let awaited = |atom: AtomId| self.set.callbacks.iter().any(|(_, key)| *key == (*pair, NewAtom(atom)));
+            let patch = uses::InPatch { carried: &carried, awaited: &awaited };
+            for seen in uses::trace_carried(object, &functions, &seed, patch) {
                 if let Some(way) = self.way(*pair, &seen) {
                     found.push(Sighting { pair: *pair, function: seen.atom, at: seen.at, thing: thing.clone(), way });
                 }
@@ -123,11 +128,14 @@ impl World<'_> {
             Dest::Carried(pair, n, delta) => {
                 let object = &self.pair(*pair).new;
                 let atom = object.atom(n.0);
-                // Labels of a function are for itself: tables of a switch, `_THIS_IP_`.
+                // Labels of a function are for itself: tables of a switch, `_THIS_IP_`. Only where one is stored it stays.
                 let is_label = atom.is_code() && (*delta != 0 || object.parent(n.0) != n.0);
+                if is_label {
+                    return Some(Thing::Label(*pair, NewAtom(object.parent(n.0))));
+                }
                 // The loader registers descriptors of pr_debug and takes them back (ddebug_remove_module).
                 let is_descriptor = object.section(atom.section).name == "__dyndbg";
-                (!is_label && !is_descriptor && atom.size() > 0).then_some(Thing::Carried(*pair, *n))
+                (!is_descriptor && atom.size() > 0).then_some(Thing::Carried(*pair, *n))
             }
             Dest::Original(pair, n) => Some(Thing::Original(*pair, *n)),
             Dest::Constant(bytes) => (self.in_patch)(from, bytes).then(|| Thing::Text(bytes.clone())),
@@ -137,8 +145,11 @@ impl World<'_> {
 
     fn way(&self, pair: PairId, seen: &Found) -> Option<Way> {
         Some(match seen.what.clone() {
-            Use::Read => return copies(&self.pair(pair).new, seen),
-            Use::Written | Use::Compared => return None,
+            Use::Read | Use::Written | Use::Compared => return None,
+            Use::Copied(how) => Way::Copied(how),
+            // A function of another object of the patch is as good as one of this.
+            Use::Left { callee: Callee::Extern(name) } if self.carried_global(&name).is_some() => return None,
+            Use::Left { callee } => Way::Left(self.callee(pair, callee)),
             Use::Stored(Holder::Stack) => Way::OnStack,
             Use::Stored(Holder::Variable(v)) => self.stored_in((pair, NewAtom(v))),
             Use::Stored(Holder::Extern(name)) => match self.carried_global(&name) {
@@ -147,22 +158,29 @@ impl World<'_> {
             },
             Use::Stored(Holder::Memory) => Way::Stored,
             Use::Passed { callee, argument } => {
-                let callee = match callee {
-                    Callee::Function(f) => Some(self.pair(pair).new.atom(f).name.clone()),
-                    Callee::Extern(name) => Some(name),
-                    Callee::Indirect => None,
-                };
-                Way::Passed { callee, argument }
+                let own = matches!(callee, Callee::Function(f) if !self.pair(pair).new.atom(f).global);
+                Way::Passed { callee: self.callee(pair, callee), argument, own }
             }
             Use::Returned => Way::Returned,
             Use::Unknown(why) => Way::Unclear(why),
         })
     }
 
+    fn callee(&self, pair: PairId, callee: Callee) -> Option<String> {
+        match callee {
+            Callee::Function(f) => Some(self.pair(pair).new.atom(f).name.clone()),
+            Callee::Extern(name) => Some(name),
+            Callee::Indirect => None,
+        }
+    }
+
+    fn carries(&self, key: (PairId, NewAtom)) -> bool {
+        self.set.items.iter().any(|i| (i.pair, i.atom) == key)
+    }
+
     /// A variable of the patch goes with it; one of the kernel stays.
     fn stored_in(&self, key: (PairId, NewAtom)) -> Way {
-        let carried = self.set.items.iter().any(|i| (i.pair, i.atom) == key);
-        if carried { Way::InPatch(Thing::Carried(key.0, key.1)) } else { Way::Stored }
+        if self.carries(key) { Way::InPatch(Thing::Carried(key.0, key.1)) } else { Way::Stored }
     }
 
     /// The variable of another object of the patch.
@@ -173,21 +191,4 @@ impl World<'_> {
         };
         self.set.items.iter().find(named).map(|i| (i.pair, i.atom))
     }
-}
-
-/// A read that copies what is there, addresses included: a string instruction, or a function of lib/string.c or mm/util.c.
-fn copies(object: &Object, seen: &Found) -> Option<Way> {
-    const COPIERS: &[&str] =
-        &["memcpy", "__memcpy", "memmove", "__memmove", "kmemdup", "kmemdup_noprof", "kvmemdup", "devm_kmemdup"];
-    let atom = object.atom(seen.atom);
-    let insn = atom.code.as_ref()?.covering(seen.at)?;
-    let (from, to) = (insn.at as usize, insn.at as usize + usize::from(insn.len));
-    let decoded = Decoder::with_ip(64, object.bytes(atom.id).get(from..to)?, 0, DecoderOptions::NONE).decode();
-    if matches!(decoded.mnemonic(), Mnemonic::Movsb | Mnemonic::Movsd | Mnemonic::Movsq | Mnemonic::Movsw) {
-        return Some(Way::Copied(None));
-    }
-    let branch = atom.refs.iter().find(|r| r.usage == Usage::Branch && (from as u64..to as u64).contains(&r.at))?;
-    let Target::Extern(symbol, _) = branch.target else { return None };
-    let name = object.symbol_name(symbol);
-    COPIERS.contains(&name).then(|| Way::Copied(Some(name.to_owned())))
 }

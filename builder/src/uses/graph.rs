@@ -9,7 +9,7 @@ use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
-use super::state::{END, HELD, number};
+use super::state::{END, HELD, TOP, number};
 use super::{Callee, Part, Seed};
 use crate::symbolize::{AtomId, Entry, EntryId, Object, Ref, Table, Target, Usage, is_near_branch};
 
@@ -53,7 +53,7 @@ pub struct Node {
     pub atom: AtomId,
     pub at: u64,
     pub insn: Instruction,
-    /// What the displacement is: [`HELD`] and [`END`].
+    /// What the displacement is: [`HELD`], [`END`] and [`TOP`].
     pub disp: u8,
     /// What the immediate is.
     pub imm: u8,
@@ -251,7 +251,8 @@ fn node(
     for r in refs.iter().filter(|r| r.usage != Usage::Branch) {
         let flags = match seed(atom, r) {
             Some(Part::Inside) => HELD,
-            Some(Part::End) => END,
+            Some(Part::End) => END | TOP,
+            Some(Part::Near) => END,
             Some(Part::Kept) => {
                 kept = HELD;
                 0

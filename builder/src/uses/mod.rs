@@ -9,6 +9,7 @@
 //! Nothing is refused here. What is not understood is [`Use::Unknown`], which counts as an escape, as does everything but
 //! reading and writing through the address.
 
+mod awake;
 mod graph;
 mod readers;
 mod state;
@@ -28,6 +29,8 @@ use crate::symbolize::{AtomId, Object, Ref, Target, Usage};
 pub enum Use {
     /// What is there is read.
     Read,
+    /// What is there is copied: whoever gets the copy has what it holds.
+    Copied(Copy),
     /// What is there is written.
     Written,
     /// It is written down somewhere.
@@ -39,7 +42,12 @@ pub enum Use {
         /// As which argument, counted from 0; none when it goes over the stack.
         argument: Option<u8>,
     },
-    /// The function returns it to callers that are not known.
+    /// A function gets it by a jump: while it runs, the one that jumped is on no stack. Only [`trace_carried`] tells.
+    Left {
+        /// Which.
+        callee: Callee,
+    },
+    /// The function returns it to callers that are not known, or, with [`trace_carried`], that are not of the patch.
     Returned,
     /// It is compared with, or subtracted from, something that is no address of the same object.
     Compared,
@@ -60,6 +68,17 @@ pub enum Holder {
     Memory,
 }
 
+/// Where a copy goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Copy {
+    /// The stack of the function.
+    Stack,
+    /// Memory made for it.
+    Allocated,
+    /// Somewhere in memory.
+    Memory,
+}
+
 /// Who gets an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Callee {
@@ -69,6 +88,16 @@ pub enum Callee {
     Extern(String),
     /// Whatever a pointer leads to.
     Indirect,
+}
+
+impl Callee {
+    fn text<'a>(&'a self, object: &'a Object) -> &'a str {
+        match self {
+            Callee::Function(f) => object.atom(*f).name.as_str(),
+            Callee::Extern(f) => f.as_str(),
+            Callee::Indirect => "a function pointer",
+        }
+    }
 }
 
 /// One use.
@@ -85,7 +114,12 @@ pub struct Found {
 impl Found {
     /// Can the address be known to anybody afterwards, or does it matter which of two equal objects it is?
     pub fn escapes(&self) -> bool {
-        !matches!(self.what, Use::Read | Use::Written)
+        !self.is_read() && self.what != Use::Written
+    }
+
+    /// Is what is there only read?
+    pub fn is_read(&self) -> bool {
+        matches!(self.what, Use::Read | Use::Copied(_))
     }
 
     /// In words: `ep_alloc stores its address at +0x1c`.
@@ -93,6 +127,7 @@ impl Found {
         let (name, at) = (&object.atom(self.atom).name, self.at);
         match &self.what {
             Use::Read => format!("{name} reads it at +{at:#x}"),
+            Use::Copied(_) => format!("{name} copies it at +{at:#x}"),
             Use::Written => format!("{name} writes to it at +{at:#x}"),
             Use::Stored(Holder::Variable(v)) => {
                 format!("{name} stores its address in {} at +{at:#x}", object.atom(*v).name)
@@ -102,12 +137,11 @@ impl Found {
                 format!("{name} stores its address in a local object at +{at:#x}")
             }
             Use::Stored(Holder::Memory) => format!("{name} stores its address at +{at:#x}"),
+            Use::Left { callee } => {
+                format!("{name} goes on in {} with its address at +{at:#x}", callee.text(object))
+            }
             Use::Passed { callee, argument } => {
-                let who = match callee {
-                    Callee::Function(f) => object.atom(*f).name.as_str(),
-                    Callee::Extern(f) => f.as_str(),
-                    Callee::Indirect => "a function pointer",
-                };
+                let who = callee.text(object);
                 let which = argument.map(|a| format!(" as argument {}", a + 1)).unwrap_or_default();
                 format!("{name} passes its address to {who}{which} at +{at:#x}")
             }
@@ -123,9 +157,11 @@ impl Found {
 pub enum Part {
     /// An address of it.
     Inside,
-    /// One past its end, where something else begins, or an address of a neighbour: a bound of a loop over one of them.
-    /// Compared with an address of the object it is no more than that, and it is not followed for its own sake.
+    /// One past its end, where something else begins: a bound of a loop. Compared with an address of the object it is no
+    /// more than that, and it is followed only once something is taken from it.
     End,
+    /// An address of a neighbour, the bound of a loop over the object as well.
+    Near,
     /// A place where an address of it is kept: what an instruction reads there is one.
     Kept,
 }
@@ -135,6 +171,9 @@ pub fn is_reader(name: &str) -> bool {
     readers::reader(name).is_some()
 }
 
+/// What is said of an address in the second word of a result of two.
+pub const SECOND_RESULT: &str = "it is the second half of the result";
+
 /// How many calls deep an argument is followed.
 pub const DEPTH: usize = 4;
 
@@ -143,7 +182,28 @@ pub type Seed<'a> = &'a dyn Fn(AtomId, &Ref) -> Option<Part>;
 
 /// Follows the references of `functions` that `seed` picks. By function and offset, without repetition.
 pub fn trace(object: &Object, functions: &BTreeSet<AtomId>, seed: Seed<'_>) -> Vec<Found> {
-    walk::Tracer::new(object, seed).run(functions)
+    walk::Tracer::new(object, seed, None).run(functions)
+}
+
+/// What is known of a patch.
+#[derive(Clone, Copy)]
+pub(crate) struct InPatch<'a> {
+    /// Does a function belong to it?
+    pub carried: &'a dyn Fn(AtomId) -> bool,
+    /// Is it called by the patch itself, which waits until it is through (a callback)?
+    pub awaited: &'a dyn Fn(AtomId) -> bool,
+}
+
+/// The same for functions of a patch: told as well is where an address goes on while no function of the
+/// patch is on the stack, so that nothing keeps the patch from leaving. That is a return to a function that is not of the
+/// patch, and a jump to one that may sleep.
+pub(crate) fn trace_carried(
+    object: &Object,
+    functions: &BTreeSet<AtomId>,
+    seed: Seed<'_>,
+    patch: InPatch<'_>,
+) -> Vec<Found> {
+    walk::Tracer::new(object, seed, Some(patch)).run(functions)
 }
 
 /// What becomes of the address of the data object `of`, in all functions of the object that refer to it.
@@ -167,7 +227,7 @@ pub fn of_data(object: &Object, of: AtomId) -> Vec<Found> {
     let seed = |_: AtomId, r: &Ref| match r.target {
         Target::Section(s, o) => part_of(object, of, (s, o), r.usage).or_else(|| {
             let near = s == atom.section && around.iter().any(|(from, to)| (*from..*to).contains(&o));
-            (near && !matches!(r.usage, Usage::Branch | Usage::Access)).then_some(Part::End)
+            (near && !matches!(r.usage, Usage::Branch | Usage::Access)).then_some(Part::Near)
         }),
         Target::Extern(..) => None,
     };

@@ -10,6 +10,14 @@ pub const HELD: u8 = 1;
 pub const END: u8 = 2;
 /// It may also hold something else.
 pub const MIXED: u8 = 4;
+/// With [`END`]: it is the very end of the object, so that what lies below is in it.
+pub const TOP: u8 = 16;
+/// It may be an address of the function's own stack.
+pub const STACK: u8 = 32;
+/// What is told of a value wherever it goes.
+pub const VALUE: u8 = HELD | END | MIXED | TOP | STACK;
+/// What makes a value worth following.
+const TRACKED: u8 = HELD | END | STACK;
 /// A register: nothing has read it since it was written. A slot: a push made it.
 pub const FRESH: u8 = 8;
 
@@ -48,7 +56,8 @@ impl State {
             let held = if arguments >> n & 1 != 0 { HELD } else { 0 };
             let end = if arguments >> (n + 6) & 1 != 0 { END } else { 0 };
             let mixed = if arguments >> (n + 12) & 1 != 0 { MIXED } else { 0 };
-            state.regs[reg] = held | end | mixed;
+            let top = if arguments >> (n + 18) & 1 != 0 { TOP } else { 0 };
+            state.regs[reg] = held | end | mixed | top;
         }
         state
     }
@@ -56,7 +65,7 @@ impl State {
     pub fn unknown() -> Self {
         Self { rsp: None, ..Self::entry(0) }
     }
-    /// Which arguments a callee gets: bit n held, n + 6 end, n + 12 mixed.
+    /// Which arguments a callee gets: bit n held, n + 6 end, n + 12 mixed, n + 18 the very end.
     pub fn arguments(&self) -> u32 {
         let mut all = 0;
         for (n, reg) in ARGUMENTS.into_iter().enumerate().filter(|(n, _)| self.may_be_argument(*n)) {
@@ -64,6 +73,7 @@ impl State {
             all |= u32::from(flags & HELD != 0) << n;
             all |= u32::from(flags & END != 0) << (n + 6);
             all |= u32::from(flags & MIXED != 0) << (n + 12);
+            all |= u32::from(flags & TOP != 0) << (n + 18);
         }
         all
     }
@@ -82,7 +92,7 @@ impl State {
     /// A register gets another value.
     pub fn set(&mut self, n: usize, flags: u8) {
         let Some(reg) = self.regs.get_mut(n) else { return };
-        *reg = if flags & (HELD | END) != 0 { flags | FRESH } else { 0 };
+        *reg = if flags & TRACKED != 0 { flags | FRESH } else { 0 };
         self.defined |= 1 << n;
     }
     /// A register is read.
@@ -104,7 +114,7 @@ impl State {
     }
     /// A slot gets another value. False when there are too many.
     pub fn set_slot(&mut self, at: i32, flags: u8) -> bool {
-        if flags & (HELD | END) == 0 {
+        if flags & TRACKED == 0 {
             self.slots.remove(&at);
             return true;
         }
@@ -130,8 +140,8 @@ impl State {
     pub fn join(&mut self, other: &State) -> bool {
         let before = self.clone();
         let meet = |a: u8, b: u8| {
-            let tracked = |f: u8| f & (HELD | END) != 0;
-            let mixed = if tracked(a) != tracked(b) { MIXED } else { 0 };
+            let differ = |kind: u8| (a & kind != 0) != (b & kind != 0);
+            let mixed = if differ(HELD | END) || differ(STACK) { MIXED } else { 0 };
             a | b | mixed
         };
         for (a, b) in self.regs.iter_mut().zip(other.regs) {

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::graph::Node;
-use super::state::{END, HELD, MIXED, RBP, RSP, State, number};
-use super::{Holder, Use};
+use super::state::{ARGUMENTS, END, HELD, MIXED, RBP, RSP, STACK, State, TOP, VALUE, number};
+use super::{Copy, Holder, Use};
 use crate::symbolize::{Object, Target};
 
 /// Where a stack operand is.
@@ -82,8 +82,8 @@ impl Step<'_> {
             M::Nop | M::Endbr64 | M::Pause | M::Lfence | M::Mfence | M::Sfence => {}
             M::Mov => {
                 let flags = self.value(1);
-                self.copy_of_stack_pointer();
-                self.assign(0, flags);
+                let stack = self.copy_of_stack_pointer();
+                self.assign(0, flags | stack);
             }
             M::Lea => self.lea(),
             M::Add | M::And | M::Or if !same => self.arithmetic(),
@@ -150,6 +150,11 @@ impl Step<'_> {
                 if node.writes & 1 != 0 {
                     self.state.set(0, 0);
                 }
+                if matches!(insn.mnemonic(), M::Movsb | M::Movsw | M::Movsd | M::Movsq) {
+                    let [to, from] = [ARGUMENTS[0], ARGUMENTS[1]].map(|r| self.state.reg(r));
+                    let uses = copied(self.state, to, from);
+                    uses.into_iter().for_each(|u| self.report(u));
+                }
             }
             _ => self.other(),
         }
@@ -181,7 +186,7 @@ impl Step<'_> {
             OpKind::Register => {
                 let r = insn.op_register(operand);
                 let Some(n) = number(r).filter(|n| self.node.reads >> n & 1 != 0) else { return 0 };
-                let flags = self.state.reg(n) & (HELD | END | MIXED);
+                let flags = self.state.reg(n) & VALUE;
                 if r.size() == 8 {
                     return flags;
                 }
@@ -193,7 +198,7 @@ impl Step<'_> {
                 Frame::No => 0,
                 Frame::Slot(at) if insn.memory_size().size() == 8 => {
                     self.stack.loaded.insert(at);
-                    self.state.slot(at) & (HELD | END | MIXED)
+                    self.state.slot(at) & VALUE
                 }
                 Frame::Slot(at) => {
                     self.unknown(self.state.slot(at), "part of it is used");
@@ -304,25 +309,34 @@ impl Step<'_> {
 
     fn lea(&mut self) {
         let insn = &self.node.insn;
-        let flags = self.state.of(insn.memory_base()) | self.state.of(insn.memory_index()) | self.node.disp;
+        let mut flags = self.state.of(insn.memory_base()) | self.state.of(insn.memory_index()) | self.node.disp;
+        let back = insn.memory_index() != Register::None || (insn.memory_displacement64() as i64) < 0;
+        if back && self.node.disp == 0 {
+            flags = lowered(flags);
+        }
+        if self.frame() != Frame::No {
+            flags |= STACK;
+        }
         match self.frame() {
             Frame::Slot(at) if !self.writes_frame() => self.take(at),
             Frame::Somewhere if !self.writes_frame() => self.take(i32::MIN),
             _ => {}
         }
-        self.assign(0, flags & (HELD | END | MIXED));
+        self.assign(0, flags & VALUE);
     }
 
-    fn copy_of_stack_pointer(&mut self) {
+    /// A copy of the stack or frame pointer is an address of the stack.
+    fn copy_of_stack_pointer(&mut self) -> u8 {
         let insn = &self.node.insn;
         if insn.op0_kind() == OpKind::Register && self.writes_frame() || insn.op1_kind() != OpKind::Register {
-            return;
+            return 0;
         }
         match number(insn.op1_register()) {
             Some(RSP) => self.take(self.state.rsp.unwrap_or(i32::MIN)),
             Some(RBP) if self.state.rbp.is_some() => self.take(self.state.rbp.unwrap_or(i32::MIN)),
-            _ => {}
+            _ => return 0,
         }
+        STACK
     }
 
     fn writes_frame(&self) -> bool {
@@ -363,7 +377,8 @@ impl Step<'_> {
         if a & b & HELD != 0 {
             self.unknown(a, "two addresses are added");
         }
-        self.assign(0, a | b);
+        let up = insn.mnemonic() == Mnemonic::Inc || is_number(insn, 1) && (insn.immediate(1) as i64) >= 0;
+        self.assign(0, if up { a | b } else { lowered(a | b) });
     }
 
     fn subtract(&mut self) {
@@ -374,7 +389,7 @@ impl Step<'_> {
         }
         let (a, b) = (self.value(0), self.value(1));
         if b & (HELD | END) == 0 {
-            self.assign(0, a);
+            self.assign(0, lowered(a));
         } else {
             self.same_object(a, b);
             self.assign(0, 0);
@@ -431,10 +446,40 @@ impl Step<'_> {
         if node.writes >> RBP & 1 != 0 {
             self.state.rbp = None;
         }
+        // An address in disguise: mangled, or the number of its page.
+        let disguised = if (read | node.imm) & HELD != 0 && is_disguise(insn.mnemonic()) { HELD | MIXED } else { 0 };
         for n in (0..16).filter(|n| *n != RSP && node.writes >> n & 1 != 0) {
-            self.state.set(n, 0);
+            self.state.set(n, disguised);
         }
     }
+}
+
+/// Does an address that goes through this come out as one that can be brought back?
+fn is_disguise(m: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(m, M::Xor | M::Not | M::Neg | M::Rol | M::Ror | M::Bswap | M::Shl | M::Shr | M::Sar | M::Shld | M::Shrd)
+}
+
+/// The end of an object, and something is taken from it: an address of the object.
+fn lowered(flags: u8) -> u8 {
+    if flags & TOP != 0 { flags | HELD } else { flags }
+}
+
+fn is_number(insn: &Instruction, operand: u32) -> bool {
+    operand < insn.op_count() && insn.try_immediate(operand).is_ok()
+}
+
+/// What a copy of memory does with the address: the object is copied, or a local object that holds the address.
+pub fn copied(state: &State, to: u8, from: u8) -> Vec<Use> {
+    let to_stack = to & STACK != 0 && to & MIXED == 0;
+    let mut uses = Vec::new();
+    if from & HELD != 0 {
+        uses.push(Use::Copied(if to_stack { Copy::Stack } else { Copy::Memory }));
+    }
+    if from & STACK != 0 && state.any_slot() & HELD != 0 {
+        uses.push(Use::Stored(if to_stack { Holder::Stack } else { Holder::Memory }));
+    }
+    uses
 }
 
 fn is_cmov(m: Mnemonic) -> bool {

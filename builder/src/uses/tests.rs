@@ -70,7 +70,7 @@ fn only_read(body: &str) {
     let (object, found) = uses_of(body, "table");
     assert!(!found.is_empty(), "nothing was found");
     for f in &found {
-        assert_eq!(f.what, Use::Read, "{}", f.text(&object));
+        assert!(f.is_read(), "{}", f.text(&object));
     }
 }
 

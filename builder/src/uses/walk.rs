@@ -3,15 +3,19 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
+use super::awake::is_awake;
 use super::graph::{Flow, Graph, Node, graph};
 use super::readers::{from_assembly, reader};
 use super::state::{ARGUMENTS, CALLER_SAVED, FRESH, HELD, MIXED, RAX, RDX, State};
-use super::step::{Stack, Step};
-use super::{Callee, DEPTH, Found, Seed, Use};
+use super::step::{Stack, Step, copied};
+use super::{Callee, Copy, DEPTH, Found, InPatch, Seed, Use};
 use crate::symbolize::{AtomId, Object, Usage};
 
 /// Instructions carried out for one question, repeats included; beyond that nothing is known.
 const BUDGET: u32 = 2_000_000;
+
+/// Arguments that hold the address, or its end.
+const FOLLOWED: u32 = 0x3f | 0x3f << 18;
 
 /// What a function does.
 #[derive(Clone, Debug, Default)]
@@ -21,13 +25,27 @@ struct Outcome {
     returns: bool,
 }
 
+/// What is known when a function is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Entered {
+    function: AtomId,
+    /// As in [`State::arguments`].
+    arguments: u32,
+    /// A function of the patch waits for it to return.
+    guarded: bool,
+}
+
 /// Answers one question about one object.
 pub struct Tracer<'a> {
     object: &'a Object,
     seed: Seed<'a>,
+    patch: Option<InPatch<'a>>,
     graphs: HashMap<AtomId, Option<Rc<Graph>>>,
-    done: HashMap<(AtomId, u32), Outcome>,
-    active: HashSet<(AtomId, u32)>,
+    done: HashMap<Entered, Outcome>,
+    active: HashSet<Entered>,
+    sleeps: HashMap<AtomId, bool>,
+    /// The function that is looked at is guarded.
+    guarded: bool,
     /// Functions that return the address, known to be called directly only.
     returning: BTreeSet<AtomId>,
     clobbers: HashMap<(AtomId, usize), bool>,
@@ -35,10 +53,13 @@ pub struct Tracer<'a> {
 }
 
 impl<'a> Tracer<'a> {
-    pub fn new(object: &'a Object, seed: Seed<'a>) -> Self {
+    pub fn new(object: &'a Object, seed: Seed<'a>, patch: Option<InPatch<'a>>) -> Self {
         Self {
             object,
             seed,
+            patch,
+            sleeps: HashMap::new(),
+            guarded: false,
             graphs: HashMap::new(),
             done: HashMap::new(),
             active: HashSet::new(),
@@ -57,21 +78,22 @@ impl<'a> Tracer<'a> {
             let mut all = BTreeSet::new();
             let mut more = BTreeSet::new();
             for f in asked.clone() {
-                let outcome = self.function(f, 0, 0);
+                let guarded = self.is_guarded(f);
+                let outcome = self.function(Entered { function: f, arguments: 0, guarded }, 0);
                 all.extend(outcome.found);
                 if !outcome.returns {
                     continue;
                 }
-                match self.callers(f).filter(|_| round < DEPTH) {
-                    Some(callers) => {
-                        if self.returning.insert(f) || !callers.is_subset(&asked) {
-                            more.extend(callers);
-                        }
-                    }
-                    None => {
-                        let at = self.return_of(f);
-                        all.insert(Found { atom: f, at, what: Use::Returned });
-                    }
+                let callers = self.callers(f).filter(|_| round < DEPTH);
+                // To functions of the patch, and to ones that do not sleep while they have it; to others, when the patch may go.
+                let mut known = callers.clone().unwrap_or_default();
+                known.retain(|f| self.patch.is_none_or(|patch| (patch.carried)(*f)) || !self.may_sleep(*f, 0));
+                if callers.is_none_or(|all| all.len() > known.len()) {
+                    let at = self.return_of(f);
+                    all.insert(Found { atom: f, at, what: Use::Returned });
+                }
+                if !known.is_empty() && (self.returning.insert(f) || !known.is_subset(&asked)) {
+                    more.extend(known);
                 }
             }
             if more.is_empty() {
@@ -80,6 +102,51 @@ impl<'a> Tracer<'a> {
             asked.extend(more);
         }
         Vec::new()
+    }
+
+    /// Does a function of the patch always wait for this one to return?
+    fn is_guarded(&mut self, f: AtomId) -> bool {
+        let Some(patch) = self.patch else { return true };
+        if (patch.awaited)(f) {
+            return true;
+        }
+        let Some(callers) = self.callers(f).filter(|all| !all.is_empty()) else { return false };
+        callers.iter().all(|by| {
+            let leaves = |g: &Graph| {
+                g.nodes.iter().any(|n| matches!(&n.flow, Flow::Tail(Callee::Function(to)) | Flow::TailIf(Callee::Function(to)) if *to == f))
+            };
+            (patch.carried)(*by) && self.graph(*by).is_some_and(|g| !leaves(&g))
+        })
+    }
+
+    /// May a function of the same object sleep?
+    fn may_sleep(&mut self, f: AtomId, depth: usize) -> bool {
+        if let Some(known) = self.sleeps.get(&f) {
+            return *known;
+        }
+        let Some(g) = self.graph(f).filter(|g| depth <= DEPTH && g.trouble.is_none()) else { return true };
+        // While it is being found out, it does not.
+        self.sleeps.insert(f, false);
+        let sleeps = g.nodes.iter().any(|n| match &n.flow {
+            Flow::Call(callee) | Flow::Tail(callee) | Flow::TailIf(callee) => self.callee_may_sleep(callee, depth),
+            Flow::Indirect => g.labels.is_empty() || n.memory.is_empty(),
+            _ => false,
+        });
+        self.sleeps.insert(f, sleeps);
+        sleeps
+    }
+
+    fn callee_may_sleep(&mut self, callee: &Callee, depth: usize) -> bool {
+        match callee {
+            // In it a function of the patch is on the stack.
+            Callee::Function(f) if self.patch.is_some_and(|patch| (patch.carried)(*f)) => false,
+            Callee::Function(f) => {
+                let atom = self.object.atom(*f);
+                atom.weak || !(atom.global && is_awake(&atom.name)) && self.may_sleep(*f, depth + 1)
+            }
+            Callee::Extern(name) => !is_awake(name),
+            Callee::Indirect => true,
+        }
     }
 
     /// The functions that call `f`, if only direct calls of this object refer to it.
@@ -113,16 +180,17 @@ impl<'a> Tracer<'a> {
         self.graphs.entry(f).or_insert_with(|| graph(object, f, seed).map(Rc::new)).clone()
     }
 
-    fn function(&mut self, f: AtomId, arguments: u32, depth: usize) -> Outcome {
-        let key = (f, arguments);
+    fn function(&mut self, key: Entered, depth: usize) -> Outcome {
         if let Some(done) = self.done.get(&key) {
             return done.clone();
         }
         if !self.active.insert(key) {
             // It calls itself: what it does is found anyway.
-            return Outcome { found: BTreeSet::new(), returns: arguments != 0 };
+            return Outcome { found: BTreeSet::new(), returns: key.arguments != 0 };
         }
-        let outcome = self.walk(f, arguments, depth);
+        let before = std::mem::replace(&mut self.guarded, key.guarded);
+        let outcome = self.walk(key.function, key.arguments, depth);
+        self.guarded = before;
         self.active.remove(&key);
         self.done.insert(key, outcome.clone());
         outcome
@@ -293,6 +361,17 @@ impl<'a> Tracer<'a> {
             }
             return;
         }
+        let leaves = tail && !self.guarded;
+        if let Some((to, from)) = name.as_deref().and_then(copier) {
+            let to = to.map_or(0, |n| state.reg(ARGUMENTS[n]));
+            let mut uses = copied(state, to, state.reg(ARGUMENTS[from]));
+            if name.as_deref().is_some_and(|n| n.contains("dup")) {
+                uses.iter_mut().filter(|u| matches!(u, Use::Copied(_))).for_each(|u| *u = Use::Copied(Copy::Allocated));
+            }
+            if let Some((all, _)) = out {
+                all.extend(uses);
+            }
+        }
         // A static function of the same name is another one.
         let of_kernel = !matches!(callee, Callee::Function(f) if !self.object.atom(*f).global);
         let known = name.as_deref().filter(|_| of_kernel).and_then(reader);
@@ -310,10 +389,18 @@ impl<'a> Tracer<'a> {
             let first = if tail { 8 } else { rsp };
             state.slots().any(|(at, flags)| flags & HELD != 0 && at >= first && for_callee(at, flags))
         };
+        let stays = matches!(callee, Callee::Function(f) if self.patch.is_some_and(|patch| (patch.carried)(*f)));
+        if leaves && !stays && (arguments & 0x3f != 0 || on_stack) && self.callee_may_sleep(callee, 0) {
+            if let Some((uses, _)) = out {
+                uses.push(Use::Left { callee: callee.clone() });
+            }
+        }
         let follow = own.filter(|f| depth < DEPTH && self.object.atom(*f).code.is_some() && !on_stack);
         match follow {
-            Some(f) if arguments & 0x3f != 0 => {
-                let inner = self.function(f, arguments, depth + 1);
+            Some(function) if arguments & FOLLOWED != 0 => {
+                // Once one of them waits, or after that one line, it does not matter any more.
+                let guarded = self.guarded || !tail || !stays;
+                let inner = self.function(Entered { function, arguments, guarded }, depth + 1);
                 result = if inner.returns { HELD | MIXED } else { 0 };
                 if let Some((_, outcome)) = out {
                     outcome.found.extend(inner.found);
@@ -402,12 +489,23 @@ fn through_memory(
     }
 }
 
+/// Functions that copy memory: the arguments where to and where from, counted from 0 (lib/string.c, mm/util.c,
+/// drivers/base/devres.c).
+fn copier(name: &str) -> Option<(Option<usize>, usize)> {
+    match name {
+        "memcpy" | "__memcpy" | "memmove" | "__memmove" => Some((Some(0), 1)),
+        "kmemdup" | "kmemdup_noprof" | "kvmemdup" | "kmemdup_array" => Some((None, 0)),
+        "devm_kmemdup" => Some((None, 1)),
+        _ => None,
+    }
+}
+
 /// The function ends.
 fn leave(state: &State, out: &mut Option<(&mut Vec<Use>, &mut Outcome)>) {
     let Some((uses, outcome)) = out else { return };
     outcome.returns |= state.reg(RAX) & HELD != 0;
     // Results of two words; what has been read is a leftover.
     if state.reg(RDX) & HELD != 0 && state.reg(RDX) & FRESH != 0 {
-        uses.push(Use::Unknown("it is the second half of the result".into()));
+        uses.push(Use::Unknown(super::SECOND_RESULT.into()));
     }
 }
