@@ -30,6 +30,7 @@
 //! refused = ["LP3001 f"]
 //! hide = ["name"]                  # not in kallsyms
 //! twice = ["name"]                 # there twice
+//! no-data = true                   # kallsyms lists no variables
 //! [sections]                       # what differs with -ffunction-sections -fdata-sections, with a `why`
 //! why = "..."
 //! ```
@@ -88,6 +89,7 @@ const KEYS: &[&str] = &[
     "why",
     "hide",
     "twice",
+    "no-data",
     "jump",
     "callbacks",
     "mode",
@@ -300,7 +302,8 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     read_again("symbolic", &symbolic.manifest, &mut report);
 
     let bound = expect.bound();
-    let edits = Names { hide: bound.list("hide"), twice: bound.list("twice") };
+    let no_data = bound.table.get("no-data").is_some_and(|v| v.as_bool() == Some(true));
+    let edits = Names { hide: bound.list("hide"), twice: bound.list("twice"), no_data };
     let others: Vec<Vec<u8>> = built.sources.iter().map(|s| s.new.clone()).collect();
     let image = link(&built.image, &others, &edits, work.path());
     let kernel =

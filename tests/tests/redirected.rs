@@ -1,18 +1,22 @@
-//! Old objects that are not what runs: each reference of real objects made to lead elsewhere, one at a time, and bound to
-//! the stock image. All must be refused that lead elsewhere in the kernel; the undamaged objects must bind.
+//! Old objects that are not what runs: each reference of real objects made to lead elsewhere, one at a time, and each symbol
+//! of another object called by a name the kernel does not have, bound to the stock image. All must be refused that lead
+//! elsewhere in the kernel; the undamaged objects must bind.
 //!
 //! `LPBUILD_TEST_REDIRECT_ALL=1` takes every reference, else a part of them in a fixed order.
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use harness::change::Change;
 use harness::damage::{self, Field, Symbol};
+use harness::mutate::elf::Elf;
 use harness::tree::Flags;
+use lpbuild::closure::Role;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline::{self, Source};
+use lpbuild::symbolize::Target;
 use lpbuild::{bind, ingest, symbolize};
 use lpbuild_tests::Env;
 
@@ -99,7 +103,43 @@ impl Bench<'_> {
                 }
             }
         }
+        self.unknown_names(name, old, new);
         println!("{name}: {how:?}");
+    }
+
+    /// Each symbol of another object that a replaced function refers to, called in both builds by a name that the kernel does
+    /// not have: only the kernel can tell.
+    fn unknown_names(&mut self, name: &str, old: &[u8], new: &[u8]) {
+        const UNKNOWN: &str = "no_such_name";
+        let path = Path::new(name).to_owned();
+        let (old_path, new_path) = (path.clone(), path);
+        let source = Source { name: name.into(), old_path, new_path, old: old.to_vec(), new: new.to_vec() };
+        let analysis = pipeline::analyse(&[source], &support::options()).unwrap();
+        let mut names = BTreeSet::new();
+        for item in &analysis.set.items {
+            let Role::Replaces(atom) = item.role else { continue };
+            let object = &analysis.pairs[item.pair.0 as usize].old;
+            for r in &object.atom(atom.0).refs {
+                let Target::Extern(symbol, _) = r.target else { continue };
+                let name = object.symbol_name(symbol);
+                if self.kernel.kallsyms().named(name).len() > 0 {
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+        assert!(!names.is_empty());
+        for known in names {
+            self.tried += 1;
+            // The new build may not have it any more.
+            let renamed = |bytes: &[u8]| match damage::symbols(bytes).into_iter().find(|s| s.name == known) {
+                Some(s) => Elf::read(bytes.to_vec()).unwrap().with_name(s.index as usize, UNKNOWN).unwrap(),
+                None => bytes.to_vec(),
+            };
+            match self.refusal(name, renamed(old), &renamed(new)) {
+                Some(_) => self.refused += 1,
+                None => self.accepted.push(format!("{name}: {known} called {UNKNOWN}")),
+            }
+        }
     }
 }
 
@@ -115,6 +155,13 @@ fn run(test: &str, series: &str) {
             "fs/pipe.c",
             "/* Null read succeeds. */\n\tif (unlikely(total_len == 0))",
             "if (unlikely(total_len == 0 || iocb->ki_pos == 77))",
+            13,
+        ),
+        // Its function reads a per-CPU variable of another object.
+        (
+            "kernel/capability.c",
+            "if (pid != 0 && pid != task_pid_vnr(current))",
+            "if (pid != 0 && pid != 77 && pid != task_pid_vnr(current))",
             13,
         ),
     ] {

@@ -72,8 +72,8 @@ impl Placement {
         let Some((section, _)) = self.starts.get(id.0 as usize) else {
             return Err(("LP3001", "it was not found in the kernel image".into()));
         };
-        if let Some((a, b)) = self.contradictions.get(section) {
-            return Err(("LP3002", format!("its section would be both at {a:#x} and at {b:#x}")));
+        if let Some(&(a, b)) = self.contradictions.get(section) {
+            return Err(("LP3002", two_places(a, b)));
         }
         if self.overridden.contains(&id) {
             return Err(("LP3004", "the kernel image has another function under this name".into()));
@@ -91,8 +91,8 @@ impl Placement {
     /// Is it certain where the data is, and, if it is read-only, that it is the same?
     pub fn check_data(&self, id: AtomId, read_only: bool) -> Result<(), (&'static str, String)> {
         let section = self.starts.get(id.0 as usize).map(|s| s.0);
-        if let Some((a, b)) = section.and_then(|s| self.contradictions.get(&s)) {
-            return Err(("LP3002", format!("its section would be both at {a:#x} and at {b:#x}")));
+        if let Some(&(a, b)) = section.and_then(|s| self.contradictions.get(&s)) {
+            return Err(("LP3002", two_places(a, b)));
         }
         match self.mismatches.get(&id) {
             Some(why) if read_only => Err(("LP3001", why.clone())),
@@ -151,6 +151,13 @@ pub(super) fn place_with(object: &Object, kernel: &KernelImage, tables: &Tables<
             return p;
         }
         doubted.extend(found);
+    }
+}
+
+fn two_places(a: u64, b: u64) -> String {
+    match a == b {
+        true => format!("the code shows its section at {a:#x}, where the kernel image has other names"),
+        false => format!("its section would be both at {a:#x} and at {b:#x}"),
     }
 }
 
@@ -312,7 +319,7 @@ impl<'a> Search<'a> {
         let name = self.object.symbol_name(symbol);
         let listed = self.names.addresses(name);
         if listed.is_empty() {
-            if self.names.free(address) {
+            if self.names.free(name, address) {
                 *self.externs.entry(name.to_owned()).or_default().entry(address).or_default() += 1;
             }
         } else if listed.contains(&address) {
@@ -431,7 +438,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Code and data whose name the image has, but not at this place.
+    /// Code and data whose name the image has, but not at this place; code whose name it does not have.
     fn find_overridden(&mut self) {
         for atom in &self.object.atoms {
             let address = self.p.address(atom.id);
@@ -439,6 +446,11 @@ impl<'a> Search<'a> {
                 continue;
             }
             let mut named = self.kernel.kallsyms().named(&atom.name).filter(|s| !s.is_percpu()).peekable();
+            let base = self.p.base(atom.section).filter(|_| atom.is_code());
+            if let Some(other) = base.and_then(|base| self.names.called_otherwise(atom.section, atom.start, base)) {
+                self.differs(atom.id, format!("the kernel image calls this {other}, and has nothing of this name"));
+                continue;
+            }
             let known = named.peek().is_some() && (atom.is_code() || self.names.know(atom.section));
             if !known || named.any(|s| Some(s.addr) == address) {
                 continue;
@@ -447,10 +459,15 @@ impl<'a> Search<'a> {
                 self.p.overridden.insert(atom.id);
             } else if atom.kind != AtomKind::Gap {
                 let why = "the kernel image has this name at another place than the code around it shows";
-                self.p.matched.remove(&atom.id);
-                self.p.same_data.remove(&atom.id);
-                self.p.mismatches.entry(atom.id).or_insert_with(|| why.into());
+                self.differs(atom.id, why.into());
             }
         }
+    }
+
+    /// What matched is not what it is taken for.
+    fn differs(&mut self, id: AtomId, why: String) {
+        self.p.matched.remove(&id);
+        self.p.same_data.remove(&id);
+        self.p.mismatches.entry(id).or_insert(why);
     }
 }

@@ -107,7 +107,7 @@ impl Proof<'_> {
                     // What nobody defines is 0 when the reference is weak.
                     [] if place == 0 => weak,
                     [] => {
-                        self.names.free(place)
+                        self.names.free(&symbol.name, place)
                             && self.placement.contradiction(&symbol.name).is_none()
                             && self.placement.externs.get(&symbol.name).is_none_or(|a| *a == place)
                     }

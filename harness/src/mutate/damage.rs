@@ -193,11 +193,20 @@ fn exchanged_names(reading: &Reading, function: usize, kernel: &KernelImage, ran
     Some(Damage { bytes, what, touched: users(reading, &[a, b]) })
 }
 
-/// A symbol of another object has the name of something else of the kernel.
+/// A symbol of another object has the name of something else of the kernel, or one that the kernel does not have.
 fn renamed(reading: &Reading, function: usize, kernel: &KernelImage, random: &mut Random) -> Option<Damage> {
     let symbol = *random.pick(&undefined_of(reading, function))?;
     let was = &reading.elf.symbols[symbol];
     let all = kernel.kallsyms();
+    if random.below(3) == 0 {
+        const UNKNOWN: &str = "no_such_name";
+        if all.named(&was.name).len() == 0 {
+            return None;
+        }
+        let bytes = reading.elf.with_name(symbol, UNKNOWN)?;
+        let what = format!("{} is called {UNKNOWN}", was.name);
+        return Some(Damage { bytes, what, touched: users(reading, &[symbol]) });
+    }
     let new = all.iter().nth(random.below(all.len()))?;
     if new.is_local() || all.named(&new.name).len() != 1 || same_place(kernel, &was.name, &new.name) {
         return None;

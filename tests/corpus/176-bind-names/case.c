@@ -3,6 +3,7 @@
 
 extern int maybe(long n) weak;
 extern int level;
+extern char kallsyms_names[] weak;
 int other_name(long n) __attribute__((alias("named")));
 int noinline named(long n) { return take(n, 1) + level; }
 int check(long n)
@@ -13,5 +14,5 @@ int check(long n)
 	level++;
 	if (maybe)
 		n += maybe(n);
-	return other_name(n) + named(n + 1) + handle((void *)n);
+	return other_name(n) + named(n + 1) + handle(kallsyms_names);
 }

@@ -6,26 +6,28 @@
 \name:
 	push	%rbx
 	mov	%rdi, %rbx
-	call	\target
+	mov	\target(%rip), %rdi
+	call	take
 	mov	%eax, %ebx
 	pop	%rbx
 	ret
 	.size	\name, . - \name
 	.endm
 	.text
-	function same, take
+	function same, own_value
 #ifdef IMAGE
-	function check, give
+	function check, other_value
 #elif defined(NEW)
 	.globl	check
 	.type	check, @function
 check:
 	push	%rbx
+	mov	own_value(%rip), %rdi
 	inc	%rdi
 	call	take
 	pop	%rbx
 	ret
 	.size	check, . - check
 #else
-	function check, take
+	function check, own_value
 #endif

@@ -13,10 +13,11 @@ mod synthetic;
 const SCRIPT: &str = r#"
 SECTIONS
 {
-	.data..percpu 0 : { *(.data..percpu .data..percpu..*) }
+	.data..percpu 0 : { __per_cpu_start = .; *(.data..percpu .data..percpu..*) __per_cpu_end = .; }
 	. = 0xffffffff81000000;
 	.text : {
 		_text = .;
+		_stext = .;
 		*(.text .text.unlikely .text.unlikely.* .text.*)
 		*(.static_call.text .altinstr_aux .altinstr_replacement)
 		__noinstr_text_start = .; *(.noinstr.text) __noinstr_text_end = .;
@@ -37,7 +38,7 @@ SECTIONS
 	}
 	.boot : { *(runtime_ptr_* runtime_shift_*) }
 	.data : { *(.data .data.once .data.[_a-zA-Z0-9]* .data..read_mostly .data..ro_after_init) }
-	.bss : { *(.bss .bss.*) *(COMMON) }
+	.bss : { *(.bss .bss.*) *(COMMON) _end = .; }
 	. = 0xffffffff82000000;
 	.kallsyms : { *(.kallsyms) }
 	/DISCARD/ : { *(.comment) *(.note.GNU-stack) *(.note.gnu.property) *(.discard.*) *(.modinfo) }
@@ -65,6 +66,8 @@ pub struct Names {
     pub hide: Vec<String>,
     /// There twice: a second one elsewhere.
     pub twice: Vec<String>,
+    /// No variable is there: a kernel without CONFIG_KALLSYMS_ALL.
+    pub no_data: bool,
 }
 
 /// A kernel.
@@ -147,6 +150,9 @@ pub fn link(objects: &[Vec<u8>], others: &[Vec<u8>], names: &Names, work: &Path)
             f if f & 1 != 0 => b'd',
             _ => b'r',
         };
+        if names.no_data && matches!(letter, b'a' | b'd') {
+            continue;
+        }
         let letter = if s.global { letter.to_ascii_uppercase() } else { letter };
         symbols.push((s.value, letter, s.name.clone()));
         if names.twice.contains(&s.name) {
