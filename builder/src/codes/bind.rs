@@ -9,7 +9,8 @@ pub(super) static CODES: &[Code] = &[
         title: "the old code is not the running code",
         why: "Run-pre matching compares the old build of every replaced function with the kernel image: bytes, where each \
               relocated field leads, the table entries that belong to it, and the read-only data it refers to. The names \
-              kallsyms lists say where a field must lead. A difference means another compiler, configuration or source.",
+              kallsyms lists say where a field must lead; a name it does not list cannot be of something that it lists under \
+              another. A difference means another compiler, configuration or source.",
         advice: "build the old objects from this kernel's source and configuration with its compiler",
     },
     Code {
