@@ -133,8 +133,8 @@ struct Closure<'a> {
     pairs: &'a [ObjectPair],
     /// Changed functions and their pieces, known from the start.
     replaced: BTreeSet<(PairId, NewAtom)>,
-    /// Global names defined in the new objects.
-    globals: HashMap<&'a str, (PairId, NewAtom)>,
+    /// Global names defined in the new objects, and how far inside the atom they are.
+    globals: HashMap<&'a str, (PairId, NewAtom, i64)>,
     queue: VecDeque<(PairId, NewAtom)>,
     why: BTreeMap<(PairId, NewAtom), String>,
     refused: Vec<Problem>,
@@ -153,11 +153,16 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
     for (i, pair) in pairs.iter().enumerate() {
         let id = PairId(i as u32);
         for atom in pair.new.atoms.iter().filter(|a| a.global && !a.weak) {
-            c.globals.entry(atom.name.as_str()).or_insert((id, NewAtom(atom.id)));
+            c.globals.entry(atom.name.as_str()).or_insert((id, NewAtom(atom.id), 0));
         }
         for atom in pair.new.atoms.iter().filter(|a| a.global && !a.weak) {
             for alias in &atom.aliases {
-                c.globals.entry(alias.as_str()).or_insert((id, NewAtom(atom.id)));
+                c.globals.entry(alias.as_str()).or_insert((id, NewAtom(atom.id), 0));
+            }
+        }
+        for atom in &pair.new.atoms {
+            for inner in atom.inner.iter().filter(|i| i.global) {
+                c.globals.entry(inner.name.as_str()).or_insert((id, NewAtom(atom.id), inner.at as i64));
             }
         }
         for (n, why) in &pair.verdicts.changed {

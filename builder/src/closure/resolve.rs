@@ -6,7 +6,7 @@ use crate::accept::Accept;
 use crate::error::{Place, Problem};
 
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
-use crate::compare::{identity_matters, parent_of};
+use crate::compare::{identity_matters, name_stays, parent_of};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::ingest::{SectionId, SymbolId, SymbolPlace, reloc};
 use crate::symbolize::{
@@ -71,24 +71,30 @@ impl Closure<'_> {
 
     /// A symbol of another object: the new version when that object is part of the patch and changes or adds it.
     fn resolve_extern(&mut self, id: PairId, from: NewAtom, r: &Ref, name: String, addend: i64) -> Dest {
-        let Some((other, atom)) = self.globals.get(name.as_str()).copied() else {
+        let Some((other, atom, at)) = self.globals.get(name.as_str()).copied() else {
             self.check_made_by_linker(id, from, r, &name);
             return Dest::Kernel(name, addend);
         };
+        let inside = addend.saturating_add(at);
         let target = self.pair(other);
-        let is_new = target.pairs.old_of(atom).is_none();
-        let address_taken = r.usage != Usage::Branch && addend == 0;
-        if is_new {
+        let old = target.pairs.old_of(atom);
+        let address_taken = r.usage != Usage::Branch && inside == 0;
+        let Some(old) = old else {
             let why = format!("{} of {} refers to it", self.pair(id).new.atom(from.0).name, self.pair(id).name);
             if target.new.atom(atom.0).is_code() {
                 self.add_function(other, atom, why);
             } else {
                 self.add((other, atom), why);
             }
-            return Dest::Carried(other, atom, addend);
-        }
+            return Dest::Carried(other, atom, inside);
+        };
         if self.replaced.contains(&(other, atom)) && !address_taken {
-            return Dest::Carried(other, atom, addend);
+            return Dest::Carried(other, atom, inside);
+        }
+        if !name_stays(&target.comparer(), &name) {
+            // The kernel's own table of names says where it was.
+            let delta = old_delta(target, &Meaning { atom: atom.0, delta: at }, old);
+            return Dest::Old(other, old, delta.saturating_add(addend));
         }
         Dest::Kernel(name, addend)
     }

@@ -18,7 +18,8 @@ pub(super) static CODES: &[Code] = &[
         id: "LP2002",
         class: Refused,
         title: "existing data changed its size or kind",
-        why: "The object lives in the running kernel with its old size; new code would read or write past it.",
+        why: "The object lives in the running kernel with its old size and in its old place: new code would read or write past it, or \
+              write to what is read-only since the boot (__ro_after_init, include/linux/cache.h; mark_rodata_ro).",
         advice: "add a new object beside the old one instead of reshaping it",
     },
     Code {
@@ -51,7 +52,7 @@ pub(super) static CODES: &[Code] = &[
         title: "static variable cannot be told apart",
         why: "Several static variables of this name exist and the old and new ones cannot be paired with certainty; the \
               wrong pair would mix up their state. What tells them apart is the place of their declaration (debug \
-              information), or a reference from the same place of code that did not change around it.",
+              information; for `lpbuild diff` where the function has as many lines as before), or a reference from the same place of code that did not change around it.",
         advice: "give the new variable a name of its own; compile both objects with -g",
     },
     Code {
@@ -186,10 +187,11 @@ pub(super) static CODES: &[Code] = &[
     Code {
         id: "LP2022",
         class: Refused,
-        title: "a name moved to another function or object",
-        why: "Code outside the patch has the address that an alias, a weak function or a variable of this name had when the \
-              kernel was linked. A patch can give a function another body, but it cannot make one of its names lead elsewhere, \
-              and the other names must not follow.",
+        title: "a name moved to another place",
+        why: "Code outside the patch has the address that an alias, a weak function, a variable or a label of this name had when the \
+              kernel was linked, or its number. A patch can give a function another body, but it cannot make one of its names lead \
+              elsewhere, in it or in a table, and the other names must not follow. A label in the middle of a function that \
+              is replaced leads into the old code, past the jump at its beginning.",
         advice: "leave the name where it is, and change the body of the function it stands for; or give the name a function of \
                  its own in the next kernel only",
     },

@@ -26,6 +26,7 @@ use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
 
 pub use function::first_difference;
 pub use identity::matters as identity_matters;
+pub use moved::stays as name_stays;
 pub use targets::{Comparer, certain};
 
 /// Something that differs and does not matter.

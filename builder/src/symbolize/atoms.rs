@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use object::elf;
 
-use super::{Atom, AtomId, AtomKind, Class, Object, Table, TextKind, ids};
+use super::{Atom, AtomId, AtomKind, Class, Inner, Object, Table, TextKind, ids};
 use crate::error::Result;
 use crate::ingest::{Section, SectionId, SymbolPlace};
 
@@ -135,7 +135,7 @@ fn split_section(
         if start - padding > covered {
             add_gap(object, id, covered, start - padding, cuts);
         }
-        // A symbol inside a function (a label) does not end it.
+        // A symbol inside a function (a label) does not end it, nor is one without a size an object of its own.
         let inside = start < covered;
         let ids = object.class(id) == Class::Ids;
         let end = if names.end > start && !ids {
@@ -147,13 +147,17 @@ fn split_section(
         };
         // The name that stands for the atom: an object rather than an empty lock class key, global, short.
         names.all.sort_by_key(|(bind, size, name)| (*size == 0, *bind != elf::STB_GLOBAL.0, name.len(), name.clone()));
-        if inside && exec && !names.is_function {
+        if inside && (names.end == start && !ids || exec && !names.is_function) {
             while owners.pop_if(|o| o.0 <= start).is_some() {}
             if let Some((_, owner)) = owners.last() {
-                let extra = names.all.into_iter().map(|(_, _, n)| n);
-                object.atoms[owner.0 as usize].aliases.extend(extra);
+                let owner = &mut object.atoms[owner.0 as usize];
+                let at = start - owner.start;
+                let named = |(bind, _, name)| Inner { name, at, global: bind == elf::STB_GLOBAL.0 };
+                owner.inner.extend(names.all.into_iter().map(named));
+                continue;
+            } else if exec {
+                continue;
             }
-            continue;
         }
         let global = names.all.iter().any(|(b, _, _)| *b != elf::STB_LOCAL.0);
         let weak = names.all.iter().all(|(b, _, _)| *b == elf::STB_WEAK.0);
@@ -226,6 +230,7 @@ fn push(
         kind,
         name,
         aliases,
+        inner: Vec::new(),
         global,
         weak,
         refs: Vec::new(),

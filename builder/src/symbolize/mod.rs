@@ -97,6 +97,8 @@ pub struct Atom {
     pub name: String,
     /// Other names of the same place.
     pub aliases: Vec<String>,
+    /// Names of places inside it, by place.
+    pub inner: Vec<Inner>,
     /// Is a name of it visible to other objects?
     pub global: bool,
     /// Are all its names weak?
@@ -109,6 +111,17 @@ pub struct Atom {
     pub entries: Vec<EntryId>,
     /// Data that points inside the atom (not at its start), and the offset it points to.
     pub interior_pointers: Vec<(AtomId, u64)>,
+}
+
+/// A name inside an atom: a label of assembly, `.set middle, table + 8`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// The name.
+    pub name: String,
+    /// Offset from the start of the atom.
+    pub at: u64,
+    /// Does it stand for that place in all objects? A weak one may be another's.
+    pub global: bool,
 }
 
 /// How a reference is encoded.
@@ -284,6 +297,21 @@ impl Object {
         Some(Meaning { atom, delta: (offset - self.atom(atom).start) as i64 })
     }
 
+    /// As [`Object::containing`]; of data objects one of which lies inside another, the outermost. Where a name in the
+    /// middle of a table has a size, the place is one of the table all the same.
+    pub fn outermost(&self, section: SectionId, offset: i64) -> Option<Meaning> {
+        let mut found = self.containing(section, offset)?;
+        let (list, cover) = (self.atoms_of(section), self.covers.get(section.0 as usize)?);
+        while !self.atom(found.atom).is_code() {
+            let start = self.atom(found.atom).start;
+            let before = list.partition_point(|id| self.atom(*id).start < start);
+            let outer = cover.last_beyond(before, u64::try_from(offset).ok()?).and_then(|i| list.get(i));
+            let Some(outer) = outer else { break };
+            found = Meaning { atom: *outer, delta: offset - self.atom(*outer).start as i64 };
+        }
+        Some(found)
+    }
+
     /// Does any code or other data refer to the atom?
     pub fn is_referred_to(&self, id: AtomId) -> bool {
         let own = self.atom(id);
@@ -292,7 +320,7 @@ impl Object {
 
     /// Everything `offset` can mean: the atom that holds it first, then the one that ends there.
     pub fn meanings(&self, section: SectionId, offset: i64) -> Vec<Meaning> {
-        let mut found: Vec<Meaning> = self.containing(section, offset).into_iter().collect();
+        let mut found: Vec<Meaning> = self.outermost(section, offset).into_iter().collect();
         if let Ok(offset) = u64::try_from(offset) {
             let list = self.atoms_of(section);
             let after = list.partition_point(|id| self.atom(*id).start < offset);

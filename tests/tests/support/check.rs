@@ -59,6 +59,15 @@ impl Patch<'_> {
         all
     }
 
+    /// What a symbol of the new objects lies in, and how far.
+    fn places(&self, name: &str) -> Vec<(String, i64)> {
+        let defined = |elf: &Elf| {
+            let symbol = elf.symbols.iter().find(|s| s.name == name)?;
+            Some(elf.names_at(symbol.section?, symbol.value as i64))
+        };
+        self.news.iter().filter_map(|(_, elf)| defined(elf)).flatten().collect()
+    }
+
     fn text(&self) -> usize {
         self.patch.section(TEXT).expect("the patch has code").0
     }
@@ -212,7 +221,8 @@ impl Patch<'_> {
                         wrong(format!("{name}{d:+#x}"))
                     };
                 }
-                if self.outside(q, name, *d) { Ok(()) } else { wrong(format!("{name}{d:+#x}")) }
+                let inside = || self.places(name).iter().any(|(n, at)| self.outside(q, n, d + at));
+                if self.outside(q, name, *d) || inside() { Ok(()) } else { wrong(format!("{name}{d:+#x}")) }
             }
             Target::Section(s, o) => {
                 let section = &new.sections[*s];
