@@ -29,9 +29,11 @@ impl Declarations for Files<'_> {
         let index = usize::from(side == Side::New);
         let open = || DebugInfo::open_relocatable(self.bytes[index], &|i| Some((i as u64) << OFFSET_BITS));
         let info = self.opened[index].get_or_init(open).as_ref()?;
-        let scope = info.variable_scope((u64::from(section.0) << OFFSET_BITS) + offset)?;
+        let address = (u64::from(section.0) << OFFSET_BITS) + offset;
+        let scope = info.variable_scope(address)?;
         let (function, file, function_line) = (scope.function, scope.file, scope.function_line);
-        Some(Declared { function, file, line: scope.line?, function_line })
+        let function_lines = if self.lines_kept { None } else { info.variable_frame(address) };
+        Some(Declared { function, file, line: scope.line?, function_line, function_lines })
     }
 
     fn lines_kept(&self) -> bool {

@@ -227,12 +227,13 @@ fn section_base(name: &str) -> String {
 }
 
 /// One-shot flags (`WARN_ON_ONCE`, `pr_warn_once`), rate limits (include/linux/ratelimit.h) and lock class keys: a fresh one
-/// only means one more message.
+/// only means one more message. They go by the names the kernel's macros give them: in `.data.once` are also flags of other
+/// kinds, such as `___done` of DO_ONCE (include/linux/once.h), behind which secrets are made, and authors' own.
 fn is_once(object: &Object, id: AtomId) -> bool {
-    let atom = object.atom(id);
-    // `.data..once` since 6.13 (and 6.12.y).
-    matches!(&*object.section(atom.section).name, ".data.once" | ".data..once")
-        || matches!(&*base_name(&atom.name), "__key" | "__already_done" | "__warned" | "_rs")
+    let name = &object.atom(id).name;
+    // `check.__warned.3` of clang.
+    let own = name.rsplit('.').find(|part| part.contains(|c: char| !c.is_ascii_digit()));
+    matches!(own, Some("__key" | "__already_done" | "__warned" | "__print_once" | "_rs"))
 }
 
 /// A descriptor of a debug message (include/linux/dynamic_debug.h), or the format of a trace message.
@@ -288,7 +289,9 @@ fn is_aux(object: &Object, id: AtomId) -> bool {
 }
 
 fn places(old: &Object, new: &Object, groups: &BTreeMap<GroupKey, Group>, debug: &dyn Declarations) -> Places {
-    let variable = |object: &Object, id: &AtomId| object.atom(*id).kind == AtomKind::Data && is_state(object, *id);
+    let variable = |object: &Object, id: &AtomId| {
+        object.atom(*id).kind == AtomKind::Data && (is_state(object, *id) || is_once(object, *id))
+    };
     let olds: Vec<AtomId> = groups.values().flat_map(|g| &g.old).map(|o| o.0).filter(|a| variable(old, a)).collect();
     let news: Vec<AtomId> = groups.values().flat_map(|g| &g.new).map(|n| n.0).filter(|a| variable(new, a)).collect();
     Places::of(debug, (old, &olds), (new, &news))
@@ -306,7 +309,9 @@ fn by_evidence(old: &Object, new: &Object, groups: &BTreeMap<GroupKey, Group>, p
     let declared = places.evidence(old, new);
     let used = Evidence::of_functions(old, new, open, pairs);
     let fits = |o, n| fits(old, o, new, n) && !places.differ(o, n);
-    declared.settle(pairs, Level::Declared, |o, n| fits(o, n) && used.is_for(o, n));
+    // Of flags of messages the use is at most their order.
+    let is_flag = |o: OldAtom, n: NewAtom| is_once(old, o.0) && is_once(new, n.0);
+    declared.settle(pairs, Level::Declared, |o, n| fits(o, n) && (is_flag(o, n) || used.is_for(o, n)));
     used.settle(pairs, Level::Reference, |o, n| fits(o, n) && declared.is_for(o, n));
     // What pairs of data point to, and those in turn.
     while Evidence::of_data(old, new, open, pairs)

@@ -1,6 +1,7 @@
 //! The line table of a unit: which source line an instruction comes from (DWARF 5, 6.2).
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::entries::Reader;
 use super::{DebugInfo, Unit};
@@ -35,6 +36,15 @@ impl DebugInfo<'_> {
     /// The source line of the instruction at this address. Parses the line table of its unit once.
     pub fn line(&self, address: u64) -> Option<Line<'_>> {
         self.line_in(self.code_unit_at(address)?, address)
+    }
+
+    /// The last line of a file that some of this code comes from, but for other code in it.
+    pub(super) fn last_line(&self, unit: Unit, code: &[Range<u64>], without: &[Range<u64>], file: &str) -> Option<u64> {
+        let table = self.cell(unit)?.lines.get_or_init(|| self.read_lines(unit).unwrap_or_default());
+        let holds = |list: &[Range<u64>], row: &Row| list.iter().any(|r| r.contains(&row.address));
+        let rows = table.rows.iter().filter(|row| holds(code, row) && !holds(without, row));
+        let of_file = rows.filter(|row| row.file.and_then(|f| table.files.get(f as usize)).is_some_and(|f| f == file));
+        of_file.map(|row| row.line).max()
     }
 
     fn line_in(&self, unit: Unit, address: u64) -> Option<Line<'_>> {

@@ -78,6 +78,22 @@ impl DebugInfo<'_> {
         Some(Scope { unit, function, name: reader.name(&entry).unwrap_or_default(), file, line, function_line })
     }
 
+    /// How many lines behind its declaration the function of the static local variable at this address has its last code; nothing
+    /// where what is inlined elsewhere is all there is of the function.
+    pub fn variable_frame(&self, address: u64) -> Option<u64> {
+        let (unit, variable) = self.variable_at(address)?;
+        let reader = Reader::new(self, unit)?;
+        let function = reader.entry(variable.function?)?;
+        if function.tag != constants::DW_TAG_subprogram {
+            return None;
+        }
+        let (Some(file), Some(line)) = reader.declared(&function) else { return None };
+        let ranges = reader.ranges(&function);
+        let inlined = self.function_at(ranges.first()?.start)?.inlined;
+        let without: Vec<_> = inlined.into_iter().flat_map(|i| i.ranges).collect();
+        self.last_line(unit, &ranges, &without, &file)?.checked_sub(line)
+    }
+
     /// The unit with a variable at this address.
     pub(super) fn variable_unit_at(&self, address: u64) -> Option<Unit> {
         self.variable_at(address).map(|found| found.0)
