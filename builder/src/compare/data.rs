@@ -7,7 +7,8 @@ use super::{Ignored, Verdicts, identity, lists};
 use crate::accept::Accept;
 use crate::correlate::{NewAtom, OldAtom, base_name};
 use crate::error::{Place, Problem};
-use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, id_difference, known_sections};
+use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, TextKind, id_difference, known_sections};
+use crate::uses::{self, Use};
 
 /// Fills the data part of the verdicts.
 pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
@@ -16,7 +17,10 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
         if c.new.atom(n.0).is_code() {
             continue;
         }
-        let Some(what) = difference(c, o, n) else { continue };
+        let Some(what) = difference(c, o, n) else {
+            judge_sealed(c, o, n, v);
+            continue;
+        };
         changed.insert(n);
         judge(c, o, n, &what, v);
     }
@@ -49,14 +53,21 @@ pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
     // What has no name of its own is only looked at where it is an entry of a list.
     let entry =
         |a: &Atom| a.kind == AtomKind::Data || c.old.is_listed(a.id) || c.old.class_of(a.id) == Class::Registered;
-    for atom in c.old.atoms.iter().filter(gone).filter(|a| entry(a)) {
+    // A label that is one inside something now: the names are judged elsewhere.
+    let label =
+        |a: &Atom| a.size() == 0 && c.new.atoms.iter().any(|n| n.inner.iter().any(|i| a.names().any(|x| x == i.name)));
+    for atom in c.old.atoms.iter().filter(gone).filter(|a| entry(a) && !label(a)) {
         let section = &c.old.section(atom.section).name;
         let place = Place::symbol(&c.new.image.name, &atom.name).in_section(section);
         let numbered = base_name(&atom.name) != atom.name.as_str();
         // With an initial value of another kind the same name stands in another class of section.
         let reshaped = !numbered && c.new.named(&atom.name).is_some();
         match c.old.class(atom.section) {
-            _ if reshaped => v.refused.push(Problem::new("LP2002", place, "it moved to another kind of section")),
+            _ if reshaped => {
+                let problem = Problem::new("LP2002", place, "it moved to another kind of section");
+                let anew = may_begin_anew(c, atom);
+                v.refused.push(if anew { problem.acceptable(Accept::State, &atom.name) } else { problem });
+            }
             Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry is gone")),
             _ if c.old.is_listed(atom.id) => {
                 v.refused.push(lists::refuse(c.old, atom.id, "LP2005", "an entry of a list is gone"));
@@ -78,6 +89,15 @@ pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
             }),
         }
     }
+}
+
+/// Could the patch bring a variable of its own in the place of one that moved to another kind of section? One of this file: all
+/// functions that refer to it change, so that nobody but the old ones knows the kernel's.
+fn may_begin_anew(c: &Comparer<'_>, old: &Atom) -> bool {
+    let plain = |class| matches!(class, Class::Data | Class::Bss | Class::Rodata | Class::Percpu);
+    let is_plain =
+        |object: &Object, id: AtomId| plain(object.class_of(id)) && !is_global(object, id) && !object.is_listed(id);
+    is_plain(c.old, old.id) && c.new.named(&old.name).is_some_and(|n| is_plain(c.new, n))
 }
 
 /// A constant that refers to a changed constant is another constant, and its address matters as well.
@@ -222,6 +242,44 @@ fn sealed(object: &Object, id: AtomId) -> bool {
     object.section(object.atom(id).section).name.starts_with(".data..ro_after_init")
 }
 
+/// Equal data that is read-only after boot in one build only. The kernel's object stays what it is: where it is writable, nothing
+/// else is needed; where it is read-only, a function that writes to it later would be a fault.
+fn judge_sealed(c: &Comparer<'_>, o: OldAtom, n: NewAtom, v: &mut Verdicts) {
+    let (was, is) = (sealed(c.old, o.0), sealed(c.new, n.0));
+    if was == is {
+        return;
+    }
+    let atom = c.new.atom(n.0);
+    let (object, symbol) = (c.new.image.name.clone(), atom.name.clone());
+    let Some(what) = written_after_boot(c.new, n.0).filter(|_| was) else {
+        let reason =
+            if was { "read-only after boot in the kernel, and nothing writes to it later" } else { STAYS_WRITABLE };
+        v.ignored.push(Ignored { object, symbol, reason: reason.into() });
+        return;
+    };
+    let place = Place::symbol(&object, &symbol).in_section(&c.new.section(atom.section).name);
+    let what = format!("it is read-only after boot in the kernel, and {what}");
+    v.refused.push(Problem::new("LP2002", place, what).acceptable(Accept::State, symbol));
+}
+
+const STAYS_WRITABLE: &str = "read-only after boot in the new build; the kernel's stays writable";
+
+/// Who may write to a variable when the kernel runs, in words. Init code has done so before.
+fn written_after_boot(object: &Object, id: AtomId) -> Option<String> {
+    let is_init = |at: AtomId| object.class_of(at) == Class::Text(TextKind::Init);
+    let found = uses::of_data(object, id);
+    let written = found.iter().find(|f| match f.what {
+        Use::Read => false,
+        Use::Written => !is_init(f.atom),
+        _ => true,
+    });
+    written.map(|f| f.text(object)).or_else(|| {
+        let by = identity::pointed_to_by(object, id).into_iter().next();
+        by.map(|by| format!("{} points to it", object.atom(by).name))
+            .or_else(|| is_global(object, id).then(|| "other objects may write to it".into()))
+    })
+}
+
 /// What differs between two data objects.
 fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
@@ -244,9 +302,6 @@ fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
         }
         bytes
     };
-    if sealed(c.old, o.0) != sealed(c.new, n.0) {
-        return Some("it is read-only after boot on one side only".into());
-    }
     let (a, b) = (masked(c.old, o.0), masked(c.new, n.0));
     // .bss against .data: one side has no bytes and stands for zeroes.
     if let Some(at) = (0..a.len().max(b.len())).find(|i| a.get(*i).unwrap_or(&0) != b.get(*i).unwrap_or(&0)) {
