@@ -67,9 +67,9 @@ pub struct Built {
     pub phases: Vec<(&'static str, Duration)>,
 }
 
-/// The phases up to emit. What is refused after the analysis is in the report, so that everything found can be shown.
-pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> Result<Built> {
-    let mut built = Built::default();
+/// The phases up to emit. What is refused after the analysis is in the report, so that everything found can be shown. Where a
+/// phase fails, `built` has what those before it found.
+pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress, built: &mut Built) -> Result<()> {
     let mut clock = Instant::now();
     let mut lap = |built: &mut Built, name| {
         built.phases.push((name, clock.elapsed()));
@@ -82,25 +82,25 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> 
     built.headers.clone_from(&target.headers);
     built.source.clone_from(&target.source);
     built.config.clone_from(&target.config);
-    lap(&mut built, "locate");
+    lap(built, "locate");
 
     let change = patch::apply(&target.source, &config.patches)?;
     built.moved = change.moved.iter().map(ToString::to_string).collect();
     let mut accepted = touched::screen(&change, &config.accept)?;
-    lap(&mut built, "patch");
+    lap(built, "patch");
 
     let tree = Tree::ensure(&target, log, progress)?;
     built.tree.clone_from(&tree.build);
-    lap(&mut built, "tree");
+    lap(built, "tree");
 
     let mut touched = touched::touched(&tree, &change)?;
     built.unused = std::mem::take(&mut touched.unused);
-    lap(&mut built, "touched");
+    lap(built, "touched");
 
     let work = WorkDir::make(&tree, &change)?;
     let (sources, left) =
-        compile_all(&target, &tree, &change, &touched, config, how, &work, &mut built, &mut accepted, log, progress)?;
-    lap(&mut built, "compile");
+        compile_all(&target, &tree, &change, &touched, config, how, &work, built, &mut accepted, log, progress)?;
+    lap(built, "compile");
 
     let options = options(config);
     progress.status("comparing");
@@ -128,7 +128,7 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress) -> 
     }
     built.report = Report::of(&analysis);
     built.phases.extend(analysis.timings.iter().copied());
-    Ok(built)
+    Ok(())
 }
 
 /// As the pipeline takes them.

@@ -142,30 +142,25 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let bars = Bars::new(args.json);
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let how = How { jobs: args.jobs.unwrap_or(cpus), leave_modules: args.leave_modules };
-    let built = flow::build(&config, &how, &log, &bars);
-    let mut built = match (built, &args.save_dir) {
-        (Ok(built), _) => built,
-        (Err(e), Some(dir)) => {
-            bars.clear();
-            savedir::inputs(dir, &config, &log)?;
-            return Err(e);
-        }
-        (Err(e), None) => {
-            bars.clear();
-            return Err(e);
-        }
-    };
     let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.name));
-    let mut module = None;
-    if built.output.is_some() {
+    let mut built = Built::default();
+    let outcome = flow::build(&config, &how, &log, &bars, &mut built).and_then(|()| {
+        if built.output.is_none() {
+            return Ok(None);
+        }
         let started = Instant::now();
-        module = Some(finish(&config, &built, &dir, args.keep, &log, &bars)?);
+        let module = finish(&config, &built, &dir, args.keep, &log, &bars)?;
         built.phases.push(("pack", started.elapsed()));
-    }
+        Ok(Some(module))
+    });
     bars.clear();
-    if let Some(dir) = &args.save_dir {
-        savedir::all(dir, &config, &built, &log)?;
+    // What failed behind the comparison can be repeated as well.
+    match &args.save_dir {
+        Some(dir) if outcome.is_err() && built.sources.is_empty() => savedir::inputs(dir, &config, &log)?,
+        Some(dir) => savedir::all(dir, &config, &built, &log)?,
+        None => {}
     }
+    let module = outcome?;
     if args.json {
         print_json(&config, &built, module.as_ref())?;
     } else {
