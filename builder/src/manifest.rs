@@ -348,6 +348,9 @@ impl Manifest {
             let detail = format!("the description is not {LINE_RULE}");
             return Err(Error::new("LP1101", Place::object(from), detail));
         }
+        if m.patch.deadline_ms == 0 {
+            return Err(Error::new("LP1101", Place::object(from), "a deadline of 0 ms"));
+        }
         if let Err(detail) = check_others(&m.patch.name, &m.patch.after, &m.patch.replaces) {
             return Err(Error::new("LP1101", Place::object(from), detail));
         }

@@ -526,6 +526,60 @@ fn unload_in_another_mode_or_by_force() {
     assert!(a.error.contains("7 (sh) in pipe_read+0x1"), "{}", a.error);
 }
 
+/// Standard output whose other end does this.
+struct Out(std::io::ErrorKind);
+
+impl std::io::Write for Out {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(self.0.into())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Err(self.0.into())
+    }
+}
+
+#[test]
+fn a_closed_pipe_changes_nothing_and_a_full_disk_is_said() {
+    use std::io::ErrorKind::{BrokenPipe, StorageFull};
+    let b = Bench::new();
+    b.patch("fix_one", &[]);
+    let (ko, host) = (b.path("fix_one.ko"), b.host());
+    let (load, inspect) = (parsed::<LoadArgs>(&[ko.to_str().unwrap()]), parsed::<InspectArgs>(&[ko.to_str().unwrap()]));
+    for json in [false, true] {
+        let status = StatusArgs { name: None, json };
+        assert!(status.run(&host, &mut Out(BrokenPipe)).is_ok());
+        assert_eq!(status.run(&host, &mut Out(StorageFull)).unwrap_err().problems[0].code.id, "LP1001");
+    }
+    assert!(inspect.run(&mut Out(BrokenPipe)).is_ok());
+    // What was refused stays refused.
+    assert_eq!(load.run(&host, &mut Out(BrokenPipe)).unwrap_err().problems[0].code.id, "LP5106");
+}
+
+#[test]
+fn without_sysfs_nothing_is_said_of_patches() {
+    let b = Bench::new();
+    fs::remove_dir_all(b.path("sys")).unwrap();
+    for json in [false, true] {
+        for name in [None, Some("fix_one")] {
+            let a = b.status(name, json);
+            assert_eq!((a.exit, a.codes.as_slice()), (1, &["LP5124"][..]), "{}", a.text);
+        }
+    }
+    assert_eq!(b.unload("fix_one").codes, ["LP5124"]);
+    // An empty folder is what is there before it is mounted.
+    fs::create_dir_all(b.path("sys")).unwrap();
+    assert_eq!(b.status(None, false).codes, ["LP5124"]);
+}
+
+#[test]
+fn a_deadline_of_nothing() {
+    let b = Bench::new();
+    b.module(&MANIFEST.replace("deadline-ms = 3000", "deadline-ms = 0"), &modinfo());
+    let a = b.load();
+    assert_eq!((a.exit, a.codes.as_slice()), (1, &["LP1101"][..]));
+    assert!(a.error.contains("deadline"), "{}", a.error);
+}
+
 #[test]
 fn status_of_nothing_one_and_many() {
     let b = Bench::new();

@@ -73,8 +73,8 @@ static ssize_t lpb_store_deadline(struct file *file, struct kobject *kobj, struc
 
 	memcpy(text, in, min(count, sizeof(text) - 1));
 	err = kstrtou32(text, 10, &ms);
-	if (err)
-		return err;
+	if (err || !ms)
+		return err ? err : -EINVAL;
 	lpbuild_set_deadline(ms);
 	return count;
 }

@@ -23,9 +23,28 @@ MODULE_PARM_DESC(oneshot, "the patch stays until the next boot");
 static bool dry_run;
 module_param(dry_run, bool, 0444);
 MODULE_PARM_DESC(dry_run, "check everything, apply nothing; what was found is in /sys/kernel/lpbuild/NAME");
-static unsigned int deadline_ms;
-module_param(deadline_ms, uint, 0444);
-MODULE_PARM_DESC(deadline_ms, "milliseconds after which an operation that finds the functions busy gives up (0: as the patch says)");
+/* A time that was set to 0. As a parameter that is not given it is 0 as well, so it has to be seen when it is set. */
+static const char *zero;
+
+static int lpb_set_time(const char *value, const struct kernel_param *param)
+{
+	int err = param_set_uint(value, param);
+
+	if (!err && !*(unsigned int *)param->arg)
+		zero = param->name;
+	return err;
+}
+
+static const struct kernel_param_ops lpb_time = { .set = lpb_set_time, .get = param_get_uint };
+
+/* As module_param, which knows no other functions. */
+#define LPB_TIME(_name, _text)									\
+	static unsigned int _name;								\
+	module_param_cb(_name, &lpb_time, &_name, 0444);					\
+	__MODULE_PARM_TYPE(_name, "uint");							\
+	MODULE_PARM_DESC(_name, _text)
+
+LPB_TIME(deadline_ms, "milliseconds after which an operation that finds the functions busy gives up (default: as the patch says)");
 
 static unsigned int fail_call;
 module_param(fail_call, uint, 0444);
@@ -55,6 +74,10 @@ static int __init lpb_init(void)
 {
 	int err;
 
+	if (zero) {
+		pr_err("lpbuild: %s: LP5025: %s is 0\n", KBUILD_MODNAME, zero);
+		return -EINVAL;
+	}
 	lpbuild_describe(&lpb_me.info);
 	err = lpbuild_setup(KBUILD_MODNAME, strlen(KBUILD_MODNAME));
 	if (err) {

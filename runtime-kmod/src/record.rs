@@ -58,6 +58,9 @@ impl<'a> Patch<'a> {
         if record.build_id_len == 0 || usize::from(record.build_id_len) > MAX_BUILD_ID {
             return bad("length of the build id");
         }
+        if record.deadline_ms == 0 {
+            return bad("a deadline of 0 ms");
+        }
         if record.n_funcs == 0 || record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS {
             return bad("number of functions or ranges");
         }

@@ -37,7 +37,7 @@ pub struct BuildArgs {
     #[arg(long = "patch-version", value_name = "VERSION")]
     version: Option<String>,
     /// Milliseconds after which applying or reverting gives up when the functions are busy [default: 10000].
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
     deadline_ms: Option<u32>,
     /// When the switch is made: drain, transition or stop-machine [default: drain for one function, transition for several,
     /// stop-machine where the old code cannot be entered any more].

@@ -47,7 +47,7 @@ pub struct PatchArgs {
     #[arg(long = "patch-version", default_value = "1", value_name = "VERSION")]
     version: String,
     /// Milliseconds after which applying or reverting gives up when the functions are busy.
-    #[arg(long, default_value_t = 10_000, value_name = "MS")]
+    #[arg(long, default_value_t = 10_000, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
     deadline_ms: u32,
     /// Form of the jumps: rel32 (5 bytes) or abs64 (12 bytes, any distance).
     #[arg(long, default_value = "rel32", value_parser = ["rel32", "abs64"])]

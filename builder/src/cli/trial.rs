@@ -65,6 +65,10 @@ pub struct TryArgs {
     /// Stop the guest after so many seconds [default: 300, and 5 for each further cycle]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
+    /// Stop the guest when it prints nothing for so many seconds while it boots or a command of lpbuild runs; scripts may be
+    /// silent until --timeout [default: 90 and the deadline of the patch; 20 to the first word with KVM]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    silence: Option<u64>,
     /// Load and unload so many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     cycles: u32,
@@ -109,6 +113,7 @@ pub fn run(args: &TryArgs) -> Result<ExitCode> {
         add: args.add.clone(),
         allow: args.allow.clone(),
         timeout: args.timeout.map(Duration::from_secs),
+        silence: args.silence.map(Duration::from_secs),
         cycles: args.cycles,
         strict: args.strict,
         log: args.log.clone(),

@@ -179,4 +179,12 @@ pub(super) static CODES: &[Code] = &[
         why: "The parameter `mode` of the module is none of stop-machine, drain and transition (EINVAL).",
         advice: "correct mode=, or leave it out: then the patch's own mode counts",
     },
+    Code {
+        id: "LP5025",
+        class: Refused,
+        title: "a time of 0 ms",
+        why: "A parameter of the module that says how long something lasts is 0 (EINVAL). Whoever writes 0 may mean no time or \
+              no end, and gets neither.",
+        advice: "give at least 1, or leave the parameter out: then what the patch says counts",
+    },
 ];

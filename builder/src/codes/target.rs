@@ -172,4 +172,12 @@ pub(super) static CODES: &[Code] = &[
               manifest, and does not change with KASLR. /proc/kallsyms shows another one, although the build id is the same.",
         advice: "make the module again for the running kernel, and load it as it was packed",
     },
+    Code {
+        id: "LP5124",
+        class: Broken,
+        title: "the kernel's patches cannot be seen",
+        why: "Patches are seen and reverted through /sys/kernel/lpbuild. Without sysfs nothing can be said about them, which does \
+              not mean that there are none.",
+        advice: "mount sysfs on /sys (mount -t sysfs sysfs /sys), or run it as root outside of the container",
+    },
 ];

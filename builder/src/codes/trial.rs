@@ -71,7 +71,7 @@ pub(super) static CODES: &[Code] = &[
         title: "the guest hung or died",
         why: "A trial ends with one verdict of the guest and its power-off; silence, a time limit, or an end without verdict \
               is a failure.",
-        advice: "see the end of the console; raise --timeout when the scripts take long",
+        advice: "see the end of the console; raise --timeout when the scripts take long, --silence when the host is slow",
     },
     Code {
         id: "LP6410",

@@ -10,8 +10,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::error::{Place, Problem};
+
 /// Folder of the patches.
 pub(super) const PATCHES: &str = "sys/kernel/lpbuild";
+/// What the kernel itself shows.
+const KERNEL: &str = "sys/kernel";
+/// SYSFS_MAGIC (include/uapi/linux/magic.h).
+const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
 /// Largest text read: files of sysfs and procfs are a page or little more.
 const MAX_TEXT: u64 = 1 << 20;
 /// Bit of CAP_SYS_MODULE in a capability set (include/uapi/linux/capability.h).
@@ -77,6 +83,23 @@ impl Host {
         let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
         names.sort_unstable();
         names
+    }
+
+    /// Whether what the kernel shows of patches can be seen: without sysfs there is nothing to read, which is not nothing loaded.
+    pub(super) fn sysfs(&self) -> Result<(), Problem> {
+        let refuse = |detail: String| Err(Problem::new("LP5124", Place::object(format!("/{KERNEL}")), detail));
+        let at = self.path(KERNEL);
+        match rustix::fs::statfs(&at) {
+            Err(e) => return refuse(e.to_string()),
+            Ok(fs) if self.is_running() && fs.f_type != SYSFS_MAGIC => return refuse("is no sysfs".to_owned()),
+            Ok(_) => {}
+        }
+        match std::fs::read_dir(self.path(PATCHES)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Problem::new("LP5124", Place::object(format!("/{PATCHES}")), e.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As `uname -r` prints it.

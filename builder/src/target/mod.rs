@@ -54,7 +54,7 @@ pub struct LoadArgs {
     pub mode: Option<Mode>,
     /// Give up after so many milliseconds when tasks stay inside the functions to replace; with drain, stop waiting for the
     /// last of them.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub deadline_ms: Option<u32>,
     /// Check everything and list all that stands against it, tasks included; apply nothing. Exit code 0: it would be
     /// applied now.
@@ -83,7 +83,7 @@ pub struct UnloadArgs {
     pub mode: Option<Mode>,
     /// Give up after so many milliseconds when tasks stay inside the new functions. With drain only the waiting ends: the
     /// revert goes on.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub deadline_ms: Option<u32>,
     /// With transition: when the deadline has passed, switch the tasks that are left back where they stand. One of them can
     /// then run old and new code mixed.
@@ -165,6 +165,11 @@ fn finish<R: Report>(result: Result<R, Failure>, json: bool, out: &mut dyn Write
         Err(_) => Ok(()),
     };
     result.map_err(|f| f.error())?;
+    // A reader that has gone away has seen what it wanted, and what was done is done.
+    let written = written.and_then(|()| out.flush()).or_else(|e| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(e),
+    });
     written.map_err(|e| Error::new("LP1001", Place::object("standard output"), e.to_string()))
 }
 

@@ -56,6 +56,11 @@ pub struct Signature {
 impl ModuleFile {
     /// Reads the module at `path`.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::read(path).map(|(module, _)| module)
+    }
+
+    /// The same, with the bytes of the file: what may be a pipe is read once.
+    pub fn read(path: &Path) -> Result<(Self, Vec<u8>)> {
         let name = path.display().to_string();
         let io = |e: std::io::Error| Error::new("LP1001", Place::object(&name), e.to_string());
         let file = File::open(path).map_err(io)?;
@@ -65,7 +70,7 @@ impl ModuleFile {
             return Err(Error::new("LP5102", Place::object(&name), "the file is larger than any module"));
         }
         let contents = parse(&name, &data)?;
-        Ok(Self {
+        let module = Self {
             manifest: contents.manifest,
             modinfo: contents.modinfo,
             contradictions: contents.contradictions,
@@ -73,7 +78,8 @@ impl ModuleFile {
             size: data.len() as u64,
             path: name,
             file,
-        })
+        };
+        Ok((module, data))
     }
 
     /// The value of a modinfo field.

@@ -1,7 +1,8 @@
 //! `lpbuild status`: the patches in the kernel.
 //!
 //! Input: the host. Output: [`StatusReport`], with a warning for each function that the kernel's own livepatch took later:
-//! it redirects before our jump, so its version runs; and for one whose module does nothing any more. Refused: a name that is no patch.
+//! it redirects before our jump, so its version runs; and for one whose module does nothing any more. Refused: a name that is no patch,
+//! a host whose sysfs is not there (LP5124).
 
 use std::io::Write;
 
@@ -32,6 +33,7 @@ pub struct PatchStatus {
 
 /// Reads every patch, or the one called `name`.
 pub fn status(host: &Host, name: Option<&str>) -> Result<StatusReport> {
+    host.sysfs()?;
     let names = match name {
         Some(name) => vec![name.to_owned()],
         None => PatchState::names(host),

@@ -54,6 +54,7 @@ pub struct UnloadReport {
 /// Reverts and removes the patch `name`.
 pub fn unload(host: &Host, name: &str, wanted: &UnloadOptions) -> Result<UnloadReport, Failure> {
     let start = Instant::now();
+    host.sysfs().map_err(Error::from)?;
     let Some(before) = PatchState::read(host, name) else {
         let module = !name.contains(['/', '.']) && host.exists(&format!("sys/module/{name}"));
         let detail = if module { "the module of this name is not a patch" } else { "there is none of this name" };

@@ -90,10 +90,10 @@ verdict PASS
 pub(super) struct Plan<'a> {
     /// Name of the patch.
     pub name: &'a str,
-    /// The module on this host.
-    pub module: &'a Path,
+    /// The module.
+    pub module: Vec<u8>,
     /// Scripts by phase: `before`, `during`, `after`.
-    pub scripts: Vec<(&'static str, PathBuf)>,
+    pub scripts: Vec<(&'static str, Vec<u8>)>,
     /// How often it is loaded and unloaded.
     pub cycles: u32,
     /// It pins itself: not unloaded.
@@ -106,15 +106,15 @@ pub(super) struct Plan<'a> {
 
 impl Plan<'_> {
     /// The guest's files.
-    pub(super) fn initramfs(&self, programs: &Programs) -> Result<Vec<u8>> {
+    pub(super) fn initramfs(self, programs: &Programs) -> Result<Vec<u8>> {
         let mut fs = Initramfs::new();
         fs.busybox(&programs.busybox)?;
         let own = std::env::current_exe()
             .map_err(|e| Error::new("LP1001", Place::object("/proc/self/exe"), e.to_string()))?;
         fs.program("/bin/lpbuild", &own)?;
-        fs.copy(&format!("{OWN}/{}.ko", self.name), self.module)?;
-        for (phase, script) in &self.scripts {
-            fs.copy(&format!("{OWN}/{phase}.sh"), script)?;
+        fs.file(&format!("{OWN}/{}.ko", self.name), 0o644, self.module);
+        for (phase, script) in self.scripts {
+            fs.file(&format!("{OWN}/{phase}.sh"), 0o644, script);
         }
         let mut setup = "";
         if let Some((dir, release)) = self.modules {

@@ -46,17 +46,24 @@ impl Initramfs {
 
     /// Adds a file of the host, executable if it is so there.
     pub fn copy(&mut self, path: &str, from: &Path) -> Result<&mut Self> {
+        self.copied(path, from)?;
+        Ok(self)
+    }
+
+    /// Adds a file of the host and says what is in it: a pipe can be read once only.
+    fn copied(&mut self, path: &str, from: &Path) -> Result<Vec<u8>> {
         use std::os::unix::fs::PermissionsExt;
         let content = fs::read(from).map_err(|e| unreadable(from, &e))?;
         let executable = fs::metadata(from).map_err(|e| unreadable(from, &e))?.permissions().mode() & 0o111 != 0;
-        Ok(self.file(path, if executable { 0o755 } else { 0o644 }, content))
+        self.file(path, if executable { 0o755 } else { 0o644 }, content.clone());
+        Ok(content)
     }
 
     /// Adds a file of the host and, when it is a dynamically linked program, its loader and libraries at the paths they
     /// have on the host.
     pub fn program(&mut self, path: &str, from: &Path) -> Result<&mut Self> {
-        self.copy(path, from)?;
-        for library in programs::libraries(from)? {
+        let content = self.copied(path, from)?;
+        for library in programs::libraries(from, &content)? {
             let at = library.to_string_lossy().into_owned();
             if let Some((folder, _)) = at.rsplit_once('/') {
                 self.library_folders.insert(folder.to_owned());

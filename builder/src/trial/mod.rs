@@ -27,8 +27,11 @@ mod report;
 mod steps;
 mod table;
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use report::{Outputs, Report, StepReport};
@@ -70,10 +73,35 @@ impl Scripts {
         Self { before: Some(path.clone()), during: Some(path.clone()), after: Some(path), same: true }
     }
 
-    fn by_phase(&self) -> Vec<(&'static str, PathBuf)> {
-        let all = [("before", &self.before), ("during", &self.during), ("after", &self.after)];
-        all.into_iter().filter_map(|(phase, path)| Some((phase, path.clone()?))).collect()
+    /// What each phase runs. A file is read once, however many phases it is for: from a pipe, as the shell's `<(...)` is one,
+    /// a second reading would get nothing, and a script with nothing in it never fails.
+    fn read(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        let mut read: BTreeMap<&Path, Vec<u8>> = BTreeMap::new();
+        let mut out = Vec::new();
+        for (phase, path) in [("before", &self.before), ("during", &self.during), ("after", &self.after)] {
+            let Some(path) = path else { continue };
+            let text = match read.get(path.as_path()) {
+                Some(text) => text.clone(),
+                None => script(path)?,
+            };
+            read.insert(path, text.clone());
+            out.push((phase, text));
+        }
+        Ok(out)
     }
+}
+
+/// The text of a script. A pipe that has nothing in it was read by somebody else: that is not what was meant to be run.
+fn script(path: &Path) -> Result<Vec<u8>> {
+    let place = || Place::object(path.display().to_string());
+    let io = |e: std::io::Error| Error::new("LP1001", place(), e.to_string());
+    let mut file = File::open(path).map_err(io)?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(io)?;
+    if text.is_empty() && file.metadata().map_err(io)?.file_type().is_fifo() {
+        return Err(Error::new("LP6406", place(), "this script is a pipe with nothing in it, or was read before"));
+    }
+    Ok(text)
 }
 
 /// A trial.
@@ -101,6 +129,8 @@ pub struct Options {
     pub allow: Vec<String>,
     /// The guest is stopped after this long.
     pub timeout: Option<Duration>,
+    /// The guest is stopped when it prints nothing for this long, while no script runs.
+    pub silence: Option<Duration>,
     /// How often the patch is loaded and unloaded.
     pub cycles: u32,
     /// The script must print the same after the unload as before the load.
@@ -111,7 +141,8 @@ pub struct Options {
 
 /// Runs the trial; `progress` gets a line for each step as it begins.
 pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
-    let module = ModuleFile::open(&options.module)?;
+    let (module, content) = ModuleFile::read(&options.module)?;
+    let scripts = options.scripts.read()?;
     let Some(kernel) = &module.manifest.kernel else {
         return Err(Error::new("LP6415", Place::object(&module.path), "its manifest names no kernel"));
     };
@@ -121,9 +152,9 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     let patch = &module.manifest.patch;
     let plan = guest::Plan {
         name: &patch.name,
-        module: &options.module,
+        module: content,
         // What cannot be taken out is loaded once, and there is no time after it.
-        scripts: options.scripts.by_phase().into_iter().filter(|(p, _)| *p != "after" || !patch.oneshot).collect(),
+        scripts: scripts.into_iter().filter(|(p, _)| *p != "after" || !patch.oneshot).collect(),
         cycles: if patch.oneshot { 1 } else { options.cycles },
         stays: patch.oneshot,
         add: &options.add,
@@ -148,7 +179,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
             .timeout
             .unwrap_or(TIMEOUT.saturating_add(TIMEOUT_PER_CYCLE.saturating_mul(options.cycles.saturating_sub(1)))),
     };
-    let quiet = QUIET.saturating_add(Duration::from_millis(patch.deadline_ms.into()));
+    let quiet = options.silence.unwrap_or(QUIET.saturating_add(Duration::from_millis(patch.deadline_ms.into())));
     let emulated = machine.emulated();
     let with = if emulated { "emulated" } else { "with KVM" };
     let (cpus, mib) = (machine.cpus, machine.memory_mib);
@@ -157,7 +188,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
         kernel.release,
         machine.image.display()
     ));
-    let first_word = if emulated { quiet } else { KVM_PATIENCE };
+    let first_word = if emulated { quiet } else { options.silence.unwrap_or(KVM_PATIENCE) };
     let mut steps = Steps::new([first_word, quiet, machine.overtime], options.cycles, progress);
     let first = match machine.boot(temp.path(), &log, &mut steps) {
         // A QEMU that gives up on a KVM it could open (a register of the host's CPU it cannot set) may still emulate.
@@ -190,4 +221,25 @@ fn does_not_boot(machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
     let console: String = steps.tail.iter().map(|l| format!("\n{l}")).collect();
     let detail = format!("{}{console}", report::ended(&end.verdict));
     Error::new("LP6414", Place::object(machine.image.display().to_string()), detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_from_a_pipe_is_there_in_every_phase() {
+        let text = b"[ $1 = during ] && exit 3\ntrue\n";
+        let (read, mut write) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut write, text).unwrap();
+        drop(write);
+        let path = PathBuf::from(format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&read)));
+        let all = Scripts::one(path.clone()).read().unwrap();
+        assert_eq!(all.iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), ["before", "during", "after"]);
+        assert!(all.iter().all(|(_, t)| t == text), "{all:?}");
+        // Now it is empty, and that is not what was meant.
+        let again = Scripts { during: Some(path), ..Scripts::default() }.read().unwrap_err();
+        assert_eq!(again.problems[0].code.id, "LP6406");
+        assert_eq!(Scripts::one("/no/such".into()).read().unwrap_err().problems[0].code.id, "LP1001");
+    }
 }

@@ -53,17 +53,17 @@ impl Programs {
 }
 
 /// The loader and every library a dynamically linked program needs; nothing for a static one, or for no ELF at all.
-pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+/// `content` is that of the file.
+pub fn libraries(program: &Path, content: &[u8]) -> Result<Vec<PathBuf>> {
     let mut found = BTreeSet::new();
-    let mut todo = vec![program.to_path_buf()];
+    let mut todo = vec![(program.to_path_buf(), needs(program, content))];
     let mut folders: Vec<PathBuf> = LIBRARY_FOLDERS.iter().map(PathBuf::from).collect();
-    while let Some(path) = todo.pop() {
-        let needs = needs(&path)?;
+    while let Some((path, needs)) = todo.pop() {
         folders.extend(needs.folders);
         if let Some(loader) = needs.loader
             && found.insert(loader.clone())
         {
-            todo.push(loader);
+            todo.push(read_needs(loader)?);
         }
         for name in needs.libraries {
             let at = folders.iter().map(|d| d.join(&name)).find(|p| p.is_file()).ok_or_else(|| {
@@ -71,7 +71,7 @@ pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
                 Error::new("LP6406", Place::object(path.display().to_string()), detail)
             })?;
             if found.insert(at.clone()) {
-                todo.push(at);
+                todo.push(read_needs(at)?);
             }
         }
     }
@@ -85,21 +85,26 @@ struct Needs {
     folders: Vec<PathBuf>,
 }
 
-fn needs(path: &Path) -> Result<Needs> {
+fn read_needs(path: PathBuf) -> Result<(PathBuf, Needs)> {
     let place = || Place::object(path.display().to_string());
-    let data = std::fs::read(path).map_err(|e| Error::new("LP1001", place(), e.to_string()))?;
+    let data = std::fs::read(&path).map_err(|e| Error::new("LP1001", place(), e.to_string()))?;
+    let needs = needs(&path, &data);
+    Ok((path, needs))
+}
+
+fn needs(path: &Path, data: &[u8]) -> Needs {
     if !data.starts_with(b"\x7fELF") {
-        return Ok(Needs::default());
+        return Needs::default();
     }
     // Kernel modules and objects have no program headers and so no needs; what goblin cannot read, the guest cannot run.
-    let Ok(elf) = Elf::parse(&data) else { return Ok(Needs::default()) };
+    let Ok(elf) = Elf::parse(data) else { return Needs::default() };
     let origin = path.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
     let folders = elf.runpaths.iter().chain(&elf.rpaths).flat_map(|p| p.split(':'));
-    Ok(Needs {
+    Needs {
         loader: elf.interpreter.map(PathBuf::from),
         libraries: elf.libraries.iter().map(ToString::to_string).collect(),
         folders: folders.map(|f| PathBuf::from(f.replace("$ORIGIN", &origin))).collect(),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -110,14 +115,15 @@ mod tests {
     fn a_dynamic_program_comes_with_loader_and_libc_and_a_text_with_nothing() {
         // The test binary itself is linked dynamically, unless the target is told otherwise.
         let own = std::env::current_exe().unwrap();
-        let elf_needs = needs(&own).unwrap();
-        let all = libraries(&own).unwrap();
+        let content = std::fs::read(&own).unwrap();
+        let elf_needs = needs(&own, &content);
+        let all = libraries(&own, &content).unwrap();
         assert_eq!(elf_needs.loader.is_some(), !all.is_empty());
         if let Some(loader) = elf_needs.loader {
             assert!(all.contains(&loader), "{all:?}");
             assert!(all.iter().any(|p| p.to_string_lossy().contains("libc.so")), "{all:?}");
         }
-        assert!(libraries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))).unwrap().is_empty());
-        assert_eq!(libraries(Path::new("/no/such/file")).unwrap_err().problems[0].code.id, "LP1001");
+        assert!(libraries(Path::new("/some/text"), b"[package]").unwrap().is_empty());
+        assert_eq!(read_needs("/no/such/file".into()).err().unwrap().problems[0].code.id, "LP1001");
     }
 }

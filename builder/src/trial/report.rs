@@ -350,6 +350,7 @@ mod tests {
             add: Vec::new(),
             allow: allow.iter().map(ToString::to_string).collect(),
             timeout: None,
+            silence: None,
             cycles: 1,
             strict: false,
             log: None,
