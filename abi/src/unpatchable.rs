@@ -1,6 +1,8 @@
 //! Kernel functions that are never replaced, because the runtime relies on them while it replaces others.
 //!
-//! The kernel's own lists come on top and are found in the image: the kprobe blacklist, `.noinstr.text`, `.entry.text`.
+//! The kernel's own lists come on top and are found in the image: the kprobe blacklist, `.noinstr.text`, `.entry.text`; and so does
+//! the way from an int3 to its handler, whatever it is in that kernel (`builder/src/bind/int3.rs`). This list is the least that is
+//! refused.
 //! Names that a kernel does not have are harmless. Names are those of 6.1 to 6.12; compiler suffixes (`.part.0`,
 //! `.constprop.0`, `.isra.0`, `.cold`) are to be stripped before the comparison.
 

@@ -2,10 +2,12 @@
 //!
 //! Sources: kernel/kprobes.c (populate_kprobe_blacklist), arch/x86/kernel/kprobes/core.c, include/asm-generic/sections.h.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lpbuild_abi as abi;
 
+use super::int3;
 use super::resolve::by_name;
 use crate::correlate::parent_name;
 use crate::kernel::KernelImage;
@@ -14,7 +16,18 @@ use crate::kernel::KernelImage;
 #[derive(Debug)]
 pub struct Blacklist {
     ranges: Vec<(u64, u64, &'static str)>,
-    functions: BTreeMap<u64, &'static str>,
+    functions: BTreeMap<u64, Cow<'static, str>>,
+}
+
+/// Code of an image that must not be replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpatchable {
+    /// A function, or what an area is called.
+    pub name: String,
+    /// Where it is, at link time.
+    pub address: u64,
+    /// Why.
+    pub why: Cow<'static, str>,
 }
 
 const AREAS: &[(&str, &str, &str)] = &[
@@ -30,31 +43,51 @@ impl Blacklist {
         let mut ranges = Vec::new();
         for (start, end, why) in AREAS {
             if let (Some(a), Some(b)) = (by_name(kernel, start), by_name(kernel, end)) {
-                ranges.push((a, b, *why));
+                ranges.extend((a < b).then_some((a, b, *why)));
             }
         }
-        let mut functions = BTreeMap::new();
+        let mut functions: BTreeMap<u64, Cow<'static, str>> = BTreeMap::new();
         if let (Some(a), Some(b)) =
             (by_name(kernel, "__start_kprobe_blacklist"), by_name(kernel, "__stop_kprobe_blacklist"))
         {
             let len = usize::try_from(b.saturating_sub(a)).unwrap_or(0);
             for entry in kernel.read(a, len).unwrap_or(&[]).chunks_exact(8) {
                 let address = entry.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
-                functions.insert(address, "it is on the kprobe blacklist");
+                functions.insert(address, "it is on the kprobe blacklist".into());
             }
         }
         // Clones (.isra, .constprop, .part, .cold) of a listed function are as much in the way as the function.
         let listed: BTreeSet<&str> = abi::UNPATCHABLE.iter().copied().collect();
         for symbol in kernel.kallsyms().iter().filter(|s| s.is_text() && listed.contains(parent_name(&s.name))) {
-            functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches");
+            functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches".into());
+        }
+        for step in int3::path(kernel) {
+            let why = match step.caller {
+                Some(by) => format!("it is on the way from an int3 to its handler: {by} calls it"),
+                None => "an int3 or an NMI begins with it".to_owned(),
+            };
+            functions.insert(step.address, why.into());
         }
         Self { ranges, functions }
     }
 
     /// Why `[address, address + size)` must not be replaced, if so.
-    pub fn why(&self, address: u64, size: u64) -> Option<&'static str> {
+    pub fn why(&self, address: u64, size: u64) -> Option<&str> {
         let end = address.wrapping_add(size.max(1));
-        let listed = self.functions.range(address..end).next().map(|(_, why)| *why);
+        let listed = self.functions.range(address..end).next().map(|(_, why)| &**why);
         listed.or_else(|| self.ranges.iter().find(|(a, b, _)| address < *b && end > *a).map(|r| r.2))
+    }
+
+    /// All of it: the areas, then the functions, by address.
+    pub fn list(&self, kernel: &KernelImage) -> Vec<Unpatchable> {
+        let area = |(start, _, why): &(u64, u64, &'static str)| {
+            let name = AREAS.iter().find(|a| a.2 == *why).map_or("", |a| a.0);
+            Unpatchable { name: name.to_owned(), address: *start, why: Cow::Borrowed(*why) }
+        };
+        let function = |(address, why): (&u64, &Cow<'static, str>)| {
+            let name = kernel.kallsyms().at(*address).first().map(|s| s.name.to_string()).unwrap_or_default();
+            Unpatchable { name, address: *address, why: why.clone() }
+        };
+        self.ranges.iter().map(area).chain(self.functions.iter().map(function)).collect()
     }
 }

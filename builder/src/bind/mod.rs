@@ -8,6 +8,7 @@ mod blacklist;
 mod endbr;
 mod field;
 mod init;
+mod int3;
 mod names;
 mod placement;
 mod proof;
@@ -21,6 +22,7 @@ use crate::correlate::OldAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 
+pub use blacklist::{Blacklist, Unpatchable};
 pub use placement::{Placement, place};
 pub use resolve::{How, Resolved};
 
@@ -135,6 +137,12 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     problems.sort();
     problems.dedup();
     if problems.is_empty() { Ok(bound) } else { Err(Error { problems }) }
+}
+
+/// Everything of an image that must not be replaced: the kernel's own lists, what the runtime is built on, and the way from an
+/// int3 to its handler.
+pub fn unpatchable(kernel: &KernelImage) -> Vec<Unpatchable> {
+    Blacklist::of(kernel).list(kernel)
 }
 
 /// The address of the one symbol of this name; of several, of the only global one.

@@ -14,10 +14,13 @@ pub mod terminal;
 pub mod trial;
 pub mod whole;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use lpbuild::bind;
 use lpbuild::codes::{self, Code};
 use lpbuild::error::{Error, Place, Result};
+use lpbuild::kernel::KernelImage;
 use lpbuild::style::HEAD;
 use serde::Serialize;
 
@@ -33,6 +36,9 @@ pub const EXIT_REFUSED: u8 = 4;
 pub struct ExplainArgs {
     /// The code, as errors print it.
     code: Option<String>,
+    /// List instead what of a kernel cannot be replaced, and why: a vmlinux or vmlinuz.
+    #[arg(long, value_name = "IMAGE", conflicts_with = "code")]
+    unpatchable: Option<PathBuf>,
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -43,6 +49,9 @@ pub fn explain(args: &ExplainArgs) -> Result<ExitCode> {
     #[derive(Serialize)]
     struct List {
         codes: Vec<&'static Code>,
+    }
+    if let Some(image) = &args.unpatchable {
+        return unpatchable(&KernelImage::open(image)?, args.json);
     }
     let found = match &args.code {
         None => codes::all().collect(),
@@ -61,6 +70,31 @@ pub fn explain(args: &ExplainArgs) -> Result<ExitCode> {
             writeln!(out, "{HEAD}{}: {}{HEAD:#}\n{class}\n\n{}\n\nWhat to do: {}.", c.id, c.title, c.why, c.advice)
         })?,
         (false, list) => terminal::print(|out| list.iter().try_for_each(|c| writeln!(out, "{}  {}", c.id, c.title)))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lists what must not be replaced.
+fn unpatchable(kernel: &KernelImage, json: bool) -> Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        symbol: &'a str,
+        /// At link time.
+        address: u64,
+        why: &'a str,
+    }
+    #[derive(Serialize)]
+    struct List<'a> {
+        release: &'a str,
+        unpatchable: Vec<Entry<'a>>,
+    }
+    let all = bind::unpatchable(kernel);
+    if json {
+        let entry = all.iter().map(|u| Entry { symbol: &u.name, address: u.address, why: &u.why });
+        let list = List { release: kernel.release(), unpatchable: entry.collect() };
+        terminal::json(&list)?;
+    } else {
+        terminal::print(|out| all.iter().try_for_each(|u| writeln!(out, "{:#x} {}: {}", u.address, u.name, u.why)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

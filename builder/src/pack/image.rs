@@ -6,7 +6,7 @@
 
 use lpbuild_abi as abi;
 
-use crate::bind::{self, IMAGE_BASE};
+use crate::bind::{self, Blacklist, IMAGE_BASE};
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
 use crate::manifest::{Function, Kernel, Manifest, from_hex, to_hex};
@@ -15,7 +15,7 @@ use crate::sites::{self, ENDBR64, NOP5, Rule};
 /// Everything in which the manifest contradicts the image.
 pub fn contradictions(manifest: &Manifest, image: &KernelImage) -> Vec<Problem> {
     let Some(kernel) = &manifest.kernel else { return Vec::new() };
-    let mut c = Check { image, kernel, problems: Vec::new() };
+    let mut c = Check { image, kernel, black: Blacklist::of(image), problems: Vec::new() };
     if !c.identity() {
         return c.problems;
     }
@@ -30,6 +30,7 @@ pub fn contradictions(manifest: &Manifest, image: &KernelImage) -> Vec<Problem> 
 struct Check<'a> {
     image: &'a KernelImage,
     kernel: &'a Kernel,
+    black: Blacklist,
     problems: Vec<Problem>,
 }
 
@@ -88,6 +89,9 @@ impl Check<'_> {
         let sympos = kallsyms.sympos(symbol);
         if f.sympos != sympos {
             self.problem(&f.symbol, format!("its position is {sympos:?}, the manifest says {:?}", f.sympos));
+        }
+        if let Some(why) = self.black.why(address, f.old_size.into()) {
+            self.problems.push(Problem::new("LP2007", Place::symbol(self.image.name(), &f.symbol), why));
         }
         self.size(&f.symbol, address, f.old_size);
         self.site(f, address);

@@ -1,0 +1,149 @@
+//! What of a stock kernel cannot be replaced: the way from an int3 to its handler is found in the image, and everything on it
+//! is refused.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use harness::change::Change;
+use harness::tree::Flags;
+use lpbuild::bind::{self, Blacklist};
+use lpbuild::error::Problem;
+use lpbuild::kernel::KernelImage;
+use lpbuild::pipeline::{self, Source};
+use lpbuild_tests::Env;
+
+/// Each of these is executed by an int3 of a site, or by an NMI before it may be interrupted by one.
+const ON_THE_WAY: &[&str] = &[
+    "asm_exc_int3",
+    "exc_int3",
+    "error_entry",
+    "kprobe_int3_handler",
+    "get_kprobe",
+    "notify_die",
+    "notifier_call_chain",
+    "__rcu_read_lock",
+    "__rcu_read_unlock",
+    "rcu_read_unlock_special",
+    "irqentry_nmi_enter",
+    "ct_nmi_exit",
+    "exc_nmi",
+    "default_do_nmi",
+    "nmi_handle",
+    "__x86_return_thunk",
+];
+
+/// None of these is, although something on the way can call the first ones.
+const APART: &[&str] = &[
+    "do_trap",
+    "die",
+    "panic",
+    "_printk",
+    "__warn_printk",
+    "irq_work_queue",
+    "cmdline_proc_show",
+    "seq_printf",
+    "vfs_read",
+    "tcp_sendmsg",
+    "kmalloc_large",
+    "__kmalloc_large_node",
+    "try_to_wake_up",
+    "raise_softirq",
+];
+
+/// Of the list that is kept by hand, what runs when an int3 is hit: found again in the image, where the kernel has it.
+const BY_HAND: &[&str] = &[
+    "asm_exc_int3",
+    "exc_int3",
+    "poke_int3_handler",
+    "irqentry_nmi_enter",
+    "irqentry_nmi_exit",
+    "error_entry",
+    "error_return",
+    "kprobe_int3_handler",
+    "notify_die",
+    "notifier_call_chain",
+    "ct_nmi_enter",
+    "ct_nmi_exit",
+    "__rcu_read_lock",
+    "__rcu_read_unlock",
+    "asm_exc_nmi",
+    "exc_nmi",
+    "default_do_nmi",
+    "nmi_handle",
+    "first_nmi",
+    "__fentry__",
+    "__x86_return_thunk",
+];
+
+fn check(test: &str, series: &str) {
+    let Some(env) = Env::find_series(test, series) else { return };
+    let kernel = KernelImage::open(&env.kernel.vmlinuz).unwrap();
+    let all = bind::unpatchable(&kernel);
+    let why: BTreeMap<&str, &str> = all.iter().map(|u| (&*u.name, &*u.why)).collect();
+    let way: BTreeSet<&str> = all
+        .iter()
+        .filter(|u| u.why.contains("the way from an int3") || u.why.starts_with("an int3 or an NMI begins"))
+        .map(|u| &*u.name)
+        .collect();
+    for name in ON_THE_WAY.iter().chain(BY_HAND) {
+        assert!(way.contains(name), "{name} is not on the way: {:?}", why.get(name));
+    }
+    for name in APART {
+        assert!(!way.contains(name), "{name}: {:?}", why.get(name));
+    }
+    // All of it is little: a call that leads away from it would bring half of the kernel.
+    assert!((30..150).contains(&way.len()), "{} functions: {way:?}", way.len());
+    // And each is refused, the list by hand included.
+    let black = Blacklist::of(&kernel);
+    for u in &all {
+        assert!(black.why(u.address, 1).is_some(), "{} is listed and not refused", u.name);
+    }
+    for name in lpbuild_abi::UNPATCHABLE {
+        for symbol in kernel.kallsyms().named(name).filter(|s| s.is_text()) {
+            assert!(black.why(symbol.addr, 1).is_some(), "{name} is not refused");
+        }
+    }
+}
+
+#[test]
+fn the_way_from_an_int3_to_its_handler_in_6_1() {
+    check("the_way_from_an_int3_to_its_handler_in_6_1", "6.1");
+}
+
+#[test]
+fn the_way_from_an_int3_to_its_handler_in_6_12() {
+    check("the_way_from_an_int3_to_its_handler_in_6_12", "6.12");
+}
+
+/// A change of a function that no list has, in a header of one object.
+#[test]
+fn a_change_on_the_way_is_refused() {
+    let test = "a_change_on_the_way_is_refused";
+    for series in ["6.1", "6.12"] {
+        let Some(env) = Env::find_series(test, series) else { return };
+        let kernel = KernelImage::open(&env.kernel.vmlinuz).unwrap();
+        let (file, from) = ("kernel/rcu/tree_plugin.h", "manipulate state. */\n\tif (in_nmi())");
+        let to = "manipulate state. */\n\tif (in_nmi() || !t)";
+        let change = Change::none().edit(&env.kernel.old_source(), file, from, to).unwrap();
+        let pair = env
+            .tree
+            .pair_of(&["kernel/rcu/tree.o".to_owned()], &change, Flags::Plain)
+            .unwrap_or_else(|e| panic!("{e:#}"));
+        let sources: Vec<Source> = pair
+            .objects
+            .iter()
+            .map(|object| {
+                let (old, new) = pair.files(object);
+                let (a, b) = (std::fs::read(&old).unwrap(), std::fs::read(&new).unwrap());
+                Source { name: object.clone(), old_path: old, new_path: new, old: a, new: b }
+            })
+            .collect();
+        let options = support::options();
+        let mut analysis = pipeline::analyse(&sources, &options).unwrap();
+        let bound = pipeline::produce(&mut analysis, Some(&kernel), &options);
+        let refused = bound.err().map(|e| e.problems).unwrap_or_default();
+        let found = |p: &Problem| p.code.id == "LP2007" && p.detail.contains("__rcu_read_unlock calls it");
+        assert!(refused.iter().any(found), "{series}: {refused:?}");
+    }
+}
