@@ -28,7 +28,7 @@ pub enum Accept {
     /// A name that other objects know and that moved to another function: they go on as they are.
     Name,
     /// A static variable of which it cannot be told which old one it is, or that stands in another kind of section: the patch
-    /// begins with one of its own. Or one that is read-only after boot in the kernel alone: nobody writes to it.
+    /// begins with one of its own (or, of whole images, uses the one it was taken for). Or one that is read-only after boot in the kernel alone: nobody writes to it.
     State,
     /// A file that also belongs to code the kernel does not execute as its own, which keeps its old version.
     Outside,

@@ -22,6 +22,38 @@ fn variables_told_apart_by_order_are_not_bound() {
     }
 }
 
+/// A function of the same size that uses two variables of one name the other way round.
+#[test]
+fn variables_that_changed_places_in_a_function_of_the_same_size_are_not_bound() {
+    let text = "int f(int x) { int *p, *q; { static int n; p = &n; } { static int n; q = &n; } *p += x; *q -= 3; return *p * *q; }";
+    let other = text.replace("*p += x; *q -= 3", "*q += x; *p -= 3");
+    for relocations in [true, false] {
+        let analysis = pair(text, &other, relocations);
+        if !changed(&analysis).is_empty() {
+            let codes: BTreeSet<&str> = codes(&analysis).into_iter().collect();
+            assert_eq!(codes, BTreeSet::from(["LP2006"]), "relocations: {relocations}");
+        }
+        // The same where a number beside them changed: the order is all there is.
+        let analysis = both(text, "-= 3", "-= 5", relocations);
+        let codes: BTreeSet<&str> = codes(&analysis).into_iter().collect();
+        assert_eq!(codes, BTreeSet::from(["LP2006"]), "relocations: {relocations}");
+    }
+}
+
+/// One function loses its variable, another gets one of the same name: it begins with what the first has left there.
+#[test]
+fn a_variable_of_another_function_is_not_bound() {
+    let one = "int f(int x) { static int n; n += x; return n * 3; }
+        int g(int x) { return x * 5; }";
+    let two = "int f(int x) { return x * 3; }
+        int g(int x) { static int n; n -= x; return n * 5; }";
+    for relocations in [true, false] {
+        let analysis = pair(one, two, relocations);
+        assert_eq!(changed(&analysis), ["f", "g"], "relocations: {relocations}");
+        assert!(codes(&analysis).contains(&"LP2006"), "relocations: {relocations}");
+    }
+}
+
 /// The same where both functions that use them are the same: nothing is carried, and nothing is refused. Where only
 /// messages depend on them, nothing is refused either.
 #[test]

@@ -205,8 +205,8 @@ impl Closure<'_> {
                 self.add((id, target), why());
                 return Some(Dest::Carried(id, target, m.delta));
             };
-            self.refused.push(problem);
-            return None;
+            // The author may know that it is the one it was taken for.
+            self.refused.push(problem.acceptable(Accept::State, atom.name.as_str()));
         }
         if pair.new.class_of(m.atom) == Class::Ids {
             let old = pair.pairs.old_of(target);

@@ -10,7 +10,8 @@
 //! 7. `order`      as many with the same sizes in the same order: the weak rung
 //!
 //! A wrong pair of functions does no harm, they count as changed. Of writable data it would mix up state: what has no pair, or
-//! only one by neighbour, by order, or as one of several a changed function refers to, is remembered as ambiguous.
+//! only one by neighbour, by order, as one of several a changed function refers to, or by its name while other functions use it,
+//! is remembered as ambiguous.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
@@ -105,6 +106,7 @@ pub fn pair<'d>(old: &Whole<'d>, new: &Whole<'d>, old_uses: &Uses, new_uses: &Us
     p.by_neighbour(&file);
     p.by_reference();
     p.leftovers(&file);
+    p.doubt_users();
     p.twins
 }
 
@@ -359,10 +361,16 @@ impl<'d> Pairing<'_, 'd> {
                 let (a, b) = (self.old_uses.of(*o), self.new_uses.of(*n));
                 let alike = self.old.span(*o).size() == self.new.span(*n).size() && a.len() == b.len();
                 if alike && round < 2 {
+                    let is_same = blanked(self.old, self.old_uses, *o) == blanked(self.new, self.new_uses, *n);
                     for (x, y) in a.iter().zip(b).filter(|(x, y)| x.at == y.at) {
                         let (Some(s), Some(t)) = (open_old(&self.twins, x), open_new(&self.twins, y)) else { continue };
                         if self.may_pair(s, t) && x.target - self.old.span(s).addr == y.target - self.new.span(t).addr {
-                            self.twins.add(s, t, Rung::Reference);
+                            // Of several in a function that changed, one may have taken the place of another.
+                            if is_same || self.is_alone(s, *o) {
+                                self.twins.add(s, t, Rung::Reference);
+                            } else {
+                                self.add_weak(s, t, Rung::Reference);
+                            }
                             if self.old.span(s).is_code() {
                                 more.push((s, t));
                             }
@@ -373,6 +381,32 @@ impl<'d> Pairing<'_, 'd> {
                 }
             }
             functions.extend(more);
+        }
+    }
+
+    /// Does the old function refer to no other variable of this kind and name?
+    fn is_alone(&self, variable: SpanId, function: SpanId) -> bool {
+        let key = |i: SpanId| (class_key(self.old, i), base_name(self.old.name_of(i)));
+        let own = key(variable);
+        self.old_uses.of(function).iter().filter_map(Use::span).all(|i| i == variable || key(i) != own)
+    }
+
+    /// A numbered variable that was paired by its name or content alone: another one, it seems, when it is used by other functions
+    /// than the old one.
+    fn doubt_users(&mut self) {
+        let doubtful = |(o, n): &(SpanId, SpanId)| {
+            let weak = matches!(self.twins.rung(*o), Rung::BaseName | Rung::Content);
+            weak && is_numbered(self.old.name_of(*o)) && has_state(self.new, *n)
+        };
+        let pairs: Vec<(SpanId, SpanId)> = self.twins.iter().filter(doubtful).collect();
+        let olds: BTreeSet<SpanId> = pairs.iter().map(|p| p.0).collect();
+        let news: BTreeSet<SpanId> = pairs.iter().map(|p| p.1).collect();
+        let (old_users, new_users) = (users(self.old, self.old_uses, &olds), users(self.new, self.new_uses, &news));
+        for (o, n) in pairs {
+            let (Some(a), Some(b)) = (old_users.get(&o), new_users.get(&n)) else { continue };
+            if a.is_disjoint(b) {
+                self.twins.ambiguous.insert(n);
+            }
         }
     }
 
@@ -449,6 +483,31 @@ impl<'d> Pairing<'_, 'd> {
             }
         }
     }
+}
+
+/// Functions that refer to each of these, by the names they have in the source: pieces and clones are their function.
+fn users<'w>(whole: &'w Whole<'_>, uses: &Uses, of: &BTreeSet<SpanId>) -> BTreeMap<SpanId, BTreeSet<&'w str>> {
+    let mut found: BTreeMap<SpanId, BTreeSet<&str>> = BTreeMap::new();
+    if of.is_empty() {
+        return found;
+    }
+    for i in (0..whole.spans.len() as u32).map(SpanId).filter(|i| whole.span(*i).is_code()) {
+        for used in uses.of(i).iter().filter_map(Use::span).filter(|s| of.contains(s)) {
+            found.entry(used).or_default().insert(whole.name_of(i).split('.').next().unwrap_or_default());
+        }
+    }
+    found
+}
+
+/// The bytes of a span with references blanked.
+fn blanked(whole: &Whole<'_>, uses: &Uses, id: SpanId) -> Vec<u8> {
+    let mut bytes = whole.bytes_of(id).to_vec();
+    for u in uses.of(id) {
+        if let Some(field) = bytes.get_mut(u.at as usize..u.at as usize + usize::from(u.width)) {
+            field.fill(0);
+        }
+    }
+    bytes
 }
 
 /// End of the run of equal keys that begins at `at`.
