@@ -466,6 +466,13 @@ fn two_builds_at_once_and_a_saved_one_can_be_repeated() {
     let out = Command::new(saved.join("replay.sh")).env("LPBUILD", &b.lpbuild).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(fs::read(saved.join("replayed/both.ko")).unwrap() == module, "the replay gives another module");
+    // What fails behind the comparison leaves its objects as well.
+    let failed = b.dir.path().join("failed");
+    let mut c = b.env.maker(&b.lpbuild).build(&[&patch], &b.dir.path().join("three"));
+    let missing = b.dir.path().join("missing");
+    let out = c.args(["--name", "both", "--sign"]).args([&missing, &missing]).arg("--save-dir").arg(&failed).output();
+    assert!(!out.unwrap().status.success(), "signed with a key that is not there");
+    assert!(failed.join("objects/new/fs/proc/cmdline.o").is_file() && failed.join("replay.sh").is_file());
 }
 
 #[test]
