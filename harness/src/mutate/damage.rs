@@ -3,7 +3,7 @@
 //!
 //! The new object is the old one with one function fixed. The same damage is done to both, so that lpbuild sees the fix
 //! alone. In the function that is fixed any damage that leads elsewhere must be refused. In another one it may pass only when
-//! the patch comes out byte for byte as without it.
+//! the patch means the same as without it (`patches`).
 
 use std::collections::BTreeSet;
 
@@ -15,6 +15,7 @@ use super::answer::{self, Fault};
 use super::binary::{fix_of, functions, redirected};
 use super::elf::{At, Elf, Reloc, flags, put_reloc, reloc};
 use super::names::parent;
+use super::patches;
 use super::random::Random;
 use super::reading::{Entity, Names, Reading};
 use super::trial::Base;
@@ -35,7 +36,7 @@ pub struct Trial {
 pub enum Verdict {
     /// Refused, with the first reason.
     Refused(String),
-    /// Accepted, and the patch is the one of the object without damage.
+    /// Accepted, and the patch means what that of the object without damage does.
     Harmless,
     /// Accepted although it leads elsewhere.
     Accepted(String),
@@ -59,7 +60,9 @@ pub fn trial(base: &Base, kernel: &KernelImage, random: &mut Random) -> Result<O
         let own = random.below(2) == 0;
         let all = functions(reading);
         let Some(at) = (if own { Some(function) } else { random.pick(&all).copied() }) else { return Ok(None) };
-        let Some(Damage { bytes: old, what, touched }) = damaged(reading, at, kernel, random) else { continue };
+        let Some(Damage { bytes: old, what, touched }) = damaged(reading, at, at == function, kernel, random) else {
+            continue;
+        };
         // Behind the end is what the damage added.
         let changed = |a: &[u8], b: &[u8]| (0..a.len()).filter(|i| a[*i] != b[*i]).collect::<Vec<_>>();
         let (places, fixed) = (changed(&base.bytes, &old), changed(&base.bytes, &fix.bytes));
@@ -79,8 +82,10 @@ pub fn trial(base: &Base, kernel: &KernelImage, random: &mut Random) -> Result<O
         let verdict = match built(&base.name, &old, &new, kernel) {
             Err(why) => Verdict::Refused(why),
             Ok(_) if own => Verdict::Accepted("the function that is replaced is not what runs".into()),
-            Ok(out) if out == patch => Verdict::Harmless,
-            Ok(_) => Verdict::Accepted("the patch refers to other places".into()),
+            Ok(out) => match patches::difference(&patch, &out, kernel)? {
+                None => Verdict::Harmless,
+                Some(what) => Verdict::Accepted(format!("the patch refers to other places: {what}")),
+            },
         };
         return Ok(Some(Trial { what, verdict, objects: (old, new) }));
     }
@@ -119,13 +124,19 @@ struct Damage {
     touched: BTreeSet<usize>,
 }
 
-fn damaged(reading: &Reading, function: usize, kernel: &KernelImage, random: &mut Random) -> Option<Damage> {
+fn damaged(
+    reading: &Reading,
+    function: usize,
+    fixed: bool,
+    kernel: &KernelImage,
+    random: &mut Random,
+) -> Option<Damage> {
     match random.below(8) {
         0 | 1 => {
             let mutant = fix_of(reading, function, random)?;
             Some(Damage { bytes: mutant.bytes, what: mutant.what, touched: [function].into() })
         }
-        2..=4 => one_reference(reading, function, kernel, random),
+        2..=4 => one_reference(reading, function, fixed, kernel, random),
         5 => exchanged_names(reading, function, kernel, random),
         6 => renamed(reading, function, kernel, random),
         _ => exchanged_sections(reading, function, random),
@@ -133,9 +144,21 @@ fn damaged(reading: &Reading, function: usize, kernel: &KernelImage, random: &mu
 }
 
 /// One reference of a function leads elsewhere.
-fn one_reference(reading: &Reading, function: usize, kernel: &KernelImage, random: &mut Random) -> Option<Damage> {
+fn one_reference(
+    reading: &Reading,
+    function: usize,
+    fixed: bool,
+    kernel: &KernelImage,
+    random: &mut Random,
+) -> Option<Damage> {
     let e = &reading.entities[function];
     let r = random.pick(reading.elf.relocs(e.section, e.start, e.end))?;
+    // Only the jump to a block of `.altinstr_aux` says where the block before it ends, which another function may need: the
+    // patch then brings both, of which the second is never reached.
+    let aux = |s: usize| reading.elf.sections[s].name == ".altinstr_aux";
+    if !fixed && matches!(reading.elf.symbols[r.symbol].at, At::Section(s) if aux(s)) {
+        return None;
+    }
     let (bytes, what) = redirected(reading, e.section, r, random)?;
     if reloc::width(r.kind) == 0 {
         return None;

@@ -19,6 +19,7 @@ pub mod difference;
 pub mod elf;
 mod moves;
 pub mod names;
+pub mod patches;
 pub mod random;
 pub mod reading;
 pub mod source;
