@@ -79,7 +79,12 @@ pub struct Side {
     inner: Contents,
     mentions: BTreeMap<String, BTreeSet<String>>,
     aliases: BTreeMap<String, String>,
+    /// Names of messages.
+    messages: BTreeSet<String>,
 }
+
+/// Sections of messages. With another content it is another message, which is new, and who says it says something else.
+const MESSAGES: &[&str] = &["__dyndbg", "__trace_printk_fmt"];
 
 impl Side {
     /// Of a whole object.
@@ -90,6 +95,7 @@ impl Side {
             inner: Contents::new(),
             mentions: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            messages: BTreeSet::new(),
         };
         for (name, key) in reading.aliases().filter(|(name, key)| name != key) {
             own.aliases.insert(parent(&name).to_owned(), parent(key).to_owned());
@@ -97,6 +103,9 @@ impl Side {
         for (i, e) in reading.entities.iter().enumerate() {
             let mentions = reading.mentions(i).into_iter().map(|m| parent(&m).to_owned());
             own.mentions.entry(parent(&e.key).to_owned()).or_default().extend(mentions);
+            if MESSAGES.contains(&&*reading.elf.sections[e.section].name) {
+                own.messages.insert(e.key.clone());
+            }
             let side = match e.kind {
                 Kind::Code => &mut own.code,
                 Kind::Data => &mut own.data,
@@ -115,6 +124,7 @@ impl Side {
 
 /// Compares two objects.
 pub fn compare(old: &Side, new: &Side) -> Difference {
+    let old_side = old;
     let mut d = Difference { mentions: old.mentions.clone(), aliases: old.aliases.clone(), ..Difference::default() };
     d.aliases.extend(new.aliases.iter().map(|(a, b)| (a.clone(), b.clone())));
     for (key, more) in &new.mentions {
@@ -152,6 +162,8 @@ pub fn compare(old: &Side, new: &Side) -> Difference {
             }
             if is_code {
                 d.functions.entry(own.to_owned()).or_insert(why);
+            } else if old_side.messages.contains(key) {
+                other_message(key, a.len() == 1 && b.len() == 1, &mut d);
             } else {
                 d.data.insert(own.to_owned(), why);
             }
@@ -172,6 +184,19 @@ pub fn compare(old: &Side, new: &Side) -> Difference {
         d.functions.remove(&name);
     }
     d
+}
+
+/// A message has become another one.
+fn other_message(name: &str, is_one: bool, d: &mut Difference) {
+    d.added.insert(name.to_owned());
+    d.gone.insert(name.to_owned());
+    let says = d.mentions.iter().filter(|(_, m)| m.contains(name)).map(|(who, _)| who.clone());
+    let says: Vec<String> = says.collect();
+    match is_one {
+        true => d.functions.extend(says.into_iter().map(|who| (who, format!("{name} is another message")))),
+        // Which of them says the one that differs is not known.
+        false => d.unsure.extend(says),
+    }
 }
 
 /// What `a` has and `b` has not, or not as often.

@@ -61,7 +61,8 @@ impl Base {
             Expect::Nothing => truth.is_empty(),
             Expect::Changes(name) => {
                 let name = super::names::parent(name);
-                truth.functions.contains_key(name) || truth.data.contains_key(name)
+                let is_data = truth.data.contains_key(name) || truth.added.contains(name);
+                truth.functions.contains_key(name) || is_data
             }
         };
         if !agrees {
