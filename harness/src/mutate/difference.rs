@@ -86,6 +86,11 @@ pub struct Side {
 /// Sections of messages. With another content it is another message, which is new, and who says it says something else.
 const MESSAGES: &[&str] = &["__dyndbg", "__trace_printk_fmt"];
 
+/// How the names of single ids begin (include/linux/btf_ids.h). What is refused is the set or list they are in.
+pub const BTF_ID: &str = "__BTF_ID__";
+/// What stands for them.
+pub const BTF_IDS: &str = "(.BTF_ids)";
+
 impl Side {
     /// Of a whole object.
     pub fn of(reading: &Reading) -> Self {
@@ -164,6 +169,8 @@ pub fn compare(old: &Side, new: &Side) -> Difference {
                 d.functions.entry(own.to_owned()).or_insert(why);
             } else if old_side.messages.contains(key) {
                 other_message(key, a.len() == 1 && b.len() == 1, &mut d);
+            } else if own.starts_with(BTF_ID) {
+                d.data.insert(BTF_IDS.to_owned(), why);
             } else {
                 d.data.insert(own.to_owned(), why);
             }

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::answer::{self, Fault};
 use super::binary::{Expect, mutate};
-use super::difference::{Difference, Side, compare};
+use super::difference::{BTF_ID, BTF_IDS, Difference, Side, compare};
 use super::random::Random;
 use super::reading::{Names, Reading};
 
@@ -60,7 +60,7 @@ impl Base {
             Expect::Compared => true,
             Expect::Nothing => truth.is_empty(),
             Expect::Changes(name) => {
-                let name = super::names::parent(name);
+                let name = if name.starts_with(BTF_ID) { BTF_IDS } else { super::names::parent(name) };
                 let is_data = truth.data.contains_key(name) || truth.added.contains(name);
                 truth.functions.contains_key(name) || is_data
             }
