@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Found, Use, of_data};
+use super::{Found, of_data};
 use crate::ingest;
 use crate::symbolize::Object;
 

@@ -390,10 +390,13 @@ impl<'a> Tracer<'a> {
             state.slots().any(|(at, flags)| flags & HELD != 0 && at >= first && for_callee(at, flags))
         };
         let stays = matches!(callee, Callee::Function(f) if self.patch.is_some_and(|patch| (patch.carried)(*f)));
-        if leaves && !stays && (arguments & 0x3f != 0 || on_stack) && self.callee_may_sleep(callee, 0) {
-            if let Some((uses, _)) = out {
-                uses.push(Use::Left { callee: callee.clone() });
-            }
+        if leaves
+            && !stays
+            && (arguments & 0x3f != 0 || on_stack)
+            && self.callee_may_sleep(callee, 0)
+            && let Some((uses, _)) = out
+        {
+            uses.push(Use::Left { callee: callee.clone() });
         }
         let follow = own.filter(|f| depth < DEPTH && self.object.atom(*f).code.is_some() && !on_stack);
         match follow {
