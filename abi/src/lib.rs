@@ -22,7 +22,7 @@ pub use unpatchable::UNPATCHABLE;
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
 /// Raised whenever the layout of any record changes.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Section of the one [`PatchRecord`].
 pub const SEC_PATCH: &str = ".lpbuild.patch";
@@ -67,6 +67,13 @@ pub const ORIGINAL_PREFIX: &str = "lp_original_";
 /// The longest build id accepted, in bytes (GNU build ids are 20).
 pub const MAX_BUILD_ID: usize = 32;
 
+/// Milliseconds after which an apply or revert gives up, when nothing else is said: in `stop-machine` and `drain`, and in
+/// `transition` behind the patience.
+pub const DEADLINE_MS: u32 = 10_000;
+/// Milliseconds before tasks in user space are sent there as by a signal, when nothing else is said: as patient as the kernel's
+/// own livepatch, which looks once a second and does so at every 15th look (SIGNALS_TIMEOUT, kernel/livepatch/transition.c).
+pub const PATIENCE_MS: u32 = 15_000;
+
 /// How the site transfers control.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +106,15 @@ impl Mode {
             Mode::StopMachine => "stop-machine",
             Mode::Drain => "drain",
             Mode::Transition => "transition",
+        }
+    }
+
+    /// The deadline when none is said. In a transition those who sleep inside come out when the patience is over, so that has
+    /// to lie before the end.
+    pub const fn default_deadline_ms(self, patience_ms: u32) -> u32 {
+        match self {
+            Mode::StopMachine | Mode::Drain => DEADLINE_MS,
+            Mode::Transition => patience_ms.saturating_add(PATIENCE_MS),
         }
     }
 }
@@ -172,8 +188,8 @@ pub struct PatchRecord {
     pub n_funcs: u32,
     /// Number of [`RangeRecord`]s.
     pub n_ranges: u32,
-    /// Reserved, zero.
-    pub reserved2: u32,
+    /// Milliseconds before tasks in user space that have not been switched are sent there as by a signal.
+    pub patience_ms: u32,
     /// Address of the first [`FuncRecord`].
     pub funcs: u64,
     /// Address of the first [`RangeRecord`].

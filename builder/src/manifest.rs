@@ -64,6 +64,9 @@ pub struct Patch {
     pub mode: Mode,
     /// Milliseconds after which an apply or revert that finds the functions busy gives up.
     pub deadline_ms: u32,
+    /// Milliseconds before a transition disturbs tasks in user space.
+    #[serde(default = "patience")]
+    pub patience_ms: u32,
     /// SHA-256 of patch.o, lower-case hex; absent in schema 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_sha256: Option<String>,
@@ -351,6 +354,9 @@ impl Manifest {
         if m.patch.deadline_ms == 0 {
             return Err(Error::new("LP1101", Place::object(from), "a deadline of 0 ms"));
         }
+        if m.patch.patience_ms == 0 {
+            return Err(Error::new("LP1101", Place::object(from), "a patience of 0 ms"));
+        }
         if let Err(detail) = check_others(&m.patch.name, &m.patch.after, &m.patch.replaces) {
             return Err(Error::new("LP1101", Place::object(from), detail));
         }
@@ -388,6 +394,11 @@ impl Site {
     pub fn original_bytes(&self) -> Option<Vec<u8>> {
         from_hex(&self.original)
     }
+}
+
+/// The patience of a manifest that does not name one.
+fn patience() -> u32 {
+    abi::PATIENCE_MS
 }
 
 /// Lower-case hex.

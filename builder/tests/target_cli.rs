@@ -211,7 +211,8 @@ impl Answer {
 fn modinfo() -> String {
     format!(
         "name=fix_one\0vermagic={RELEASE} SMP preempt mod_unload modversions \0license=GPL\0parmtype=mode:charp\0\
-         parmtype=dry_run:bool\0parmtype=oneshot:bool\0"
+         parmtype=dry_run:bool\0parmtype=oneshot:bool\0\
+         parmtype=patience_ms:uint\0"
     )
 }
 
@@ -481,7 +482,10 @@ fn who_holds_the_function() {
 #[test]
 fn options_of_the_runtime() {
     let b = Bench::new();
-    for options in [&["--mode", "drain"][..], &["--dry-run"], &["--oneshot"], &["--mode", "transition", "--force"]] {
+    let patience = &["--patience-ms", "500"][..];
+    for options in
+        [&["--mode", "drain"][..], &["--dry-run"], &["--oneshot"], &["--mode", "transition", "--force"], patience]
+    {
         b.load_with(options).refused(&["LP5112"]); // all is well as far as can be seen without a kernel
     }
     // Force is for transitions: as packed, or as asked for.
@@ -494,7 +498,7 @@ fn options_of_the_runtime() {
     // An older runtime has none of it, and the kernel would not say so.
     let b = Bench::new();
     b.module(MANIFEST, "name=fix_one\0license=GPL\0parmtype=deadline_ms:uint\0parm=mode:charp\0");
-    for options in [&["--mode", "stop-machine"][..], &["--dry-run"], &["--oneshot"]] {
+    for options in [&["--mode", "stop-machine"][..], &["--dry-run"], &["--oneshot"], patience] {
         b.load_with(options).refused(&["LP5120"]);
     }
     b.load_with(&["--deadline-ms", "5"]).refused(&["LP5112"]);
@@ -514,6 +518,21 @@ fn unload_in_another_mode_or_by_force() {
         b.patch("fix_one", &[("state", state), ("enabled", "1"), ("force", force)]);
         b.unload_with("fix_one", &[]).refused(&["LP5115"]); // a tree has no system call
         assert_eq!(b.read("fix_one", "enabled"), "1");
+    }
+
+    // A patch of another mode that says nothing of its end has one behind the patience.
+    let patient = [("last_error", "LP5013: busy"), ("deadline_ms", "10000"), ("patience_ms", "15000")];
+    for (options, patience, deadline) in [
+        (&["--mode", "transition"][..], "15000", "30000"),
+        (&["--mode", "transition", "--patience-ms", "2000"], "2000", "17000"),
+        (&["--patience-ms", "7"], "7", "10000"),
+    ] {
+        b.patch("fix_one", &patient);
+        b.unload_with("fix_one", options).refused(&["LP5013"]);
+        assert_eq!(
+            (b.read("fix_one", "patience_ms"), b.read("fix_one", "deadline_ms")),
+            (patience.into(), deadline.into())
+        );
     }
 
     // A drain has no deadline of its own: only the waiting ends.
@@ -578,6 +597,8 @@ fn a_deadline_of_nothing() {
     let a = b.load();
     assert_eq!((a.exit, a.codes.as_slice()), (1, &["LP1101"][..]));
     assert!(a.error.contains("deadline"), "{}", a.error);
+    b.module(&MANIFEST.replace("deadline-ms = 3000", "deadline-ms = 3000\npatience-ms = 0"), &modinfo());
+    assert!(b.load().error.contains("patience"));
 }
 
 #[test]

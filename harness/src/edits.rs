@@ -24,6 +24,13 @@ pub const PIPE: Edit = (
     "\tif (total_len == 4242)\n\t\treturn -EPROTO;\n\t/* Null read succeeds. */\n",
 );
 
+/// `do_nanosleep`, in which whoever sleeps for a time is: nothing else than before happens.
+pub const NANOSLEEP: Edit = (
+    "kernel/time/hrtimer.c",
+    "\tstruct restart_block *restart;\n\n\tdo {\n\t\tset_current_state(TASK_INTERRUPTIBLE|TASK_FREEZABLE);\n",
+    "\tstruct restart_block *restart;\n\n\tdo {\n\t\tmb();\n\t\tset_current_state(TASK_INTERRUPTIBLE|TASK_FREEZABLE);\n",
+);
+
 /// The exit signal 63 is refused by the new `kernel_clone`; a task that waits in vfork(2) is inside of it.
 pub const CLONE: Edit = (
     "kernel/fork.c",

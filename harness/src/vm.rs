@@ -305,6 +305,7 @@ pub const APPLETS: &[&str] = &[
     "packet-ring",
     "pipe-sleeper",
     "read-cost",
+    "sandboxed",
     "short-auxv",
     "slabsum",
     "sleepers",

@@ -64,18 +64,40 @@ static ssize_t lpb_store_enabled(struct file *file, struct kobject *kobj, struct
 	return err ? err : count;
 }
 
-static ssize_t lpb_store_deadline(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
-				  loff_t off, size_t count)
+/* A time of at least a millisecond. */
+static int lpb_time_of(const char *in, size_t count, u32 *ms)
 {
 	char text[16] = "";
-	u32 ms;
 	int err;
 
 	memcpy(text, in, min(count, sizeof(text) - 1));
-	err = kstrtou32(text, 10, &ms);
-	if (err || !ms)
-		return err ? err : -EINVAL;
+	err = kstrtou32(text, 10, ms);
+	if (err)
+		return err;
+	return *ms ? 0 : -EINVAL;
+}
+
+static ssize_t lpb_store_deadline(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
+				 loff_t off, size_t count)
+{
+	u32 ms;
+	int err = lpb_time_of(in, count, &ms);
+
+	if (err)
+		return err;
 	lpbuild_set_deadline(ms);
+	return count;
+}
+
+static ssize_t lpb_store_patience(struct file *file, struct kobject *kobj, struct bin_attribute *attr, char *in,
+				 loff_t off, size_t count)
+{
+	u32 ms;
+	int err = lpb_time_of(in, count, &ms);
+
+	if (err)
+		return err;
+	lpbuild_set_patience(ms);
 	return count;
 }
 
@@ -120,6 +142,7 @@ LPB_FILE(attempts, 0444, NULL, LPB_SHOW_ATTEMPTS);
 LPB_FILE(last_error, 0444, NULL, LPB_SHOW_LAST_ERROR);
 LPB_FILE(version, 0444, NULL, LPB_SHOW_VERSION);
 LPB_FILE(deadline_ms, 0644, lpb_store_deadline, LPB_SHOW_DEADLINE);
+LPB_FILE(patience_ms, 0644, lpb_store_patience, LPB_SHOW_PATIENCE);
 LPB_FILE(enabled, 0644, lpb_store_enabled, LPB_SHOW_ENABLED);
 LPB_FILE(oneshot, 0444, NULL, LPB_SHOW_ONESHOT);
 LPB_FILE(switched, 0444, NULL, LPB_SHOW_SWITCHED);
@@ -133,7 +156,7 @@ static struct bin_attribute *lpb_files[] = {
 	&lpb_file_state, &lpb_file_mode, &lpb_file_functions, &lpb_file_blockers, &lpb_file_pause_ns,
 	&lpb_file_attempts, &lpb_file_last_error, &lpb_file_version, &lpb_file_deadline_ms, &lpb_file_enabled,
 	&lpb_file_oneshot, &lpb_file_switched, &lpb_file_force, &lpb_file_after,
-	&lpb_file_replaces, &lpb_me.file, NULL,
+	&lpb_file_replaces, &lpb_file_patience_ms, &lpb_me.file, NULL,
 };
 
 static const struct attribute_group lpb_group = { .bin_attrs = lpb_files };

@@ -45,6 +45,7 @@ static const struct kernel_param_ops lpb_time = { .set = lpb_set_time, .get = pa
 	MODULE_PARM_DESC(_name, _text)
 
 LPB_TIME(deadline_ms, "milliseconds after which an operation that finds the functions busy gives up (default: as the patch says)");
+LPB_TIME(patience_ms, "transition: milliseconds before tasks in user space are disturbed (default: as the patch says)");
 
 static unsigned int fail_call;
 module_param(fail_call, uint, 0444);
@@ -88,6 +89,8 @@ static int __init lpb_init(void)
 	lpbuild_describe(&lpb_me.info);
 	if (deadline_ms)
 		lpbuild_set_deadline(deadline_ms);
+	if (patience_ms)
+		lpbuild_set_patience(patience_ms);
 	if (oneshot)
 		lpbuild_set_oneshot();
 	if (mode && *mode) {

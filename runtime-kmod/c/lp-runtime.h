@@ -71,7 +71,8 @@ enum { LPB_PRE_APPLY, LPB_POST_APPLY, LPB_PRE_REVERT, LPB_POST_REVERT };
 enum { LPB_APPLYING, LPB_APPLIED, LPB_REVERTING, LPB_REVERTED, LPB_REFUSED, LPB_DRAINING, LPB_CHECKED, LPB_REPLACED };
 enum { LPB_SHOW_STATE, LPB_SHOW_MODE, LPB_SHOW_FUNCTIONS, LPB_SHOW_BLOCKERS, LPB_SHOW_PAUSE, LPB_SHOW_ATTEMPTS,
        LPB_SHOW_LAST_ERROR, LPB_SHOW_VERSION, LPB_SHOW_DEADLINE, LPB_SHOW_ENABLED,
-       LPB_SHOW_ONESHOT, LPB_SHOW_SWITCHED, LPB_SHOW_FORCE, LPB_SHOW_ABI, LPB_SHOW_AFTER, LPB_SHOW_REPLACES };
+       LPB_SHOW_ONESHOT, LPB_SHOW_SWITCHED, LPB_SHOW_FORCE, LPB_SHOW_ABI, LPB_SHOW_AFTER, LPB_SHOW_REPLACES,
+       LPB_SHOW_PATIENCE };
 /* What a look at a task finds, and how it ends. */
 #define LPB_BLOCKED 1
 #define LPB_KERNEL 2
@@ -91,6 +92,7 @@ bool lpbuild_chooses(struct task_struct *task);
 void lpbuild_boundary(struct callback_head *work, const unsigned long *frames, int n);
 void lpbuild_publish(void);
 void lpbuild_set_deadline(u32 ms);
+void lpbuild_set_patience(u32 ms);
 void lpbuild_set_oneshot(void);
 int lpbuild_set_mode(const char *name, size_t len);
 void lpbuild_log_end(int result);

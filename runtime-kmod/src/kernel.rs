@@ -78,6 +78,8 @@ pub enum Guard {
     MarkBeforeRead,
     /// A task in the middle of something is not switched at once.
     Patience,
+    /// Nobody in user space is disturbed before the time for that has come.
+    Undisturbed,
     /// A task works on its way to user mode only counts as there when its stack is clean.
     BoundaryStack,
     /// A table that another one takes over from does not change any more.
@@ -179,7 +181,8 @@ pub trait Kernel: Sync {
     /// does not sleep. The hotplug lock is held.
     fn look<F: FnMut(View<'_>)>(&self, task: usize, frames: &mut [u64], f: F) -> Seen;
     /// Has [`crate::board::Board::at_boundary`] called by a task that is held, on its way back to user mode. `work` is memory of
-    /// the binding's, unused until then. `urgent`: a task that waits interruptibly is sent there at once, as by a signal.
+    /// the binding's, unused until then. `urgent`: a task that waits interruptibly is sent there at once, as by a signal: its
+    /// system call is restarted or returns EINTR.
     /// `false`: it is on its way out and will not.
     fn send_to_boundary(&self, task: usize, work: *mut Work, urgent: bool) -> bool;
     /// Takes that back; `false`: it is about to be called, is being called or has been.

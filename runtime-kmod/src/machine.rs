@@ -150,6 +150,7 @@ pub struct Machine<'a, K: Kernel> {
     switch: switch::Clock,
     backoff_ms: u64,
     deadline_ms: u64,
+    patience_ms: u64,
     /// What pre-apply returned, when that was not 0.
     veto: Option<i32>,
     /// How the operation ends when the callback that comes last has returned.
@@ -180,6 +181,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             switch: switch::Clock::new(),
             backoff_ms: 1,
             deadline_ms: u64::from(patch.record.deadline_ms),
+            patience_ms: u64::from(patch.record.patience_ms),
             veto: None,
             ending: None,
             forced: false,
@@ -207,6 +209,10 @@ impl<'a, K: Kernel> Machine<'a, K> {
     /// Deadline of the operations that begin from now on, in milliseconds.
     pub fn set_deadline(&mut self, ms: u64) {
         self.deadline_ms = ms;
+    }
+    /// When the transitions that begin from now on disturb tasks in user space, in milliseconds.
+    pub fn set_patience(&mut self, ms: u64) {
+        self.patience_ms = ms;
     }
     /// How the operations that begin from now on switch.
     pub fn set_mode(&mut self, mode: Mode) {
@@ -508,6 +514,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             board: self.parts.board,
             goal_new: self.goal_new,
             clock: &mut self.switch,
+            patience_ns: self.patience_ms.saturating_mul(MS),
             frames: self.parts.frames,
             seats: self.parts.seats,
             force: self.parts.force,

@@ -61,6 +61,9 @@ impl<'a> Patch<'a> {
         if record.deadline_ms == 0 {
             return bad("a deadline of 0 ms");
         }
+        if record.patience_ms == 0 {
+            return bad("a patience of 0 ms");
+        }
         if record.n_funcs == 0 || record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS {
             return bad("number of functions or ranges");
         }

@@ -12,8 +12,10 @@
 //! - after [`STALL_NS`] it waits, after twice that wherever it is: the rule of the kernel's own livepatch
 //!   (`klp_try_switch_task`, kernel/livepatch/transition.c), for tasks that do not come back to user mode.
 //!
-//! Interrupts run the version of the task they interrupt. After [`STALL_NS`], and every [`POKE_NS`] after it, tasks that
-//! have not been switched are sent to the boundary as if by a signal, and kernel threads woken.
+//! Interrupts run the version of the task they interrupt. After [`STALL_NS`], and every [`POKE_NS`] after it, kernel threads
+//! that have not been switched are woken. Tasks in user space are disturbed last, when the patience of the patch is over: they are
+//! sent to the boundary as if by a signal. That is not without a price (a system call that returns EINTR; `restart_syscall`, which
+//! a sandbox may answer with death), so they have as long as with the kernel's own livepatch to come by themselves.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
@@ -35,7 +37,7 @@ use crate::{
 pub const SETTLE_NS: u64 = 100_000_000;
 /// The shortest time without running that counts as waiting, nanoseconds.
 pub const NOTE_NS: u64 = 25_000_000;
-/// How long tasks have to come back by themselves, nanoseconds.
+/// How long tasks have to come back by themselves before where they wait decides, nanoseconds.
 pub const STALL_NS: u64 = 1_000_000_000;
 /// Pause between two pokes, nanoseconds.
 pub const POKE_NS: u64 = 5_000_000_000;
@@ -46,6 +48,9 @@ const BATCH: usize = 64;
 #[derive(Debug)]
 pub struct Clock {
     began_ns: Option<u64>,
+    /// When kernel threads were woken.
+    nudged_ns: Option<u64>,
+    /// When tasks in user space were disturbed.
     poked_ns: Option<u64>,
     /// When it was last noted how often each task had left a CPU.
     noted_ns: Option<u64>,
@@ -54,7 +59,7 @@ pub struct Clock {
 impl Clock {
     /// Not yet.
     pub const fn new() -> Self {
-        Self { began_ns: None, poked_ns: None, noted_ns: None }
+        Self { began_ns: None, nudged_ns: None, poked_ns: None, noted_ns: None }
     }
     fn age(&mut self, now: u64) -> u64 {
         now.saturating_sub(*self.began_ns.get_or_insert(now))
@@ -67,13 +72,21 @@ impl Clock {
         }
         due
     }
-    fn pokes(&mut self, now: u64, age: u64) -> bool {
-        let due = age >= STALL_NS && self.poked_ns.is_none_or(|t| now.saturating_sub(t) >= POKE_NS);
-        if due {
-            self.poked_ns = Some(now);
-        }
-        due
+    fn nudges(&mut self, now: u64, age: u64) -> bool {
+        again(&mut self.nudged_ns, now, age >= STALL_NS)
     }
+    fn pokes(&mut self, now: u64, age: u64, patience_ns: u64) -> bool {
+        again(&mut self.poked_ns, now, age >= patience_ns)
+    }
+}
+
+/// Whether something is due: the first time when it `may` be, then every [`POKE_NS`].
+fn again(last: &mut Option<u64>, now: u64, may: bool) -> bool {
+    let due = may && last.is_none_or(|t| now.saturating_sub(t) >= POKE_NS);
+    if due {
+        *last = Some(now);
+    }
+    due
 }
 
 impl Default for Clock {
@@ -212,6 +225,8 @@ pub struct Switch<'s, K: Kernel> {
     pub goal_new: bool,
     /// Since when.
     pub clock: &'s mut Clock,
+    /// When tasks in user space are disturbed, nanoseconds after the beginning.
+    pub patience_ns: u64,
     /// Buffer for a stack.
     pub frames: &'s mut [u64],
     /// One per possible CPU.
@@ -238,7 +253,9 @@ impl<K: Kernel> Switch<'_, K> {
         let Some(table) = self.board.table() else { return Progress::NoMemory };
         let now = k.now_ns();
         let age = self.clock.age(now);
-        let (poke, notes) = (self.clock.pokes(now, age), self.clock.notes(now));
+        let patience = if k.guard(Guard::Undisturbed) { self.patience_ns } else { STALL_NS };
+        let (nudge, poke) = (self.clock.nudges(now, age), self.clock.pokes(now, age, patience));
+        let notes = self.clock.notes(now);
         let force = self.force.load(SeqCst);
         self.status.forced |= force;
         let (scan, goal_new, frames) = (&self.scan, self.goal_new, &mut *self.frames);
@@ -280,7 +297,7 @@ impl<K: Kernel> Switch<'_, K> {
             }
             if !kernel {
                 table.send(k, e, poke);
-            } else if poke {
+            } else if nudge {
                 k.nudge(e.task());
             }
         });

@@ -135,6 +135,8 @@ fn wrong_usage_and_broken_input() {
         (vec!["build", "fix.patch", "--deadline-ms", "0"], 2, "--deadline-ms"),
         (vec!["diff", "old", "new", "--deadline-ms", "0"], 2, "--deadline-ms"),
         (vec!["load", "m.ko", "--deadline-ms", "0"], 2, "--deadline-ms"),
+        (vec!["load", "m.ko", "--patience-ms", "0"], 2, "--patience-ms"),
+        (vec!["build", "fix.patch", "--patience-ms", "0"], 2, "--patience-ms"),
         (vec!["unload", "fix", "--deadline-ms", "0"], 2, "--deadline-ms"),
         (vec!["try", "missing.ko"], 1, "LP1001"),
         (vec!["try", "text.o"], 4, "LP5102"),

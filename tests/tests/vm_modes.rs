@@ -215,11 +215,11 @@ gone pipe
 
 step transition
 asleep
-loaded transition pipe --deadline-ms 20000
+loaded transition pipe --patience-ms 1000 --deadline-ms 20000
 is pipe applied
 kill -0 $sleeper || fail 'the sleepers did not survive'
 odd && fail 'the new code does not run'
-unloaded transition pipe --deadline-ms 20000
+unloaded transition pipe --patience-ms 1000 --deadline-ms 20000
 odd || fail 'the old code does not run'
 kill -0 $sleeper || fail 'the sleepers did not survive'
 gone pipe
@@ -311,9 +311,9 @@ step inside
 sleepers 10000 /tmp/fifo > /tmp/sleeping & sleeper=$!
 wait-for /tmp/sleeping sleeping= 100
 sleep 2
-loaded transition pipe --deadline-ms 100000
+loaded transition pipe --patience-ms 1000 --deadline-ms 100000
 is pipe applied
-unloaded transition pipe --deadline-ms 100000
+unloaded transition pipe --patience-ms 1000 --deadline-ms 100000
 kill -0 $sleeper || fail 'the sleepers did not survive'
 loaded drain pipe --deadline-ms 2000
 is pipe draining

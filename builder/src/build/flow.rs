@@ -141,6 +141,7 @@ pub fn options(config: &Config) -> Options {
         after: config.after.clone(),
         replaces: config.replaces.clone(),
         deadline_ms: config.deadline_ms,
+        patience_ms: config.patience_ms,
         jump: config.jump,
         oneshot: config.oneshot,
         callbacks: config.callbacks.clone(),

@@ -36,9 +36,13 @@ pub struct BuildArgs {
     /// Version of the patch, free text.
     #[arg(long = "patch-version", value_name = "VERSION")]
     version: Option<String>,
-    /// Milliseconds after which applying or reverting gives up when the functions are busy [default: 10000].
+    /// Milliseconds after which applying or reverting gives up when the functions are busy [default: 10000, with transition
+    /// 15000 more than the patience].
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
     deadline_ms: Option<u32>,
+    /// Milliseconds before a transition disturbs tasks that sleep in user space's system calls, as by a signal [default: 15000].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    patience_ms: Option<u32>,
     /// When the switch is made: drain, transition or stop-machine [default: drain for one function, transition for several,
     /// stop-machine where the old code cannot be entered any more].
     #[arg(long, value_name = "MODE", value_parser = mode)]
@@ -213,7 +217,8 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
     if let Err(detail) = check_others(&config.name, &config.after, &config.replaces) {
         return Err(Error::new("LP6005", Place::object("--name"), detail));
     }
-    config.deadline_ms = args.deadline_ms.unwrap_or(config.deadline_ms);
+    config.deadline_ms = args.deadline_ms.or(config.deadline_ms);
+    config.patience_ms = args.patience_ms.unwrap_or(config.patience_ms);
     match args.jump.as_deref() {
         Some("abs64") => config.jump = Jump::Abs64,
         Some(_) => config.jump = Jump::Rel32,

@@ -46,9 +46,13 @@ pub struct PatchArgs {
     /// Version of the patch, free text.
     #[arg(long = "patch-version", default_value = "1", value_name = "VERSION")]
     version: String,
-    /// Milliseconds after which applying or reverting gives up when the functions are busy.
-    #[arg(long, default_value_t = 10_000, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
-    deadline_ms: u32,
+    /// Milliseconds after which applying or reverting gives up when the functions are busy [default: 10000, with transition
+    /// 15000 more than the patience].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    deadline_ms: Option<u32>,
+    /// Milliseconds before a transition disturbs tasks that sleep in user space's system calls, as by a signal.
+    #[arg(long, default_value_t = lpbuild_abi::PATIENCE_MS, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    patience_ms: u32,
     /// Form of the jumps: rel32 (5 bytes) or abs64 (12 bytes, any distance).
     #[arg(long, default_value = "rel32", value_parser = ["rel32", "abs64"])]
     jump: String,
@@ -152,6 +156,7 @@ impl PatchArgs {
             after: self.after.clone(),
             replaces: self.replaces.clone(),
             deadline_ms: self.deadline_ms,
+            patience_ms: self.patience_ms,
             jump: if self.jump == "abs64" { Jump::Abs64 } else { Jump::Rel32 },
             oneshot: self.oneshot,
             callbacks,

@@ -77,16 +77,19 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
 /// What `lpbuild diff` is told about the patch.
 fn options(config: &Config) -> Vec<String> {
     let jump = if config.jump == Jump::Abs64 { "abs64" } else { "rel32" };
-    let deadline = config.deadline_ms.to_string();
+    let (deadline, patience) = (config.deadline_ms.map(|ms| ms.to_string()), config.patience_ms.to_string());
     let mut options = Vec::new();
     for (option, value) in [
         ("--name", config.name.as_str()),
         ("--patch-version", &config.version),
         ("--patch-description", &config.description),
-        ("--deadline-ms", &deadline),
+        ("--patience-ms", &patience),
         ("--jump", jump),
     ] {
         options.extend([option.to_owned(), value.to_owned()]);
+    }
+    if let Some(deadline) = deadline {
+        options.extend(["--deadline-ms".to_owned(), deadline]);
     }
     if let Some(mode) = config.mode {
         options.extend(["--mode".to_owned(), mode.name().to_owned()]);
@@ -137,7 +140,7 @@ mod tests {
         let patch = dir.path().join("fix.patch");
         fs::write(&patch, "x").unwrap();
         let mut config = Config::default_for(&[patch]).unwrap();
-        let plain = "--name fix --patch-version 1 --patch-description '' --deadline-ms 10000 --jump rel32";
+        let plain = "--name fix --patch-version 1 --patch-description '' --patience-ms 15000 --jump rel32";
         let words = |c: &Config| options(c).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" ");
         assert_eq!(words(&config), plain);
         config.description = "it's $(x)".into();
@@ -145,10 +148,11 @@ mod tests {
         config.mode = Some(lpbuild::manifest::Mode::Drain);
         (config.after, config.replaces) = (vec!["a".into()], vec!["b".into(), "c".into()]);
         config.oneshot = true;
+        (config.deadline_ms, config.patience_ms) = (Some(500), 90);
         config.callbacks.set(lpbuild::manifest::Callback::PreApply, "f".into());
         config.accept.add(lpbuild::accept::Accept::Type, "struct a");
-        let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --deadline-ms 10000 --jump rel32 \
-                   --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f --accept 'type=struct a'";
+        let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --patience-ms 90 --jump rel32 \
+                   --deadline-ms 500 --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f --accept 'type=struct a'";
         assert_eq!(words(&config), all);
     }
 }

@@ -59,7 +59,8 @@ pub(super) static CODES: &[Code] = &[
         title: "functions were busy until the deadline",
         why: "At every attempt some task had a replaced function on its stack, or a stack that cannot be walked reliably. \
               Nothing was changed (EBUSY).",
-        advice: "raise deadline_ms, wake or end the tasks listed as blockers, or try later",
+        advice: "raise deadline_ms (in a transition beyond patience_ms: then who sleeps there is sent out as by a signal), wake or end \
+                 the tasks listed as blockers, or try later",
     },
     Code {
         id: "LP5008",
@@ -104,7 +105,8 @@ pub(super) static CODES: &[Code] = &[
         title: "new functions were busy until the deadline",
         why: "At every attempt some task had the new code on its stack, or a stack that cannot be walked reliably. The patch \
               stays applied (EBUSY).",
-        advice: "raise deadline_ms, wake or end the tasks listed as blockers, or try later",
+        advice: "raise deadline_ms (in a transition beyond patience_ms: then who sleeps there is sent out as by a signal), wake or end \
+                 the tasks listed as blockers, or try later",
     },
     Code {
         id: "LP5014",

@@ -13,6 +13,8 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
+use lpbuild_abi::PATIENCE_MS;
+
 use crate::accept::Acceptances;
 use crate::error::{Error, Place, Result};
 use crate::manifest::{Callbacks, Jump, Mode, NAME_MAX};
@@ -20,9 +22,6 @@ use crate::pack::Signer;
 
 pub use expected::check_expected;
 pub use template::Template;
-
-/// Milliseconds after which applying or reverting gives up, when nothing else is said.
-pub const DEADLINE_MS: u32 = 10_000;
 
 /// Everything a build is asked for. What is `None` is found by itself.
 #[derive(Clone, Debug)]
@@ -45,8 +44,10 @@ pub struct Config {
     pub after: Vec<String>,
     /// Names of patches this one takes the place of.
     pub replaces: Vec<String>,
-    /// Milliseconds after which applying or reverting gives up when the functions are busy.
-    pub deadline_ms: u32,
+    /// Milliseconds after which applying or reverting gives up when the functions are busy; by the mode when nothing is said.
+    pub deadline_ms: Option<u32>,
+    /// Milliseconds before a transition disturbs tasks in user space.
+    pub patience_ms: u32,
     /// The module stays: it cannot be reverted.
     pub oneshot: bool,
     /// Form of the jumps.
@@ -117,7 +118,8 @@ impl Config {
             mode: None,
             after: Vec::new(),
             replaces: Vec::new(),
-            deadline_ms: DEADLINE_MS,
+            deadline_ms: None,
+            patience_ms: PATIENCE_MS,
             oneshot: false,
             jump: Jump::Rel32,
             kernel: Target::default(),

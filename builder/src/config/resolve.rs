@@ -13,7 +13,7 @@ use crate::pack::Signer;
 
 use super::schema::{self, Value};
 use super::text::{Text, nearest};
-use super::{Config, DEADLINE_MS, Target, expected};
+use super::{Config, Target, expected};
 
 /// What stands where a path is expected.
 #[derive(Clone, Copy)]
@@ -61,7 +61,8 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         mode: patch.mode.as_ref().and_then(|mode| r.mode(mode)),
         after,
         replaces,
-        deadline_ms: r.deadline(patch.deadline_ms.as_ref()),
+        deadline_ms: r.milliseconds(patch.deadline_ms.as_ref()),
+        patience_ms: r.milliseconds(patch.patience_ms.as_ref()).unwrap_or(lpbuild_abi::PATIENCE_MS),
         oneshot: patch.oneshot.as_ref().is_some_and(|o| *o.get_ref()),
         jump: r.jump(patch.jump.as_ref()),
         kernel: r.kernel(&file.kernel),
@@ -202,16 +203,16 @@ impl Resolver<'_> {
         })
     }
 
-    fn deadline(&mut self, value: Option<&Spanned<i64>>) -> u32 {
-        let Some(value) = value else { return DEADLINE_MS };
+    fn milliseconds(&mut self, value: Option<&Spanned<i64>>) -> Option<u32> {
+        let value = value?;
         match u32::try_from(*value.get_ref()) {
-            Ok(ms) if ms > 0 => ms,
+            Ok(ms) if ms > 0 => Some(ms),
             _ => {
                 self.bad(
                     value.span(),
                     format!("{} is not a number of milliseconds from 1 to {}", value.get_ref(), u32::MAX),
                 );
-                DEADLINE_MS
+                None
             }
         }
     }

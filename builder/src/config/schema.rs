@@ -22,6 +22,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
             "after",
             "replaces",
             "deadline-ms",
+            "patience-ms",
             "oneshot",
             "jump",
         ],
@@ -61,6 +62,7 @@ pub(super) struct Patch {
     pub after: Value<Vec<Spanned<String>>>,
     pub replaces: Value<Vec<Spanned<String>>>,
     pub deadline_ms: Value<i64>,
+    pub patience_ms: Value<i64>,
     pub oneshot: Value<bool>,
     pub jump: Value<String>,
 }

@@ -54,7 +54,7 @@ fn minimal_file_gives_the_defaults() {
     let c = dir.load(MINIMAL).unwrap();
     assert_eq!((c.name.as_str(), c.version.as_str(), c.description.as_str()), ("fix", "1", ""));
     assert_eq!(c.patches, [dir.at("fix.patch")]);
-    assert_eq!((c.mode, c.deadline_ms, c.oneshot, c.jump), (None, 10_000, false, Jump::Rel32));
+    assert_eq!((c.mode, c.deadline_ms, c.patience_ms, c.oneshot, c.jump), (None, None, 15_000, false, Jump::Rel32));
     assert!(c.after.is_empty() && c.replaces.is_empty());
     assert_eq!(c.kernel, Target::default());
     assert_eq!(c.callbacks, Callbacks::default());
@@ -78,6 +78,7 @@ mode = "drain"
 after = ["fix_1", "base"]
 replaces = ["fix_0"]
 deadline-ms = 250
+patience-ms = 2500
 oneshot = true
 jump = "abs64"
 [kernel]
@@ -102,7 +103,8 @@ certificate = "cert.pem"
     assert_eq!(c.description, "It's \"quoted\"? ä");
     assert_eq!(c.patches, [dir.at("b.patch"), dir.at("fix.patch")], "the order stays");
     assert_eq!(c.functions.unwrap(), ["one", "fs/proc/cmdline.o:two.isra.0"]);
-    assert_eq!((c.mode, c.deadline_ms, c.oneshot, c.jump), (Some(Mode::Drain), 250, true, Jump::Abs64));
+    assert_eq!((c.mode, c.deadline_ms, c.oneshot, c.jump), (Some(Mode::Drain), Some(250), true, Jump::Abs64));
+    assert_eq!(c.patience_ms, 2500);
     assert_eq!((c.after, c.replaces), (vec!["fix_1".into(), "base".into()], vec!["fix_0".into()]));
     let target = Target {
         release: Some("6.1.0-53-cloud-amd64".into()),
@@ -224,6 +226,7 @@ fn bad_values() {
         (minimal_with("functions = [\"a.c:f\"]"), "LP6005", "4:14", "neither"),
         (minimal_with("functions = [\"../a.o:f\"]"), "LP6005", "4:14", "neither"),
         (minimal_with("deadline-ms = 0"), "LP6005", "4:15", "milliseconds"),
+        (minimal_with("patience-ms = 0"), "LP6005", "4:15", "milliseconds"),
         (minimal_with("deadline-ms = -1"), "LP6005", "4:15", "milliseconds"),
         (minimal_with("deadline-ms = 4294967296"), "LP6005", "4:15", "milliseconds"),
         (minimal_with("jump = \"rel23\""), "LP6005", "4:8", "did you mean `rel32`?"),
@@ -460,7 +463,7 @@ fn commented_values_of_the_template_are_the_defaults() {
     for line in [
         "#after = []",
         "#replaces = []",
-        "#deadline-ms = 10000",
+        "#patience-ms = 15000",
         "#oneshot = false",
         "#jump = \"rel32\"",
         "#flags = []",
@@ -468,5 +471,5 @@ fn commented_values_of_the_template_are_the_defaults() {
         assert!(template.contains(&format!("\n{line}\n")), "{line}");
     }
     let defaults = dir.load(MINIMAL).unwrap();
-    assert_eq!((defaults.mode, defaults.deadline_ms, defaults.jump), (None, 10_000, Jump::Rel32));
+    assert_eq!((defaults.mode, defaults.patience_ms, defaults.jump), (None, 15_000, Jump::Rel32));
 }

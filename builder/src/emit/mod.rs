@@ -35,8 +35,10 @@ pub struct Options {
     pub after: Vec<String>,
     /// Names of patches this one takes the place of.
     pub replaces: Vec<String>,
-    /// Milliseconds to try.
-    pub deadline_ms: u32,
+    /// Milliseconds to try; by the mode when nothing is said.
+    pub deadline_ms: Option<u32>,
+    /// Milliseconds before tasks in user space are disturbed.
+    pub patience_ms: u32,
     /// Form of the jumps.
     pub jump: Jump,
     /// Never reverted.
@@ -77,6 +79,13 @@ pub struct Input<'a> {
     pub accepted: &'a [Accepted],
     /// What outlives the patch.
     pub promises: &'a [Promise],
+}
+
+impl Options {
+    /// The deadline of a patch that switches like this.
+    pub fn deadline(&self, mode: Mode) -> u32 {
+        self.deadline_ms.unwrap_or(mode.to_abi().default_deadline_ms(self.patience_ms))
+    }
 }
 
 /// Writes both files.

@@ -100,7 +100,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     r.push(build_id_len as u8);
     r.extend_from_slice(&flags(options).to_le_bytes());
     r.extend_from_slice(&build_id);
-    for word in [options.deadline_ms, n_funcs, n_ranges, 0] {
+    for word in [options.deadline(input.mode), n_funcs, n_ranges, options.patience_ms] {
         r.extend_from_slice(&word.to_le_bytes());
     }
     let pointers = r.len() as u64;

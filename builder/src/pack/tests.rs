@@ -229,6 +229,7 @@ impl Parts {
         patch[8] = abi::ABI_VERSION as u8;
         (patch[12], patch[13], patch[14], patch[16], patch[17]) = (1, 2, 3, 7, 7);
         patch[48..50].copy_from_slice(&500u16.to_le_bytes());
+        patch[60..64].copy_from_slice(&abi::PATIENCE_MS.to_le_bytes());
         (patch[52], patch[56]) = (1, 2);
         let mut funcs = vec![0; size_of::<abi::FuncRecord>()];
         (funcs[24], funcs[28], funcs[32], funcs[34], funcs[35]) = (64, 16, 5, 6, 1);
@@ -241,7 +242,7 @@ impl Parts {
             "name=demo",
             "lpbuild_name=demo",
             "lpbuild_build_id=0707",
-            "lpbuild_abi=3",
+            "lpbuild_abi=4",
             "description=why \"it\" is",
             "vermagic=6.1.0-0-test SMP mod_unload",
         ];
@@ -409,7 +410,7 @@ fn every_field_of_the_module_is_compared() {
         assert_eq!(verified(|p| p.modinfo[i] = "x=y".into()), ["LP4007"], "modinfo {i}");
     }
     assert_eq!(verified(|p| p.manifest.push(' ')), ["LP4007"]);
-    for at in [0, 8, 12, 13, 14, 16, 48, 52] {
+    for at in [0, 8, 12, 13, 14, 16, 48, 52, 60] {
         assert_eq!(verified(|p| p.patch[at] ^= 4), ["LP4009"], "patch record {at}");
     }
     for at in [24, 28, 32, 34, 35, 37, 42] {

@@ -206,6 +206,7 @@ impl<'a> Verifier<'a> {
         let id = crate::manifest::to_hex(id);
         self.expect("LP4009", place(), "build id", id.as_str(), &input.kernel.build_id);
         self.expect("LP4009", place(), "deadline", int(r, 48, 4), u64::from(m.deadline_ms));
+        self.expect("LP4009", place(), "patience", int(r, 60, 4), u64::from(m.patience_ms));
         self.expect("LP4009", place(), "functions", int(r, 52, 4), input.manifest.functions.len() as u64);
         let pieces: usize = input.manifest.functions.iter().map(|f| 1 + f.pieces.len()).sum();
         self.expect("LP4009", place(), "ranges", int(r, 56, 4), pieces as u64);

@@ -30,6 +30,8 @@ pub struct InspectReport {
     pub mode: Mode,
     /// Deadline in milliseconds.
     pub deadline_ms: u32,
+    /// Milliseconds before a transition disturbs tasks in user space.
+    pub patience_ms: u32,
     /// It is never reverted.
     pub oneshot: bool,
     /// Patches it may lie on top of.
@@ -132,6 +134,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport> {
         description: patch.description,
         mode: patch.mode,
         deadline_ms: patch.deadline_ms,
+        patience_ms: patch.patience_ms,
         oneshot: patch.oneshot,
         after: patch.after,
         replaces: patch.replaces,
@@ -203,7 +206,11 @@ impl Report for InspectReport {
         writeln!(out, "module     {} ({} bytes)", self.module, self.size)?;
         let mode = self.mode.name();
         let oneshot = if self.oneshot { ", oneshot" } else { "" };
-        writeln!(out, "mode       {mode}, deadline {} ms{oneshot}", self.deadline_ms)?;
+        let patience = match self.mode {
+            Mode::Transition => format!(", patience {} ms", self.patience_ms),
+            Mode::StopMachine | Mode::Drain => String::new(),
+        };
+        writeln!(out, "mode       {mode}, deadline {} ms{patience}{oneshot}", self.deadline_ms)?;
         for (what, names) in [("after", &self.after), ("replaces", &self.replaces)] {
             if !names.is_empty() {
                 writeln!(out, "{what:<10} {}", names.join(", "))?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use lpbuild_abi::Mode;
+use lpbuild_abi::{DEADLINE_MS, Mode};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -41,6 +41,8 @@ pub struct LoadOptions {
     pub mode: Option<Mode>,
     /// Another deadline than the packed one, milliseconds.
     pub deadline_ms: Option<u32>,
+    /// Another patience than the packed one, milliseconds.
+    pub patience_ms: Option<u32>,
     /// Check everything, apply nothing.
     pub dry_run: bool,
     /// Switch what is left when the deadline has passed.
@@ -74,7 +76,13 @@ pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport
         return Err(failure.clone());
     }
     let name = &module.manifest.patch.name;
-    let deadline = Duration::from_millis(u64::from(wanted.deadline_ms.unwrap_or(module.manifest.patch.deadline_ms)));
+    let patch = &module.manifest.patch;
+    let packed = (patch.mode.to_abi().name(), patch.deadline_ms.into());
+    let patience = wanted.patience_ms.unwrap_or(patch.patience_ms);
+    let mut wanted = *wanted;
+    wanted.deadline_ms = wanted.deadline_ms.or(deadline_of_transition(wanted.mode, packed, patience));
+    let wanted = &wanted;
+    let deadline = Duration::from_millis(u64::from(wanted.deadline_ms.unwrap_or(patch.deadline_ms)));
     let log = Log::from_now(host);
     let start = Instant::now();
     let inserted = insert(host, &module, wanted, deadline);
@@ -120,6 +128,13 @@ pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport
     Ok(LoadReport { patch, took_ms, dry_run: wanted.dry_run, notes })
 }
 
+/// The deadline of a patch that says none and was packed for another mode, when it is switched task by task: behind the
+/// patience, as if it had been packed so.
+pub(super) fn deadline_of_transition(wanted: Option<Mode>, (mode, ms): (&str, u64), patience: u32) -> Option<u32> {
+    let other = wanted == Some(Mode::Transition) && mode != Mode::Transition.name();
+    (other && ms == u64::from(DEADLINE_MS)).then(|| Mode::Transition.default_deadline_ms(patience))
+}
+
 /// Whether the kernel can check a module against which these problems speak: only other owners of functions do.
 fn can_be_asked(failure: &Failure) -> bool {
     failure.causes.iter().all(|c| matches!(c.problem.code.id, "LP5107" | "LP5108"))
@@ -155,6 +170,9 @@ fn parameters(wanted: &LoadOptions, deadline: Duration) -> String {
         list.push(format!("deadline_ms={}", deadline.saturating_add(GRACE).as_millis().min(u128::from(u32::MAX))));
     } else if let Some(ms) = wanted.deadline_ms {
         list.push(format!("deadline_ms={ms}"));
+    }
+    if let Some(ms) = wanted.patience_ms {
+        list.push(format!("patience_ms={ms}"));
     }
     if wanted.dry_run {
         list.push("dry_run=1".to_owned());
@@ -292,12 +310,30 @@ mod tests {
     fn parameters_are_only_those_asked_for() {
         let ten = Duration::from_secs(10);
         assert_eq!(parameters(&LoadOptions::default(), ten), "");
-        let all =
-            LoadOptions { mode: Some(Mode::Drain), deadline_ms: Some(7), dry_run: true, force: false, oneshot: true };
-        assert_eq!(parameters(&all, ten), "mode=drain deadline_ms=7 dry_run=1 oneshot=1");
+        let all = LoadOptions {
+            mode: Some(Mode::Drain),
+            deadline_ms: Some(7),
+            patience_ms: Some(8),
+            dry_run: true,
+            force: false,
+            oneshot: true,
+        };
+        assert_eq!(parameters(&all, ten), "mode=drain deadline_ms=7 patience_ms=8 dry_run=1 oneshot=1");
         // The runtime must not give up before it can be forced.
         let forced = LoadOptions { mode: Some(Mode::Transition), force: true, ..LoadOptions::default() };
         assert_eq!(parameters(&forced, ten), "mode=transition deadline_ms=40000");
         assert_eq!(parameters(&forced, Duration::MAX), format!("mode=transition deadline_ms={}", u32::MAX));
+    }
+
+    #[test]
+    fn a_transition_ends_behind_its_patience() {
+        let transition = Some(Mode::Transition);
+        assert_eq!(deadline_of_transition(transition, ("drain", 10_000), 15_000), Some(30_000));
+        assert_eq!(deadline_of_transition(transition, ("stop-machine", 10_000), u32::MAX), Some(u32::MAX));
+        // What was said stays, and so does what was packed for it.
+        assert_eq!(deadline_of_transition(transition, ("drain", 9_999), 15_000), None);
+        assert_eq!(deadline_of_transition(transition, ("transition", 10_000), 15_000), None);
+        assert_eq!(deadline_of_transition(Some(Mode::Drain), ("transition", 10_000), 15_000), None);
+        assert_eq!(deadline_of_transition(None, ("drain", 10_000), 15_000), None);
     }
 }

@@ -56,6 +56,10 @@ pub struct LoadArgs {
     /// last of them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub deadline_ms: Option<u32>,
+    /// With transition: wait so many milliseconds before tasks that sleep in system calls are disturbed, as by a signal
+    /// [default: as packed].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience_ms: Option<u32>,
     /// Check everything and list all that stands against it, tasks included; apply nothing. Exit code 0: it would be
     /// applied now.
     #[arg(long)]
@@ -85,6 +89,10 @@ pub struct UnloadArgs {
     /// revert goes on.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub deadline_ms: Option<u32>,
+    /// With transition: wait so many milliseconds before tasks that sleep in system calls are disturbed, as by a signal
+    /// [default: as packed, or as loaded].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience_ms: Option<u32>,
     /// With transition: when the deadline has passed, switch the tasks that are left back where they stand. One of them can
     /// then run old and new code mixed.
     #[arg(long)]
@@ -117,9 +125,9 @@ pub struct InspectArgs {
 impl LoadArgs {
     /// Loads the module and reports.
     pub fn run(&self, host: &Host, out: &mut dyn Write) -> Result<()> {
-        let (mode, deadline_ms) = (self.mode, self.deadline_ms);
+        let (mode, deadline_ms, patience_ms) = (self.mode, self.deadline_ms, self.patience_ms);
         let (dry_run, force, oneshot) = (self.dry_run, self.force, self.oneshot);
-        let options = LoadOptions { mode, deadline_ms, dry_run, force, oneshot };
+        let options = LoadOptions { mode, deadline_ms, patience_ms, dry_run, force, oneshot };
         finish(load(host, &self.module, &options), self.json, out)
     }
 }
@@ -127,8 +135,8 @@ impl LoadArgs {
 impl UnloadArgs {
     /// Reverts and removes the patch and reports.
     pub fn run(&self, host: &Host, out: &mut dyn Write) -> Result<()> {
-        let (mode, deadline_ms, force) = (self.mode, self.deadline_ms, self.force);
-        finish(unload(host, &self.name, &UnloadOptions { mode, deadline_ms, force }), self.json, out)
+        let (mode, deadline_ms, patience_ms, force) = (self.mode, self.deadline_ms, self.patience_ms, self.force);
+        finish(unload(host, &self.name, &UnloadOptions { mode, deadline_ms, patience_ms, force }), self.json, out)
     }
 }
 

@@ -42,9 +42,12 @@ fn contradictions(module: &ModuleFile) -> Result<(), Failure> {
 /// What is wanted that the runtime in the module cannot do. The module loader passes over parameters it does not know, so
 /// an old module would apply its patch in a dry run.
 pub(super) fn options(module: &ModuleFile, wanted: &LoadOptions) -> Result<()> {
-    for (is_wanted, parameter) in
-        [(wanted.mode.is_some(), "mode"), (wanted.dry_run, "dry_run"), (wanted.oneshot, "oneshot")]
-    {
+    for (is_wanted, parameter) in [
+        (wanted.mode.is_some(), "mode"),
+        (wanted.patience_ms.is_some(), "patience_ms"),
+        (wanted.dry_run, "dry_run"),
+        (wanted.oneshot, "oneshot"),
+    ] {
         let known = |(key, value): &(String, String)| {
             key == "parmtype" && value.split_once(':').is_some_and(|(name, _)| name == parameter)
         };

@@ -28,6 +28,8 @@ pub struct PatchState {
     pub pause_ns: u64,
     /// Deadline of operations, milliseconds.
     pub deadline_ms: Option<u64>,
+    /// Milliseconds before tasks in user space are disturbed by a transition.
+    pub patience_ms: Option<u64>,
     /// It is never reverted.
     pub oneshot: bool,
     /// Tasks were switched by force: calls that were inside may run old and new code mixed.
@@ -145,6 +147,7 @@ impl PatchState {
             attempts: number("attempts").unwrap_or(0),
             pause_ns: number("pause_ns").unwrap_or(0),
             deadline_ms: number("deadline_ms"),
+            patience_ms: number("patience_ms"),
             oneshot: text("oneshot").as_deref() == Some("1"),
             forced: text("force").as_deref() == Some("1"),
             switched: text("switched").as_deref().and_then(switched),

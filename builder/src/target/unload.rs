@@ -7,13 +7,13 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use lpbuild_abi::Mode;
+use lpbuild_abi::{Mode, PATIENCE_MS};
 use serde::Serialize;
 
 use super::Report;
 use super::failure::{Failure, runtime_cause};
 use super::host::{Host, PATCHES};
-use super::load::{GRACE, pause};
+use super::load::{GRACE, deadline_of_transition, pause};
 use super::remove::remove;
 use super::state::{PatchState, States};
 use crate::error::{Error, Place};
@@ -30,6 +30,8 @@ pub struct UnloadOptions {
     pub mode: Option<Mode>,
     /// Another deadline than that of the patch, milliseconds.
     pub deadline_ms: Option<u32>,
+    /// Another patience than that of the patch, milliseconds.
+    pub patience_ms: Option<u32>,
     /// Switch what is left when the deadline has passed.
     pub force: bool,
 }
@@ -68,6 +70,12 @@ pub fn unload(host: &Host, name: &str, wanted: &UnloadOptions) -> Result<UnloadR
     if wanted.force && !states.is_idle() && mode != Mode::Transition.name() {
         return Err(Error::new("LP5121", Place::object(name), format!("its mode is {mode}")).into());
     }
+    let shown = before.patience_ms.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(PATIENCE_MS);
+    let patience = wanted.patience_ms.unwrap_or(shown);
+    let packed = (before.mode.as_str(), before.deadline_ms.unwrap_or(0));
+    let mut wanted = *wanted;
+    wanted.deadline_ms = wanted.deadline_ms.or(deadline_of_transition(wanted.mode, packed, patience));
+    let wanted = &wanted;
     let own = wanted.deadline_ms.map(u64::from).or(before.deadline_ms);
     let revert = Revert {
         host,
@@ -100,6 +108,9 @@ impl Revert<'_> {
     fn request(&self, before: &PatchState, wanted: &UnloadOptions) -> Result<(), Failure> {
         if let Some(mode) = wanted.mode.filter(|m| m.name() != before.mode) {
             self.store("mode", mode.name())?;
+        }
+        if let Some(ms) = wanted.patience_ms {
+            self.store("patience_ms", &ms.to_string())?;
         }
         if self.force {
             // The runtime must not give up before it can be forced.

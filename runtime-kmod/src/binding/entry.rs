@@ -68,6 +68,7 @@ const SHOW_FORCE: c_int = 12;
 const SHOW_ABI: c_int = 13;
 const SHOW_AFTER: c_int = 14;
 const SHOW_REPLACES: c_int = 15;
+const SHOW_PATIENCE: c_int = 16;
 
 /// A number that stands for the sources and the compiler of this runtime, C half included.
 const RUNTIME: u64 = match u64::from_str_radix(env!("LPBUILD_RUNTIME"), 16) {
@@ -99,6 +100,7 @@ static CANCEL: AtomicBool = AtomicBool::new(false);
 static FORCE: AtomicBool = AtomicBool::new(false);
 static ONESHOT: AtomicBool = AtomicBool::new(false);
 static DEADLINE_MS: AtomicU32 = AtomicU32::new(0);
+static PATIENCE_MS: AtomicU32 = AtomicU32::new(0);
 /// The mode of the next operation, as in the record.
 static MODE: AtomicU8 = AtomicU8::new(0);
 static SITES: AtomicPtr<Site<Alias>> = AtomicPtr::new(ptr::null_mut());
@@ -332,6 +334,7 @@ unsafe fn install(
         (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, parts));
         MODE.store(patch.record.mode, SeqCst);
         DEADLINE_MS.store(patch.record.deadline_ms, SeqCst);
+        PATIENCE_MS.store(patch.record.patience_ms, SeqCst);
         ONESHOT.store(patch.is_oneshot(), SeqCst);
     }
 }
@@ -393,6 +396,7 @@ unsafe extern "C" fn lpbuild_begin() {
     // SAFETY: setup has succeeded; only the kernel thread gets here.
     let m = unsafe { machine() };
     m.set_deadline(u64::from(DEADLINE_MS.load(SeqCst)));
+    m.set_patience(u64::from(PATIENCE_MS.load(SeqCst)));
     if let Some(mode) = record::mode(MODE.load(SeqCst)) {
         m.set_mode(mode);
     }
@@ -582,6 +586,15 @@ unsafe extern "C" fn lpbuild_set_deadline(ms: u32) {
     DEADLINE_MS.store(ms, SeqCst);
 }
 
+/// When transitions that begin from now on disturb tasks in user space, milliseconds.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_set_patience(ms: u32) {
+    PATIENCE_MS.store(ms, SeqCst);
+}
+
 /// The patch stays.
 ///
 /// # Safety
@@ -684,6 +697,7 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
         SHOW_ATTEMPTS => t.dec(shown.attempts).str("\n"),
         SHOW_VERSION => t.bytes(patch.version).str("\n"),
         SHOW_DEADLINE => t.dec(u64::from(DEADLINE_MS.load(SeqCst))).str("\n"),
+        SHOW_PATIENCE => t.dec(u64::from(PATIENCE_MS.load(SeqCst))).str("\n"),
         SHOW_ENABLED => t.str(match shown.state {
             State::Applying | State::Draining | State::Applied | State::Reverting => "1\n",
             State::Reverted | State::Refused | State::Checked | State::Replaced => "0\n",

@@ -225,6 +225,29 @@ fn a_kprobe_that_comes_behind_the_int3_is_waited_for() {
     });
 }
 
+/// Kernel threads are woken after a second; who is in a system call has as long as the patch says.
+#[test]
+fn who_sleeps_in_user_space_is_left_alone_until_the_patience_is_over() {
+    for patience in [1, 3_000, 15_000] {
+        let mut f = Fixture::new(2, 1);
+        (f.funcs[0].resume, f.funcs[0].dispatch) = (NEW + 0x90, NEW + 0xc0);
+        (f.record.mode, f.record.deadline_ms, f.record.patience_ms) = (3, 30_000, patience);
+        f.sim.task(42, Ok(vec![OLD + 0x20]));
+        f.sim.task(43, Ok(vec![OLD + 0x20]));
+        f.sim.world().threads.push(43);
+        assert_eq!(f.with(|m| run(&f.sim, || m.apply()).0), Step::Refused(Refusal::Busy));
+        let w = f.sim.world();
+        for (task, first) in [(42, u64::from(patience)), (43, 1000)] {
+            let at: Vec<u64> = w.disturbed.iter().filter(|d| d.0 == task).map(|d| d.1).collect();
+            assert!((first..first + 250).contains(&at[0]), "{patience}: {task} at {at:?}");
+            assert!(at.windows(2).all(|w| w[1] - w[0] >= 5000), "{patience}: {task} at {at:?}");
+        }
+        // Everybody else has changed over by then, where it is more than two seconds.
+        let others = w.disturbed.iter().any(|d| d.0 != 42 && d.0 != 43);
+        assert_eq!(others, patience == 1, "{patience}: {:?}", w.disturbed);
+    }
+}
+
 /// The dispatchers of a replaced patch are still in use, so it must not go.
 #[test]
 fn a_kprobe_on_the_jump_keeps_a_replaced_patch() {

@@ -27,6 +27,7 @@ fn every_rule_of_the_patch_record() {
         assert_eq!(rejected(|p, _, _| p.build_id_len = len), "length of the build id");
     }
     assert_eq!(rejected(|p, _, _| p.deadline_ms = 0), "a deadline of 0 ms");
+    assert_eq!(rejected(|p, _, _| p.patience_ms = 0), "a patience of 0 ms");
     for n in [0, 1 << 20] {
         assert_eq!(rejected(|p, _, _| p.n_funcs = n), "number of functions or ranges");
     }

@@ -65,6 +65,10 @@ pub struct World {
     pub writes: usize,
     memory_blocks: BTreeMap<usize, usize>,
     held: BTreeMap<usize, usize>,
+    /// These tasks are kernel threads.
+    pub threads: Vec<usize>,
+    /// Tasks that were woken or sent to user mode as by a signal, and when, milliseconds.
+    pub disturbed: Vec<(usize, u64)>,
 }
 
 #[derive(Debug)]
@@ -379,16 +383,23 @@ impl Kernel for Sim {
             Ok(f) => Ok(f.as_slice()),
             Err(e) => Err(*e),
         };
-        f(View { frames, blocked: true, switches: 1, kernel: false });
+        let kernel = self.world().threads.contains(&task);
+        f(View { frames, blocked: true, switches: 1, kernel });
         Seen::Looked
     }
-    fn send_to_boundary(&self, _: usize, _: *mut Work, _: bool) -> bool {
+    fn send_to_boundary(&self, task: usize, _: *mut Work, urgent: bool) -> bool {
+        if urgent {
+            self.nudge(task);
+        }
         false
     }
     fn recall(&self, _: usize, _: *mut Work) -> bool {
         true
     }
-    fn nudge(&self, _: usize) {}
+    fn nudge(&self, task: usize) {
+        let now = self.now_ns() / 1_000_000;
+        self.world().disturbed.push((task, now));
+    }
     fn breathe(&self) {}
 }
 
@@ -443,7 +454,7 @@ impl Fixture {
             deadline_ms: 1000,
             n_funcs: n as u32,
             n_ranges: n as u32,
-            reserved2: 0,
+            patience_ms: 15_000,
             funcs: funcs.as_ptr() as u64,
             ranges: ranges.as_ptr() as u64,
             name: names[0].as_ptr() as u64,

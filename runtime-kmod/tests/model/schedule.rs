@@ -51,6 +51,7 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         apply,
         revert: if rng.one_in(2) { apply } else { rng.pick(&modes) },
         deadline_ms: rng.pick(&[20, 50, 300, 3000]),
+        patience_ms: rng.pick(&[1000, 1000, 2200, 15_000]),
         hotplug: rng.one_in(3) || cut == Cut::Hotplug,
         probes: rng.one_in(3),
         no_memory: rng.one_in(8),
@@ -79,6 +80,10 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         }
         Cut::Rule(Guard::AskWhoWasSeen | Guard::RecallBeforeFree) | Cut::Recall => {
             (plan.apply, plan.revert) = (Mode::Transition, Mode::Transition);
+            plan.without.fill(false);
+        }
+        Cut::Rule(Guard::Undisturbed) => {
+            (plan.apply, plan.revert, plan.patience_ms) = (Mode::Transition, Mode::Transition, 15_000);
             plan.without.fill(false);
         }
         _ => {}
@@ -180,7 +185,7 @@ pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
         deadline_ms: plan.deadline_ms,
         n_funcs: plan.funcs as u32,
         n_ranges: plan.funcs as u32,
-        reserved2: 0,
+        patience_ms: plan.patience_ms,
         funcs: funcs.as_ptr() as u64,
         ranges: ranges.as_ptr() as u64,
         name: c"model".as_ptr() as u64,

@@ -338,6 +338,13 @@ impl Kernel for Sim {
     }
     fn send_to_boundary(&self, task: usize, work: *mut Work, urgent: bool) -> bool {
         self.is_work(task, work, "send");
+        if urgent {
+            let mut w = self.world();
+            let patience = u64::from(w.plan.patience_ms) * crate::world::MS;
+            if w.rules.published.is_none_or(|then| w.now - then < patience) {
+                w.fail(format!("task {} is disturbed too early", slot(task)));
+            }
+        }
         let mut t = self.task(task, "send");
         if t.works_over {
             return false;

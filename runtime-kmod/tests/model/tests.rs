@@ -97,6 +97,7 @@ without! {
     the_stop_looks_again: Cut::Rule(Guard::StopLooks);
     marks_come_before_the_answer: Cut::Rule(Guard::MarkBeforeRead);
     tasks_in_the_middle_wait: Cut::Rule(Guard::Patience);
+    nobody_is_disturbed_early: Cut::Rule(Guard::Undisturbed);
     the_boundary_looks_at_the_stack: Cut::Rule(Guard::BoundaryStack);
     tables_are_frozen: Cut::Rule(Guard::FreezeTable);
     newborn_tasks_run_the_goal: Cut::Rule(Guard::NewbornRunsGoal);

@@ -89,6 +89,8 @@ pub struct Plan {
     pub apply: Mode,
     pub revert: Mode,
     pub deadline_ms: u32,
+    /// When tasks in user space are disturbed.
+    pub patience_ms: u32,
     pub hotplug: bool,
     pub probes: bool,
     pub no_memory: bool,

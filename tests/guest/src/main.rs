@@ -11,6 +11,7 @@ mod init;
 mod memory;
 mod probe;
 mod reach;
+mod sandbox;
 mod storms;
 mod syscalls;
 
@@ -80,6 +81,7 @@ const HELPERS: &[(&str, Helper, &str)] = &[
     ("packet-ring", reach::packet_ring, "a packet socket with a TPACKET_V3 ring, and a datagram"),
     ("pipe-sleeper", busy::pipe_sleeper, "FIFO: sleeps in read(2) of the FIFO until it is fed"),
     ("read-cost", probe::read_cost, "FILE N: nanoseconds per pread(2), over N calls"),
+    ("sandboxed", sandbox::sandboxed, "SECONDS: a seccomp sandbox asleep in nanosleep(2); how it ended as a result"),
     ("short-auxv", syscalls::short_auxv, "an auxiliary vector of one entry; the length of /proc/self/auxv as a result"),
     (
         "sleepers",
