@@ -60,6 +60,8 @@ pub const JUMP_REL32_LEN: usize = 5;
 pub const JUMP_ABS64_LEN: usize = 12;
 /// Bytes of a dispatcher: `endbr64` (4), `call rel32` (5), `jne rel32` (6), `jmp rel32` (5).
 pub const DISPATCH_LEN: usize = 20;
+/// Where the runtime may write a jump into a function's copied beginning: behind its `endbr64`.
+pub const RESUME_SLOT: usize = 4;
 /// What a dispatcher calls: keeps every register but the flags, and clears the zero flag when the new function is to be run.
 pub const SYM_CHOOSES_NEW: &str = "lpbuild_chooses_new";
 /// Prefix of the name by which a patch calls the original of a function it replaces.
@@ -243,8 +245,9 @@ pub struct FuncRecord {
     /// Reserved, zero.
     pub reserved: u8,
     /// Address of the function's beginning as it was: the instructions the site covers, encoded again, and a jump to the
-    /// first byte behind the site. What `lp_original_NAME` calls. 0: they cannot be executed elsewhere (a call among
-    /// them), and only [`Mode::StopMachine`] will do.
+    /// first byte behind the site. What `lp_original_NAME` calls: where the function of a patch below was there before, the
+    /// runtime writes a jump to that at [`RESUME_SLOT`]. 0: they cannot be executed elsewhere (a call among them), and only
+    /// [`Mode::StopMachine`] will do.
     pub resume: u64,
     /// Address of the dispatcher: `endbr64; call lpbuild_chooses_new; jne NEW; jmp RESUME`, [`DISPATCH_LEN`] bytes, the last
     /// [`JUMP_REL32_LEN`] of which the runtime may rewrite while nobody can be inside. 0 when `resume` is.

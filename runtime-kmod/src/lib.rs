@@ -21,6 +21,7 @@
 pub mod board;
 pub mod identity;
 pub mod kernel;
+pub mod layers;
 pub mod machine;
 pub mod poke;
 pub mod record;

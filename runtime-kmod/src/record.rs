@@ -4,7 +4,7 @@ use core::slice;
 
 use lpbuild_abi::{
     ABI_VERSION, Callback, DISPATCH_LEN, FLAG_ONESHOT, FLAGS, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind,
-    MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RangeRecord,
+    MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RESUME_SLOT, RangeRecord,
 };
 
 use crate::refusal::Refusal;
@@ -137,7 +137,7 @@ impl<'a> Patch<'a> {
         };
         match (f.resume, f.dispatch) {
             (0, 0) => {}
-            (resume, dispatch) if carried(resume, JUMP_REL32_LEN) && carried(dispatch, DISPATCH_LEN) => {}
+            (resume, dispatch) if carried(resume, RESUME_SLOT + JUMP_REL32_LEN) && carried(dispatch, DISPATCH_LEN) => {}
             _ => return bad("a dispatcher outside the patch's code"),
         }
         Ok(())

@@ -18,6 +18,23 @@ const HIGH: Edit = (
     "\tseq_puts(m, \"higher \");\n\tseq_puts(m, saved_command_line);\n",
 );
 
+/// Shows the word and what was shown without it.
+macro_rules! before_the_original {
+    ($word:literal) => {
+        (
+            "fs/proc/cmdline.c",
+            "static int cmdline_proc_show(struct seq_file *m, void *v)\n{\n\tseq_puts(m, saved_command_line);\n\
+             \tseq_putc(m, '\\n');\n\treturn 0;\n",
+            concat!(
+                "extern int lp_original_cmdline_proc_show(struct seq_file *m, void *v);\n\
+                 static int cmdline_proc_show(struct seq_file *m, void *v)\n{\n\tseq_printf(m, \"",
+                $word,
+                " \");\n\treturn lp_original_cmdline_proc_show(m, v);\n"
+            ),
+        )
+    };
+}
+
 /// `proc_pid_status` and a function it calls: one system call.
 const FIRST: [Edit; 2] = [
     ("fs/proc/array.c", "seq_puts(m, \"State:\\t\");", "seq_puts(m, \"AAAAA:\\t\");"),
@@ -39,6 +56,7 @@ pipe_is() { if odd; then pipe=original; else pipe=new; fi; expect pipe_read $1 $
 "#;
 
 on_both! {
+    the_original_of_a_patch_on_top_is_the_one_below
     a_patch_on_top_of_another
     a_patch_in_the_place_of_another
     a_replacement_under_load_is_one_switch
@@ -115,6 +133,91 @@ unload low
 clean
 "#;
     passes(&bench.module("loadavg", &[LOADAVG]).vm("stack-on-top", &format!("{SEEN}{script}")));
+}
+
+/// `lp_original_NAME`, in each mode and whatever the order: the lower fix is never lost, not for one reader.
+fn the_original_of_a_patch_on_top_is_the_one_below(series: &'static str) {
+    const TOP: Edit = before_the_original!("top");
+    const NEXT: Edit = before_the_original!("next");
+    let Some(bench) = Bench::find("the_original_of_a_patch_on_top_is_the_one_below", series) else { return };
+    let bench = bench
+        .module("low", &[SHORT, PIPE])
+        .module("loadavg", &[LOADAVG])
+        .module_as("top", "top", &[TOP], &["--after", "low"])
+        .module_as("next", "next", &[NEXT], &["--after", "low", "--after", "top"])
+        .module_as("top_alone", "top_alone", &[TOP], &["--after", "loadavg"])
+        .module_as("next_for_low", "next_for_low", &[NEXT], &["--replaces", "low"])
+        .module_as("next_for_top", "next_for_top", &[NEXT], &["--replaces", "top", "--after", "low"]);
+    let script = r#"
+read -r boot < /proc/cmdline
+exactly() { read -r line < /proc/cmdline; expect 'what is shown' "$1$boot" "$line"; }
+# Readers that come all the time see one of these, whatever happens.
+watch() {
+    rm -f /tmp/stop
+    (while [ ! -e /tmp/stop ]; do
+        read -r line < /proc/cmdline
+        good=
+        for may; do [ "$line" != "$may$boot" ] || good=1; done
+        [ $good ] || { echo "$line" >> /tmp/wrong; break; }
+    done) & watcher=$!
+}
+watched() { echo > /tmp/stop; wait $watcher; [ ! -e /tmp/wrong ] || fail "a reader saw: $(cat /tmp/wrong)"; }
+
+for mode in $modes; do
+    step "$mode, on top"
+    load low mode=$mode
+    exactly 'patched '
+    watch 'patched ' 'top patched ' 'next top patched '
+    load top mode=$mode
+    exactly 'top patched '
+    load next mode=$mode
+    exactly 'next top patched '
+    stays LP5020 low
+    stays LP5020 top
+    exactly 'next top patched '
+    unload next
+    exactly 'top patched '
+    unload top
+    watched
+    exactly 'patched '
+    step "$mode, in the place of the upper one"
+    load top mode=$mode
+    watch 'top patched ' 'next patched ' 'patched '
+    load next_for_top mode=$mode
+    exactly 'next patched '
+    rmmod top
+    exactly 'next patched '
+    stays LP5020 low
+    unload next_for_top
+    watched
+    exactly 'patched '
+    step "$mode, in the place of the lower one"
+    watch 'patched ' 'next '
+    load next_for_low mode=$mode
+    exactly 'next '
+    rmmod low
+    watched
+    exactly 'next '
+    unload next_for_low
+    exactly ''
+    step "$mode, below has another function"
+    load loadavg
+    load top_alone mode=$mode
+    exactly 'top '
+    unload top_alone
+    unload loadavg
+    exactly ''
+    clean
+done
+step 'the upper one is removed by force'
+load low
+load top
+rmmod -f top
+exactly 'patched '
+unload low
+clean
+"#;
+    passes(&bench.vm("stack-original", script));
 }
 
 fn a_patch_in_the_place_of_another(series: &'static str) {

@@ -141,7 +141,7 @@ pub(super) static CODES: &[Code] = &[
         id: "LP2017",
         class: Refused,
         title: "the original of what is not replaced",
-        why: "lp_original_NAME is the function NAME as it was, in new code of the patch that replaces it. This patch replaces no \
+        why: "lp_original_NAME is the function NAME as it was before this patch, in new code of the patch that replaces it. This patch replaces no \
               function of this name, or several in other objects. A static function may have been inlined, or split by the \
               compiler under another name (NAME.isra.0).",
         advice: "call a function that is not replaced by its own name; compare with the functions the report says changed",

@@ -30,6 +30,7 @@ use crate::{
     board::{Board, Entry},
     identity,
     kernel::{Kernel, Unreliable},
+    layers::{self, Layer},
     machine::{Machine, Parts, Step},
     record::{self, MAX_OTHERS, MAX_SYMBOL, Patch, site_addr},
     refusal::Refusal,
@@ -229,7 +230,8 @@ unsafe fn take_others(patch: &Patch<'static>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Lays sites over those of patches below: they come back to what those wrote, and dispatchers lead to their functions.
+/// Lays sites over those of patches below: they come back to what those wrote, dispatchers lead to their functions, and so does
+/// `lp_original_NAME`, unless they are about to go.
 ///
 /// # Safety
 /// Nobody else uses the statics, and nobody is inside a dispatcher.
@@ -242,14 +244,18 @@ unsafe fn lay(patch: &Patch<'static>, sites: &mut [Site<Alias>]) -> Result<(), R
             continue;
         }
         // SAFETY: the caller's contract.
-        let top =
-            unsafe { taken() }.iter().flat_map(|t| t.sites).find(|o| o.addr == s.addr && now == o.bytes(Route::New));
+        let taken = unsafe { taken() };
+        let layers = || taken.iter().flat_map(|t| t.sites.iter().map(|site| Layer { site, replaced: t.replaced }));
+        let below = layers::beneath(s.addr, now, layers);
         // What is there otherwise, the check of the sites says.
-        let Some(top) = top else { continue };
+        let Some(top) = below.top else { continue };
         if !s.lay_over(top) {
             return Err(Refusal::Altered { func });
         }
         lead_to(patch, func, top.target)?;
+        if let Some(original) = below.original {
+            originally(patch, func, original.target)?;
+        }
     }
     Ok(())
 }
@@ -257,10 +263,21 @@ unsafe fn lay(patch: &Patch<'static>, sites: &mut [Site<Alias>]) -> Result<(), R
 /// Lets the dispatcher of a function lead to `old` for the old version.
 fn lead_to(patch: &Patch<'static>, func: usize, old: u64) -> Result<(), Refusal> {
     let Some(f) = patch.funcs.get(func).filter(|f| f.dispatch != 0) else { return Ok(()) };
+    jump(f.dispatch + (lpbuild_abi::DISPATCH_LEN - lpbuild_abi::JUMP_REL32_LEN) as u64, old, func)
+}
+
+/// Lets `lp_original_NAME` lead to `below` and not into the kernel's function. Nobody has called it yet.
+fn originally(patch: &Patch<'static>, func: usize, below: u64) -> Result<(), Refusal> {
+    let Some(f) = patch.funcs.get(func).filter(|f| f.resume != 0) else { return Ok(()) };
+    jump(f.resume + lpbuild_abi::RESUME_SLOT as u64, below, func)
+}
+
+/// Writes a jump to `to` at `slot`, in the patch's own code, where nobody is.
+fn jump(slot: u64, to: u64, func: usize) -> Result<(), Refusal> {
     let len = lpbuild_abi::JUMP_REL32_LEN as u64;
-    let slot = f.dispatch + lpbuild_abi::DISPATCH_LEN as u64 - len;
-    let rel = i32::try_from(old.wrapping_sub(slot + len) as i64).map_err(|_| Refusal::OutOfReach { func })?;
+    let rel = i32::try_from(to.wrapping_sub(slot + len) as i64).map_err(|_| Refusal::OutOfReach { func })?;
     let alias = LINUX.map(slot, len as usize).ok_or(Refusal::NoMemory)?;
+    LINUX.write(alias, 0, &[0xe9]);
     LINUX.write(alias, 1, &rel.to_le_bytes());
     LINUX.serialize_all();
     LINUX.unmap(alias);

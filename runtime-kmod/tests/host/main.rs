@@ -5,6 +5,7 @@ mod apply;
 mod callbacks;
 mod divert;
 mod identity;
+mod layers;
 mod record;
 mod report;
 mod revert;
