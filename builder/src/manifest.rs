@@ -65,7 +65,7 @@ pub struct Patch {
     /// Milliseconds after which an apply or revert that finds the functions busy gives up.
     pub deadline_ms: u32,
     /// Milliseconds before a transition disturbs tasks in user space.
-    #[serde(default = "patience")]
+    #[serde(default = "patience", skip_serializing_if = "is_patience")]
     pub patience_ms: u32,
     /// SHA-256 of patch.o, lower-case hex; absent in schema 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -399,6 +399,10 @@ impl Site {
 /// The patience of a manifest that does not name one.
 fn patience() -> u32 {
     abi::PATIENCE_MS
+}
+
+fn is_patience(ms: &u32) -> bool {
+    *ms == patience()
 }
 
 /// Lower-case hex.
