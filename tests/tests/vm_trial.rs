@@ -182,7 +182,7 @@ fn a_dynamic_binary_cycles_and_everything_a_guest_can_be_given() {
     let after = lines(&json["outputs"]["after"]);
     let kib: u64 = after[1].split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!((1_300_000..1_638_400).contains(&kib), "{after:?}");
-    assert!(after[0].ends_with("panic=-1 lptest=1 --"), "{after:?}");
+    assert!(after[0].ends_with("panic=-1 no_timer_check lptest=1 --"), "{after:?}");
     assert!(json["after_equals_before"].is_null(), "different scripts are not compared");
     let steps = json["steps"].as_array().unwrap();
     let of = |name: &str| steps.iter().filter(|s| s["step"] == name).collect::<Vec<_>>();
@@ -201,6 +201,16 @@ fn a_script_that_fails_while_the_patch_is_applied_fails_the_trial() {
     assert!(json["refused"][0]["detail"].as_str().unwrap().contains("during ended with status 3"), "{}", a.err);
     assert_eq!(lines(&json["outputs"]["during"]), ["in during", "it is broken"]);
     assert!(json["outputs"]["after"].is_null(), "nothing is done after a failure");
+    // The same from a pipe, which can be read once.
+    let inner = b.command(&b.module.ko, &["--json", "--script"]);
+    let words: Vec<String> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|w| format!("'{}'", w.to_string_lossy()))
+        .collect();
+    let mut c = Command::new("bash");
+    c.arg("-c").arg(format!("{} <(echo '[ $1 != during ] || exit 3')", words.join(" ")));
+    c.env("TMPDIR", b.dir.path().join("tmp")).stdin(Stdio::null());
+    b.run(c).fails(&["LP6407"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 static int new_cmdline_proc_show(struct seq_file *m, void *v)
 {
 	seq_puts(m, "patched ");
-	seq_puts(m, "console=ttyS0 quiet panic=-1 nokaslr norandmaps randomize_kstack_offset=off preempt=full");
+	seq_puts(m, "console=ttyS0 quiet panic=-1 no_timer_check nokaslr norandmaps randomize_kstack_offset=off preempt=full");
 	seq_putc(m, '\n');
 	return 0;
 }
