@@ -82,7 +82,8 @@ alive
 clean
 "#;
     let bench = bench.module("nanosleep", &[NANOSLEEP]).module("short", &[harness::edits::SHORT]);
-    passes(&bench.vm("patience", script));
+    let preempt = if series == "6.12" { "preempt=full" } else { "" };
+    passes(&bench.vm("patience", script).append(preempt));
 }
 
 fn times_of_nothing_are_refused(series: &'static str) {

@@ -217,7 +217,8 @@ exactly 'patched '
 unload low
 clean
 "#;
-    passes(&bench.vm("stack-original", script));
+    let preempt = if series == "6.12" { "preempt=full" } else { "" };
+    passes(&bench.vm("stack-original", script).append(preempt));
 }
 
 fn a_patch_in_the_place_of_another(series: &'static str) {
