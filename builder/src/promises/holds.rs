@@ -71,6 +71,10 @@ impl Holds {
         let fields = self.fields.get(place).into_iter().flatten();
         fields.filter(move |(at, _)| fits(at)).map(|(_, thing)| thing)
     }
+    /// Does the initial value have an address of the patch at this offset?
+    pub fn at_offset(&self, place: &Thing, offset: i64) -> bool {
+        self.fields.get(place).is_some_and(|fields| fields.iter().any(|(at, _)| *at == Some(offset)))
+    }
     /// Anything of the patch whose address it holds.
     pub fn any(&self, place: &Thing) -> Option<&Thing> {
         self.held.get(place)?.first()

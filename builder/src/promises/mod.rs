@@ -102,13 +102,13 @@ pub fn refusals(promises: &[Promise], options: &Options) -> Vec<Problem> {
     promises.iter().filter(|p| p.certain && (p.on_a_stack || !taken_back)).map(refuse).collect()
 }
 
-/// As long as no kernel is known: a string is new when no old code of the pair refers to it.
+/// As long as no kernel is known: a string is new when nothing old of the pair refers to it.
 pub fn new_texts(pairs: &[ObjectPair]) -> impl Fn(PairId, &[u8]) -> bool {
     let of = |pair: &ObjectPair| -> BTreeSet<Vec<u8>> {
         if let Some(placement) = &pair.placement {
             return placement.constants.keys().cloned().collect();
         }
-        let refs = pair.old.atoms.iter().filter(|a| a.is_code()).flat_map(|a| &a.refs);
+        let refs = pair.old.atoms.iter().flat_map(|a| &a.refs);
         let text = |r: &Ref| match r.target {
             Target::Section(s, o) => pair.old.constant_at(s, o).map(<[u8]>::to_vec),
             Target::Extern(..) => None,

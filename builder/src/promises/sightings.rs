@@ -77,8 +77,13 @@ pub fn all(world: &World<'_>) -> Vec<Sighting> {
             }
         }
     }
-    found.extend(world.follow(&taken));
-    found.extend(world.follow(&read_again(world, &Holds::of(world, &found))));
+    found.extend(world.follow(&taken, None));
+    let holds = Holds::of(world, &found);
+    found.extend(world.follow(&read_again(world, &holds), None));
+    // What is done with the table itself is known.
+    let mut loaded = world.follow(&taken, Some(&holds));
+    loaded.retain(|l| !found.iter().any(|f| (f.pair, f.function, f.at) == (l.pair, l.function, l.at)));
+    found.extend(loaded);
     found
 }
 
@@ -104,15 +109,17 @@ fn read_again(world: &World<'_>, holds: &Holds) -> Places {
 }
 
 impl World<'_> {
-    fn follow(&self, places: &Places) -> Vec<Sighting> {
+    /// Follows the addresses; with `tables`, what is loaded through those of tables of addresses instead.
+    fn follow(&self, places: &Places, tables: Option<&Holds>) -> Vec<Sighting> {
         let mut found = Vec::new();
         for ((pair, thing), places) in places {
+            let Some(thing) = tables.map_or(Some(thing), |holds| self.entry_of_table(thing, holds)) else { continue };
             let object = &self.pair(*pair).new;
             let functions: BTreeSet<AtomId> = places.keys().map(|(atom, _)| object.parent(*atom)).collect();
             let seed = |atom: AtomId, r: &Ref| places.get(&(atom, r.at)).copied();
             let carried = |atom: AtomId| self.carries((*pair, NewAtom(atom)));
             let awaited = |atom: AtomId| self.set.callbacks.iter().any(|(_, key)| *key == (*pair, NewAtom(atom)));
-            let patch = uses::InPatch { carried: &carried, awaited: &awaited };
+            let patch = uses::InPatch { carried: &carried, awaited: &awaited, deep: tables.is_some() };
             for seen in uses::trace_carried(object, &functions, &seed, patch) {
                 if let Some(way) = self.way(*pair, &seen) {
                     found.push(Sighting { pair: *pair, function: seen.atom, at: seen.at, thing: thing.clone(), way });
@@ -120,6 +127,14 @@ impl World<'_> {
             }
         }
         found
+    }
+
+    /// Something that a table of nothing but addresses of the patch holds.
+    fn entry_of_table<'h>(&self, thing: &Thing, holds: &'h Holds) -> Option<&'h Thing> {
+        let Thing::Carried(pair, atom) = thing else { return None };
+        let size = self.pair(*pair).new.atom(atom.0).size() as i64;
+        let full = size > 0 && (0..size).step_by(8).all(|at| holds.at_offset(thing, at));
+        if full { holds.any(thing) } else { None }
     }
 
     /// What an edge leads to, if it is something of the patch that can outlive it.

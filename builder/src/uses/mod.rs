@@ -192,6 +192,8 @@ pub(crate) struct InPatch<'a> {
     pub carried: &'a dyn Fn(AtomId) -> bool,
     /// Is it called by the patch itself, which waits until it is through (a callback)?
     pub awaited: &'a dyn Fn(AtomId) -> bool,
+    /// Is what is loaded through the address another one of the patch (a table of pointers)?
+    pub deep: bool,
 }
 
 /// The same for functions of a patch: told as well is where an address goes on while no function of the

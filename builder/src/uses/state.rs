@@ -14,8 +14,10 @@ pub const MIXED: u8 = 4;
 pub const TOP: u8 = 16;
 /// It may be an address of the function's own stack.
 pub const STACK: u8 = 32;
+/// Something was added to it: a pointer that walks.
+pub const WALKED: u8 = 64;
 /// What is told of a value wherever it goes.
-pub const VALUE: u8 = HELD | END | MIXED | TOP | STACK;
+pub const VALUE: u8 = HELD | END | MIXED | TOP | STACK | WALKED;
 /// What makes a value worth following.
 const TRACKED: u8 = HELD | END | STACK;
 /// A register: nothing has read it since it was written. A slot: a push made it.

@@ -1,14 +1,15 @@
 //! What one instruction does with the address: the rules for each kind of instruction.
 //!
-//! A value is followed in full width only; half of an address, or arithmetic that is no adding, is not understood. An AND
-//! (aligning) and adding keep it, the difference of two addresses of the object is a number.
+//! A part of an address is one in disguise: it is not understood, and what becomes of it is followed all the same. The lower half
+//! is the whole, since the upper one is that of every address of the kernel. An AND (aligning) and adding keep an address, the
+//! difference of two addresses of the object is a number.
 
 use std::collections::BTreeSet;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::graph::Node;
-use super::state::{ARGUMENTS, END, HELD, MIXED, RBP, RSP, STACK, State, TOP, VALUE, number};
+use super::state::{ARGUMENTS, END, HELD, MIXED, RBP, RSP, STACK, State, TOP, VALUE, WALKED, number};
 use super::{Copy, Holder, Use};
 use crate::symbolize::{Object, Target};
 
@@ -49,6 +50,8 @@ pub struct Step<'a> {
     pub node: &'a Node,
     pub state: &'a mut State,
     pub stack: &'a mut Stack,
+    /// What is loaded through the address counts as one.
+    pub deep: bool,
     /// What was found, in the pass that reports.
     pub out: Option<&'a mut Vec<Use>>,
 }
@@ -191,10 +194,10 @@ impl Step<'_> {
                     return flags;
                 }
                 self.unknown(flags, "part of it is used");
-                0
+                part(flags)
             }
             OpKind::Memory => match self.frame() {
-                Frame::No if insn.memory_size().size() == 8 => self.node.kept,
+                Frame::No if insn.memory_size().size() == 8 => self.node.kept | self.loaded(),
                 Frame::No => 0,
                 Frame::Slot(at) if insn.memory_size().size() == 8 => {
                     self.stack.loaded.insert(at);
@@ -202,12 +205,19 @@ impl Step<'_> {
                 }
                 Frame::Slot(at) => {
                     self.unknown(self.state.slot(at), "part of it is used");
-                    0
+                    part(self.state.slot(at))
                 }
                 Frame::Somewhere => self.state.any_slot() | MIXED,
             },
             _ => self.node.imm,
         }
+    }
+
+    /// What is read through the address.
+    fn loaded(&self) -> u8 {
+        let insn = &self.node.insn;
+        let base = self.state.of(insn.memory_base()) | self.state.of(insn.memory_index()) | self.node.disp;
+        if self.deep { base & HELD } else { 0 }
     }
 
     /// An operand gets a value.
@@ -227,7 +237,9 @@ impl Step<'_> {
                     self.state.set(n, flags);
                 } else {
                     self.unknown(flags, "part of it is used");
-                    self.state.set(n, 0);
+                    // A write of 8 or 16 bits leaves the rest of the register.
+                    let rest = if r.size() < 4 { self.state.reg(n) } else { 0 };
+                    self.state.set(n, part(flags | rest));
                 }
             }
             OpKind::Memory => match self.frame() {
@@ -239,7 +251,13 @@ impl Step<'_> {
                         self.unknown(flags, "it is in too many places of the stack");
                     }
                 }
-                Frame::Slot(_) => self.unknown(flags, "part of it is stored"),
+                Frame::Slot(at) => {
+                    self.unknown(flags, "part of it is stored");
+                    let rest = self.state.slot(at);
+                    if flags & HELD != 0 && !self.state.set_slot(at, part(flags | rest)) {
+                        self.unknown(flags, "it is in too many places of the stack");
+                    }
+                }
                 Frame::Somewhere if flags & HELD != 0 => self.report(Use::Stored(Holder::Stack)),
                 Frame::No if flags & HELD != 0 => {
                     let holder = self.holder();
@@ -322,6 +340,10 @@ impl Step<'_> {
             Frame::Somewhere if !self.writes_frame() => self.take(i32::MIN),
             _ => {}
         }
+        // `lea table(%rip)` is the address itself.
+        if self.node.disp == 0 && (insn.memory_index() != Register::None || insn.memory_displacement64() != 0) {
+            flags = walked(flags);
+        }
         self.assign(0, flags & VALUE);
     }
 
@@ -378,7 +400,8 @@ impl Step<'_> {
             self.unknown(a, "two addresses are added");
         }
         let up = insn.mnemonic() == Mnemonic::Inc || is_number(insn, 1) && (insn.immediate(1) as i64) >= 0;
-        self.assign(0, if up { a | b } else { lowered(a | b) });
+        let sum = if insn.mnemonic() == Mnemonic::And { a | b } else { walked(a | b) };
+        self.assign(0, if up { sum } else { lowered(sum) });
     }
 
     fn subtract(&mut self) {
@@ -389,7 +412,7 @@ impl Step<'_> {
         }
         let (a, b) = (self.value(0), self.value(1));
         if b & (HELD | END) == 0 {
-            self.assign(0, lowered(a));
+            self.assign(0, walked(lowered(a)));
         } else {
             self.same_object(a, b);
             self.assign(0, 0);
@@ -429,6 +452,11 @@ impl Step<'_> {
             _ => 0,
         };
         let reads_slot = node.memory.iter().any(|m| m.named && m.reads);
+        // What it reads may be what it writes.
+        if (read | node.imm) & HELD != 0 && node.memory.iter().any(|m| m.writes) && self.frame() == Frame::No {
+            let holder = self.holder();
+            self.report(Use::Stored(holder));
+        }
         if reads_slot {
             self.unknown(slot, "an instruction that is not understood");
         }
@@ -452,6 +480,15 @@ impl Step<'_> {
             self.state.set(n, disguised);
         }
     }
+}
+
+/// Half of an address, or less of it.
+fn part(flags: u8) -> u8 {
+    if flags & HELD != 0 { HELD | MIXED } else { 0 }
+}
+
+fn walked(flags: u8) -> u8 {
+    if flags & (HELD | END) != 0 { flags | WALKED } else { flags }
 }
 
 /// Does an address that goes through this come out as one that can be brought back?

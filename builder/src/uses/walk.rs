@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::awake::is_awake;
 use super::graph::{Flow, Graph, Node, graph};
 use super::readers::{from_assembly, reader};
-use super::state::{ARGUMENTS, CALLER_SAVED, FRESH, HELD, MIXED, RAX, RDX, State};
+use super::state::{ARGUMENTS, CALLER_SAVED, FRESH, HELD, MIXED, RAX, RDX, State, WALKED};
 use super::step::{Stack, Step, copied};
 use super::{Callee, Copy, DEPTH, Found, InPatch, Seed, Use};
 use crate::symbolize::{AtomId, Object, Usage};
@@ -317,7 +317,8 @@ impl<'a> Tracer<'a> {
             Flow::Return => leave(state, &mut out),
             Flow::Next | Flow::Jump(_) | Flow::Branch(_) | Flow::End => {
                 let out = out.map(|(uses, _)| uses);
-                Step { object: self.object, node, state, stack, out }.run();
+                let deep = self.patch.is_some_and(|p| p.deep);
+                Step { object: self.object, node, state, stack, deep, out }.run();
             }
         }
     }
@@ -486,7 +487,7 @@ fn through_memory(
 ) {
     let mut copy = state.clone();
     let mut uses = Vec::new();
-    Step { object, node, state: &mut copy, stack, out: Some(&mut uses) }.run();
+    Step { object, node, state: &mut copy, stack, deep: false, out: Some(&mut uses) }.run();
     if let Some((all, _)) = out {
         all.extend(uses);
     }
@@ -507,8 +508,8 @@ fn copier(name: &str) -> Option<(Option<usize>, usize)> {
 fn leave(state: &State, out: &mut Option<(&mut Vec<Use>, &mut Outcome)>) {
     let Some((uses, outcome)) = out else { return };
     outcome.returns |= state.reg(RAX) & HELD != 0;
-    // Results of two words; what has been read is a leftover.
-    if state.reg(RDX) & HELD != 0 && state.reg(RDX) & FRESH != 0 {
+    // Results of two words; what has been read, or has walked through the object, is a leftover.
+    if state.reg(RDX) & HELD != 0 && state.reg(RDX) & FRESH != 0 && state.reg(RDX) & WALKED == 0 {
         uses.push(Use::Unknown(super::SECOND_RESULT.into()));
     }
 }
