@@ -15,8 +15,10 @@
 //! ```
 #![no_std]
 
+mod digest;
 mod unpatchable;
 
+pub use digest::Digest;
 pub use unpatchable::UNPATCHABLE;
 
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
@@ -216,6 +218,8 @@ pub struct PatchRecord {
     pub n_after: u32,
     /// Number of names in `replaces`.
     pub n_replaces: u32,
+    /// [`Digest`] of all records.
+    pub digest: u64,
 }
 
 /// One replaced function.
@@ -303,6 +307,6 @@ pub const IMPORTS: &[Import] = &[
 ];
 
 const _: () = assert!(Callback::PostRevert.flag() | FLAGS == FLAGS && FLAG_ONESHOT < Callback::PreApply.flag());
-const _: () = assert!(size_of::<PatchRecord>() == 152);
+const _: () = assert!(size_of::<PatchRecord>() == 160);
 const _: () = assert!(size_of::<FuncRecord>() == 80);
 const _: () = assert!(size_of::<RangeRecord>() == 16);

@@ -191,6 +191,24 @@ void lpb_who(struct task_struct *task, struct lpb_who *who)
 	memcpy(who->comm, task->comm, sizeof(who->comm));
 }
 
+/* Whether the piece is in one part of this module that stays behind its init. */
+int lpb_owns(u64 addr, u64 len)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	for_class_mod_mem_type(type, core) {
+		u64 base = (u64)THIS_MODULE->mem[type].base, size = THIS_MODULE->mem[type].size;
+
+		if (addr >= base && len <= size && addr - base <= size - len)
+			return 1;
+	}
+	return 0;
+#else
+	u64 base = (u64)THIS_MODULE->core_layout.base, size = THIS_MODULE->core_layout.size;
+
+	return addr >= base && len <= size && addr - base <= size - len;
+#endif
+}
+
 void *lpb_alloc(size_t size)
 {
 	return lpb_fails("kvzalloc") ? NULL : kvzalloc(size, GFP_KERNEL);

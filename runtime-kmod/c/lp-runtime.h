@@ -155,6 +155,7 @@ struct lpb_who {
 	char comm[16];
 };
 void lpb_who(struct task_struct *task, struct lpb_who *who);
+int lpb_owns(u64 addr, u64 len);
 void *lpb_alloc(size_t size);
 void lpb_free(void *memory);
 size_t lpb_count_tasks(void);

@@ -3,8 +3,8 @@
 use core::slice;
 
 use lpbuild_abi::{
-    ABI_VERSION, Callback, DISPATCH_LEN, FLAG_ONESHOT, FLAGS, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind,
-    MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RESUME_SLOT, RangeRecord,
+    ABI_VERSION, Callback, DISPATCH_LEN, Digest, FLAG_ONESHOT, FLAGS, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN,
+    JumpKind, MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RESUME_SLOT, RangeRecord,
 };
 
 use crate::refusal::Refusal;
@@ -19,6 +19,12 @@ const SITE_REACH: u64 = 0x1_0000 + 0x100;
 pub const MAX_NAME: usize = 48;
 /// The longest function name in bytes (`KSYM_NAME_LEN` - 1 of 6.1, include/linux/kallsyms.h).
 pub const MAX_SYMBOL: usize = 511;
+
+/// The module's own memory.
+pub trait Memory {
+    /// Does the whole piece belong to one part of it, code or data, that stays when the module has been set up?
+    fn holds(&self, addr: u64, len: u64) -> bool;
+}
 
 /// A valid patch.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +42,21 @@ pub struct Patch<'a> {
 }
 
 impl<'a> Patch<'a> {
-    /// Validates a record.
+    /// Validates a record: whatever it holds, nothing outside of `memory` is read.
     ///
     /// # Safety
-    /// When `record.magic` and `record.abi_version` are right, the addresses in it must be those of the arrays and
-    /// strings it describes, valid for `'a`.
-    pub unsafe fn new(record: &'a PatchRecord) -> Result<Self, Refusal> {
+    /// What `memory` holds can be read for `'a`, and does not change.
+    pub unsafe fn new(record: &'a PatchRecord, memory: &impl Memory) -> Result<Self, Refusal> {
+        // SAFETY: the caller vouches for the memory.
+        let patch = unsafe { Self::unsealed(record, memory) }?;
+        if patch.digest() == record.digest { Ok(patch) } else { Err(Refusal::BadRecord("another digest")) }
+    }
+
+    /// The same without a look at the digest.
+    ///
+    /// # Safety
+    /// As of [`Patch::new`].
+    pub unsafe fn unsealed(record: &'a PatchRecord, memory: &impl Memory) -> Result<Self, Refusal> {
         let bad = |rule| Err(Refusal::BadRecord(rule));
         if record.magic != MAGIC {
             return bad("no lpbuild patch");
@@ -86,16 +101,34 @@ impl<'a> Patch<'a> {
         if record.text_start > record.text_end || record.notes_start > record.notes_end {
             return bad("an inverted range");
         }
-        // SAFETY: the caller vouches for the addresses; counts were bounded, null and alignment checked above.
+        let holds = |addr: u64, n: u32, size: usize| n == 0 || memory.holds(addr, u64::from(n) * size as u64);
+        if !holds(record.funcs, record.n_funcs, size_of::<FuncRecord>())
+            || !holds(record.ranges, record.n_ranges, size_of::<RangeRecord>())
+            || !holds(record.after, record.n_after, size_of::<u64>())
+            || !holds(record.replaces, record.n_replaces, size_of::<u64>())
+        {
+            return bad("an array outside of the module");
+        }
+        let code = record.text_end - record.text_start;
+        if code == 0 || !memory.holds(record.text_start, code) {
+            return bad("code outside of the module");
+        }
+        // SAFETY: the arrays are in the module; counts were bounded, null and alignment checked above.
         let (funcs, ranges) = unsafe { (array(record.funcs, record.n_funcs), array(record.ranges, record.n_ranges)) };
-        // SAFETY: the caller vouches for the addresses; both are not null and read only up to the NUL or the bound.
-        let (name, version) = unsafe { (string(record.name, MAX_NAME), string(record.version, 32)) };
+        let (name, version) = (string(record.name, MAX_NAME, memory), string(record.version, 32, memory));
         let (Some(name), Some(version)) = (name, version) else {
             return bad("a string without end");
         };
         let patch = Self { record, funcs, ranges, name, version };
+        let others = patch.other_addresses();
+        if !others.clone().all(|a| a != 0 && string(a, MAX_NAME, memory).is_some()) {
+            return bad("a string without end");
+        }
         for f in funcs {
             patch.check_func(f)?;
+            if string(f.name, MAX_SYMBOL, memory).is_none() {
+                return bad("a string without end");
+            }
         }
         for r in ranges {
             if r.func >= record.n_funcs || r.len == 0 || r.start.checked_add(u64::from(r.len)).is_none() {
@@ -115,6 +148,15 @@ impl<'a> Patch<'a> {
             }
         }
         Ok(patch)
+    }
+
+    /// What [`PatchRecord::digest`] has to be.
+    pub fn digest(&self) -> u64 {
+        let r = self.record;
+        let patch = Digest::default().patch(r, self.name, self.version);
+        let others = (0..self.others()).fold(patch, |d, i| d.text(self.other_name(i)));
+        let funcs = self.funcs.iter().enumerate().fold(others, |d, (i, f)| d.func(f, self.func_name(i), r));
+        self.ranges.iter().fold(funcs, |d, range| d.range(range, r)).finish()
     }
 
     fn check_func(&self, f: &FuncRecord) -> Result<(), Refusal> {
@@ -146,8 +188,7 @@ impl<'a> Patch<'a> {
     /// Name of the function `i`; empty when there is none.
     pub fn func_name(&self, i: usize) -> &'a [u8] {
         let Some(f) = self.funcs.get(i) else { return &[] };
-        // SAFETY: `new` has checked that the name is not null; the caller of `new` vouched for it.
-        unsafe { string(f.name, MAX_SYMBOL) }.unwrap_or(&[])
+        string(f.name, MAX_SYMBOL, &Checked).unwrap_or(&[])
     }
 
     /// Patches named in `after`, then those in `replaces`.
@@ -160,14 +201,16 @@ impl<'a> Patch<'a> {
     }
     /// Name of other `i`; empty when there is none.
     pub fn other_name(&self, i: usize) -> &'a [u8] {
-        let r = self.record;
-        // SAFETY: the caller of `new` vouched for the arrays; null and alignment were checked there.
-        let (after, replaces) = unsafe { (array::<u64>(r.after, r.n_after), array::<u64>(r.replaces, r.n_replaces)) };
-        match after.iter().chain(replaces).nth(i) {
-            // SAFETY: as above.
-            Some(&name) if name != 0 => unsafe { string(name, MAX_NAME) }.unwrap_or(&[]),
+        match self.other_addresses().nth(i) {
+            Some(name) if name != 0 => string(name, MAX_NAME, &Checked).unwrap_or(&[]),
             _ => &[],
         }
+    }
+    fn other_addresses(&self) -> impl Iterator<Item = u64> + Clone + use<'a> {
+        let r = self.record;
+        // SAFETY: `new` has checked that the arrays are in the module, and their alignment.
+        let (after, replaces) = unsafe { (array::<u64>(r.after, r.n_after), array::<u64>(r.replaces, r.n_replaces)) };
+        after.iter().chain(replaces).copied()
     }
     /// Name of what a refusal is about.
     pub fn subject(&self, why: Refusal) -> &'a [u8] {
@@ -242,12 +285,23 @@ unsafe fn array<'a, T>(addr: u64, n: u32) -> &'a [T] {
     unsafe { slice::from_raw_parts(addr as *const T, n as usize) }
 }
 
-/// # Safety
-/// `addr` is the address of a NUL-terminated string, valid for `'a`.
-unsafe fn string<'a>(addr: u64, max: usize) -> Option<&'a [u8]> {
+/// Addresses of strings of a patch that [`Patch::new`] has looked at.
+struct Checked;
+
+impl Memory for Checked {
+    fn holds(&self, _: u64, _: u64) -> bool {
+        true
+    }
+}
+
+/// The string at `addr`; nothing when it does not end in the module, or within `max` bytes.
+fn string<'a>(addr: u64, max: usize, memory: &impl Memory) -> Option<&'a [u8]> {
     let start = addr as *const u8;
     for len in 0..=max {
-        // SAFETY: no NUL was met before, so this byte still belongs to the string.
+        if !memory.holds(addr.wrapping_add(len as u64), 1) {
+            return None;
+        }
+        // SAFETY: the byte is in the module.
         if unsafe { *start.add(len) } == 0 {
             // SAFETY: `len` bytes were just read.
             return Some(unsafe { slice::from_raw_parts(start, len) });

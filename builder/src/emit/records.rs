@@ -26,6 +26,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     let patch = w.section(abi::SEC_PATCH, Kind::ReadOnly);
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     let (mut n_funcs, mut n_ranges) = (0u32, 0u32);
+    let mut said = Said::default();
     // In the order of the manifest.
     let mut sites: Vec<&(usize, Site)> = input.sites.iter().collect();
     let name = |i: usize| {
@@ -65,10 +66,28 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
             w.relocate(funcs, offset, field.kind, &anchor, bound.anchored(field.value));
         }
         let spot = layout.items[&(item.pair, item.atom)];
+        let entrances = layout.entrances.get(&(item.pair, item.atom));
+        let place = |offset: u64| TEXT.wrapping_add(offset);
+        let func = abi::FuncRecord {
+            old: address,
+            new: place(spot.offset),
+            name: 0,
+            old_size: atom.size() as u32,
+            new_size: new.size() as u32,
+            site_offset: site.offset,
+            site_size: site.size,
+            jump_kind: site.jump.to_abi() as u8,
+            covers_fentry: u8::from(site.rule == Rule::OverFentry),
+            original: [0; abi::MAX_SITE],
+            reserved: 0,
+            resume: entrances.map_or(0, |e| place(e.resume.offset)),
+            dispatch: entrances.map_or(0, |e| place(e.dispatch.offset)),
+        };
+        said.funcs.push((func, atom.name.as_bytes()));
         w.pointer(funcs, at, &anchor, bound.anchored(address));
         w.pointer(funcs, at + 8, &Base::Section(spot.section), spot.offset as i64);
         w.pointer(funcs, at + 16, &Base::Section(strings), name as i64);
-        if let Some(entrances) = layout.entrances.get(&(item.pair, item.atom)) {
+        if let Some(entrances) = entrances {
             for (field, spot) in [
                 (offset_of!(abi::FuncRecord, resume), entrances.resume),
                 (offset_of!(abi::FuncRecord, dispatch), entrances.dispatch),
@@ -84,6 +103,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
             r.extend_from_slice(&n_funcs.to_le_bytes());
             let at = w.append(ranges, &r, 8);
             w.pointer(ranges, at, &anchor, bound.anchored(address));
+            said.ranges.push(abi::RangeRecord { start: address, len: atom.size() as u32, func: n_funcs });
             n_ranges += 1;
         }
         n_funcs += 1;
@@ -111,6 +131,34 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     ] {
         r[field..field + 4].copy_from_slice(&(names.len() as u32).to_le_bytes());
     }
+    let text_end = w.len(text);
+    let record = abi::PatchRecord {
+        magic: abi::MAGIC,
+        abi_version: abi::ABI_VERSION,
+        mode: input.mode.to_abi() as u8,
+        build_id_len: build_id_len as u8,
+        flags: flags(options),
+        build_id: build_id.try_into().unwrap_or_default(),
+        deadline_ms: options.deadline(input.mode),
+        n_funcs,
+        n_ranges,
+        patience_ms: options.patience_ms,
+        funcs: 0,
+        ranges: 0,
+        name: 0,
+        version: 0,
+        notes_start: bound.notes.0,
+        notes_end: bound.notes.1,
+        text_start: TEXT,
+        text_end: TEXT.wrapping_add(text_end),
+        after: 0,
+        replaces: 0,
+        n_after: options.after.len() as u32,
+        n_replaces: options.replaces.len() as u32,
+        digest: 0,
+    };
+    let digest = offset_of!(abi::PatchRecord, digest);
+    r[digest..digest + 8].copy_from_slice(&said.digest(&record, options).to_le_bytes());
     let at = w.append(patch, &r, 8);
     for (field, names) in [
         (offset_of!(abi::PatchRecord, after), &options.after),
@@ -120,7 +168,6 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
             w.pointer(patch, at + field as u64, &Base::Section(list), offset as i64);
         }
     }
-    let text_end = w.len(text);
     let targets: [(Base, i64); 8] = [
         (Base::Section(funcs), 0),
         (Base::Section(ranges), 0),
@@ -140,6 +187,25 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     imports(w, bound, &anchor);
     callbacks(w, input, layout);
     Ok(())
+}
+
+/// Where the code of the patch is taken to begin: 0 stands for no address.
+const TEXT: u64 = 1 << 40;
+
+/// What the records say, for their digest.
+#[derive(Default)]
+struct Said<'a> {
+    funcs: Vec<(abi::FuncRecord, &'a [u8])>,
+    ranges: Vec<abi::RangeRecord>,
+}
+
+impl Said<'_> {
+    fn digest(&self, patch: &abi::PatchRecord, options: &Options) -> u64 {
+        let start = abi::Digest::default().patch(patch, options.name.as_bytes(), options.version.as_bytes());
+        let others = options.after.iter().chain(&options.replaces).fold(start, |d, name| d.text(name.as_bytes()));
+        let funcs = self.funcs.iter().fold(others, |d, (f, name)| d.func(f, name, patch));
+        self.ranges.iter().fold(funcs, |d, r| d.range(r, patch)).finish()
+    }
 }
 
 /// What the site of the function at `address` holds when anything runs: the image has a call of `__fentry__` where the kernel

@@ -220,7 +220,11 @@ struct Parts {
     chooses: &'static str,
     /// Names of other patches, in the order of the record.
     others: [Option<i64>; 2],
+    /// What the digest is changed by.
+    other_digest: u64,
 }
+
+const DIGEST: usize = std::mem::offset_of!(abi::PatchRecord, digest);
 
 impl Parts {
     fn new() -> Self {
@@ -274,6 +278,7 @@ impl Parts {
             back: -4096 + 5 + 6,
             chooses: abi::SYM_CHOOSES_NEW,
             others: [None, None],
+            other_digest: 0,
         }
     }
 
@@ -312,6 +317,10 @@ impl Parts {
             (patch, 72, ranges_sym, 0),
             (patch, 80, strings_sym, 0),
             (patch, 88, strings_sym, 5),
+            (patch, 96, anchor, 64),
+            (patch, 104, anchor, 128),
+            (patch, 112, text_sym, 0),
+            (patch, 120, text_sym, 52),
             (funcs, 0, anchor, self.old),
             (funcs, 8, text_sym, 0),
             (funcs, 16, strings_sym, 9),
@@ -396,6 +405,8 @@ fn verified_as(text: &str, change: impl FnOnce(&mut Parts)) -> Vec<&'static str>
     let mut parts = Parts::new();
     text.clone_into(&mut parts.manifest);
     change(&mut parts);
+    let digest = verify::digest(&parts.write(), &input.kernel).unwrap_or(0) ^ parts.other_digest;
+    parts.patch[DIGEST..DIGEST + 8].copy_from_slice(&digest.to_le_bytes());
     code(verify::verify(&parts.write(), &input, &headers))
 }
 
@@ -413,6 +424,7 @@ fn every_field_of_the_module_is_compared() {
     for at in [0, 8, 12, 13, 14, 16, 48, 52, 60] {
         assert_eq!(verified(|p| p.patch[at] ^= 4), ["LP4009"], "patch record {at}");
     }
+    assert_eq!(verified(|p| p.other_digest = 1), ["LP4009"], "digest");
     for at in [24, 28, 32, 34, 35, 37, 42] {
         assert_ne!(verified(|p| p.funcs[at] ^= 4), [""; 0], "function record {at}");
     }

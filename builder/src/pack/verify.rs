@@ -53,6 +53,13 @@ pub(super) fn records(name: &str, module: &[u8], input: &Input) -> Vec<Problem> 
     v.problems
 }
 
+/// The digest of the records of a module, as the runtime will find it.
+#[cfg(test)]
+pub(super) fn digest(module: &[u8], kernel: &Kernel) -> Option<u64> {
+    let elf = Elf::parse(module).ok()?;
+    Verifier { module, elf: &elf, name: String::new(), problems: Vec::new() }.digest_of_records(kernel)
+}
+
 struct Verifier<'a> {
     module: &'a [u8],
     elf: &'a Elf<'a>,
@@ -81,6 +88,7 @@ impl<'a> Verifier<'a> {
             self.entrances(i, f, input);
         }
         self.ranges(input);
+        self.digest(input);
         self.imports(input);
         self.callbacks(input);
     }
@@ -390,6 +398,104 @@ impl<'a> Verifier<'a> {
                 }
             }
         }
+    }
+
+    /// The digest is that of what the module holds.
+    fn digest(&mut self, input: &Input) {
+        let place = Place::object(&input.manifest.patch.name).in_section(abi::SEC_PATCH);
+        let field = offset_of!(abi::PatchRecord, digest);
+        let have = int(self.content(abi::SEC_PATCH), field, 8);
+        match self.digest_of_records(&input.kernel) {
+            Some(digest) => self.expect("LP4009", place, "digest of the records", have, digest),
+            // Mostly something has been said of what is missing.
+            None if self.problems.is_empty() => self.problem("LP4009", place, "the records are not complete"),
+            None => {}
+        }
+    }
+
+    fn digest_of_records(&self, kernel: &Kernel) -> Option<u64> {
+        // Where the code is taken to begin: 0 stands for no address.
+        const TEXT: i64 = 1 << 40;
+        let bytes = |name: &str| self.section(name).and_then(|(_, h)| self.bytes(h));
+        let in_kernel = |section: &str, at: usize| {
+            let target = self.pointer(section, at as u64).filter(|t| t.symbol == kernel.anchor)?;
+            Some(kernel.anchor_address.wrapping_add_signed(target.addend))
+        };
+        let string = |section: &str, at: usize| self.string(&self.pointer(section, at as u64)?);
+        let r = bytes(abi::SEC_PATCH)?;
+        let start = self.pointer(abi::SEC_PATCH, offset_of!(abi::PatchRecord, text_start) as u64)?;
+        let in_text = |section: &str, at: usize| {
+            let target = self.pointer(section, at as u64);
+            let offset = target.filter(|t| t.section == start.section)?.offset.wrapping_sub(start.offset);
+            Some(TEXT.wrapping_add(offset).cast_unsigned())
+        };
+        let patch_int = |at: usize, len: usize| int(r, at, len);
+        let [n_after, n_replaces] = [offset_of!(abi::PatchRecord, n_after), offset_of!(abi::PatchRecord, n_replaces)]
+            .map(|at| patch_int(at, 4) as u32);
+        let patch = abi::PatchRecord {
+            magic: patch_int(offset_of!(abi::PatchRecord, magic), 8),
+            abi_version: patch_int(offset_of!(abi::PatchRecord, abi_version), 4) as u32,
+            mode: patch_int(offset_of!(abi::PatchRecord, mode), 1) as u8,
+            build_id_len: patch_int(offset_of!(abi::PatchRecord, build_id_len), 1) as u8,
+            flags: patch_int(offset_of!(abi::PatchRecord, flags), 2) as u16,
+            build_id: r.get(offset_of!(abi::PatchRecord, build_id)..)?.first_chunk().copied()?,
+            deadline_ms: patch_int(offset_of!(abi::PatchRecord, deadline_ms), 4) as u32,
+            n_funcs: patch_int(offset_of!(abi::PatchRecord, n_funcs), 4) as u32,
+            n_ranges: patch_int(offset_of!(abi::PatchRecord, n_ranges), 4) as u32,
+            patience_ms: patch_int(offset_of!(abi::PatchRecord, patience_ms), 4) as u32,
+            funcs: 0,
+            ranges: 0,
+            name: 0,
+            version: 0,
+            notes_start: in_kernel(abi::SEC_PATCH, offset_of!(abi::PatchRecord, notes_start))?,
+            notes_end: in_kernel(abi::SEC_PATCH, offset_of!(abi::PatchRecord, notes_end))?,
+            text_start: TEXT.cast_unsigned(),
+            text_end: in_text(abi::SEC_PATCH, offset_of!(abi::PatchRecord, text_end))?,
+            after: 0,
+            replaces: 0,
+            n_after,
+            n_replaces,
+            digest: 0,
+        };
+        let name = string(abi::SEC_PATCH, offset_of!(abi::PatchRecord, name))?;
+        let version = string(abi::SEC_PATCH, offset_of!(abi::PatchRecord, version))?;
+        let mut digest = abi::Digest::default().patch(&patch, name.as_bytes(), version.as_bytes());
+        for (field, n) in
+            [(offset_of!(abi::PatchRecord, after), n_after), (offset_of!(abi::PatchRecord, replaces), n_replaces)]
+        {
+            for other in self.names(field as u64, n as usize)? {
+                digest = digest.text(other.as_bytes());
+            }
+        }
+        const FUNC: usize = size_of::<abi::FuncRecord>();
+        for (i, f) in bytes(abi::SEC_FUNCS)?.chunks_exact(FUNC).enumerate() {
+            let at = |field: usize| i * FUNC + field;
+            let func = abi::FuncRecord {
+                old: in_kernel(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, old)))?,
+                new: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, new)))?,
+                name: 0,
+                old_size: int(f, offset_of!(abi::FuncRecord, old_size), 4) as u32,
+                new_size: int(f, offset_of!(abi::FuncRecord, new_size), 4) as u32,
+                site_offset: int(f, offset_of!(abi::FuncRecord, site_offset), 2) as u16,
+                site_size: int(f, offset_of!(abi::FuncRecord, site_size), 1) as u8,
+                jump_kind: int(f, offset_of!(abi::FuncRecord, jump_kind), 1) as u8,
+                covers_fentry: int(f, offset_of!(abi::FuncRecord, covers_fentry), 1) as u8,
+                original: [0; abi::MAX_SITE],
+                reserved: int(f, offset_of!(abi::FuncRecord, reserved), 1) as u8,
+                resume: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, resume))).unwrap_or(0),
+                dispatch: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, dispatch))).unwrap_or(0),
+            };
+            let name = string(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, name)))?;
+            digest = digest.func(&func, name.as_bytes(), &patch);
+        }
+        const RANGE: usize = size_of::<abi::RangeRecord>();
+        for (i, r) in bytes(abi::SEC_RANGES)?.chunks_exact(RANGE).enumerate() {
+            let start = in_kernel(abi::SEC_RANGES, i * RANGE + offset_of!(abi::RangeRecord, start))?;
+            let (len, func) =
+                (int(r, offset_of!(abi::RangeRecord, len), 4), int(r, offset_of!(abi::RangeRecord, func), 4));
+            digest = digest.range(&abi::RangeRecord { start, len: len as u32, func: func as u32 }, &patch);
+        }
+        Some(digest.finish())
     }
 
     /// Each thunk and pointer of the runtime must lead where the manifest says, and there must be no other.

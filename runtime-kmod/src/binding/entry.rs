@@ -32,7 +32,7 @@ use crate::{
     kernel::{Kernel, Unreliable},
     layers::{self, Layer},
     machine::{Machine, Parts, Step},
-    record::{self, MAX_OTHERS, MAX_SYMBOL, Patch, site_addr},
+    record::{self, MAX_OTHERS, MAX_SYMBOL, Memory, Patch, site_addr},
     refusal::Refusal,
     site::{self, Diverted, Route, Site},
     stack::MAX_BLOCKERS,
@@ -80,6 +80,25 @@ const RUNTIME: u64 = match u64::from_str_radix(env!("LPBUILD_RUNTIME"), 16) {
 unsafe extern "C" {
     #[link_name = "lpbuild_patch"]
     static RECORD: PatchRecord;
+}
+
+/// The memory of this module.
+struct Own;
+
+impl Memory for Own {
+    fn holds(&self, addr: u64, len: u64) -> bool {
+        // SAFETY: compares numbers.
+        unsafe { ffi::lpb_owns(addr, len) != 0 }
+    }
+}
+
+/// The memory of a module with the same runtime, which has checked its record against it before it applied the patch.
+struct Theirs;
+
+impl Memory for Theirs {
+    fn holds(&self, _: u64, _: u64) -> bool {
+        true
+    }
 }
 
 /// A static whose users are kept apart by the rules in the head of this file.
@@ -133,7 +152,7 @@ unsafe extern "C" fn lpbuild_setup(name: *const u8, len: usize) -> c_int {
         Ok(()) => DONE,
         Err(why) => {
             // SAFETY: the module loader has relocated the record; names are only read when it is valid.
-            let patch = unsafe { Patch::new(&RECORD) }.ok();
+            let patch = unsafe { Patch::new(&RECORD, &Own) }.ok();
             // SAFETY: the caller vouches for both.
             let name = unsafe { slice::from_raw_parts(name, len) };
             let func = patch.map_or(b"".as_slice(), |p| p.subject(why));
@@ -148,8 +167,8 @@ unsafe extern "C" fn lpbuild_setup(name: *const u8, len: usize) -> c_int {
 /// # Safety
 /// See the head of this file.
 unsafe fn setup() -> Result<(), Refusal> {
-    // SAFETY: the module loader has relocated the record that the builder emitted.
-    let patch = unsafe { Patch::new(&RECORD) }?;
+    // SAFETY: the module loader has relocated the record; what the module has behind its init stays as long as the module.
+    let patch = unsafe { Patch::new(&RECORD, &Own) }?;
     identity::check(&LINUX, &patch)?;
     // From here on the kernel is the right one, so every bound address is what it is meant to be.
     let n = patch.funcs.len();
@@ -209,7 +228,8 @@ unsafe fn take_others(patch: &Patch<'static>) -> Result<(), Refusal> {
             }
         };
         // SAFETY: the other patch is applied and held, and has the same runtime.
-        let (its, sites) = unsafe { (Patch::new(&*info.record), slice::from_raw_parts(info.sites, info.n_sites)) };
+        let (its, sites) =
+            unsafe { (Patch::new(&*info.record, &Theirs), slice::from_raw_parts(info.sites, info.n_sites)) };
         let its = its.map_err(|_| Refusal::OtherRuntime { other })?;
         // What a replaced patch lies on must stay below this one.
         let names = |i| (0..patch.others()).any(|j| !patch.replaces(j) && patch.other_name(j) == its.other_name(i));

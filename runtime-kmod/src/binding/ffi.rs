@@ -73,6 +73,7 @@ unsafe extern "C" {
     pub(super) fn lpb_recall(task: *mut Task, work: *mut Work) -> c_int;
     pub(super) fn lpb_nudge(task: *mut Task);
     pub(super) fn lpb_breathe();
+    pub(super) fn lpb_owns(addr: u64, len: u64) -> c_int;
     pub(super) fn lpb_alloc(size: usize) -> *mut c_void;
     pub(super) fn lpb_free(memory: *mut c_void);
 }

@@ -1,15 +1,18 @@
 //! Records that contradict themselves.
 
 use lpbuild_abi::{FuncRecord, PatchRecord, RangeRecord};
-use lpbuild_runtime::{record::Patch, refusal::Refusal};
+use lpbuild_runtime::{
+    record::{Memory, Patch},
+    refusal::Refusal,
+};
 
-use crate::sim::{Fixture, NEW, OLD};
+use crate::sim::{Everything, Fixture, NEW, OLD};
 
 fn rejected(change: impl FnOnce(&mut PatchRecord, &mut [FuncRecord], &mut [RangeRecord])) -> &'static str {
     let mut f = Fixture::new(1, 2);
     change(&mut f.record, &mut f.funcs, &mut f.ranges);
     // SAFETY: the vectors and strings behind the addresses live as long as the fixture.
-    match unsafe { Patch::new(&f.record) } {
+    match unsafe { Patch::new(&f.record, &Everything) } {
         Err(Refusal::BadRecord(rule)) => rule,
         other => panic!("accepted, or refused for another reason: {:?}", other.err()),
     }
@@ -74,4 +77,113 @@ fn two_jumps_into_the_same_bytes() {
         r[1].start = f[1].old;
     });
     assert_eq!(rule, "overlapping jump sites");
+}
+
+/// Pieces of memory, each of which may be read in one part.
+struct Pieces(Vec<(u64, u64)>);
+
+impl Memory for Pieces {
+    fn holds(&self, addr: u64, len: u64) -> bool {
+        self.0.iter().any(|(at, size)| addr >= *at && len <= *size && addr - at <= size - len)
+    }
+}
+
+impl Pieces {
+    /// Those that a fixture is made of.
+    fn of(f: &Fixture) -> Self {
+        let piece = |at: u64, size: usize| (at, size as u64);
+        let mut all = vec![
+            piece(f.funcs.as_ptr() as u64, size_of_val(&*f.funcs)),
+            piece(f.ranges.as_ptr() as u64, size_of_val(&*f.ranges)),
+            (f.record.text_start, f.record.text_end - f.record.text_start),
+        ];
+        all.extend(f.names().iter().map(|n| piece(n.as_ptr() as u64, n.as_bytes_with_nul().len())));
+        Self(all)
+    }
+}
+
+/// What the whole record says of itself is its digest.
+fn sealed(f: &mut Fixture) {
+    f.record.digest = f.patch().digest();
+}
+
+#[test]
+fn nothing_outside_of_the_module_is_read() {
+    let refused = |change: &dyn Fn(&mut Fixture)| {
+        let mut f = Fixture::new(1, 2);
+        sealed(&mut f);
+        let memory = Pieces::of(&f);
+        change(&mut f);
+        // SAFETY: what the pieces hold lives as long as the fixture.
+        match unsafe { Patch::new(&f.record, &memory) } {
+            Err(Refusal::BadRecord(rule)) => rule,
+            other => panic!("accepted, or refused for another reason: {:?}", other.err()),
+        }
+    };
+    // Addresses that a read of would fault.
+    let nowhere = 0x1000;
+    assert_eq!(refused(&|f| f.record.funcs = nowhere), "an array outside of the module");
+    assert_eq!(refused(&|f| f.record.ranges = nowhere), "an array outside of the module");
+    for change in [|f: &mut Fixture| f.record.n_funcs += 1, |f: &mut Fixture| f.record.n_ranges = 4_000] {
+        assert_eq!(refused(&change), "an array outside of the module");
+    }
+    for n in [1, 3] {
+        assert_eq!(refused(&|f| (f.record.after, f.record.n_after) = (nowhere, n)), "an array outside of the module");
+        let replaces = |f: &mut Fixture| (f.record.replaces, f.record.n_replaces) = (nowhere, n);
+        assert_eq!(refused(&replaces), "an array outside of the module");
+    }
+    // A name in the list that is none.
+    let list = |f: &mut Fixture| (f.record.after, f.record.n_after) = (f.funcs.as_ptr() as u64, 1);
+    assert_eq!(refused(&list), "a string without end");
+    assert_eq!(refused(&|f| f.record.name = nowhere), "a string without end");
+    assert_eq!(refused(&|f| f.record.version = nowhere), "a string without end");
+    assert_eq!(refused(&|f| f.funcs[1].name = nowhere), "a string without end");
+    assert_eq!(refused(&|f| f.record.text_end += 1), "code outside of the module");
+    assert_eq!(refused(&|f| f.record.text_start -= 1), "code outside of the module");
+}
+
+#[test]
+fn what_was_changed_or_left_out_is_noticed() {
+    let mut f = Fixture::new(1, 3);
+    sealed(&mut f);
+    let memory = Pieces::of(&f);
+    // SAFETY: what the pieces hold lives as long as the fixture.
+    assert!(unsafe { Patch::new(&f.record, &memory) }.is_ok());
+    let changes: &[fn(&mut Fixture)] = &[
+        // A shorter range: the rest of the old function would not be guarded.
+        |f| f.ranges[1].len -= 1,
+        |f| f.ranges[1].start -= 1,
+        |f| f.record.n_ranges -= 1,
+        |f| f.record.n_funcs -= 1,
+        |f| f.funcs[0].new = f.funcs[1].new,
+        |f| f.funcs[0].new_size -= 1,
+        |f| f.funcs[2].old_size += 1,
+        |f| f.funcs[2].covers_fentry = 1,
+        |f| f.funcs[2].name = f.funcs[1].name,
+        |f| f.record.deadline_ms += 1,
+        |f| f.record.mode = 2,
+        |f| f.record.flags ^= 1,
+        |f| f.record.build_id[3] ^= 1,
+        |f| f.record.notes_end += 1,
+        |f| f.record.version = f.record.name,
+        |f| f.record.digest ^= 1,
+    ];
+    for (i, change) in changes.iter().enumerate() {
+        let mut f = Fixture::new(1, 3);
+        sealed(&mut f);
+        let memory = Pieces::of(&f);
+        change(&mut f);
+        // SAFETY: as above.
+        let found = unsafe { Patch::new(&f.record, &memory) };
+        assert!(found.is_err(), "change {i} was not noticed");
+    }
+    // The same everywhere: what the boot adds to all addresses of the kernel does not count.
+    let mut moved = Fixture::new(1, 3);
+    sealed(&mut moved);
+    for (func, range) in moved.funcs.iter_mut().zip(&mut moved.ranges) {
+        (func.old, range.start) = (func.old + 0x1000_0000, range.start + 0x1000_0000);
+    }
+    (moved.record.notes_start, moved.record.notes_end) =
+        (moved.record.notes_start + 0x1000_0000, moved.record.notes_end + 0x1000_0000);
+    assert_eq!(moved.patch().digest(), moved.record.digest);
 }

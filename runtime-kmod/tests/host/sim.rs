@@ -403,13 +403,22 @@ impl Kernel for Sim {
     fn breathe(&self) {}
 }
 
+/// All of the memory there is.
+pub struct Everything;
+
+impl lpbuild_runtime::record::Memory for Everything {
+    fn holds(&self, _: u64, _: u64) -> bool {
+        true
+    }
+}
+
 /// A patch of `n` functions, and everything a machine needs.
 pub struct Fixture {
     pub sim: Sim,
     pub record: PatchRecord,
     pub funcs: Vec<FuncRecord>,
     pub ranges: Vec<RangeRecord>,
-    _names: Vec<std::ffi::CString>,
+    names: Vec<std::ffi::CString>,
     pub armed: Arc<AtomicBool>,
     pub seats: Vec<AtomicUsize>,
 }
@@ -467,14 +476,19 @@ impl Fixture {
             replaces: 0,
             n_after: 0,
             n_replaces: 0,
+            digest: 0,
         };
         let seats = (0..cpus).map(|_| AtomicUsize::new(0)).collect();
         let armed = Arc::clone(&sim.armed);
-        Self { sim, record, funcs, ranges, _names: names, armed, seats }
+        Self { sim, record, funcs, ranges, names, armed, seats }
+    }
+    /// The strings of the records.
+    pub fn names(&self) -> &[std::ffi::CString] {
+        &self.names
     }
     pub fn patch(&self) -> Patch<'_> {
         // SAFETY: the vectors and strings behind the addresses live as long as the fixture.
-        unsafe { Patch::new(&self.record) }.expect("the fixture is valid")
+        unsafe { Patch::unsealed(&self.record, &Everything) }.expect("the fixture is valid")
     }
     pub fn sites(&self) -> Vec<Site<u64>> {
         let patch = self.patch();
