@@ -282,6 +282,11 @@ impl Parts {
         }
     }
 
+    fn seal(&mut self, kernel: &crate::manifest::Kernel) {
+        let digest = verify::digest(&self.write(), kernel).unwrap_or(0) ^ self.other_digest;
+        self.patch[DIGEST..DIGEST + 8].copy_from_slice(&digest.to_le_bytes());
+    }
+
     fn write(&self) -> Vec<u8> {
         let mut o = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
         let mut section = |name: &str, kind, data: &[u8]| {
@@ -405,8 +410,7 @@ fn verified_as(text: &str, change: impl FnOnce(&mut Parts)) -> Vec<&'static str>
     let mut parts = Parts::new();
     text.clone_into(&mut parts.manifest);
     change(&mut parts);
-    let digest = verify::digest(&parts.write(), &input.kernel).unwrap_or(0) ^ parts.other_digest;
-    parts.patch[DIGEST..DIGEST + 8].copy_from_slice(&digest.to_le_bytes());
+    parts.seal(&input.kernel);
     code(verify::verify(&parts.write(), &input, &headers))
 }
 
@@ -516,6 +520,7 @@ fn a_kernel_with_ibt_wants_endbr_in_the_module() {
         parts.funcs[43..49].fill(0x90);
         parts.funcs[35] = crate::manifest::Jump::Abs64.to_abi() as u8;
         (parts.resume, parts.dispatch) = (None, None);
+        parts.seal(&input.kernel);
         let found = verify::verify(&parts.write(), &input, &headers);
         assert_eq!(code(found), want, "{config}");
     }
