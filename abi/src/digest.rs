@@ -3,7 +3,7 @@
 //! Addresses differ from boot to boot and count as distances: those of the kernel from [`PatchRecord::notes_start`], those of the
 //! patch from [`PatchRecord::text_start`]. The bytes expected at a site do not count, since the kernel's own relocation changes
 //! addresses among them; they are compared with the kernel's code before anything is written. This finds damage, not
-//! intent: whoever can change a record can write another number.
+//! intent: whoever can change a record can write another number. All of it is inlined: the runtime is the code of one crate.
 
 use crate::{FuncRecord, PatchRecord, RangeRecord};
 
@@ -12,6 +12,7 @@ use crate::{FuncRecord, PatchRecord, RangeRecord};
 pub struct Digest(u64);
 
 impl Default for Digest {
+    #[inline]
     fn default() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
@@ -19,16 +20,19 @@ impl Default for Digest {
 
 impl Digest {
     /// What [`PatchRecord::digest`] holds.
+    #[inline]
     pub const fn finish(self) -> u64 {
         self.0
     }
 
     /// A string, without the NUL.
+    #[inline]
     pub fn text(self, text: &[u8]) -> Self {
         self.bytes(text).number(text.len() as u64)
     }
 
     /// The patch itself, with its name and version. The names of the other patches follow, then functions, then ranges.
+    #[inline]
     pub fn patch(self, r: &PatchRecord, name: &[u8], version: &[u8]) -> Self {
         let numbers = [
             r.magic,
@@ -50,6 +54,7 @@ impl Digest {
     }
 
     /// A function; `patch` has the addresses that distances are counted from.
+    #[inline]
     pub fn func(self, f: &FuncRecord, name: &[u8], patch: &PatchRecord) -> Self {
         let carried = |address: u64| match address {
             0 => u64::MAX,
@@ -72,14 +77,17 @@ impl Digest {
     }
 
     /// A range.
+    #[inline]
     pub fn range(self, r: &RangeRecord, patch: &PatchRecord) -> Self {
         self.number(r.start.wrapping_sub(patch.notes_start)).number(r.len.into()).number(r.func.into())
     }
 
+    #[inline]
     fn number(self, n: u64) -> Self {
         self.bytes(&n.to_le_bytes())
     }
 
+    #[inline]
     fn bytes(self, bytes: &[u8]) -> Self {
         Self(bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)))
     }
