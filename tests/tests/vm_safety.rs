@@ -10,8 +10,10 @@ use std::time::Duration;
 use harness::change::Change;
 use harness::edits::{Edit, PIPE, SHORT};
 use harness::module::Module;
+use harness::mutate::elf::{Elf, put_reloc};
 use harness::vm::Vm;
 use lpbuild::manifest::{Manifest, from_hex};
+use lpbuild::pack;
 use lpbuild_tests::Env;
 
 fn module(env: &Env, lpbuild: &Path, name: &str, (file, old, new): Edit) -> Module {
@@ -207,12 +209,16 @@ fn another_kernel_or_other_bytes_refuse_the_patch() {
     let Some((env, lpbuild)) = Env::with_lpbuild("another_kernel_or_other_bytes_refuse_the_patch") else { return };
     let hot = module(&env, &lpbuild, "identity", SHORT);
     let manifest = Manifest::parse(&fs::read_to_string(hot.dir.join("manifest.toml")).unwrap(), "manifest").unwrap();
-    let id = from_hex(&manifest.kernel.unwrap().build_id).unwrap();
+    let kernel = manifest.kernel.clone().unwrap();
+    let id = from_hex(&kernel.build_id).unwrap();
     let other: Vec<u8> = id.iter().map(|b| b ^ 1).collect();
     let hex = |b: &[u8]| lpbuild::manifest::to_hex(b).into_bytes();
     // The record and every text that names the build: for `lpbuild load`. The record alone: for the runtime.
     let everywhere = altered(&hot.ko, "build_text.ko", &[(hex(&id), hex(&other)), (id.clone(), other.clone())]);
     let record = altered(&hot.ko, "build_record.ko", &[(id, other)]);
+    let unsealed = record.with_file_name("unsealed.ko");
+    fs::copy(&record, &unsealed).unwrap();
+    fs::write(&record, pack::reseal(&fs::read(&record).unwrap(), &kernel).unwrap()).unwrap();
     // FuncRecord: site offset, size, jump kind and the fentry flag lead the expected bytes.
     let site = &manifest.functions[0].site;
     let original = site.original_bytes().unwrap();
@@ -226,6 +232,8 @@ fn another_kernel_or_other_bytes_refuse_the_patch() {
 ktext save /tmp/text
 if out=$(lpbuild load /build_text.ko 2>&1); then fail "loaded for another build: $out"; else expect status 4 $?; fi
 expect_in user LP5104 "$out"
+refused insmod /unsealed.ko
+expect_in digest 'another digest' "$(dmesg | tail -3)"
 refused insmod /build_record.ko
 expect_in runtime LP5002 "$(dmesg | tail -3)"
 refused insmod /site.ko
@@ -236,7 +244,7 @@ ktext diff /tmp/text
 lpbuild load /identity.ko
 lpbuild unload identity
 "#;
-    boot("identity", &env, &lpbuild, &[&hot.ko, &everywhere, &record, &site], script);
+    boot("identity", &env, &lpbuild, &[&hot.ko, &everywhere, &record, &unsealed, &site], script);
 }
 
 #[test]
@@ -273,4 +281,86 @@ echo 0 > $t/events/lp/enable
 echo > $t/kprobe_events
 "#;
     boot("neighbours", &env, &lpbuild, &[&hot.ko], script);
+}
+
+/// Modules whose records were damaged, half of them with the digest of what they have now, are refused or can be reverted.
+fn damaged_records(test: &str, series: &str) {
+    const MODULES: usize = 150;
+    let Some((env, lpbuild)) = Env::series_with_lpbuild(test, series) else { return };
+    let name = format!("damaged{}", series.replace('.', ""));
+    let made = module(&env, &lpbuild, &name, SHORT);
+    let manifest = Manifest::parse(&fs::read_to_string(made.dir.join("manifest.toml")).unwrap(), "manifest").unwrap();
+    let kernel = manifest.kernel.unwrap();
+    let whole = fs::read(&made.ko).unwrap();
+    let folder = made.dir.join("damaged");
+    fs::create_dir_all(&folder).unwrap();
+    // xorshift64
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut paths = Vec::new();
+    while paths.len() < MODULES {
+        let mut bytes = whole.clone();
+        let elf = Elf::read(bytes.clone()).unwrap();
+        let kinds = [lpbuild_abi::SEC_PATCH, lpbuild_abi::SEC_FUNCS, lpbuild_abi::SEC_RANGES, lpbuild_abi::SEC_STRINGS];
+        let kind = kinds[random(4)];
+        let section = elf.sections.iter().position(|s| s.name == kind).unwrap();
+        let relocs = elf.relocs(section, 0, u64::MAX).to_vec();
+        if random(3) == 0 && !relocs.is_empty() {
+            // Where an address leads.
+            let mut reloc = relocs[random(relocs.len())].clone();
+            reloc.addend = [1 << random(40), -(1 << random(40)), reloc.addend ^ 8][random(3)];
+            put_reloc(&mut bytes, &reloc);
+        } else {
+            let start = elf.sections[section].file.start;
+            for _ in 0..=random(3) {
+                let at = start + random(elf.data(section).len());
+                bytes[at] ^= 1 << random(8);
+            }
+        }
+        if random(2) == 0
+            && let Some(sealed) = pack::reseal(&bytes, &kernel)
+        {
+            bytes = sealed;
+        }
+        let path = folder.join(format!("damaged-{:03}.ko", paths.len()));
+        fs::write(&path, bytes).unwrap();
+        paths.push(path);
+    }
+    let script = r#"
+ktext save /tmp/text
+in=0
+for ko in /damaged-*.ko; do
+    if insmod $ko 2> /dev/null; then
+        in=$((in + 1))
+        name=$(sed -n '1s/ .*//p' /proc/modules)
+        lpbuild unload $name > /dev/null || fail "$ko cannot be unloaded"
+    fi
+    expect modules '' "$(cat /proc/modules)"
+done
+echo "$in were harmless"
+ktext diff /tmp/text
+refused_oops=$(dmesg | grep -c 'BUG:\|Oops\|general protection' || true)
+expect oopses 0 $refused_oops
+lpbuild load /NAME.ko
+lpbuild unload NAME
+"#
+    .replace("NAME", &name);
+    let mut all: Vec<&Path> = vec![&made.ko];
+    all.extend(paths.iter().map(|p| p.as_path()));
+    boot(&name, &env, &lpbuild, &all, &script);
+}
+
+#[test]
+fn damaged_records_never_break_the_kernel() {
+    damaged_records("damaged_records_never_break_the_kernel", "6.1");
+}
+
+#[test]
+fn damaged_records_never_break_a_newer_kernel() {
+    damaged_records("damaged_records_never_break_a_newer_kernel", "6.12");
 }

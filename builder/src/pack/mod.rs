@@ -36,6 +36,7 @@ use crate::manifest::Manifest;
 use crate::tool::Log;
 
 pub use image::contradictions;
+pub use verify::reseal;
 
 include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
 
