@@ -18,6 +18,7 @@ pub mod ingest;
 pub mod interrupt;
 pub mod kernel;
 pub mod manifest;
+pub mod owners;
 pub mod pack;
 pub mod pipeline;
 pub mod promises;

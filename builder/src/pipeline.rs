@@ -15,6 +15,7 @@ use crate::error::{Error, Place, Problem, Result};
 use crate::ingest;
 use crate::kernel::KernelImage;
 use crate::manifest::Mode;
+use crate::owners;
 use crate::promises::{self, Promise};
 use crate::sites::{self, Site};
 use crate::symbolize::Object;
@@ -88,7 +89,11 @@ fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
         pairs.push(compared(source, options.lines_kept, &mut t)?);
         digests.push((digest(&source.old), digest(&source.new)));
     }
-    Ok(judge(pairs, digests, t, options))
+    let names = owners::moved(sources, &pairs);
+    let mut analysis = judge(pairs, digests, t, options);
+    analysis.refused.extend(names);
+    analysis.refused.extend(bind::init_references(&analysis.pairs, &analysis.set));
+    Ok(analysis)
 }
 
 /// ingest .. compare of an object that is not carried; `lines_kept` as in [`Options`].
@@ -178,19 +183,42 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     }
 }
 
-/// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to; debug
-/// information and the like do not count.
+/// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to, if only
+/// under another name; debug information and the like do not count.
 pub fn differs(source: &Source, options: &Options) -> Result<bool> {
     let found = judged(std::slice::from_ref(source), options)?;
     let added = |p: &ObjectPair| {
         p.new.atoms.iter().any(|a| a.global && p.pairs.old_of(crate::correlate::NewAtom(a.id)).is_none())
     };
-    Ok(!found.set.items.is_empty() || !found.refused.is_empty() || found.pairs.iter().any(added))
+    Ok(!found.set.items.is_empty()
+        || !found.refused.is_empty()
+        || found.pairs.iter().any(|p| added(p) || owners::defines_more(p)))
+}
+
+/// Refuses, unless accepted, what the names of the kernel say against the patch; [`produce`] asks as well, but of an analysis
+/// in which nothing changed only this does.
+pub fn check_names(analysis: &mut Analysis, kernel: &KernelImage, options: &Options) {
+    // Of whole images all names were compared.
+    if analysis.summary.is_some() {
+        return;
+    }
+    let mut moved = owners::moved_in(&analysis.pairs, kernel);
+    analysis.accepted.extend(options.accept.settle(&mut moved));
+    analysis.accepted.sort();
+    analysis.accepted.dedup();
+    analysis.unneeded = options.accept.unneeded(&analysis.accepted);
+    analysis.refused.extend(moved);
+    analysis.refused.sort();
+    analysis.refused.dedup();
 }
 
 /// bind .. emit. Call only for an analysis that refused nothing.
 pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &Options) -> Result<Output> {
     let mut t = Timer::new();
+    if let Some(kernel) = kernel {
+        check_names(analysis, kernel, options);
+        refuse(std::mem::take(&mut analysis.refused))?;
+    }
     let bound: Option<Bound<'_>> = match kernel {
         Some(k) => Some(t.time("bind", || bind::bind(&analysis.pairs, &analysis.set, k))?),
         None => None,

@@ -25,7 +25,8 @@
 //! notes = ["f g"]                  # the same where it is not certain; checked where the key is there
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
 //! image-only = ["strong.c"]        # files only the kernel has
-//! [bound]                          # binding to a kernel made of the old objects; by default it must succeed
+//! [bound]                          # binding to a kernel made of the old objects; by default it must succeed; with exit = 3
+//!                                  # what its names say is refused
 //! exit = 4
 //! refused = ["LP3001 f"]
 //! hide = ["name"]                  # not in kallsyms
@@ -50,7 +51,7 @@ use lpbuild::manifest::{Callback, Callbacks, Function, Jump, Manifest, Mode};
 use lpbuild::pipeline::{self, Analysis, Source};
 use support::check::{Kernel, Patch};
 use support::compile::{Recipe, Variant, compile, sources};
-use support::image::{Names, link};
+use support::image::{Image, Names, link};
 use support::read::{Elf, Target, stride};
 
 fn corpus() -> PathBuf {
@@ -280,6 +281,13 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     }
     if analysis.set.items.is_empty() {
         report.same("exit", &3, &expect.exit());
+        if expect.table.contains_key("bound") {
+            let (_, kernel) = kernel_of(dir, &built, &expect.bound(), work.path());
+            pipeline::check_names(&mut analysis, &kernel, &options);
+            report.same("bound refused", &problems(&analysis.refused), &expect.bound().list("refused"));
+            let differs = built.sources.iter().any(|s| pipeline::differs(s, &options).unwrap());
+            report.same("differs", &differs, &true);
+        }
         return report;
     }
     let symbolic = match pipeline::produce(&mut analysis, None, &options) {
@@ -302,12 +310,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     read_again("symbolic", &symbolic.manifest, &mut report);
 
     let bound = expect.bound();
-    let no_data = bound.table.get("no-data").is_some_and(|v| v.as_bool() == Some(true));
-    let edits = Names { hide: bound.list("hide"), twice: bound.list("twice"), no_data };
-    let others: Vec<Vec<u8>> = built.sources.iter().map(|s| s.new.clone()).collect();
-    let image = link(&built.image, &others, &edits, work.path());
-    let kernel =
-        KernelImage::from_bytes("image", image.file.clone()).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let (image, kernel) = kernel_of(dir, &built, &bound, work.path());
     let output = match pipeline::produce(&mut analysis, Some(&kernel), &options) {
         Ok(o) => o,
         Err(e) => {
@@ -354,6 +357,17 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         report.wrong("a second run gives another patch".into());
     }
     report
+}
+
+/// The kernel made of the old objects.
+fn kernel_of(dir: &Path, built: &Built, bound: &Expect, work: &Path) -> (Image, KernelImage) {
+    let no_data = bound.table.get("no-data").is_some_and(|v| v.as_bool() == Some(true));
+    let edits = Names { hide: bound.list("hide"), twice: bound.list("twice"), no_data };
+    let others: Vec<Vec<u8>> = built.sources.iter().map(|s| s.new.clone()).collect();
+    let image = link(&built.image, &others, &edits, work);
+    let kernel = KernelImage::from_bytes("image", image.file.clone());
+    let kernel = kernel.unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    (image, kernel)
 }
 
 fn read_again(which: &str, manifest: &Manifest, report: &mut Report) {

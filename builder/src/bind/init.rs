@@ -3,9 +3,10 @@
 //!
 //! `.meminit.text` is linked there or not, depending on the configuration, and a symbol of another object does not say where it
 //! is. Refused (LP2003): a replaced function there, and a reference to something there, unless the replaced code has the same
-//! one: it then knows when that may be used.
+//! one: it then knows when that may be used. Without an image, what a compared object itself has in `.init.*` and `.exit.*` is
+//! there in every kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bound, Resolved};
 use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
@@ -82,6 +83,47 @@ impl Init {
         let what = format!("it refers to {name}, which is in memory that is freed after the start ({address:#x})");
         out.push(Problem::new("LP2003", Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), what));
     }
+}
+
+/// References that no kernel could serve: to what compared objects have in sections that are always freed.
+pub fn references(pairs: &[ObjectPair], set: &PatchSet) -> Vec<Problem> {
+    let mut names = BTreeMap::new();
+    for pair in pairs {
+        for atom in pair.old.atoms.iter().filter(|a| a.global) {
+            let section = pair.old.section(atom.section).name.as_str();
+            names.extend(atom.names().filter(|_| is_freed(section)).map(|n| (n, section)));
+        }
+    }
+    let mut found = Vec::new();
+    for item in &set.items {
+        let entry_edges = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement));
+        for edge in item.edges.iter().chain(entry_edges) {
+            let (name, section) = match &edge.dest {
+                Dest::Old(of, old, _) => {
+                    let object = &pairs[of.0 as usize].old;
+                    let atom = object.atom(old.0);
+                    (atom.name.as_str(), object.section(atom.section).name.as_str())
+                }
+                Dest::Kernel(name, _) => (name.as_str(), names.get(name.as_str()).copied().unwrap_or_default()),
+                _ => continue,
+            };
+            if !is_freed(section) || is_known(pairs, set, &edge.dest) {
+                continue;
+            }
+            let pair = &pairs[item.pair.0 as usize];
+            let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
+            found.push(Problem::new("LP2003", place, format!("it refers to {name}, which is in {section}")));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Is the section between `__init_begin` and `__init_end` of every kernel (INIT_TEXT, INIT_DATA, EXIT_TEXT and EXIT_DATA of
+/// include/asm-generic/vmlinux.lds.h)?
+fn is_freed(section: &str) -> bool {
+    [".init.", ".exit."].iter().any(|p| section.starts_with(p))
 }
 
 /// Whether one of the replaced functions refers to it as well.

@@ -23,6 +23,7 @@ use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 
 pub use blacklist::{Blacklist, Unpatchable};
+pub use init::references as init_references;
 pub use placement::{Placement, place};
 pub use resolve::{How, Resolved};
 

@@ -109,6 +109,7 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress, bui
     let mut analysis = pipeline::analyse_in(&built.sources, Rest::Built { left: &left }, &options)?;
     analysis.accepted.splice(0..0, accepted);
     analysis.unneeded = options.accept.unneeded(&analysis.accepted);
+    pipeline::check_names(&mut analysis, &target.image, &options);
     let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
     if let Some(expected) = &config.functions {
         let report = Report::of(&analysis);

@@ -209,8 +209,12 @@ fn compare(args: &DiffArgs, options: &Options) -> Result<Found> {
         return whole::compare(args, &old, &new, options);
     }
     let sources = sources::read(&args.old, &args.new)?;
-    let analysis = pipeline::analyse(&sources, options)?;
-    let kernel = |_: &Analysis| args.kernel.as_deref().map(KernelImage::open).transpose();
+    let mut analysis = pipeline::analyse(&sources, options)?;
+    let image = args.kernel.as_deref().map(KernelImage::open).transpose()?;
+    if let Some(image) = &image {
+        pipeline::check_names(&mut analysis, image, options);
+    }
+    let kernel = |_: &Analysis| Ok(image);
     let differing: Vec<Source> = sources.into_iter().filter(|s| s.old != s.new).collect();
     let symbolic = if args.kernel.is_none() { &differing[..] } else { &[] };
     finish(args, options, analysis, kernel, symbolic)

@@ -27,8 +27,9 @@ pub(super) static CODES: &[Code] = &[
         class: Refused,
         title: "init code or data changed",
         why: "__init code ran at boot and its memory is freed (init/main.c, free_initmem); a new version would never run. With a \
-              kernel image, what lies between its __init_begin and __init_end counts, whatever its section is called; new \
-              code must not refer to anything there either, unless the code it replaces does.",
+              kernel image, what lies between its __init_begin and __init_end counts, whatever its section is called. New \
+              code must not refer to anything there either, nor to what a compared object has in .init or .exit \
+              sections, unless the code it replaces does.",
         advice: "repeat the effect from code that runs later, or reboot into the new kernel",
     },
     Code {
@@ -191,9 +192,11 @@ pub(super) static CODES: &[Code] = &[
         why: "Code outside the patch has the address that an alias, a weak function, a variable or a label of this name had when the \
               kernel was linked, or its number. A patch can give a function another body, but it cannot make one of its names lead \
               elsewhere, in it or in a table, and the other names must not follow. A label in the middle of a function that \
-              is replaced leads into the old code, past the jump at its beginning.",
+              is replaced leads into the old code, past the jump at its beginning. It is the same across objects: one that \
+              begins to override a weak function or variable of another, or does so no longer; a definition for a weak \
+              reference that found none. Of objects that are not compared the names of the kernel image tell.",
         advice: "leave the name where it is, and change the body of the function it stands for; or give the name a function of \
-                 its own in the next kernel only",
+                 its own in the next kernel only; what is new needs another name",
     },
     Code {
         id: "LP2023",
