@@ -12,7 +12,7 @@
 //! refused = ["LP2001 counter"]     # code and symbol
 //! sites = { f = "after-fentry" }
 //! entries = { __bug_table = 1 }    # entries of the emitted table
-//! refers = ["f -> g"]              # references of the emitted code
+//! refers = ["f -> g", "f -> g+0x8"] # references of the emitted code
 //! flags = ["-fjump-tables"]        # more compiler flags
 //! fentry = false                   # without -pg -mfentry
 //! jump = "abs64"                   # the form of the jump
@@ -459,6 +459,9 @@ fn inspect(patch: &Patch<'_>, expect: &Expect, report: &mut Report) {
                 match patch.through_island(&r.target) {
                     Target::Extern(name, 0) => {
                         refers.insert(format!("{} -> {name}", f.name));
+                    }
+                    Target::Extern(name, offset) => {
+                        refers.insert(format!("{} -> {name}{offset:+#x}", f.name));
                     }
                     Target::Section(s, o) => {
                         let named = patch.patch.names_at(s, o).into_iter().filter(|n| n.1 == 0);

@@ -31,6 +31,8 @@ const UNWIND: &str = ".orc_unwind_ip";
 struct Bench<'a> {
     kernel: &'a KernelImage,
     every: usize,
+    /// The same of what is tried with the references of code alone.
+    near: usize,
     /// Tried, refused, and those that were not although they lead elsewhere.
     tried: usize,
     refused: usize,
@@ -103,8 +105,36 @@ impl Bench<'_> {
                 }
             }
         }
+        self.out_of_the_ordinary(name, old, new, &symbols, &fields);
         self.unknown_names(name, old, new);
         println!("{name}: {how:?}");
+    }
+
+    /// Each reference of code out of its section, a little way off, into replacement instructions, and to the strings of
+    /// exported names with an offset that is none of theirs.
+    fn out_of_the_ordinary(&mut self, name: &str, old: &[u8], new: &[u8], symbols: &[Symbol], fields: &[Field]) {
+        let strange: Vec<&Symbol> = symbols
+            .iter()
+            .filter(|s| s.is_section && s.name == ".altinstr_replacement" || s.name.starts_with("__kstrtab"))
+            .collect();
+        let of_code = fields.iter().filter(|f| f.section_name.starts_with(".text"));
+        for (i, field) in of_code.enumerate().filter(|(i, _)| i % self.near == 0) {
+            let own = &symbols[field.symbol as usize];
+            let mut tries: Vec<(&Symbol, i64)> =
+                [-8, 16, 64, 4096].into_iter().map(|by| (own, field.addend + by)).collect();
+            tries.extend(strange.get(i % strange.len().max(1)).map(|s| (*s, field.addend)));
+            tries.extend(strange.iter().find(|s| s.is_section).map(|s| (*s, field.addend)));
+            for (to, addend) in tries {
+                self.tried += 1;
+                match self.refusal(name, damage::redirect(old, field, to.index, addend), new) {
+                    Some(_) => self.refused += 1,
+                    None => self.accepted.push(format!(
+                        "{name} {}+{:#x}: {}+{:#x} became {}+{addend:#x}",
+                        field.section_name, field.offset, own.name, field.addend, to.name
+                    )),
+                }
+            }
+        }
     }
 
     /// Each symbol of another object that a replaced function refers to, called in both builds by a name that the kernel does
@@ -148,13 +178,14 @@ fn run(test: &str, series: &str) {
     let kernel = KernelImage::open(&env.kernel.vmlinuz).unwrap();
     let all = std::env::var_os("LPBUILD_TEST_REDIRECT_ALL").is_some();
     let source = env.kernel.old_source();
-    let mut bench = Bench { kernel: &kernel, every: 1, tried: 0, refused: 0, accepted: Vec::new() };
-    for (file, from, to, every) in [
-        ("fs/proc/cmdline.c", "seq_putc(m, '\\n');", "seq_puts(m, \" x\\n\");", 1),
+    let mut bench = Bench { kernel: &kernel, every: 1, near: 1, tried: 0, refused: 0, accepted: Vec::new() };
+    for (file, from, to, every, near) in [
+        ("fs/proc/cmdline.c", "seq_putc(m, '\\n');", "seq_puts(m, \" x\\n\");", 1, 1),
         (
             "fs/pipe.c",
             "/* Null read succeeds. */\n\tif (unlikely(total_len == 0))",
             "if (unlikely(total_len == 0 || iocb->ki_pos == 77))",
+            13,
             13,
         ),
         // Its function reads a per-CPU variable of another object.
@@ -163,11 +194,14 @@ fn run(test: &str, series: &str) {
             "if (pid != 0 && pid != task_pid_vnr(current))",
             "if (pid != 0 && pid != 77 && pid != task_pid_vnr(current))",
             13,
+            7,
         ),
+        // Nearly all it refers to are strings, and it has a feature test.
+        ("fs/proc/meminfo.c", "i.totalram);", "i.totalram + 77);", 13, 1),
     ] {
         let change = Change::none().edit(&source, file, from, to).unwrap_or_else(|e| panic!("{e:#}"));
         let pair = env.tree.pair(&change, Flags::Plain).unwrap_or_else(|e| panic!("{e:#}"));
-        bench.every = if all { 1 } else { every };
+        (bench.every, bench.near) = if all { (1, 1) } else { (every, near) };
         for object in &pair.objects {
             let (old, new) = pair.files(object);
             bench.object(object, &std::fs::read(old).unwrap(), &std::fs::read(new).unwrap());

@@ -51,7 +51,15 @@ const SHORT: usize = 8;
 
 /// Where the field at `at` refers to another string or constant than the object does.
 pub(super) fn other_constant(object: &Object, kernel: &KernelImage, r: &Ref, at: u64) -> Option<String> {
-    let bytes = constant(object, r)?;
+    let Target::Section(section, _) = r.target else { return None };
+    if !matches!(object.class(section), Class::Strings | Class::Constants) {
+        return None;
+    }
+    let Some(bytes) = constant(object, r) else {
+        // Behind the end of its section, or before it: nothing there to be held against the image.
+        let name = &object.section(section).name;
+        return Some(format!("the field at +{:#x} refers to no constant of {name} in the old object", r.at));
+    };
     let there = means(kernel, r, at)?;
     // What the linker merges has no name: what begins where the image has something this object names is that.
     let own = |s: &KernelSymbol| object.image.symbols.iter().any(|o| *o.name == *s.name);

@@ -90,6 +90,24 @@ impl<'k> Names<'k> {
         strange.filter_map(|(_, name)| self.other_name(name, base.wrapping_add(value))).next()
     }
 
+    /// Does the image have something of another name where a reference into a section leads of which it lists no name? One
+    /// that it lists has a place for all of the section. What the linker script puts anywhere (arch/x86/kernel/vmlinux.lds.S:
+    /// `_sdata`, `__start_rodata`) is the name of nothing.
+    pub(super) fn foreign(&self, object: &Object, section: SectionId, offset: i64, means: u64) -> bool {
+        if self.know(section) || !self.complete.iter().any(|r| r.contains(&means)) {
+            return false;
+        }
+        let here = self.kernel.kallsyms().at(means);
+        // Behind its end is something else in any case.
+        let inside = u64::try_from(offset).is_ok_and(|o| o < object.section(section).size);
+        let place = SymbolPlace::Section(section);
+        let own = |s: &KernelSymbol| {
+            let mut names = object.image.symbols.iter().filter(|o| o.place == place && o.value as i64 == offset);
+            names.any(|o| unnumbered(&o.name) == unnumbered(&s.name))
+        };
+        inside && here.iter().any(|s| s.is_local() || !s.name.starts_with('_')) && !here.iter().any(own)
+    }
+
     /// A base that one of the section's names alone would allow.
     pub(super) fn one_of(&self, section: SectionId) -> Option<u64> {
         let (value, addresses) = self.sections.get(section.0 as usize)?.first()?;

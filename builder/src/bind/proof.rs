@@ -16,7 +16,7 @@ use super::placement::Placement;
 use super::tables::Tables;
 use crate::ingest::{SectionId, SymbolPlace};
 use crate::kernel::KernelImage;
-use crate::symbolize::{Atom, AtomId, Class, Entry, Object, Ref, RefKind, Table, Target};
+use crate::symbolize::{Atom, AtomId, Class, Entry, Object, Ref, RefKind, Table, Target, TextKind, Usage};
 
 /// One attempt to place the object, and what it is held against.
 pub(super) struct Proof<'a> {
@@ -75,9 +75,35 @@ impl Proof<'_> {
     }
 
     fn doubt(&self, atom: &Atom, address: u64, own: &Own<'_>) -> Option<String> {
-        let fields = atom.refs.iter().find_map(|r| self.elsewhere(r, address.wrapping_add(r.at)));
+        let fields = atom
+            .refs
+            .iter()
+            .find_map(|r| self.consumed(atom.section, r).or_else(|| self.elsewhere(r, address.wrapping_add(r.at))));
         let others = || self.constants(atom).or_else(|| self.entries(atom, address, own));
         fields.or_else(|| if atom.is_code() { others() } else { None })
+    }
+
+    /// A reference of code or data, not of a table, to what is only there until the kernel has booted. Replacement
+    /// instructions are found by the table of alternatives alone; `.altinstr_aux` is jumped to (`_static_cpu_has` of
+    /// arch/x86/include/asm/cpufeature.h).
+    fn consumed(&self, from: SectionId, r: &Ref) -> Option<String> {
+        let Target::Section(section, offset) = r.target else { return None };
+        let usual = match self.object.class(section) {
+            Class::Text(TextKind::AltReplacement) => false,
+            Class::Text(TextKind::AltAux) => r.usage == Usage::Branch,
+            _ => true,
+        };
+        let what = with_offset(&self.object.section(section).name, offset);
+        (!usual && from != section)
+            .then(|| format!("the field at +{:#x} refers to {what} in the old object, as ordinary code does not", r.at))
+    }
+
+    /// Does a section without names not have its bytes in the image, if it began here? A jump into the middle of it could
+    /// else take a few masked bytes for all of it.
+    fn is_other_block(&self, section: SectionId, base: u64) -> bool {
+        let atoms = self.object.atoms_of(section).iter().map(|id| self.object.atom(*id));
+        let mut others = atoms.map(|a| (self.object.bytes(a.id), &a.refs, base.wrapping_add(a.start)));
+        others.any(|(bytes, refs, at)| field::other_bytes(self.kernel, bytes, refs, at).is_some())
     }
 
     /// Why the field at `at` does not mean what the reference does.
@@ -125,6 +151,15 @@ impl Proof<'_> {
                 }
                 let unlinked = matches!(self.object.class(section), Class::Ignored(_) | Class::Table(_));
                 if self.placement.is_contradicted(section) || unlinked && !self.names.know(section) {
+                    return wrong(what);
+                }
+                let aux = self.object.class(section) == Class::Text(TextKind::AltAux);
+                let branch = r.usage == Usage::Branch && !self.names.know(section);
+                let outside = branch && self.object.meanings(section, offset).is_empty();
+                if outside
+                    || aux && self.is_other_block(section, means.wrapping_sub(offset as u64))
+                    || self.names.foreign(self.object, section, offset, means)
+                {
                     return wrong(what);
                 }
                 let Some(base) = self.placement.base(section) else {

@@ -14,6 +14,9 @@ use crate::symbolize::{
     boot_constant, known_sections,
 };
 
+/// Larger than any distance in the kernel image (KERNEL_IMAGE_SIZE of arch/x86/include/asm/page_64_types.h).
+const IMAGE_SIZE: u64 = 1 << 30;
+
 /// How far below an object a biased base (`table-8*k(,%rax,8)`) is looked for, in bytes.
 pub const BIAS_WINDOW: i64 = 256;
 
@@ -31,6 +34,22 @@ impl Closure<'_> {
     }
 
     fn resolve(&mut self, id: PairId, from: NewAtom, r: &Ref) -> Option<Dest> {
+        let dest = self.leads_to(id, from, r)?;
+        if let Dest::Carried(of, atom, delta) = dest
+            && delta.unsigned_abs() >= IMAGE_SIZE
+        {
+            let what = format!(
+                "it refers to {}{delta:+#x}, as for a physical address (__pa); the patch brings this along, and module memory \
+                 has no such physical address",
+                self.pair(of).new.atom(atom.0).name,
+            );
+            self.refuse(id, from, "LP2024", Some(r.at), what);
+            return None;
+        }
+        Some(dest)
+    }
+
+    fn leads_to(&mut self, id: PairId, from: NewAtom, r: &Ref) -> Option<Dest> {
         match r.target {
             Target::Extern(symbol, addend) => {
                 let name = self.pair(id).new.symbol_name(symbol).to_owned();
@@ -156,7 +175,8 @@ impl Closure<'_> {
             }
             _ => {}
         }
-        let candidates = candidates(new, from.0, r, section, offset);
+        let mut candidates = candidates(new, from.0, r, section, offset);
+        candidates.extend(only_object(pair, r, section, offset).filter(|_| candidates.is_empty()));
         let Some(first) = candidates.first().copied() else {
             let name = &new.section(section).name;
             let (code, what) = match new.class(section) {
@@ -330,6 +350,24 @@ fn candidates(new: &Object, from: AtomId, r: &Ref, section: SectionId, offset: i
         all.extend(below.map(|id| Meaning { atom: *id, delta: offset - new.atom(*id).start as i64 }));
     }
     all
+}
+
+/// What a number far outside of a section counts from, where that holds one object, in the old build as well: the address of
+/// it plus the number. `__pa` of a variable adds 0x80000000, modulo 2^64 minus __START_KERNEL_map
+/// (arch/x86/include/asm/page_64.h). Nothing is read or called there.
+fn only_object(pair: &ObjectPair, r: &Ref, section: SectionId, offset: i64) -> Option<Meaning> {
+    let alone = |object: &Object, section: SectionId| match object.atoms_of(section) {
+        [one] => Some(*one),
+        _ => None,
+    };
+    let taken = matches!(r.usage, Usage::Address | Usage::Indexed | Usage::Pointer);
+    let data = matches!(pair.new.class(section), Class::Rodata | Class::Data | Class::Bss);
+    let atom = alone(&pair.new, section).filter(|_| taken && data)?;
+    let old = pair.pairs.old_of(NewAtom(atom)).map(|old| pair.old.atom(old.0).section);
+    if old.is_some_and(|s| alone(&pair.old, s).is_none()) {
+        return None;
+    }
+    Some(Meaning { atom, delta: offset - pair.new.atom(atom).start as i64 })
 }
 
 /// A key that is equal when two meanings lead to the same place in the running kernel or the patch.

@@ -208,6 +208,16 @@ pub(super) static CODES: &[Code] = &[
         advice: "leave the set as it was and check in the function what the flag would have made the verifier check",
     },
     Code {
+        id: "LP2024",
+        class: Refused,
+        title: "physical address of something the patch brings",
+        why: "The physical address of a variable of the kernel is its address minus a number (__pa, \
+              arch/x86/include/asm/page_64.h). The memory of modules is mapped page by page: what the patch brings lies \
+              elsewhere, and the number would be the address of other memory.",
+        advice: "take memory from the kernel (kmalloc, alloc_pages) when the patch is applied, or use a variable that the kernel \
+                 already has",
+    },
+    Code {
         id: "LP2101",
         class: Refused,
         title: "no room for a jump",
