@@ -22,7 +22,8 @@ use serde::Serialize;
 
 use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
-use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
+use crate::ingest::SectionId;
+use crate::symbolize::{AtomId, AtomKind, Class, Object, Target, TextKind};
 
 pub use function::first_difference;
 pub use identity::matters as identity_matters;
@@ -98,11 +99,38 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
         v.ignored.push(Ignored { object, symbol, reason: "line number".into() });
     }
     refuse_unpatchable(&comparer, &mut v);
+    refuse_read_sections(&comparer, &mut v);
     report_gone(&comparer, &mut v);
     moved::judge(&comparer, &mut v);
     v.refused.sort();
     v.ignored.sort();
     v
+}
+
+/// A section without a meaning for running code has one when code refers to it: what changed in it would be read from the old
+/// one, or by functions that seem unchanged.
+fn refuse_read_sections(c: &Comparer<'_>, v: &mut Verdicts) {
+    let read = |object: &Object| -> BTreeMap<String, (SectionId, String)> {
+        let mut all = BTreeMap::new();
+        for atom in object.atoms.iter().filter(|a| a.is_code()) {
+            for r in &atom.refs {
+                let Target::Section(section, _) = r.target else { continue };
+                if matches!(object.class(section), Class::Ignored(_)) {
+                    let name = object.section(section).name.clone();
+                    all.entry(name).or_insert_with(|| (section, atom.name.clone()));
+                }
+            }
+        }
+        all
+    };
+    let old = read(c.old);
+    for (name, (section, by)) in read(c.new) {
+        let Some((before, _)) = old.get(&name) else { continue };
+        if c.old.section(*before).data != c.new.section(section).data {
+            let place = Place::object(&c.new.image.name).in_section(&name);
+            v.refused.push(Problem::new("LP2001", place, format!("{by} refers to this section, and its content differs")));
+        }
+    }
 }
 
 /// Changed code in sections that cannot be patched.
