@@ -1,5 +1,6 @@
 //! Relocated fields of the image: the address each one means, and bytes compared around them.
 
+use super::resolve::by_name;
 use crate::ingest::reloc;
 use crate::kernel::{KernelImage, KernelSymbol};
 use crate::symbolize::{Class, Object, Ref, RefKind, Target};
@@ -46,6 +47,12 @@ pub(super) fn constant<'o>(object: &'o Object, r: &Ref) -> Option<&'o [u8]> {
     object.constant_at(section, offset).filter(|_| mergeable)
 }
 
+/// The read-only data of an image that lists where it begins and ends.
+fn rodata(kernel: &KernelImage) -> Option<std::ops::Range<u64>> {
+    let range = by_name(kernel, "__start_rodata")?..by_name(kernel, "__end_rodata")?;
+    (!range.is_empty()).then_some(range)
+}
+
 /// Up to here, equal content can be a coincidence.
 const SHORT: usize = 8;
 
@@ -61,6 +68,15 @@ pub(super) fn other_constant(object: &Object, kernel: &KernelImage, r: &Ref, at:
         return Some(format!("the field at +{:#x} refers to no constant of {name} in the old object", r.at));
     };
     let there = means(kernel, r, at)?;
+    let name = &object.section(section).name;
+    // The linker script keeps them together (RO_DATA, include/asm-generic/vmlinux.lds.h).
+    let outside = rodata(kernel).is_some_and(|range| name.starts_with(".rodata") && !range.contains(&there));
+    if outside {
+        return Some(format!(
+            "the field at +{:#x} refers to a constant in the old object and to no read-only data of the kernel image",
+            r.at
+        ));
+    }
     // What the linker merges has no name: what begins where the image has something this object names is that.
     let own = |s: &KernelSymbol| object.image.symbols.iter().any(|o| *o.name == *s.name);
     let named = bytes.len() <= SHORT && kernel.kallsyms().at(there).iter().any(own);

@@ -128,7 +128,11 @@ fn refuse_read_sections(c: &Comparer<'_>, v: &mut Verdicts) {
         let Some((before, _)) = old.get(&name) else { continue };
         if c.old.section(*before).data != c.new.section(section).data {
             let place = Place::object(&c.new.image.name).in_section(&name);
-            v.refused.push(Problem::new("LP2001", place, format!("{by} refers to this section, and its content differs")));
+            v.refused.push(Problem::new(
+                "LP2001",
+                place,
+                format!("{by} refers to this section, and its content differs"),
+            ));
         }
     }
 }
