@@ -230,7 +230,13 @@ fn section_base(name: &str) -> String {
 /// only means one more message. They go by the names the kernel's macros give them: in `.data.once` are also flags of other
 /// kinds, such as `___done` of DO_ONCE (include/linux/once.h), behind which secrets are made, and authors' own.
 fn is_once(object: &Object, id: AtomId) -> bool {
-    let name = &object.atom(id).name;
+    let atom = object.atom(id);
+    if atom.kind == AtomKind::Gap {
+        // Padding behind a key without content: without lockdep all are empty (include/linux/lockdep_types.h).
+        let mut empty = object.atoms_of(atom.section).iter().map(|a| object.atom(*a));
+        return empty.any(|a| a.start == atom.start && a.size() == 0 && a.id != id && is_once(object, a.id));
+    }
+    let name = &atom.name;
     // `check.__warned.3` of clang.
     let own = name.rsplit('.').find(|part| part.contains(|c: char| !c.is_ascii_digit()));
     matches!(own, Some("__key" | "__already_done" | "__warned" | "__print_once" | "_rs"))
