@@ -23,8 +23,10 @@ use core::{
 use lpbuild_abi::{Callback, Mode, PatchRecord};
 
 use super::{
+    code::{lead_to, originally},
     ffi,
     linux::{Alias, Linux},
+    memory::{Own, Theirs},
 };
 use crate::{
     board::{Board, Entry},
@@ -32,7 +34,7 @@ use crate::{
     kernel::{Kernel, Unreliable},
     layers::{self, Layer},
     machine::{Machine, Parts, Step},
-    record::{self, MAX_OTHERS, MAX_SYMBOL, Memory, Patch, site_addr},
+    record::{self, MAX_OTHERS, MAX_SYMBOL, Patch, site_addr},
     refusal::Refusal,
     site::{self, Diverted, Route, Site},
     stack::MAX_BLOCKERS,
@@ -80,25 +82,6 @@ const RUNTIME: u64 = match u64::from_str_radix(env!("LPBUILD_RUNTIME"), 16) {
 unsafe extern "C" {
     #[link_name = "lpbuild_patch"]
     static RECORD: PatchRecord;
-}
-
-/// The memory of this module.
-struct Own;
-
-impl Memory for Own {
-    fn holds(&self, addr: u64, len: u64) -> bool {
-        // SAFETY: compares numbers.
-        unsafe { ffi::lpb_owns(addr, len) != 0 }
-    }
-}
-
-/// The memory of a module with the same runtime, which has checked its record against it before it applied the patch.
-struct Theirs;
-
-impl Memory for Theirs {
-    fn holds(&self, _: u64, _: u64) -> bool {
-        true
-    }
 }
 
 /// A static whose users are kept apart by the rules in the head of this file.
@@ -277,30 +260,6 @@ unsafe fn lay(patch: &Patch<'static>, sites: &mut [Site<Alias>]) -> Result<(), R
             originally(patch, func, original.target)?;
         }
     }
-    Ok(())
-}
-
-/// Lets the dispatcher of a function lead to `old` for the old version.
-fn lead_to(patch: &Patch<'static>, func: usize, old: u64) -> Result<(), Refusal> {
-    let Some(f) = patch.funcs.get(func).filter(|f| f.dispatch != 0) else { return Ok(()) };
-    jump(f.dispatch + (lpbuild_abi::DISPATCH_LEN - lpbuild_abi::JUMP_REL32_LEN) as u64, old, func)
-}
-
-/// Lets `lp_original_NAME` lead to `below` and not into the kernel's function. Nobody has called it yet.
-fn originally(patch: &Patch<'static>, func: usize, below: u64) -> Result<(), Refusal> {
-    let Some(f) = patch.funcs.get(func).filter(|f| f.resume != 0) else { return Ok(()) };
-    jump(f.resume + lpbuild_abi::RESUME_SLOT as u64, below, func)
-}
-
-/// Writes a jump to `to` at `slot`, in the patch's own code, where nobody is.
-fn jump(slot: u64, to: u64, func: usize) -> Result<(), Refusal> {
-    let len = lpbuild_abi::JUMP_REL32_LEN as u64;
-    let rel = i32::try_from(to.wrapping_sub(slot + len) as i64).map_err(|_| Refusal::OutOfReach { func })?;
-    let alias = LINUX.map(slot, len as usize).ok_or(Refusal::NoMemory)?;
-    LINUX.write(alias, 0, &[0xe9]);
-    LINUX.write(alias, 1, &rel.to_le_bytes());
-    LINUX.serialize_all();
-    LINUX.unmap(alias);
     Ok(())
 }
 
