@@ -10,6 +10,7 @@ use lpbuild_abi as abi;
 use super::int3;
 use super::resolve::by_name;
 use crate::correlate::parent_name;
+use crate::error::Problem;
 use crate::kernel::KernelImage;
 
 /// Address ranges with the reason.
@@ -39,7 +40,10 @@ const AREAS: &[(&str, &str, &str)] = &[
 
 impl Blacklist {
     /// Reads the lists of an image.
-    pub fn of(kernel: &KernelImage) -> Self {
+    ///
+    /// # Errors
+    /// LP3005 when the image does not show what an int3 runs.
+    pub fn of(kernel: &KernelImage) -> Result<Self, Problem> {
         let mut ranges = Vec::new();
         for (start, end, why) in AREAS {
             if let (Some(a), Some(b)) = (by_name(kernel, start), by_name(kernel, end)) {
@@ -61,14 +65,14 @@ impl Blacklist {
         for symbol in kernel.kallsyms().iter().filter(|s| s.is_text() && listed.contains(parent_name(&s.name))) {
             functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches".into());
         }
-        for step in int3::path(kernel) {
+        for step in int3::path(kernel)? {
             let why = match step.caller {
                 Some(by) => format!("it is on the way from an int3 to its handler: {by} calls it"),
                 None => "an int3 or an NMI begins with it".to_owned(),
             };
             functions.insert(step.address, why.into());
         }
-        Self { ranges, functions }
+        Ok(Self { ranges, functions })
     }
 
     /// Why `[address, address + size)` must not be replaced, if so.

@@ -1,7 +1,8 @@
 //! The functions between an int3 and its handler, found in the image: an int3 on one of them never gets to the handler, or
 //! comes again on the way back, until the stack is used up.
 //!
-//! Input: an image. Output: the closure of calls and jumps from the entries of int3 and NMI, with who calls each.
+//! Input: an image. Output: the closure of calls and jumps from the entries of int3 and NMI, with who calls each. Refused is an
+//! image that does not show it: a beginning is missing, the alternatives cannot be read, or it has no end (LP3005).
 //! Followed are direct calls and jumps, those of the replacements of alternatives, and the pointers of calls through `pv_ops`.
 //! The notifier of the runtime is the first in its chain and ends it (c/kernel.c), so nothing else is called through
 //! `notifier_call_chain`. What an int3 of a site in the kernel does not get to, although something on its way can call it, is in
@@ -14,6 +15,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Regist
 
 use super::resolve::by_name;
 use crate::correlate::parent_name;
+use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
 
 /// Where the CPU begins (arch/x86/entry/entry_64.S), and the C behind it, which some kernels reach by a pointer only.
@@ -28,6 +30,9 @@ const ROOTS: &[&str] = &[
     "exc_nmi_noist",
     "nmi_handle",
 ];
+
+/// Those that every kernel has.
+const ALWAYS: &[&str] = &["exc_int3", "notify_die", "exc_nmi"];
 
 /// Functions that something on the way calls, but not for an int3 of a site in the kernel.
 const APART: &[(&str, &str)] = &[
@@ -85,9 +90,17 @@ pub struct Step {
 }
 
 /// All of them, by address.
-pub fn path(kernel: &KernelImage) -> Vec<Step> {
+///
+/// # Errors
+/// LP3005 when the image does not show them.
+pub fn path(kernel: &KernelImage) -> Result<Vec<Step>, Problem> {
+    let lacks = |what: &str, why: &str| Problem::new("LP3005", Place::symbol(kernel.name(), what), why);
     let text = by_name(kernel, "_stext").unwrap_or(0)..by_name(kernel, "_etext").unwrap_or(u64::MAX);
-    let walk = Walk { kernel, text, replacements: replacements(kernel), pv_ops: pv_ops(kernel) };
+    let Some(replacements) = replacements(kernel) else {
+        let why = "the table of alternatives is not of a known form, so what an int3 runs cannot be found";
+        return Err(lacks("__alt_instructions", why));
+    };
+    let walk = Walk { kernel, text, replacements, pv_ops: pv_ops(kernel) };
     let mut found: BTreeMap<u64, Step> = BTreeMap::new();
     let mut waiting = VecDeque::new();
     // Clones (`nmi_handle.part.0`) begin on their own as well.
@@ -95,6 +108,11 @@ pub fn path(kernel: &KernelImage) -> Vec<Step> {
         let step = Step { address: symbol.addr, name: symbol.name.to_string(), caller: None };
         if found.insert(symbol.addr, step).is_none() {
             waiting.push_back(symbol.addr);
+        }
+    }
+    for name in ALWAYS {
+        if !found.values().any(|step| parent_name(&step.name) == *name) {
+            return Err(lacks(name, "an int3 begins in it, and kallsyms does not have it"));
         }
     }
     while let Some(address) = waiting.pop_front() {
@@ -113,10 +131,11 @@ pub fn path(kernel: &KernelImage) -> Vec<Step> {
             });
         }
         if found.len() > MOST {
-            break;
+            let why = format!("more than {MOST} functions seem to run on an int3: {name} leads away from it");
+            return Err(lacks("exc_int3", &why));
         }
     }
-    found.into_values().collect()
+    Ok(found.into_values().collect())
 }
 
 fn listed(table: &[(&str, &str)], name: &str) -> bool {
@@ -189,14 +208,16 @@ fn pv_ops(kernel: &KernelImage) -> Option<Range<u64>> {
 }
 
 /// The table of alternatives of the image: two relative addresses, then 4 bytes of the CPU's feature or 2, then the lengths
-/// (`struct alt_instr`, arch/x86/include/asm/alternative.h). Nothing when neither form fits all of it.
-fn replacements(kernel: &KernelImage) -> BTreeMap<u64, Vec<(u64, usize)>> {
+/// (`struct alt_instr`, arch/x86/include/asm/alternative.h). None when neither form fits all of
+/// it; a kernel without the table has none.
+fn replacements(kernel: &KernelImage) -> Option<BTreeMap<u64, Vec<(u64, usize)>>> {
     let (Some(from), Some(to)) = (by_name(kernel, "__alt_instructions"), by_name(kernel, "__alt_instructions_end"))
     else {
-        return BTreeMap::new();
+        return Some(BTreeMap::new());
     };
-    let Some(table) = usize::try_from(to.saturating_sub(from)).ok().and_then(|len| kernel.read(from, len)) else {
-        return BTreeMap::new();
+    let table = match usize::try_from(to.checked_sub(from)?).ok()? {
+        0 => &[][..],
+        len => kernel.read(from, len)?,
     };
     let fits = |size: usize| -> Option<BTreeMap<u64, Vec<(u64, usize)>>> {
         let mut all: BTreeMap<u64, Vec<(u64, usize)>> = BTreeMap::new();
@@ -220,5 +241,5 @@ fn replacements(kernel: &KernelImage) -> BTreeMap<u64, Vec<(u64, usize)>> {
         }
         Some(all)
     };
-    fits(14).or_else(|| fits(12)).unwrap_or_default()
+    fits(14).or_else(|| fits(12))
 }

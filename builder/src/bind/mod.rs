@@ -107,7 +107,13 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
         }
     };
     let bound = Bound { kernel, anchor, anchor_address, placements, imports, notes };
-    let blacklist = blacklist::Blacklist::of(kernel);
+    let blacklist = match Blacklist::of(kernel) {
+        Ok(blacklist) => blacklist,
+        Err(problem) => {
+            problems.push(problem);
+            return Err(Error { problems });
+        }
+    };
     let seals = endbr::Seals::of(kernel);
     let init = init::Init::of(kernel);
     for item in &set.items {
@@ -142,8 +148,12 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
 
 /// Everything of an image that must not be replaced: the kernel's own lists, what the runtime is built on, and the way from an
 /// int3 to its handler.
-pub fn unpatchable(kernel: &KernelImage) -> Vec<Unpatchable> {
-    Blacklist::of(kernel).list(kernel)
+///
+/// # Errors
+/// LP3005 when the image does not show that way.
+pub fn unpatchable(kernel: &KernelImage) -> Result<Vec<Unpatchable>> {
+    let black = Blacklist::of(kernel).map_err(|problem| Error { problems: vec![problem] })?;
+    Ok(black.list(kernel))
 }
 
 /// The address of the one symbol of this name; of several, of the only global one.
@@ -161,13 +171,7 @@ fn find_anchor(kernel: &KernelImage) -> Result<(&'static str, u64)> {
 }
 
 /// The old function, and every piece of it, must be what runs.
-fn check_old(
-    bound: &Bound<'_>,
-    pairs: &[ObjectPair],
-    item: &Item,
-    black: &blacklist::Blacklist,
-    out: &mut Vec<Problem>,
-) {
+fn check_old(bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, black: &Blacklist, out: &mut Vec<Problem>) {
     let Role::Replaces(old) = item.role else { return };
     let pair = &pairs[item.pair.0 as usize];
     let placement = &bound.placements[item.pair.0 as usize];

@@ -88,7 +88,7 @@ fn unpatchable(kernel: &KernelImage, json: bool) -> Result<ExitCode> {
         release: &'a str,
         unpatchable: Vec<Entry<'a>>,
     }
-    let all = bind::unpatchable(kernel);
+    let all = bind::unpatchable(kernel)?;
     if json {
         let entry = all.iter().map(|u| Entry { symbol: &u.name, address: u.address, why: &u.why });
         let list = List { release: kernel.release(), unpatchable: entry.collect() };

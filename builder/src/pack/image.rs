@@ -15,7 +15,11 @@ use crate::sites::{self, ENDBR64, NOP5, Rule};
 /// Everything in which the manifest contradicts the image.
 pub fn contradictions(manifest: &Manifest, image: &KernelImage) -> Vec<Problem> {
     let Some(kernel) = &manifest.kernel else { return Vec::new() };
-    let mut c = Check { image, kernel, black: Blacklist::of(image), problems: Vec::new() };
+    let black = match Blacklist::of(image) {
+        Ok(black) => black,
+        Err(problem) => return vec![problem],
+    };
+    let mut c = Check { image, kernel, black, problems: Vec::new() };
     if !c.identity() {
         return c.problems;
     }

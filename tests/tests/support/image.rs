@@ -45,8 +45,11 @@ SECTIONS
 }
 "#;
 
-/// Symbols the runtime binds to, and the anchor.
+/// Symbols the runtime binds to, the anchor, and where an int3 begins.
 const RUNTIME: &[&str] = &[
+    "exc_int3",
+    "exc_nmi",
+    "notify_die",
     "_printk",
     "stack_trace_save_tsk_reliable",
     "stop_machine_cpuslocked",
