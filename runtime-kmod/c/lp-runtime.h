@@ -175,7 +175,6 @@ struct lpb_info {
 	u32 abi;
 	u64 runtime;
 	const void *sites;
-	size_t n_sites;
 	const void *board;
 	const void *record;
 };

@@ -102,6 +102,16 @@ pub enum Guard {
     FreshClock,
     /// Only tasks that were seen are asked to come to the boundary.
     AskWhoWasSeen,
+    /// A patch takes the place of another only if it holds what that lies on.
+    HoldWhatIsBelow,
+    /// Whoever runs the old version of a function runs that of the patch below.
+    OldIsBelow,
+    /// `lp_original_NAME` leads to the patch below.
+    OriginalIsBelow,
+    /// When a replaced patch has gone, the old version is what was below that.
+    OldAfterwards,
+    /// When a replaced patch has gone, the sites come back to what was below that.
+    ComeBackToTheRest,
 }
 
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.

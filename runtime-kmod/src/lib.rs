@@ -9,6 +9,8 @@
 //! record      the records, validated once                      refusal    why it was not done: code, errno, text
 //! identity    is this the kernel the patch was bound to?        text       lines built without core::fmt
 //! site        do the bytes fit? which bytes will be written?    status     what /sys/kernel/lpbuild/NAME shows
+//! layers      which patches lie below, and what is theirs?      sites      all sites of a patch, made before anything is done
+//! reroute     jumps in the patch's own code
 //! stack       which task is inside old (or new) code?           kernel     the trait everything above is generic over
 //! rendezvous  all CPUs in one place, in lockstep                binding    that trait, in a real kernel
 //! board       which version does a task run?                    switch      who may change over, and when
@@ -27,7 +29,9 @@ pub mod poke;
 pub mod record;
 pub mod refusal;
 pub mod rendezvous;
+pub mod reroute;
 pub mod site;
+pub mod sites;
 pub mod stack;
 pub mod status;
 pub mod switch;

@@ -69,8 +69,17 @@ impl<A> Site<A> {
         fits
     }
     /// The site of a function that a replaced patch has and this one has not: it leads back into the old function.
+    #[must_use]
     pub fn drop_to_original(mut self) -> Self {
         (self.original, self.jump) = (self.jump, self.original);
+        self
+    }
+    /// The same site that comes back to other bytes.
+    #[must_use]
+    pub fn come_back_to(mut self, bytes: &[u8]) -> Self {
+        for (to, &from) in self.original.iter_mut().zip(bytes) {
+            *to = from;
+        }
         self
     }
     /// Whether `addr` is behind the first byte of the site: a task that continues there runs half an instruction

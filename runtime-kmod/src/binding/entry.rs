@@ -23,7 +23,6 @@ use core::{
 use lpbuild_abi::{Callback, Mode, PatchRecord};
 
 use super::{
-    code::{lead_to, originally},
     ffi,
     linux::{Alias, Linux},
     memory::{Own, Theirs},
@@ -31,15 +30,16 @@ use super::{
 use crate::{
     board::{Board, Entry},
     identity,
-    kernel::{Kernel, Unreliable},
-    layers::{self, Layer},
+    kernel::Unreliable,
+    layers::{Layers, Peer},
     machine::{Machine, Parts, Step},
-    record::{self, MAX_OTHERS, MAX_SYMBOL, Patch, site_addr},
+    record::{self, MAX_OTHERS, MAX_SYMBOL, Patch},
     refusal::Refusal,
-    site::{self, Diverted, Route, Site},
+    site::{self, Diverted},
+    sites::Sites,
     stack::MAX_BLOCKERS,
     status::{self, State, Status},
-    switch::{Other, Scan},
+    switch::Scan,
     text::{LINE, Text},
 };
 
@@ -89,13 +89,6 @@ struct Global<T>(UnsafeCell<T>);
 // SAFETY: the rules in the head of this file: one thread at a time has access to each of them.
 unsafe impl<T> Sync for Global<T> {}
 
-/// A patch below, held until this one has left.
-#[derive(Clone, Copy)]
-struct Taken {
-    sites: &'static [Site<Alias>],
-    replaced: bool,
-}
-
 static LINUX: Linux = Linux;
 static ARMED: AtomicBool = AtomicBool::new(false);
 static BOARD: Board = Board::new();
@@ -106,17 +99,8 @@ static DEADLINE_MS: AtomicU32 = AtomicU32::new(0);
 static PATIENCE_MS: AtomicU32 = AtomicU32::new(0);
 /// The mode of the next operation, as in the record.
 static MODE: AtomicU8 = AtomicU8::new(0);
-static SITES: AtomicPtr<Site<Alias>> = AtomicPtr::new(ptr::null_mut());
-static N_SITES: AtomicUsize = AtomicUsize::new(0);
-/// The array that `SITES` was before patches below were replaced; the int3 handler may still have been reading it.
-static OLD_SITES: AtomicPtr<Site<Alias>> = AtomicPtr::new(ptr::null_mut());
-/// Sites whose alias is this patch's; those behind them belong to a replaced one.
-static N_OWN: AtomicUsize = AtomicUsize::new(0);
-static OTHERS: Global<[MaybeUninit<Taken>; MAX_OTHERS as usize * 2]> =
-    Global(UnsafeCell::new([const { MaybeUninit::uninit() }; MAX_OTHERS as usize * 2]));
-static N_OTHERS: AtomicUsize = AtomicUsize::new(0);
-static BELOW: Global<[MaybeUninit<Other<'static>>; MAX_OTHERS as usize * 2]> =
-    Global(UnsafeCell::new([const { MaybeUninit::uninit() }; MAX_OTHERS as usize * 2]));
+static SITES: Sites<Alias> = Sites::new();
+static LAYERS: Global<Layers<'static, Alias>> = Global(UnsafeCell::new(Layers::new()));
 static SEATS: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
 static FRAME_BUFFER: Global<[u64; FRAMES]> = Global(UnsafeCell::new([0; FRAMES]));
 static MACHINE: Global<MaybeUninit<Machine<'static, Linux>>> = Global(UnsafeCell::new(MaybeUninit::uninit()));
@@ -154,157 +138,47 @@ unsafe fn setup() -> Result<(), Refusal> {
     let patch = unsafe { Patch::new(&RECORD, &Own) }?;
     identity::check(&LINUX, &patch)?;
     // From here on the kernel is the right one, so every bound address is what it is meant to be.
-    let n = patch.funcs.len();
-    // SAFETY: zeroed memory; both are given back by `lpbuild_cleanup`.
-    let (sites, seats) = unsafe {
-        let seats = ffi::lpb_alloc(ffi::lpb_possible_cpus() * size_of::<AtomicUsize>()).cast::<AtomicUsize>();
+    // SAFETY: zeroed memory, given back by `lpbuild_cleanup`.
+    let seats = unsafe {
+        let n = ffi::lpb_possible_cpus();
+        let seats = ffi::lpb_alloc(n * size_of::<AtomicUsize>()).cast::<AtomicUsize>();
         SEATS.store(seats, SeqCst);
-        let sites = ffi::lpb_alloc(n * size_of::<Site<Alias>>()).cast::<Site<Alias>>();
-        SITES.store(sites, SeqCst);
-        if seats.is_null() || sites.is_null() {
+        if seats.is_null() {
             return Err(Refusal::NoMemory);
         }
-        (sites, slice::from_raw_parts(seats, ffi::lpb_possible_cpus()))
+        slice::from_raw_parts(seats, n)
     };
-    for (i, f) in patch.funcs.iter().enumerate() {
-        let alias = LINUX.map(site_addr(f), usize::from(f.site_size)).ok_or(Refusal::NoMemory)?;
-        // The alias must be recorded before anything can fail, so that cleanup finds it.
-        let made = site::site(&patch, i, alias);
-        match made {
-            // SAFETY: `sites` has room for `n` of them.
-            Ok(s) => unsafe { sites.add(i).write(s) },
-            Err(why) => {
-                LINUX.unmap(alias);
-                return Err(why);
-            }
-        }
-        N_SITES.store(i + 1, SeqCst);
-        N_OWN.store(i + 1, SeqCst);
-    }
-    // SAFETY: nobody else uses the statics before setup has succeeded; all `n` sites were written above.
-    let (sites, others) = unsafe {
-        take_others(&patch)?;
-        lay(&patch, slice::from_raw_parts_mut(sites, n))?;
-        (all_sites(n)?, below())
-    };
-    site::check(&LINUX, sites, Route::Original)?;
     // SAFETY: nobody else uses the statics before setup has succeeded.
-    unsafe { install(patch, sites, others, seats) };
+    unsafe {
+        prepare(&patch)?;
+        install(patch, seats);
+    }
     Ok(())
 }
 
-/// Takes hold of the patches that this one lies on or replaces.
-///
 /// # Safety
 /// Nobody else uses the statics.
 #[inline(never)]
-unsafe fn take_others(patch: &Patch<'static>) -> Result<(), Refusal> {
-    for other in 0..patch.others() {
-        let (name, replaced) = (patch.other_name(other), patch.replaces(other));
+unsafe fn prepare(patch: &Patch<'static>) -> Result<(), Refusal> {
+    // SAFETY: the caller's contract.
+    let layers = unsafe { &mut *LAYERS.0.get() };
+    SITES.prepare(&LINUX, patch, layers, |other| {
+        let (name, replaces) = (patch.other_name(other), patch.replaces(other));
         let mut info = ptr::null();
         // SAFETY: `name` is readable; `info` is writable, and lives as long as the other patch is held.
         let info: &'static ffi::Info = unsafe {
-            match ffi::lpb_take_other(name.as_ptr(), name.len(), c_int::from(replaced), &mut info) {
+            match ffi::lpb_take_other(name.as_ptr(), name.len(), c_int::from(replaces), &mut info) {
                 0 => &*info,
                 2 => return Err(Refusal::OtherRuntime { other }),
                 _ => return Err(Refusal::NoOther { other }),
             }
         };
-        // SAFETY: the other patch is applied and held, and has the same runtime.
-        let (its, sites) =
-            unsafe { (Patch::new(&*info.record, &Theirs), slice::from_raw_parts(info.sites, info.n_sites)) };
-        let its = its.map_err(|_| Refusal::OtherRuntime { other })?;
-        // What a replaced patch lies on must stay below this one.
-        let names = |i| (0..patch.others()).any(|j| !patch.replaces(j) && patch.other_name(j) == its.other_name(i));
-        if replaced && !(0..its.record.n_after as usize).all(names) {
-            return Err(Refusal::NoOther { other });
-        }
-        // SAFETY: the board is a static of the other module.
-        let board = replaced.then(|| unsafe { &*info.board });
-        let text = (its.record.text_start, its.record.text_end);
-        let i = N_OTHERS.load(SeqCst);
-        // SAFETY: the caller's contract; a patch names at most as many as there is room for.
-        unsafe {
-            (*OTHERS.0.get())[i].write(Taken { sites, replaced });
-            (*BELOW.0.get())[i].write(Other { text, ranges: its.ranges, replaced: board });
-        }
-        N_OTHERS.store(i + 1, SeqCst);
-    }
-    Ok(())
-}
-
-/// Lays sites over those of patches below: they come back to what those wrote, dispatchers lead to their functions, and so does
-/// `lp_original_NAME`, unless they are about to go.
-///
-/// # Safety
-/// Nobody else uses the statics, and nobody is inside a dispatcher.
-#[inline(never)]
-unsafe fn lay(patch: &Patch<'static>, sites: &mut [Site<Alias>]) -> Result<(), Refusal> {
-    for (func, s) in sites.iter_mut().enumerate() {
-        let mut now = [0u8; lpbuild_abi::MAX_SITE];
-        let now = now.get_mut(..s.len).unwrap_or_default();
-        if !LINUX.read(s.addr, now) || now == s.bytes(Route::Original) {
-            continue;
-        }
-        // SAFETY: the caller's contract.
-        let taken = unsafe { taken() };
-        let layers = || taken.iter().flat_map(|t| t.sites.iter().map(|site| Layer { site, replaced: t.replaced }));
-        let below = layers::beneath(s.addr, now, layers);
-        // What is there otherwise, the check of the sites says.
-        let Some(top) = below.top else { continue };
-        if !s.lay_over(top) {
-            return Err(Refusal::Altered { func });
-        }
-        lead_to(patch, func, top.target)?;
-        if let Some(original) = below.original {
-            originally(patch, func, original.target)?;
-        }
-    }
-    Ok(())
-}
-
-/// The sites of this patch, and behind them those that only a replaced one has.
-///
-/// # Safety
-/// Nobody else uses the statics; the first `n` sites are written.
-#[inline(never)]
-unsafe fn all_sites(n: usize) -> Result<&'static [Site<Alias>], Refusal> {
-    // SAFETY: the caller's contract.
-    let (own, taken) = unsafe { (slice::from_raw_parts(SITES.load(SeqCst), n), taken()) };
-    let replaced = || taken.iter().filter(|t| t.replaced).flat_map(|t| t.sites);
-    let dropped = || replaced().filter(|d| !own.iter().any(|s| s.addr == d.addr));
-    let more = dropped().count();
-    if more == 0 {
-        return Ok(own);
-    }
-    // SAFETY: zeroed memory for that many; the old array is given back by cleanup.
-    unsafe {
-        let all = ffi::lpb_alloc((n + more) * size_of::<Site<Alias>>()).cast::<Site<Alias>>();
-        if all.is_null() {
-            return Err(Refusal::NoMemory);
-        }
-        ptr::copy_nonoverlapping(own.as_ptr(), all, n);
-        for (i, d) in dropped().enumerate() {
-            all.add(n + i).write(d.drop_to_original());
-        }
-        OLD_SITES.store(SITES.swap(all, SeqCst), SeqCst);
-        N_SITES.store(n + more, SeqCst);
-        Ok(slice::from_raw_parts(all, n + more))
-    }
-}
-
-/// # Safety
-/// Nobody changes the statics.
-unsafe fn taken() -> &'static [Taken] {
-    // SAFETY: that many were written.
-    unsafe { slice::from_raw_parts(OTHERS.0.get().cast::<Taken>(), N_OTHERS.load(SeqCst)) }
-}
-
-/// # Safety
-/// Nobody changes the statics.
-unsafe fn below() -> &'static [Other<'static>] {
-    // SAFETY: that many were written.
-    unsafe { slice::from_raw_parts(BELOW.0.get().cast::<Other<'static>>(), N_OTHERS.load(SeqCst)) }
+        // SAFETY: the other patch is applied and held, and has the same runtime: these are its statics.
+        let (its, sites, board) = unsafe {
+            (Patch::new(&*info.record, &Theirs), &*info.sites.cast::<Sites<Alias>>(), &*info.board.cast::<Board>())
+        };
+        Ok(Peer { patch: its.map_err(|_| Refusal::OtherRuntime { other })?, sites, board })
+    })
 }
 
 /// Puts patch and machine in their places.
@@ -315,14 +189,10 @@ unsafe fn below() -> &'static [Other<'static>] {
 /// # Safety
 /// Nobody else uses the statics.
 #[inline(never)]
-unsafe fn install(
-    patch: Patch<'static>,
-    sites: &'static [Site<Alias>],
-    others: &'static [Other<'static>],
-    seats: &'static [AtomicUsize],
-) {
+unsafe fn install(patch: Patch<'static>, seats: &'static [AtomicUsize]) {
     // SAFETY: the caller's contract.
     unsafe {
+        let (sites, others) = (SITES.all(), layers().others());
         let frames = &mut *FRAME_BUFFER.0.get();
         (*PATCH.0.get()).write(patch);
         let (armed, board, cancel, force) = (&ARMED, &BOARD, &CANCEL, &FORCE);
@@ -433,9 +303,8 @@ unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
             magic: lpbuild_abi::MAGIC,
             abi: lpbuild_abi::ABI_VERSION,
             runtime: RUNTIME,
-            sites: SITES.load(SeqCst),
-            n_sites: N_OWN.load(SeqCst),
-            board: &BOARD,
+            sites: ptr::from_ref(&SITES).cast(),
+            board: ptr::from_ref(&BOARD).cast(),
             record: &RECORD,
         });
     }
@@ -447,39 +316,11 @@ unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
 /// See the head of this file; the replaced patches are held.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_replaced_others() {
-    let n = N_OWN.load(SeqCst);
-    // SAFETY: setup has succeeded; only the kernel thread gets here. The int3 handler reads addresses of sites, which stay.
-    let (patch, sites, taken) = unsafe { (patch(), slice::from_raw_parts_mut(SITES.load(SeqCst), n), taken()) };
-    for (func, s) in sites.iter_mut().enumerate() {
-        let same = |o: &&Site<Alias>| o.addr == s.addr && o.bytes(Route::New) == s.bytes(Route::Original);
-        let Some(gone) = taken.iter().filter(|t| t.replaced).flat_map(|t| t.sites).find(same) else { continue };
-        s.original = gone.original;
-        let next = taken
-            .iter()
-            .filter(|t| !t.replaced)
-            .flat_map(|t| t.sites)
-            .find(|o| o.addr == s.addr && o.bytes(Route::New) == s.bytes(Route::Original));
-        let old = next.map_or_else(|| patch.funcs.get(func).map_or(0, |f| f.resume), |o| o.target);
-        // It was in reach before, and memory for one page can be had at last.
-        while lead_to(&patch, func, old) == Err(Refusal::NoMemory) {
-            LINUX.breathe();
-        }
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    unsafe {
+        layers().let_go(&LINUX, &patch(), &SITES);
+        machine().replaced_others(SITES.all(), layers().others());
     }
-    N_SITES.store(n, SeqCst);
-    let mut kept = 0;
-    for i in 0..taken.len() {
-        if !taken[i].replaced {
-            // SAFETY: no operation reads the statics now; `kept` is not larger than `i`, and both places are written.
-            unsafe {
-                (*OTHERS.0.get())[kept] = (*OTHERS.0.get())[i];
-                (*BELOW.0.get())[kept] = (*BELOW.0.get())[i];
-            }
-            kept += 1;
-        }
-    }
-    N_OTHERS.store(kept, SeqCst);
-    // SAFETY: the kernel thread.
-    unsafe { machine().replaced_others(sites, below()) };
 }
 
 /// Another patch has taken the place of this one.
@@ -550,7 +391,7 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
     let (patch, entry, frames) =
         unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
     // SAFETY: written by setup.
-    let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { below() } };
+    let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { layers() }.others() };
     BOARD.at_boundary(&LINUX, entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 
@@ -655,9 +496,8 @@ unsafe extern "C" fn lpbuild_released() {
 /// See the head of this file.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_divert(ip: u64) -> u64 {
-    // SAFETY: the sites are complete before the notifier is registered and stay until it is gone.
-    let sites = unsafe { slice::from_raw_parts(SITES.load(SeqCst), N_SITES.load(SeqCst)) };
-    match site::divert(&LINUX, sites, ARMED.load(SeqCst), ip) {
+    // The sites are complete before the notifier is registered and stay until it is gone.
+    match site::divert(&LINUX, SITES.all(), ARMED.load(SeqCst), ip) {
         Diverted::NotOurs => 0,
         Diverted::To(addr) | Diverted::Again(addr) => addr,
     }
@@ -670,7 +510,7 @@ unsafe extern "C" fn lpbuild_divert(ip: u64) -> u64 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_show_size(what: c_int) -> usize {
     match what {
-        SHOW_FUNCTIONS => N_SITES.load(SeqCst) * (MAX_SYMBOL + 64),
+        SHOW_FUNCTIONS => SITES.all().len() * (MAX_SYMBOL + 64),
         SHOW_BLOCKERS => (MAX_BLOCKERS + 1) * (MAX_SYMBOL + 64),
         SHOW_AFTER | SHOW_REPLACES => MAX_OTHERS as usize * (record::MAX_NAME + 1) + 1,
         _ => LINE + 1,
@@ -751,18 +591,18 @@ unsafe extern "C" fn lpbuild_show_reverting() {
 /// See the head of this file.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_cleanup() {
-    let sites = SITES.swap(ptr::null_mut(), SeqCst);
-    N_SITES.store(0, SeqCst);
-    for i in 0..N_OWN.swap(0, SeqCst) {
-        // SAFETY: that many sites were written by setup.
-        LINUX.unmap(unsafe { (*sites.add(i)).alias });
-    }
-    // SAFETY: from `lpb_alloc`, or null, and no longer referred to.
+    // SAFETY: no longer referred to; the seats are from `lpb_alloc`, or null.
     unsafe {
-        ffi::lpb_free(sites.cast());
-        ffi::lpb_free(OLD_SITES.swap(ptr::null_mut(), SeqCst).cast());
+        SITES.clear(&LINUX);
         ffi::lpb_free(SEATS.swap(ptr::null_mut(), SeqCst).cast());
     }
+}
+
+/// # Safety
+/// Setup is over, or has come so far.
+unsafe fn layers() -> &'static Layers<'static, Alias> {
+    // SAFETY: written by setup alone.
+    unsafe { &*LAYERS.0.get() }
 }
 
 /// # Safety

@@ -4,12 +4,7 @@ use core::ffi::{c_int, c_void};
 
 use lpbuild_abi::PatchRecord;
 
-use super::linux::Alias;
-use crate::{
-    board::Board,
-    kernel::{Who, Work},
-    site::Site,
-};
+use crate::kernel::{Who, Work};
 
 /// `struct task_struct`, opaque.
 #[repr(C)]
@@ -24,9 +19,10 @@ pub(super) struct Info {
     pub(super) abi: u32,
     /// Which runtime it is: two that differ do not touch each other's sites and boards.
     pub(super) runtime: u64,
-    pub(super) sites: *const Site<Alias>,
-    pub(super) n_sites: usize,
-    pub(super) board: *const Board,
+    /// [`crate::sites::Sites`] of [`super::linux::Alias`].
+    pub(super) sites: *const c_void,
+    /// [`crate::board::Board`].
+    pub(super) board: *const c_void,
     pub(super) record: *const PatchRecord,
 }
 

@@ -29,7 +29,7 @@ fn tower(n: usize) -> Vec<Site<u64>> {
 /// Indices of the uppermost and of what `lp_original` leads to. The order of the layers is not that of the tower.
 fn found(tower: &[Site<u64>], replaced: &[usize], now: &[u8], addr: u64) -> (Option<usize>, Option<usize>) {
     let layers = || tower.iter().enumerate().rev().map(|(i, site)| Layer { site, replaced: replaced.contains(&i) });
-    let Beneath { top, original } = beneath(addr, now, layers);
+    let Beneath { top, original, .. } = beneath(addr, now, layers);
     let index = |s: &Site<u64>| tower.iter().position(|t| t.target == s.target).unwrap();
     (top.map(index), original.map(index))
 }

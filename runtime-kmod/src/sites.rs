@@ -1,0 +1,160 @@
+//! The sites of one patch, and the memory they are in.
+//!
+//! Input: the records and the patches below. Output: the sites, in the order of the functions; behind them those that only a replaced
+//! patch has. Refused: no memory, a function out of reach, what [`Layers::lay`] refuses, sites that do not hold what they should.
+//!
+//! The int3 handler reads the sites on every CPU and in any context, and patches on top read them as well. So they do not change
+//! once they are made: what they are when replaced patches are gone is made beforehand, and takes the place of the first in one store.
+
+use core::{
+    ptr, slice,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst},
+};
+
+use crate::{
+    kernel::{Guard, Kernel},
+    layers::{Layers, Peer},
+    record::{Patch, site_addr},
+    refusal::Refusal,
+    site::{self, Route, Site},
+};
+
+/// The sites.
+#[derive(Debug)]
+pub struct Sites<A> {
+    now: AtomicPtr<Site<A>>,
+    /// Of those in `now`; where the pointer changes, after this.
+    len: AtomicUsize,
+    /// As many of the first are this patch's own, and their aliases too.
+    own: AtomicUsize,
+    /// Both pieces of memory.
+    first: AtomicPtr<Site<A>>,
+    later: AtomicPtr<Site<A>>,
+}
+
+impl<A> Sites<A> {
+    /// None.
+    pub const fn new() -> Self {
+        const { assert!(align_of::<Site<u64>>() <= 8, "as memory of `Kernel::allocate` is") };
+        Self {
+            now: AtomicPtr::new(ptr::null_mut()),
+            len: AtomicUsize::new(0),
+            own: AtomicUsize::new(0),
+            first: AtomicPtr::new(ptr::null_mut()),
+            later: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// All that are in use.
+    pub fn all(&self) -> &[Site<A>] {
+        let now = self.now.load(SeqCst);
+        // Behind the pointer: the later sites are not more than the first, and their number is stored before.
+        let n = self.len.load(SeqCst);
+        if now.is_null() {
+            return &[];
+        }
+        // SAFETY: that many are made, and do not change; `clear` has its own contract.
+        unsafe { slice::from_raw_parts(now, n) }
+    }
+    /// Those of the patch's own functions.
+    pub fn own(&self) -> &[Site<A>] {
+        self.all().get(..self.own.load(SeqCst)).unwrap_or(&[])
+    }
+
+    /// The replaced patches are gone: only the own ones, as they were made for this.
+    pub fn use_later(&self) {
+        let later = self.later.load(SeqCst);
+        if !later.is_null() {
+            self.len.store(self.own.load(SeqCst), SeqCst);
+            self.now.store(later, SeqCst);
+        }
+    }
+
+    fn room<K: Kernel>(k: &K, n: usize, at: &AtomicPtr<Site<A>>) -> Result<*mut Site<A>, Refusal> {
+        let memory = k.allocate(n * size_of::<Site<A>>()).ok_or(Refusal::NoMemory)?.cast::<Site<A>>();
+        at.store(memory, SeqCst);
+        Ok(memory)
+    }
+}
+
+impl<A: Copy> Sites<A> {
+    /// Everything before the first operation: takes hold of the patches below, makes the sites, lays them over those below, and
+    /// compares them with what is there. Whatever comes of it, [`Sites::clear`] gives back what was had, but for the patches held.
+    ///
+    /// Called once, while nobody knows the sites.
+    pub fn prepare<'p, K: Kernel<Alias = A>>(
+        &self,
+        k: &K,
+        patch: &Patch<'_>,
+        layers: &mut Layers<'p, A>,
+        hold: impl FnMut(usize) -> Result<Peer<'p, A>, Refusal>,
+    ) -> Result<(), Refusal> {
+        layers.take(k, patch, hold)?;
+        self.make(k, patch, layers)?;
+        site::check(k, self.all(), Route::Original)
+    }
+
+    fn make<K: Kernel<Alias = A>>(&self, k: &K, patch: &Patch<'_>, layers: &Layers<'_, A>) -> Result<(), Refusal> {
+        let own = patch.funcs.len();
+        let dropped = || layers.replaced().filter(|d| !patch.funcs.iter().any(|f| site_addr(f) == d.addr));
+        let all = own + dropped().count();
+        let memory = Self::room(k, all, &self.first)?;
+        for (i, f) in patch.funcs.iter().enumerate() {
+            let alias = k.map(site_addr(f), usize::from(f.site_size)).ok_or(Refusal::NoMemory)?;
+            let made = site::site(patch, i, alias).and_then(|mut s| layers.lay(k, patch, i, &mut s).map(|()| s));
+            match made {
+                // SAFETY: there is room for `all` of them.
+                Ok(s) => unsafe { memory.add(i).write(s) },
+                Err(why) => {
+                    k.unmap(alias);
+                    return Err(why);
+                }
+            }
+            // So that `clear` finds the alias, whatever fails from here on.
+            self.own.store(i + 1, SeqCst);
+        }
+        for (i, d) in dropped().enumerate() {
+            // SAFETY: as above.
+            unsafe { memory.add(own + i).write(d.drop_to_original()) };
+        }
+        self.len.store(all, SeqCst);
+        self.now.store(memory, SeqCst);
+        if layers.replaced().next().is_none() {
+            return Ok(());
+        }
+        let memory = Self::room(k, own, &self.later)?;
+        for (i, s) in self.own().iter().enumerate() {
+            let rest = layers.beneath(s.addr, s.bytes(Route::Original)).rest;
+            let rest = if k.guard(Guard::ComeBackToTheRest) { rest } else { s.bytes(Route::Original) };
+            // SAFETY: there is room for all of the own ones.
+            unsafe { memory.add(i).write(s.come_back_to(rest)) };
+        }
+        Ok(())
+    }
+
+    /// Gives aliases and memory back.
+    ///
+    /// # Safety
+    /// Nobody refers to a site any more.
+    pub unsafe fn clear<K: Kernel<Alias = A>>(&self, k: &K) {
+        self.now.store(ptr::null_mut(), SeqCst);
+        self.len.store(0, SeqCst);
+        let first = self.first.load(SeqCst);
+        for i in 0..self.own.swap(0, SeqCst) {
+            // SAFETY: that many were made.
+            k.unmap(unsafe { (*first.add(i)).alias });
+        }
+        for memory in [&self.first, &self.later] {
+            let memory = memory.swap(ptr::null_mut(), SeqCst);
+            if !memory.is_null() {
+                k.free(memory.cast());
+            }
+        }
+    }
+}
+
+impl<A> Default for Sites<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
