@@ -71,7 +71,7 @@ impl Digest {
             f.site_size.into(),
             f.jump_kind.into(),
             f.covers_fentry.into(),
-            f.reserved.into(),
+            f.single.into(),
         ];
         numbers.into_iter().fold(self, Digest::number).text(name)
     }

@@ -246,8 +246,9 @@ pub struct FuncRecord {
     pub covers_fentry: u8,
     /// The bytes expected at the site before the patch; the first `site_size` count.
     pub original: [u8; MAX_SITE],
-    /// Reserved, zero.
-    pub reserved: u8,
+    /// 1 when those bytes are one instruction, so that nobody stands behind the first of them; what lies behind the end of the
+    /// flow does not count.
+    pub single: u8,
     /// Address of the function's beginning as it was: the instructions the site covers, encoded again, and a jump to the
     /// first byte behind the site. What `lp_original_NAME` calls: where the function of a patch below was there before, the
     /// runtime writes a jump to that at [`RESUME_SLOT`]. 0: they cannot be executed elsewhere (a call among them), and only

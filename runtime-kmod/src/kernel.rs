@@ -90,6 +90,10 @@ pub enum Guard {
     RecallBeforeFree,
     /// `synchronize_rcu_tasks` comes before the table goes.
     RcuBeforeFree,
+    /// `synchronize_rcu_tasks` comes before the stop, for those who are on the task list no more.
+    RcuBeforeStop,
+    /// The same before draining is over.
+    RcuBeforeDrained,
     /// Everybody is seen outside before the module goes.
     LeaveWatch,
     /// `synchronize_rcu_tasks` comes before the module goes.

@@ -28,8 +28,9 @@
 //!
 //! Two guards protect a task that is preempted *inside* the bytes of a site: nobody enters behind the int3, and
 //! `synchronize_rcu_tasks` waits for everybody who was inside, on the task list or off it (`exit_tasks_rcu_start`,
-//! kernel/rcu/tasks.h), and for softirqs on top of an idle task, because it begins with `synchronize_rcu`. A `rel32` jump is
-//! one instruction: nobody can be inside one, so replacing one waits for nothing.
+//! kernel/rcu/tasks.h), and for softirqs on top of an idle task, because it begins with `synchronize_rcu`. Nobody can be inside
+//! one instruction, as a `rel32` jump is: replacing one waits for nothing. What else the wait is good for (tasks that have left the
+//! task list, which no census finds) is then waited for before the stop, and before draining is over.
 //!
 //! Callbacks of the patch are steps of their own, with the machine running and no lock held. Apply: pre-apply, attempts,
 //! post-apply. Revert: pre-revert, attempts, post-revert. An apply that is refused after pre-apply agreed ends with
@@ -145,6 +146,8 @@ pub struct Machine<'a, K: Kernel> {
     failing: Option<Refusal>,
     /// [`Step::Effective`] has been returned.
     effective: bool,
+    /// `synchronize_rcu_tasks` has passed since nobody enters what was there any more, and since calls are marked.
+    waited: bool,
     watch: Watch,
     started_ns: Option<u64>,
     switch: switch::Clock,
@@ -176,6 +179,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             goal_new: false,
             failing: None,
             effective: false,
+            waited: false,
             watch: Watch::new(),
             started_ns: None,
             switch: switch::Clock::new(),
@@ -317,6 +321,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.goal_new = op == Op::Apply;
         self.failing = None;
         self.effective = false;
+        self.waited = false;
         self.started_ns = None;
         if self.k.guard(Guard::FreshClock) {
             self.switch = switch::Clock::new();
@@ -447,16 +452,27 @@ impl<'a, K: Kernel> Machine<'a, K> {
             self.stage = Stage::Switch;
             return None;
         }
-        self.trap(Route::Dispatcher)
+        let step = self.trap(Route::Dispatcher);
+        // Nobody enters unmarked from here on, and the wait is for everybody who has. A newborn task that has entered before the
+        // int3 must not be missing either. Without a wait, or without memory, it is made later.
+        if self.mode == Mode::StopMachine && step.is_some() && !switch::track(self.k, self.parts.board) {
+            self.waited = false;
+        }
+        step
     }
 
     /// int3 on every site, on the way to `route`.
     fn trap(&mut self, route: Route) -> Option<Step> {
         self.poke().trap();
         self.stage = Stage::Write(route);
-        // Somebody can be behind the first of the instructions that are there now, unless it is one jump.
-        let one = self.parts.sites.iter().all(|s| s.is_one_jump(self.route));
-        (!one && self.k.guard(Guard::RcuBeforeTails)).then_some(Step::RcuTasks)
+        self.wait_for_tails()
+    }
+
+    /// Somebody can stand behind the first byte of a site, unless what is there now is one instruction.
+    fn wait_for_tails(&mut self) -> Option<Step> {
+        let wait = !self.parts.sites.iter().all(|s| s.is_single(self.route));
+        self.waited |= wait;
+        (wait && self.k.guard(Guard::RcuBeforeTails)).then_some(Step::RcuTasks)
     }
 
     fn write(&mut self, route: Route) -> Option<Step> {
@@ -508,6 +524,12 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return self.fail(Refusal::Cancelled);
         }
         let by_task = self.status.mode == Mode::Transition;
+        if !by_task && (self.parts.board.table().is_some() || switch::track(self.k, self.parts.board)) && !self.waited {
+            self.waited = true;
+            if self.k.guard(Guard::RcuBeforeStop) {
+                return Some(Step::RcuTasks);
+            }
+        }
         self.status.attempts += 1;
         let mut scan = switch::Switch {
             scan: Scan { k: self.k, patch: &self.patch, others: self.parts.others },
@@ -530,6 +552,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             switch::Progress::Overflow if self.left_ms() == 0 && self.failing.is_none() => self.fail(Refusal::Busy),
             switch::Progress::Overflow => {
                 self.parts.board.retire();
+                self.waited = false;
                 self.stage = Stage::TurnRecall;
                 None
             }
@@ -655,7 +678,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
         }
         self.watch.end(self.k);
         self.stage = if replacing { Stage::DrainFree } else { Stage::Arrive };
-        replacing.then_some(Step::RcuTasks)
+        // Tasks that are on the list no more.
+        let off_list = left == 0 && !self.waited && self.k.guard(Guard::RcuBeforeDrained);
+        (replacing || off_list).then_some(Step::RcuTasks)
     }
 
     fn leave(&mut self) -> Option<Step> {
@@ -704,7 +729,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         let why = match result {
             Ok(()) if self.goal_new => {
                 self.stage = Stage::Write(Route::New);
-                return Some(Step::RcuTasks);
+                return self.wait_for_tails();
             }
             Ok(()) => {
                 self.poke().disarm();

@@ -163,6 +163,9 @@ impl<'a> Patch<'a> {
         let bad = |rule| Err(Refusal::BadRecord(rule));
         let Some(kind) = jump_kind(f) else { return bad("unknown jump") };
         let size = usize::from(f.site_size);
+        if f.single > 1 {
+            return bad("number of instructions of a jump site");
+        }
         if size < jump_len(kind) || size > MAX_SITE {
             return bad("size of a jump site");
         }

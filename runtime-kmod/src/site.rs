@@ -23,6 +23,15 @@ pub enum Route {
     New,
 }
 
+/// What a site holds on a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// As many of them count as the site covers.
+    pub bytes: [u8; MAX_SITE],
+    /// One instruction, behind which nothing of the site is ever executed: nobody can stand in the middle of it.
+    pub single: bool,
+}
+
 /// One site, ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<A> {
@@ -34,33 +43,35 @@ pub struct Site<A> {
     pub dispatcher: u64,
     /// Bytes covered; the first `len` of the arrays count.
     pub len: usize,
-    /// The bytes of [`Route::Original`].
-    pub original: [u8; MAX_SITE],
-    /// The bytes of [`Route::New`]: the jump and one NOP that fills the rest.
-    pub jump: [u8; MAX_SITE],
-    /// The bytes of [`Route::Dispatcher`].
-    pub detour: [u8; MAX_SITE],
+    /// That of [`Route::Original`].
+    pub original: Code,
+    /// That of [`Route::New`]: the jump and one NOP that fills the rest.
+    pub jump: Code,
+    /// That of [`Route::Dispatcher`].
+    pub detour: Code,
     /// Writable view of the site.
     pub alias: A,
 }
 
 impl<A> Site<A> {
-    /// The bytes of a route.
-    pub fn bytes(&self, route: Route) -> &[u8] {
-        let all = match route {
+    fn code(&self, route: Route) -> &Code {
+        match route {
             Route::Original => &self.original,
             Route::Dispatcher => &self.detour,
             Route::New => &self.jump,
-        };
-        all.get(..self.len).unwrap_or(&[])
+        }
+    }
+    /// The bytes of a route.
+    pub fn bytes(&self, route: Route) -> &[u8] {
+        self.code(route).bytes.get(..self.len).unwrap_or(&[])
     }
     /// Where a hit on the int3 continues: where every route leads by way of the dispatcher.
     fn diverted(&self) -> u64 {
         if self.dispatcher != 0 { self.dispatcher } else { self.target }
     }
-    /// Whether a route is one `jmp rel32`, behind which nothing is ever executed.
-    pub fn is_one_jump(&self, route: Route) -> bool {
-        self.bytes(route).first() == Some(&0xe9)
+    /// Whether nobody can stand behind the first byte of a route.
+    pub fn is_single(&self, route: Route) -> bool {
+        self.code(route).single
     }
     /// Lays the site over that of a patch below, which is at the same place.
     pub fn lay_over(&mut self, below: &Self) -> bool {
@@ -93,20 +104,21 @@ impl<A> Site<A> {
 pub fn site<A>(patch: &Patch<'_>, i: usize, alias: A) -> Result<Site<A>, Refusal> {
     let f = patch.funcs.get(i).ok_or(Refusal::BadRecord("number of functions or ranges"))?;
     let to = |target| encode(f, target).ok_or(Refusal::OutOfReach { func: i });
+    let none = Code { bytes: [0; MAX_SITE], single: false };
     Ok(Site {
         addr: site_addr(f),
         target: f.new,
         dispatcher: f.dispatch,
         len: usize::from(f.site_size),
-        original: f.original,
+        original: Code { bytes: f.original, single: f.single == 1 },
         jump: to(f.new)?,
-        detour: if f.dispatch == 0 { [0; MAX_SITE] } else { to(f.dispatch)? },
+        detour: if f.dispatch == 0 { none } else { to(f.dispatch)? },
         alias,
     })
 }
 
 /// The jump, filled up to the size of the site; `None` when the target is out of reach.
-fn encode(f: &FuncRecord, target: u64) -> Option<[u8; MAX_SITE]> {
+fn encode(f: &FuncRecord, target: u64) -> Option<Code> {
     let mut out = [0u8; MAX_SITE];
     let kind = jump_kind(f)?;
     let len = jump_len(kind);
@@ -124,7 +136,7 @@ fn encode(f: &FuncRecord, target: u64) -> Option<[u8; MAX_SITE]> {
         }
     }
     fill(out.get_mut(len..usize::from(f.site_size))?);
-    Some(out)
+    Some(Code { bytes: out, single: kind == JumpKind::Rel32 })
 }
 
 /// One NOP of the length of `buf`, so that whoever decodes the function from its start (kprobes do) stays in step.

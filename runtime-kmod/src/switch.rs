@@ -214,6 +214,22 @@ fn in_text(other: &Other<'_>, a: u64) -> bool {
     stack::in_range(other.text.0, other.text.1, a)
 }
 
+/// Publishes a table that marks calls; everybody is suspect of being inside. `false`: no memory.
+///
+/// For the time when nobody enters unmarked any more: behind the int3, so that a task born since is marked when it calls.
+/// What it says is all there is to know when `synchronize_rcu_tasks` has passed: a task that has left the task list is in no
+/// census, but it is marked when it calls, and what it called before is over by then.
+pub fn track<K: Kernel>(k: &K, board: &Board) -> bool {
+    // The goal does not matter: the answer is the same for everybody.
+    if !board.publish(k, true, Use::Tracking) {
+        return false;
+    }
+    if let Some(t) = board.table() {
+        t.entries().iter().filter(|e| e.task() != 0).for_each(|e| e.suspect.store(1, SeqCst));
+    }
+    true
+}
+
 /// One attempt.
 #[derive(Debug)]
 pub struct Switch<'s, K: Kernel> {
@@ -308,18 +324,9 @@ impl<K: Kernel> Switch<'_, K> {
 
     /// All at one instant.
     ///
-    /// Everybody is looked at with the machine running; calls of the functions mark their tasks from before that on. The
-    /// stop looks only at those that were marked since, however many tasks are asleep.
+    /// Everybody is looked at with the machine running; calls of the functions mark their tasks from before that on ([`track`]).
+    /// The stop looks only at those that were marked since, however many tasks are asleep.
     pub fn at_once(&mut self) -> Progress {
-        let k = self.scan.k;
-        if self.board.table().is_none() {
-            if !self.board.publish(k, self.goal_new, Use::Tracking) {
-                return Progress::NoMemory;
-            }
-            if let Some(t) = self.board.table() {
-                t.entries().iter().filter(|e| e.task() != 0).for_each(|e| e.suspect.store(1, SeqCst));
-            }
-        }
         let Some(table) = self.board.table() else { return Progress::NoMemory };
         if table.overflowed() {
             return Progress::Overflow;

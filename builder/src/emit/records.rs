@@ -13,7 +13,7 @@ use crate::closure::{ObjectPair, Role};
 use crate::correlate::OldAtom;
 use crate::error::Result;
 use crate::ingest::reloc;
-use crate::sites::{NOP5, Rule, Site};
+use crate::sites::{NOP5, Rule, Site, is_one_instruction};
 use crate::symbolize::RefKind;
 
 /// Writes all records. Without a kernel there are none: `pack --kernel` emits the patch again.
@@ -60,6 +60,8 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         }
         r.extend_from_slice(&fixed);
         r.resize(size_of::<abi::FuncRecord>(), 0);
+        let single = u8::from(is_one_instruction(original));
+        r[offset_of!(abi::FuncRecord, single)] = single;
         let at = w.append(funcs, &r, 8);
         for field in &moving {
             let offset = at + offset_of!(abi::FuncRecord, original) as u64 + field.at as u64;
@@ -79,7 +81,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
             jump_kind: site.jump.to_abi() as u8,
             covers_fentry: u8::from(site.rule == Rule::OverFentry),
             original: [0; abi::MAX_SITE],
-            reserved: 0,
+            single,
             resume: entrances.map_or(0, |e| place(e.resume.offset)),
             dispatch: entrances.map_or(0, |e| place(e.dispatch.offset)),
         };

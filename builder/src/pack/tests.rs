@@ -432,6 +432,8 @@ fn every_field_of_the_module_is_compared() {
     for at in [24, 28, 32, 34, 35, 37, 42] {
         assert_ne!(verified(|p| p.funcs[at] ^= 4), [""; 0], "function record {at}");
     }
+    let single = std::mem::offset_of!(abi::FuncRecord, single);
+    assert_eq!(verified(|p| p.funcs[single] = 1), ["LP4009"], "several instructions that nobody is waited for in");
     for at in [8, 12, 28] {
         assert_eq!(verified(|p| p.ranges[at] = 9), ["LP4009"], "range {at}");
     }

@@ -367,6 +367,13 @@ impl<'a> Verifier<'a> {
         self.expect("LP4009", place(), "rule", int(r, 36, 1), u64::from(over));
         let mut bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]).to_vec();
         self.complete(at + 37, &mut bytes, kernel);
+        // Where it says so nobody is waited for who stands in the middle.
+        let mut decoder = Decoder::with_ip(64, &bytes, 0, DecoderOptions::NONE);
+        let (first, more) = (decoder.decode(), decoder.can_decode());
+        let ends = [FlowControl::UnconditionalBranch, FlowControl::IndirectBranch, FlowControl::Return];
+        let single = !first.is_invalid() && (!more || ends.contains(&first.flow_control()));
+        let said = int(r, offset_of!(abi::FuncRecord, single), 1);
+        self.expect("LP4009", place(), "whether it is one instruction", said, u64::from(single));
         let bytes = crate::manifest::to_hex(&bytes);
         self.expect("LP4009", place(), "original bytes", bytes.as_str(), &f.site.original);
     }
@@ -493,7 +500,7 @@ impl<'a> Verifier<'a> {
                 jump_kind: int(f, offset_of!(abi::FuncRecord, jump_kind), 1) as u8,
                 covers_fentry: int(f, offset_of!(abi::FuncRecord, covers_fentry), 1) as u8,
                 original: [0; abi::MAX_SITE],
-                reserved: int(f, offset_of!(abi::FuncRecord, reserved), 1) as u8,
+                single: int(f, offset_of!(abi::FuncRecord, single), 1) as u8,
                 resume: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, resume))).unwrap_or(0),
                 dispatch: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, dispatch))).unwrap_or(0),
             };

@@ -8,7 +8,7 @@
 
 pub mod moved;
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction};
 use lpbuild_abi as abi;
 
 use crate::error::{Place, Problem};
@@ -235,6 +235,19 @@ fn moving_percpu(object: &Object, id: AtomId, from: u64, to: u64) -> Result<(), 
     Ok(())
 }
 
+/// Whether nobody can stand behind the first of the bytes, but at their end: one instruction takes them all, or the first one ends
+/// the flow and the rest is never executed.
+pub fn is_one_instruction(bytes: &[u8]) -> bool {
+    let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
+    let first = decoder.decode();
+    !first.is_invalid() && (first.len() == bytes.len() || ends_flow(&first))
+}
+
+/// Not `ud2`: behind that of a warning it goes on (handle_bug, arch/x86/kernel/traps.c).
+fn ends_flow(insn: &Instruction) -> bool {
+    matches!(insn.flow_control(), FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return)
+}
+
 /// The covered instructions as text, AT&T syntax, addresses relative to the function.
 pub fn disassemble(bytes: &[u8], offset: u64) -> Vec<String> {
     let mut formatter = GasFormatter::new();
@@ -248,4 +261,32 @@ pub fn disassemble(bytes: &[u8], offset: u64) -> Vec<String> {
         out.push(text);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_one_instruction;
+
+    #[test]
+    fn one_instruction_takes_all_bytes_or_ends_the_flow() {
+        let one: &[&[u8]] = &[
+            &[0x0f, 0x1f, 0x44, 0, 0],
+            &[0x48, 0x81, 0xec, 0, 1, 0, 0],
+            &[0xe8, 1, 2, 3, 4],
+            &[0xe9, 1, 2, 3, 4, 0x90],
+            &[0xc3, 0xcc, 0xcc, 0xcc, 0xcc],
+        ];
+        let several: &[&[u8]] = &[
+            &[0x53, 0x48, 0x8b, 0x35, 1, 2, 3, 4],
+            &[0x31, 0xc0, 0xc3, 0xcc, 0xcc],
+            // Behind a call somebody comes back, behind `ud2` a warning goes on.
+            &[0xe8, 1, 2, 3, 4, 0x90],
+            &[0x0f, 0x0b, 0x90, 0x90, 0x90],
+            &[0x74, 3, 0x90, 0x90, 0x90],
+            &[],
+            &[0x48, 0x81, 0xec, 0, 1],
+        ];
+        assert!(one.iter().all(|b| is_one_instruction(b)));
+        assert!(!several.iter().any(|b| is_one_instruction(b)));
+    }
 }

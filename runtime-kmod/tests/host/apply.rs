@@ -287,3 +287,38 @@ fn a_kprobe_on_the_jump_keeps_a_replaced_patch() {
     f.sim.world().probes.clear();
     assert!((0..200).any(|_| step(&f) == Step::Replaced));
 }
+
+/// Drains a fixture whose functions are one instruction each, or not; until what was asked for.
+fn drains(single: [u8; 2], test: impl FnOnce(&Fixture, &mut dyn FnMut() -> Step)) {
+    let mut f = Fixture::new(2, 2);
+    for (i, s) in single.into_iter().enumerate() {
+        let base = NEW + i as u64 * 0x100;
+        (f.funcs[i].resume, f.funcs[i].dispatch, f.funcs[i].single) = (base + 0x90, base + 0xc0, s);
+    }
+    f.record.mode = 2;
+    f.with(|m| test(&f, &mut || m.apply()));
+}
+
+#[test]
+fn one_instruction_is_written_over_at_once() {
+    drains([1, 1], |f, step| {
+        assert_eq!(step(), Step::Again(0), "the locks are left");
+        assert_eq!((f.bytes(0)[0], f.bytes(1)[0]), (0xe9, 0xe9));
+        assert!(!f.armed.load(SeqCst), "no call traps");
+        assert_eq!(step(), Step::Effective);
+        assert_eq!(step(), Step::RcuTasks, "an exiting task may be in old code");
+        assert_eq!(step(), Step::Done);
+    });
+}
+
+#[test]
+fn one_function_of_several_instructions_makes_all_wait() {
+    drains([1, 0], |f, step| {
+        assert_eq!(step(), Step::RcuTasks);
+        assert_eq!((&f.bytes(0)[..1], &f.bytes(1)[1..]), (&[0xcc][..], &SITE[1..]));
+        assert_eq!(step(), Step::Again(0));
+        assert_eq!(step(), Step::Effective);
+        assert_eq!(step(), Step::Again(0), "whoever was in old code is out of it");
+        assert_eq!(step(), Step::Done);
+    });
+}

@@ -17,7 +17,7 @@ fn tower(n: usize) -> Vec<Site<u64>> {
         let mut s = f.sites()[0];
         s.target += 0x1000 * (i as u64 + 1);
         let rel = (s.target.wrapping_sub(s.addr + 5) as i64) as i32;
-        s.jump[1..5].copy_from_slice(&rel.to_le_bytes());
+        s.jump.bytes[1..5].copy_from_slice(&rel.to_le_bytes());
         if let Some(below) = all.last() {
             assert!(s.lay_over(below));
         }
@@ -37,7 +37,7 @@ fn found(tower: &[Site<u64>], replaced: &[usize], now: &[u8], addr: u64) -> (Opt
 #[test]
 fn the_original_is_the_uppermost_that_stays() {
     let t = tower(4);
-    let now = |i: usize| &t[i].jump[..SITE.len()];
+    let now = |i: usize| &t[i].jump.bytes[..SITE.len()];
     assert_eq!(found(&t[..1], &[], now(0), ADDR), (Some(0), Some(0)));
     assert_eq!(found(&t, &[], now(3), ADDR), (Some(3), Some(3)), "all of them lie below");
     // Whose place is taken is not what runs when it is gone.
@@ -51,9 +51,9 @@ fn the_original_is_the_uppermost_that_stays() {
 fn what_is_not_there_is_below_nothing() {
     let mut t = tower(2);
     assert_eq!(found(&t, &[], &SITE, ADDR), (None, None), "the kernel's own bytes");
-    assert_eq!(found(&t, &[], &t[1].jump[..SITE.len()], ADDR + 0x100), (None, None), "another function");
-    assert_eq!(found(&t[..1], &[], &t[1].jump[..SITE.len()], ADDR), (None, None), "somebody else's jump");
+    assert_eq!(found(&t, &[], &t[1].jump.bytes[..SITE.len()], ADDR + 0x100), (None, None), "another function");
+    assert_eq!(found(&t[..1], &[], &t[1].jump.bytes[..SITE.len()], ADDR), (None, None), "somebody else's jump");
     // Two that claim to lie on each other: it ends.
     t[0].original = t[1].jump;
-    assert_eq!(found(&t, &[0, 1], &t[1].jump[..SITE.len()], ADDR), (Some(1), None));
+    assert_eq!(found(&t, &[0, 1], &t[1].jump.bytes[..SITE.len()], ADDR), (Some(1), None));
 }

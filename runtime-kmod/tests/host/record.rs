@@ -159,6 +159,8 @@ fn what_was_changed_or_left_out_is_noticed() {
         |f| f.funcs[0].new_size -= 1,
         |f| f.funcs[2].old_size += 1,
         |f| f.funcs[2].covers_fentry = 1,
+        // Half an instruction would be executed.
+        |f| f.funcs[2].single = 1,
         |f| f.funcs[2].name = f.funcs[1].name,
         |f| f.record.deadline_ms += 1,
         |f| f.record.mode = 2,

@@ -447,7 +447,7 @@ impl Fixture {
                 jump_kind: 1,
                 covers_fentry: 0,
                 original,
-                reserved: 0,
+                single: 0,
                 resume: 0,
                 dispatch: 0,
             });

@@ -14,7 +14,9 @@ pub fn arrives(w: &mut World, f: usize, new: bool, since: Option<u64>) {
     let (rules, t) = (w.rules, &w.tasks[slot]);
     // Nothing stops an NMI: one that is in old code when everybody is switched goes on with the new.
     let nmi = rules.at_once.is_some() && t.level() == Some(Level::Nmi);
-    if t.exempt || nmi {
+    // Where all change at one instant nobody is left out, but where the stop itself has to find everybody.
+    let at_once = rules.at_once.is_some() && !w.plan.without.contains(&true);
+    if t.exempt && !at_once || nmi {
         return;
     }
     let name = |new| if new { "new" } else { "old" };
@@ -41,7 +43,7 @@ pub fn arrives(w: &mut World, f: usize, new: bool, since: Option<u64>) {
             w.note(|| "the first one runs the other version".into());
             let stale = |t: &crate::world::Task| {
                 t.exists
-                    && !t.exempt
+                    && (!t.exempt || at_once)
                     && t.frames
                         .iter()
                         .take_while(|k| !matches!(k, Kind::Interrupt(Level::Nmi, _)))
@@ -53,6 +55,14 @@ pub fn arrives(w: &mut World, f: usize, new: bool, since: Option<u64>) {
         } else if new != goal && rules.flipped {
             w.fail(format!("task {slot} runs {} code behind the switch", name(new)));
         }
+    }
+}
+
+/// Draining is over: nobody is in old code, whether on the task list or off it.
+pub fn drained(w: &mut World) {
+    let inside = |k: &Kind| matches!(k, Kind::Call(c) if c.version == Some(false));
+    if let Some(slot) = w.tasks.iter().position(|t| t.exists && t.frames.iter().any(inside)) {
+        w.fail(format!("draining is over and task {slot} is in old code"));
     }
 }
 

@@ -26,6 +26,9 @@ pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
     // What a draining that was cut short leaves behind, and what was forced.
     let loose = plan.apply == Mode::Drain && plan.cancel;
     if end == Step::Done {
+        if plan.apply == Mode::Drain && !plan.cancel {
+            check::drained(&mut sim.world());
+        }
         settled(sim, true, loose);
         rest(30);
         if sim.world().rng.one_in(3) {
@@ -70,7 +73,7 @@ pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
         if let Some(first) = w.probes[f] {
             is[0] = first;
         }
-        if is[..len] != crate::world::SITE[..len] {
+        if is[..len] != w.plan.site(f)[..len] {
             w.fail(format!("the bytes of function {f} do not come back: {is:x?}"));
         }
     }

@@ -16,8 +16,8 @@ use crate::{
     rng::Rng,
     sim::Sim,
     world::{
-        Cpu, Cut, Kind, LEN, MS, NEW, OLD, OPERATOR, Plan, Rules, Run, SITE, SITE_OFFSET, SLOTS, Task, World,
-        dispatch_addr, new_addr, resume_addr, site_addr,
+        Cpu, Cut, Kind, LEN, MS, NEW, OLD, OPERATOR, Plan, Rules, Run, SITE_OFFSET, SLOTS, Task, World, dispatch_addr,
+        new_addr, resume_addr, site_addr,
     },
 };
 
@@ -42,10 +42,16 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
     if apply == Mode::StopMachine && rng.one_in(4) {
         without.iter_mut().for_each(|w| *w = rng.one_in(2));
     }
+    let abs64 = rng.one_in(4);
+    let mut single = vec![!abs64 && rng.one_in(2); funcs];
+    if !abs64 && rng.one_in(4) {
+        single.iter_mut().for_each(|s| *s = rng.one_in(2));
+    }
     let mut plan = Plan {
         cpus: rng.below(3) + 1,
         funcs,
-        abs64: rng.one_in(4),
+        abs64,
+        single,
         gaps: rng.one_in(2),
         without,
         apply,
@@ -70,6 +76,14 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
             plan.without.fill(false);
         }
         Cut::Rule(Guard::RcuBeforeLeave) => (plan.mortal, plan.heat) = (10, 3),
+        Cut::Rule(guard @ (Guard::RcuBeforeStop | Guard::RcuBeforeDrained)) => {
+            // Many that exit, and one CPU for all of them: who is put off there stays so for long.
+            plan.apply = if guard == Guard::RcuBeforeStop { Mode::StopMachine } else { Mode::Drain };
+            (plan.cpus, plan.tasks, plan.mortal, plan.heat, plan.abs64) = (1, 9, 3, 8, false);
+            (plan.revert, plan.deadline_ms, plan.cancel) = (plan.apply, 3000, false);
+            plan.single.fill(true);
+            plan.without.fill(false);
+        }
         Cut::Rule(Guard::FreezeTable) => {
             (plan.apply, plan.revert, plan.deadline_ms) = (Mode::Transition, Mode::Transition, 20);
             plan.without.fill(false);
@@ -111,7 +125,7 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         tasks[next] = Task { listed: true, kernel, cpu: rng.below(plan.cpus), ..base(frames) };
         next += 1;
     }
-    let code = vec![SITE; plan.funcs];
+    let code: Vec<_> = (0..plan.funcs).map(|f| plan.site(f)).collect();
     let cpu = |c: usize| Cpu {
         online: true,
         current: if c == cpus - 1 { OPERATOR } else { OPERATOR + 1 + 2 * c },
@@ -154,8 +168,11 @@ pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
     let plan = plan(&mut rng, cut, mode);
     let mut sim = Sim::new(world(rng, plan.clone(), trace));
     let len = plan.site_len();
-    let mut original = [0; MAX_SITE];
-    original[..len].copy_from_slice(&SITE[..len]);
+    let original = |f| {
+        let mut bytes = [0; MAX_SITE];
+        bytes[..len].copy_from_slice(&plan.site(f)[..len]);
+        bytes
+    };
     let funcs: Vec<FuncRecord> = (0..plan.funcs)
         .map(|f| FuncRecord {
             old: OLD + f as u64 * 0x100,
@@ -167,8 +184,8 @@ pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
             site_size: len as u8,
             jump_kind: if plan.abs64 { 2 } else { 1 },
             covers_fentry: 0,
-            original,
-            reserved: 0,
+            original: original(f),
+            single: u8::from(plan.single[f]),
             resume: if plan.without[f] { 0 } else { resume_addr(f) },
             dispatch: if plan.without[f] { 0 } else { dispatch_addr(f) },
         })

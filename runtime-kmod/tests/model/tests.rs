@@ -103,6 +103,8 @@ without! {
     newborn_tasks_run_the_goal: Cut::Rule(Guard::NewbornRunsGoal);
     requests_are_recalled_before_the_table_goes: Cut::Rule(Guard::RecallBeforeFree);
     the_table_waits_for_rcu_tasks: Cut::Rule(Guard::RcuBeforeFree);
+    the_stop_waits_for_who_is_off_the_list: Cut::Rule(Guard::RcuBeforeStop);
+    draining_waits_for_who_is_off_the_list: Cut::Rule(Guard::RcuBeforeDrained);
     leaving_waits_for_everybody: Cut::Rule(Guard::LeaveWatch);
     leaving_waits_for_rcu_tasks: Cut::Rule(Guard::RcuBeforeLeave);
     the_stop_does_not_walk_who_runs_it: Cut::Rule(Guard::KnownTasks);

@@ -24,6 +24,8 @@ pub const LEN: u32 = 0x40;
 pub const SITE_OFFSET: u64 = 5;
 /// The instructions at a site: 1, 7 and 7 bytes. An abs64 jump covers all of them, a rel32 jump two.
 pub const SITE: [u8; 15] = [0x53, 0x48, 0x8b, 0x35, 1, 2, 3, 4, 0x48, 0x8b, 0x0d, 5, 6, 7, 8];
+/// The same where the first instruction has 8 bytes: a rel32 jump covers that one alone.
+pub const SINGLE: [u8; 15] = [0x48, 0x8b, 0x84, 0x24, 1, 2, 3, 4, 0x48, 0x8b, 0x0d, 5, 6, 7, 8];
 /// Places in the body of a function.
 pub const BODY: u8 = 3;
 /// Where tasks are in memory.
@@ -82,6 +84,8 @@ pub struct Plan {
     pub cpus: usize,
     pub funcs: usize,
     pub abs64: bool,
+    /// Functions whose site is one instruction.
+    pub single: Vec<bool>,
     /// Stacks with a dispatcher or a copied beginning cannot be walked.
     pub gaps: bool,
     /// Functions without a dispatcher: none, some, all.
@@ -304,6 +308,9 @@ impl Plan {
     pub fn site_len(&self) -> usize {
         if self.abs64 { 15 } else { 8 }
     }
+    pub fn site(&self, f: usize) -> [u8; 15] {
+        if self.single[f] { SINGLE } else { SITE }
+    }
     pub fn shape(&self) -> Shape {
         Shape { gaps: self.gaps, site_len: self.site_len() as u64, lost: false }
     }
@@ -465,6 +472,7 @@ fn decode(bytes: &[u8; 15], f: usize, offset: u8, loaded: Option<u64>) -> Decode
     match offset {
         0 if bytes[0] == INT3 => Decoded::Int3,
         0 if bytes[0] == SITE[0] => Decoded::Original(1),
+        0 if bytes[..8] == SINGLE[..8] => Decoded::Original(8),
         0 if bytes[0] == 0xe9 => {
             let rel = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
             let to = (site_addr(f) + 5).wrapping_add_signed(rel.into());
