@@ -45,6 +45,8 @@ pub struct Beneath<'l, A> {
     pub original: Option<&'l Site<A>>,
     /// The bytes that the site comes back to when those that are replaced are gone.
     pub rest: &'l [u8],
+    /// The lowest of those that are replaced: what it has found is there then.
+    pub gone: Option<&'l Site<A>>,
 }
 
 /// Follows the jumps from the one that is there `now` down. Each layer is met at most once, whatever damaged ones say.
@@ -52,7 +54,7 @@ pub fn beneath<'l, A: 'l, I>(addr: u64, now: &'l [u8], layers: impl Fn() -> I) -
 where
     I: Iterator<Item = Layer<'l, A>>,
 {
-    let mut found = Beneath { top: None, original: None, rest: now };
+    let mut found = Beneath { top: None, original: None, rest: now, gone: None };
     for _ in layers() {
         let Some(layer) = layers().find(|l| l.site.addr == addr && l.site.bytes(Route::New) == found.rest) else {
             break;
@@ -63,6 +65,7 @@ where
             break;
         }
         found.rest = layer.site.bytes(Route::Original);
+        found.gone = Some(layer.site);
     }
     found
 }

@@ -85,12 +85,10 @@ impl<A> Site<A> {
         (self.original, self.jump) = (self.jump, self.original);
         self
     }
-    /// The same site that comes back to other bytes.
+    /// The same site that comes back to what one below it has found.
     #[must_use]
-    pub fn come_back_to(mut self, bytes: &[u8]) -> Self {
-        for (to, &from) in self.original.iter_mut().zip(bytes) {
-            *to = from;
-        }
+    pub fn come_back_to(mut self, below: Option<&Self>) -> Self {
+        self.original = below.map_or(self.original, |b| b.original);
         self
     }
     /// Whether `addr` is behind the first byte of the site: a task that continues there runs half an instruction

@@ -124,10 +124,10 @@ impl<A: Copy> Sites<A> {
         }
         let memory = Self::room(k, own, &self.later)?;
         for (i, s) in self.own().iter().enumerate() {
-            let rest = layers.beneath(s.addr, s.bytes(Route::Original)).rest;
-            let rest = if k.guard(Guard::ComeBackToTheRest) { rest } else { s.bytes(Route::Original) };
+            let gone = layers.beneath(s.addr, s.bytes(Route::Original)).gone;
+            let gone = gone.filter(|_| k.guard(Guard::ComeBackToTheRest));
             // SAFETY: there is room for all of the own ones.
-            unsafe { memory.add(i).write(s.come_back_to(rest)) };
+            unsafe { memory.add(i).write(s.come_back_to(gone)) };
         }
         Ok(())
     }
