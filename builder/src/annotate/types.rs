@@ -5,9 +5,10 @@
 //! which the objects that exist have no value; a number of an enumeration that became another one. Only an enumeration that
 //! got more numbers changes nothing that is there. An unchanged function is the same in both builds and agrees with both.
 //!
-//! A type that a function only names in a cast is not in its debug information, only in that of its unit. Such a one counts when
-//! the code of a carried function differs in a number (an offset, a size, a value) in which the two layouts differ. A number of an
-//! enumeration without a name counts for every carried function of the unit: it may stand in the code as a bit or in an address.
+//! A type that a function only names in a cast is not in its debug information, only in that of its unit, and nor is the enumeration
+//! of a number. Such a one counts for every carried function of the unit, because what differs may stand in code as a factor, a bit, a mask or
+//! the width of an access. Only where members or numbers came behind those that were there, it counts when the code of a carried function
+//! differs in a number (an offset, a size, a value) in which the two layouts differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,12 +39,11 @@ pub fn compare(sides: Sides<'_, '_>, set: &PatchSet) -> (Vec<Problem>, Vec<Ignor
             let as_bit = |n: u64| change.always && n < u64::from(u32::BITS) && stands(1 << n);
             change.numbers.iter().any(|n| stands(*n) || as_bit(*n))
         };
+        let shown = change.users.iter().copied().find(|i| by_code(i));
+        let guessed = change.distance.is_none() && shown.is_none();
         let by = match change.distance {
             Some(_) => Some(change.function),
-            None => {
-                let found = change.users.iter().copied().find(|i| by_code(i));
-                found.or_else(|| change.users.first().copied().filter(|_| change.always))
-            }
+            None => shown.or_else(|| change.users.first().copied().filter(|_| change.always)),
         };
         let Some((carried, _)) = by.and_then(|index| users.get(index)) else { continue };
         let name = &sides.pair.new.atom(carried.new.0).name;
@@ -51,16 +51,19 @@ pub fn compare(sides: Sides<'_, '_>, set: &PatchSet) -> (Vec<Problem>, Vec<Ignor
             let reason = format!("{}; {name} uses it; all numbers that were there are the same", change.what);
             ignored.push(Ignored { object: sides.pair.name.clone(), symbol: change.name, reason });
         } else {
-            refused.push(problem(change, Place::symbol(&sides.pair.name, name)));
+            refused.push(problem(change, guessed, Place::symbol(&sides.pair.name, name)));
         }
     }
     (refused, ignored)
 }
 
-fn problem(change: TypeChange, place: Place) -> Problem {
+fn problem(change: TypeChange, guessed: bool, place: Place) -> Problem {
     let mut what = format!("{}: {}", change.name, change.what);
     if change.additive {
         what.push_str(": the objects that exist have no value there");
+    }
+    if guessed {
+        what.push_str("; what changed here may use it in a cast or as a number, which debug information does not tell");
     }
     let problem = Problem::new("LP2015", place, what).with_lines(&change.shown);
     problem.acceptable(crate::accept::Accept::Type, change.name)

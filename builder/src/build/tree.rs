@@ -20,7 +20,7 @@ use crate::manifest::to_hex;
 use crate::tool::{self, Log};
 
 /// Part of every key; raise it when the way trees are prepared changes.
-const RECIPE: &str = "6";
+const RECIPE: &str = "7";
 /// The steps, in order: targets of kbuild.
 const STEPS: &[&str] = &["olddefconfig", "prepare", "modules_prepare"];
 /// What [`Tree::ensure`] writes last.
@@ -91,13 +91,28 @@ impl Tree {
 /// What make is called with for this target.
 pub fn make_args(target: &Target, build: &Path) -> Vec<String> {
     let source = target.source.display();
-    vec![
+    let mut args = vec![
         "ARCH=x86".into(),
         format!("CC={}", target.toolchain.compiler.display()),
         format!("KERNELRELEASE={}", target.release),
         // Debug information names files relative to the tree, so that it does not depend on where the source is.
         format!("KCFLAGS=-fdebug-prefix-map={source}/= -fdebug-prefix-map={}=.", build.display()),
-    ]
+    ];
+    args.extend(package_args(&target.headers).into_iter().flatten());
+    args
+}
+
+/// What Debian's Makefile makes include/generated/package.h of (`filechk_package.h`): a few messages have the version of the package,
+/// so without it their functions are not what runs. As the headers that came with the image have it.
+fn package_args(headers: &Path) -> Option<[String; 3]> {
+    let text = fs::read_to_string(headers.join("include/generated/package.h")).ok()?;
+    let id = text.split_once("LINUX_PACKAGE_ID")?.1.split('"').nth(1)?;
+    let (distributor, version) = id.trim().split_once(' ')?;
+    let plain = |s: &str| s.chars().all(|c| c.is_ascii_alphanumeric() || "+-.~:".contains(c));
+    (plain(distributor) && plain(version)).then(|| {
+        let official = "DISTRIBUTION_OFFICIAL_BUILD=1".to_owned();
+        [official, format!("DISTRIBUTOR={distributor}"), format!("DISTRIBUTION_VERSION={version}")]
+    })
 }
 
 fn folder(target: &Target, config: &str) -> Result<PathBuf> {
@@ -314,6 +329,22 @@ fn damaged(path: &Path, e: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_of_the_package_is_that_of_the_headers() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(package_args(dir.path()), None);
+        let file = dir.path().join("include/generated/package.h");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        for (text, version) in [
+            ("#define LINUX_PACKAGE_ID \" Debian 6.1.187-1\"\n", Some("DISTRIBUTION_VERSION=6.1.187-1")),
+            ("#define LINUX_PACKAGE_ID \"\"\n", None),
+            ("#define LINUX_PACKAGE_ID \" Debian $(rm -r /)\"\n", None),
+        ] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(package_args(dir.path()).as_ref().map(|args| &*args[2]), version);
+        }
+    }
 
     #[test]
     fn a_lost_option_is_noticed_and_what_the_host_can_do_is_not_compared() {

@@ -172,6 +172,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     }
     terminal::unneeded(&built.report.unneeded);
     terminal::untyped(&built.report.types_not_compared);
+    terminal::jumps(config.jump);
     for problem in &built.report.refused {
         terminal::problem("refused", problem);
     }

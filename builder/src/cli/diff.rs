@@ -183,6 +183,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     }
     terminal::unneeded(&report.unneeded);
     terminal::untyped(&report.types_not_compared);
+    terminal::jumps(options.jump);
     Ok(if !analysis.refused.is_empty() {
         for problem in &analysis.refused {
             terminal::problem("refused", problem);

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use lpbuild::error::{Error, Place, Problem, Result};
+use lpbuild::manifest::Jump;
 use lpbuild::style::{BAD, DIM, NOTE};
 use serde::Serialize;
 
@@ -75,6 +76,15 @@ pub fn untyped(objects: &[String]) {
     let (Some(first), more) = (objects.first(), objects.len().saturating_sub(1)) else { return };
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     note(&format!("types were not compared: no debug information in both builds of {first}{more} (compile with -g)"));
+}
+
+/// Says what the long form of jump costs: no retpoline guards it (Documentation/admin-guide/hw-vuln/spectre.rst).
+pub fn jumps(jump: Jump) {
+    if jump == Jump::Abs64 {
+        note(
+            "an abs64 jump is indirect and no retpoline guards it; where spectre_v2 is mitigated by retpolines, use rel32",
+        );
+    }
 }
 
 fn to_stderr(text: std::fmt::Arguments<'_>) {

@@ -218,7 +218,15 @@ impl Closure<'_> {
         {
             let mut place = Place::symbol(&pair.name, &pair.new.atom(from.0).name);
             place.offset = Some(r.at);
-            let problem = Problem::new("LP2006", place, format!("it refers to {}", atom.name));
+            let what = match pair.pairs.instead_of.get(&target) {
+                Some(old) => format!(
+                    "it refers to {}, which may be {} of the kernel in another place; carried, it would be another variable and begin anew",
+                    atom.name,
+                    pair.old.atom(old.0).name
+                ),
+                None => format!("it refers to {}", atom.name),
+            };
+            let problem = Problem::new("LP2006", place, what);
             let Some(_) = pair.pairs.old_of(target) else {
                 // One of its own is carried, if the author answers for it.
                 self.refused.push(problem.acceptable(Accept::State, atom.name.as_str()));

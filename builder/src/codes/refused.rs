@@ -54,7 +54,8 @@ pub(super) static CODES: &[Code] = &[
         why: "Several static variables of this name exist and the old and new ones cannot be paired with certainty; the \
               wrong pair would mix up their state. What tells them apart is the place of their declaration (debug \
               information; for `lpbuild diff` where the function has as many lines as before), or a reference from the same place of code that did not change around it.",
-        advice: "give the new variable a name of its own; compile both objects with -g, if they are not",
+        advice: "leave a variable where it is declared; give a new one beside it a name of its own; compile both objects with -g, if \
+                 they are not",
     },
     Code {
         id: "LP2007",

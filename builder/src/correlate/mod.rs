@@ -76,6 +76,8 @@ pub struct Pairs {
     all_but: Option<BTreeSet<OldAtom>>,
     /// New data that may or may not be one of several old objects, also where one of them was taken for it.
     pub ambiguous: BTreeSet<NewAtom>,
+    /// Of those, the ones with a name of their own, and what may have been moved there: a variable of a function that is gone.
+    pub instead_of: BTreeMap<NewAtom, OldAtom>,
 }
 
 impl Pairs {
@@ -148,6 +150,7 @@ pub fn correlate_with(old: &Object, new: &Object, debug: &dyn Declarations) -> P
     named::pair(old, new, &mut pairs);
     let groups = groups(old, new, &pairs);
     if groups.is_empty() {
+        moved_out(old, new, &mut pairs);
         return pairs;
     }
     for group in groups.values() {
@@ -165,7 +168,33 @@ pub fn correlate_with(old: &Object, new: &Object, debug: &dyn Declarations) -> P
         let unsure: Vec<NewAtom> = group.new.iter().filter(unsure).copied().collect();
         pairs.ambiguous.extend(unsure);
     }
+    moved_out(old, new, &mut pairs);
     pairs
+}
+
+/// A static variable of a function that is gone, and a new variable of the same kind and size: the same one, moved to the file or
+/// to another function, as far as anybody can tell. Carried, it would begin anew, and a lock would be another one.
+fn moved_out(old: &Object, new: &Object, pairs: &mut Pairs) {
+    let named = |object: &Object, id: AtomId| object.atom(id).kind == AtomKind::Data && is_state(object, id);
+    let of_a_function = |name: &str| base_name(name) != name;
+    let lost = old.atoms.iter().filter(|a| pairs.new_of(OldAtom(a.id)).is_none());
+    let lost: Vec<AtomId> = lost.filter(|a| of_a_function(&a.name) && named(old, a.id)).map(|a| a.id).collect();
+    if lost.is_empty() {
+        return;
+    }
+    for atom in new.atoms.iter().filter(|a| named(new, a.id)) {
+        let n = NewAtom(atom.id);
+        if pairs.old_of(n).is_some() || pairs.ambiguous.contains(&n) {
+            continue;
+        }
+        let alike = |o: &&AtomId| kind_of(old, **o) == kind_of(new, atom.id) && old.atom(**o).size() == atom.size();
+        let by_name = |o: &&AtomId| base_name(&old.atom(**o).name) == base_name(&atom.name);
+        let found = lost.iter().filter(alike).find(by_name).or_else(|| lost.iter().find(alike));
+        if let Some(o) = found {
+            pairs.ambiguous.insert(n);
+            pairs.instead_of.insert(n, OldAtom(*o));
+        }
+    }
 }
 
 /// What has no pair yet, where there is something on both sides.

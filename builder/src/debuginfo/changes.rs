@@ -49,8 +49,8 @@ pub struct TypeChange {
     pub numbers: Vec<u64>,
     /// The functions that may use it, where none leads to it.
     pub users: Vec<usize>,
-    /// It counts even where the code of none of them differs in one of the numbers: a number may stand in code as a bit, or within
-    /// the address of an element.
+    /// It counts even where the code of none of them differs in one of the numbers: a number may stand in code as a factor, a bit,
+    /// a mask or the width of an access, or within the address of an element.
     pub always: bool,
 }
 
@@ -125,7 +125,7 @@ fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: 
             distance,
             numbers: difference.numbers,
             users: if by.is_empty() { users.clone() } else { Vec::new() },
-            always: false,
+            always: by.is_empty() && difference.unseen,
         }
     };
     let (was, is) = (std::mem::take(&mut old.reached), std::mem::take(&mut new.reached));

@@ -48,6 +48,9 @@ pub(super) struct Difference {
     pub(super) additive: bool,
     /// Only an enumeration got more values: no object changes its meaning.
     pub(super) more_values: bool,
+    /// Code that uses the type can differ without showing one of the numbers: they stand in it as a factor, a bit, a mask or
+    /// the width of an access.
+    pub(super) unseen: bool,
     /// Both layouts near the difference.
     pub(super) shown: String,
     /// Offsets, sizes and values that only one of the two has: what code that uses the type has to change.
@@ -173,8 +176,13 @@ impl<'a> Layout<'a> {
             found.push(format!("and {more} more"));
         }
         let shown = format!("{}\n{}", self.show("old", new), new.show("new", self));
+        let last = |l: &Self| l.values.iter().map(|v| v.1).max();
+        // `NR_ITEMS` behind the new ones: a bound, which code has as it is.
+        let is_bound = |o: i128, n: i128| Some(o) == last(self) && Some(n) == last(new) && n > o;
+        let only_more = more_values && gone.is_empty() && other.iter().all(|(o, n)| is_bound(o.1, n.1));
         let more_values = more_values && additive;
-        Some(Difference { what: found.join(", "), additive, more_values, shown, numbers: self.numbers(new) })
+        let unseen = !additive && !only_more;
+        Some(Difference { what: found.join(", "), additive, more_values, unseen, shown, numbers: self.numbers(new) })
     }
 
     /// The parts that the other one does not have in the same way, each with its neighbours, one a line.

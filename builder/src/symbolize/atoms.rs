@@ -92,7 +92,8 @@ fn prefixes(object: &Object) -> Vec<BTreeMap<u64, u64>> {
     found
 }
 
-/// Offsets relocations refer to through section symbols, per section: where gaps are cut.
+/// Offsets relocations refer to, per section: where gaps are cut. Who names an object of known size means that one, its end
+/// and a base before it included, and no padding beside it.
 fn gap_cuts(object: &Object) -> Vec<BTreeSet<u64>> {
     let mut cuts = vec![BTreeSet::new(); object.image.sections.len()];
     for (section, class) in object.image.sections.iter().zip(&object.classes) {
@@ -103,6 +104,9 @@ fn gap_cuts(object: &Object) -> Vec<BTreeSet<u64>> {
         for reloc in &section.relocs {
             let symbol = &object.image.symbols[reloc.symbol.0 as usize];
             let SymbolPlace::Section(target) = symbol.place else { continue };
+            if symbol.kind == elf::STT_OBJECT.0 && symbol.size > 0 {
+                continue;
+            }
             // The bias of a PC-relative field in code is 4 plus an immediate; cutting early is harmless only for code
             // chunks, which are reached by jumps without immediates.
             let bias = if crate::ingest::reloc::is_pc_relative(reloc.kind) && section.is_exec() { 4 } else { 0 };
@@ -159,6 +163,10 @@ fn split_section(
                 continue;
             }
         }
+        // Who refers to an empty object (a lock class key) means that and not the padding behind it.
+        if !exec && end == start && starts.get(i + 1).is_some_and(|next| is_padding(object.section(id), start, *next)) {
+            covered = covered.max(next);
+        }
         let global = names.all.iter().any(|(b, _, _)| *b != elf::STB_LOCAL.0);
         let weak = names.all.iter().all(|(b, _, _)| *b == elf::STB_WEAK.0);
         let mut all = names.all.into_iter().map(|(_, _, n)| n);
@@ -199,6 +207,12 @@ fn add_gap(object: &mut Object, id: SectionId, start: u64, end: u64, cuts: &BTre
         let kind = if exec { AtomKind::Chunk } else { AtomKind::Gap };
         push(object, id, *from, to, kind, name, Vec::new(), (false, false));
     }
+}
+
+/// Nothing but zeros, and fewer than what follows is aligned to.
+fn is_padding(section: &Section, start: u64, end: u64) -> bool {
+    let align = (1 << end.trailing_zeros().min(63)).min(section.align);
+    end - start < align && !has_content(section, start, end)
 }
 
 /// Anything but padding?

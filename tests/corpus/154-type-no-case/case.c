@@ -1,15 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "kernel.h"
 
-/* Changed, and used by nobody that changed. */
-struct unused_here {
-	long first;
-#ifdef NEW
-	long added;
-#endif
-};
-long same(struct unused_here *u) { return take(u->first, 1) + 1; }
-
 /* Only the new build has it. */
 #ifdef NEW
 struct request { long a, b; };
