@@ -328,6 +328,75 @@ int lpb_look(struct task_struct *task, u64 *frames, size_t len, void (*fn)(void 
 	return look.seen;
 }
 
+struct lpb_rest {
+	struct task_struct *task;
+	u64 *frames;
+	size_t len;
+	bool running, rests;
+};
+
+/* Whether the address is in schedule(), which a task that is put off in the middle of something does not go through. */
+static bool lpb_in_schedule(u64 addr)
+{
+	static u64 size;
+	char text[KSYM_SYMBOL_LEN];
+	u64 found;
+
+	if (!READ_ONCE(size)) {
+		/* NAME+0xOFFSET/0xSIZE */
+		sprint_symbol(text, (unsigned long)schedule);
+		if (!strchr(text, '/') || sscanf(strchr(text, '/'), "/0x%llx", &found) != 1)
+			found = 1;
+		WRITE_ONCE(size, found);
+	}
+	return addr - (u64)schedule < READ_ONCE(size);
+}
+
+static int lpb_rest_locked(struct task_struct *task, void *arg)
+{
+	struct lpb_rest *rest = arg;
+
+	rest->running = READ_ONCE(task->on_cpu);
+	/* Outside of the locks: what was written there is looked at. */
+	if (!rest->running && lpb_stack(task, rest->frames, rest->len) < 2)
+		rest->frames[1] = 0;
+	return 0;
+}
+
+static void lpb_rest_interrupt(void *arg)
+{
+	struct pt_regs *regs = get_irq_regs();
+	struct lpb_rest *rest = arg;
+
+	rest->rests = current == rest->task && regs && user_mode(regs);
+}
+
+/*
+ * Whether RCU tasks would not wait for the task, as nearly as it can be seen from outside (rcu_tasks_is_holdout,
+ * kernel/rcu/tasks.h; rcu_note_context_switch, kernel/rcu/tree_plugin.h). `count` changes when it has slept, or when the
+ * clock has found it in user mode.
+ */
+int lpb_rests(struct task_struct *task, u64 *frames, size_t len, u64 *count)
+{
+	struct lpb_rest rest = { .task = task, .frames = frames, .len = len };
+	int cpu;
+
+	*count = task->nvcsw + task->utime;
+	if (!READ_ONCE(task->on_rq) || is_idle_task(task))
+		return 1;
+	/* It says by itself that it rests, however much it has to do (handle_softirqs, kernel/softirq.c). */
+	if (task->flags & PF_KTHREAD && !strncmp(task->comm, "ksoftirqd/", 10))
+		return 1;
+	lpk_task_call_func(task, lpb_rest_locked, &rest);
+	if (!rest.running)
+		return lpb_in_schedule(frames[1]);
+	/* The hotplug lock is held. */
+	cpu = task_cpu(task);
+	if (cpu_online(cpu) && !lpb_fails("smp_call_function_single"))
+		smp_call_function_single(cpu, lpb_rest_interrupt, &rest, 1);
+	return rest.rests;
+}
+
 /* The deepest stack that a task may have on its way back to user mode. */
 #define LPB_SHALLOW 64
 

@@ -30,6 +30,7 @@
 #include <linux/mutex.h>
 #include <linux/nmi.h>
 #include <linux/rcupdate.h>
+#include <linux/rcupdate_wait.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -40,6 +41,7 @@
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/version.h>
+#include <asm/irq_regs.h>
 #include <asm/linkage.h>
 #include <asm/sync_core.h>
 
@@ -84,6 +86,8 @@ int lpbuild_revert(void);
 int lpbuild_rehearse(void);
 void lpbuild_begin(void);
 int lpbuild_pokes(void);
+s64 lpbuild_wait_ms(void);
+int lpbuild_overdue(void);
 void lpbuild_called(int callback, int value);
 void lpbuild_force_revert(void);
 void lpbuild_force_switch(void);
@@ -164,6 +168,7 @@ void lpb_hold(struct task_struct *task);
 void lpb_release(struct task_struct *task);
 int lpb_look(struct task_struct *task, u64 *frames, size_t len, void (*fn)(void *, const u64 *, int, int, u64),
 	     void *data);
+int lpb_rests(struct task_struct *task, u64 *frames, size_t len, u64 *count);
 int lpb_send(struct task_struct *task, struct callback_head *work, int urgent);
 int lpb_recall(struct task_struct *task, struct callback_head *work);
 void lpb_nudge(struct task_struct *task);

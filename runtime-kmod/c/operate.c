@@ -65,28 +65,99 @@ static void lpb_leave(void)
 	complete_all(&lpb_out);
 }
 
-static int lpb_operate(bool revert)
+/* One step with the locks it wants. Lock order of jump labels and kprobes (kernel/jump_label.c, kernel/kprobes.c). */
+static int lpb_locked(int (*step)(void))
 {
 	bool pokes;
+	int result;
+
+	cpus_read_lock();
+	pokes = lpbuild_pokes();
+	if (pokes)
+		mutex_lock(lpk_ptr_text_mutex);
+	result = step();
+	if (pokes)
+		mutex_unlock(lpk_ptr_text_mutex);
+	cpus_read_unlock();
+	lpb_publish();
+	return result;
+}
+
+/*
+ * A grace period that was begun is waited for to its end, by whichever step, before the next begins: the callback, which is
+ * code of the kernel, completes what belongs to this module.
+ */
+static struct rcu_synchronize lpb_grace;
+static bool lpb_in_grace;
+
+static void lpb_begin_grace(void)
+{
+	init_completion(&lpb_grace.completion);
+	lpb_in_grace = true;
+	/* As synchronize_rcu_tasks() does; with this callback it is not put off (kernel/rcu/tasks.h). */
+#if defined(CONFIG_TASKS_RCU)
+	call_rcu_tasks(&lpb_grace.head, wakeme_after_rcu);
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+	call_rcu_hurry(&lpb_grace.head, wakeme_after_rcu);
+#else
+	call_rcu(&lpb_grace.head, wakeme_after_rcu);
+#endif
+}
+
+/* In turns, so that a long one does not look like a hung task. `false`: not yet. */
+static bool lpb_grace_over(s64 ms)
+{
+	unsigned long turn = 10 * HZ;
+
+	if (ms >= 0 && ms < 10 * MSEC_PER_SEC)
+		turn = msecs_to_jiffies(max_t(s64, ms, 1));
+	if (wait_for_completion_timeout(&lpb_grace.completion, turn))
+		lpb_in_grace = false;
+	return !lpb_in_grace;
+}
+
+/* RCU tasks, from now on; or until the deadline, when the operation takes another way. */
+static void lpb_rcu_tasks(void)
+{
+	bool fresh;
+	s64 ms;
+	int step;
+
+	do {
+		fresh = !lpb_in_grace;
+		if (fresh)
+			lpb_begin_grace();
+		for (;;) {
+			ms = lpbuild_wait_ms();
+			if (lpb_grace_over(ms))
+				break;
+			if (ms < 0 || lpbuild_wait_ms() > 0)
+				continue;
+			step = lpb_locked(lpbuild_overdue);
+			if (step == LPB_EFFECTIVE) {
+				lpbuild_log_end(0);
+				lpb_stay();
+			} else if (step >= 0) {
+				return;
+			} else {
+				/* A kprobe has come meanwhile: it is tried again. */
+				schedule_timeout_uninterruptible(HZ / 10);
+			}
+		}
+	} while (!fresh);
+}
+
+static int lpb_operate(bool revert)
+{
 	int step;
 
 	lpbuild_begin();
 	for (;;) {
-		/* Lock order of jump labels and kprobes (kernel/jump_label.c, kernel/kprobes.c). */
-		cpus_read_lock();
-		pokes = lpbuild_pokes();
-		if (pokes)
-			mutex_lock(lpk_ptr_text_mutex);
-		step = revert ? lpbuild_revert() : lpbuild_apply();
-		if (pokes)
-			mutex_unlock(lpk_ptr_text_mutex);
-		cpus_read_unlock();
-		lpb_publish();
-
+		step = lpb_locked(revert ? lpbuild_revert : lpbuild_apply);
 		if (step <= 0)
 			return step;
 		if (step == LPB_RCU_TASKS)
-			synchronize_rcu_tasks();
+			lpb_rcu_tasks();
 		else if (step == LPB_LET_GO) {
 			/* Sites first: what they were copied from goes. */
 			lpbuild_replaced_others();
@@ -195,6 +266,8 @@ static int lpb_main(void *unused)
 		}
 	}
 	__set_current_state(TASK_RUNNING);
+	while (lpb_in_grace)
+		lpb_grace_over(-1);
 	return 0;
 }
 

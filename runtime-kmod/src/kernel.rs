@@ -21,6 +21,16 @@ pub struct View<'v> {
     pub kernel: bool,
 }
 
+/// Whether `synchronize_rcu_tasks` waits for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Not where it is.
+    Rests,
+    /// It does, if the task has not rested since: another number whenever it has slept of its own, or was found in user mode by the
+    /// clock. Not 0.
+    Works(u64),
+}
+
 /// How a look at a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -68,6 +78,10 @@ pub enum Guard {
     TailSeen,
     /// Int3 hits are diverted until no CPU can be looking at one.
     LateHits,
+    /// Who would be waited for behind the int3 is waited for before it.
+    Survey,
+    /// An int3 behind which the wait does not end is taken back at the deadline.
+    TakeBack,
     /// Nobody is preempted inside a site when its tail changes.
     RcuBeforeTails,
     /// Whose stack has an address of the other version is inside.
@@ -194,6 +208,8 @@ pub trait Kernel: Sync {
     /// Calls `f` with a view of a task that is held, at most once, while it cannot run or from an interrupt of its CPU; `f`
     /// does not sleep. The hotplug lock is held.
     fn look<F: FnMut(View<'_>)>(&self, task: usize, frames: &mut [u64], f: F) -> Seen;
+    /// Whether a task that is held rests, or when it last did. A guess is good enough. The hotplug lock is held.
+    fn rest(&self, task: usize, frames: &mut [u64]) -> Rest;
     /// Has [`crate::board::Board::at_boundary`] called by a task that is held, on its way back to user mode. `work` is memory of
     /// the binding's, unused until then. `urgent`: a task that waits interruptibly is sent there at once, as by a signal: its
     /// system call is restarted or returns EINTR.

@@ -34,6 +34,7 @@ pub mod site;
 pub mod sites;
 pub mod stack;
 pub mod status;
+pub mod survey;
 pub mod switch;
 pub mod text;
 

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! Prepare   the callback that comes first
+//! Survey    is there anybody who would be waited for behind the int3?               (survey.rs)
 //! Enter     the sites are compared; int3 on all of them: from here on nobody runs the bytes that change next
 //! Write     tails, serialise, first bytes, serialise                (poke.rs)
 //! Switch    who runs which version: all at one instant, or task by task      (switch.rs)
@@ -49,6 +50,7 @@ use crate::{
     refusal::Refusal,
     site::{self, Route, Site},
     status::{State, Status},
+    survey,
     switch::{self, Other, Scan},
 };
 
@@ -90,6 +92,7 @@ enum Stage {
     Rest,
     Prepare,
     Enter,
+    Survey,
     InStop,
     Write(Route),
     Switch,
@@ -148,6 +151,8 @@ pub struct Machine<'a, K: Kernel> {
     effective: bool,
     /// `synchronize_rcu_tasks` has passed since nobody enters what was there any more, and since calls are marked.
     waited: bool,
+    /// Everybody has rested since the operation began.
+    surveyed: bool,
     watch: Watch,
     started_ns: Option<u64>,
     switch: switch::Clock,
@@ -180,6 +185,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             failing: None,
             effective: false,
             waited: false,
+            surveyed: false,
             watch: Watch::new(),
             started_ns: None,
             switch: switch::Clock::new(),
@@ -247,7 +253,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
     pub fn pokes(&self) -> bool {
         !matches!(
             self.stage,
-            Stage::Switch
+            Stage::Survey
+                | Stage::Switch
                 | Stage::TurnRecall
                 | Stage::TurnFree
                 | Stage::Drain
@@ -322,6 +329,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.failing = None;
         self.effective = false;
         self.waited = false;
+        self.surveyed = false;
         self.started_ns = None;
         if self.k.guard(Guard::FreshClock) {
             self.switch = switch::Clock::new();
@@ -362,6 +370,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             Stage::Rest => Some(Step::Done),
             Stage::Prepare => self.prepare(),
             Stage::Enter => self.enter(),
+            Stage::Survey => self.survey(),
             Stage::InStop => self.in_stop(),
             Stage::Write(route) => self.write(route),
             Stage::Switch => self.switch(),
@@ -430,13 +439,23 @@ impl<'a, K: Kernel> Machine<'a, K> {
         if let Err(why) = self.possible() {
             return Some(self.give_up(why));
         }
-        self.started_ns = Some(self.k.now_ns());
-        if self.parts.sites.iter().any(|s| s.dispatcher == 0) {
+        self.started_ns.get_or_insert(self.k.now_ns());
+        let in_stop = self.parts.sites.iter().any(|s| s.dispatcher == 0);
+        if !in_stop && let Err(why) = site::check(self.k, self.parts.sites, self.route) {
+            return Some(self.give_up(why));
+        }
+        // Whoever would be waited for while calls trap, or with everybody in the dispatchers.
+        let waits = if in_stop { self.goal_new } else { self.mode == Mode::StopMachine };
+        let single = self.parts.sites.iter().all(|s| s.is_single(self.route));
+        let survey = if in_stop { waits && !single } else { waits || !single };
+        // Mostly one look is enough, and the locks need not be left for it.
+        if survey && !self.surveyed && !self.all_rested() {
+            self.stage = Stage::Survey;
+            return Some(self.again(self.left_ms()));
+        }
+        if in_stop {
             self.stage = Stage::InStop;
             return None;
-        }
-        if let Err(why) = site::check(self.k, self.parts.sites, self.route) {
-            return Some(self.give_up(why));
         }
         for other in self.replaced_boards() {
             other.follow(Some(self.parts.board));
@@ -459,6 +478,89 @@ impl<'a, K: Kernel> Machine<'a, K> {
             self.waited = false;
         }
         step
+    }
+
+    /// Until everybody has rested, or the deadline: no site has been written.
+    fn survey(&mut self) -> Option<Step> {
+        let cancelled = self.op == Op::Apply && self.parts.cancel.load(SeqCst);
+        if cancelled {
+            return Some(self.end_survey(Refusal::Cancelled));
+        }
+        if self.all_rested() {
+            self.stage = Stage::Enter;
+            return None;
+        }
+        let why = if self.watch.table().is_some() { Refusal::Restless } else { Refusal::NoMemory };
+        let left = self.left_ms();
+        Some(if left > 0 { self.again(left) } else { self.end_survey(why) })
+    }
+
+    fn all_rested(&mut self) -> bool {
+        if self.watch.table().is_none() && !self.watch.begin(self.k) {
+            return false;
+        }
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let found = &mut self.status.blockers;
+        let left = self.watch.table().map_or(0, |t| survey::pass(&scan, t, self.parts.frames, found));
+        if left != 0 && self.k.guard(Guard::Survey) {
+            return false;
+        }
+        self.watch.end(self.k);
+        self.status.blockers.clear();
+        self.backoff_ms = 1;
+        self.surveyed = true;
+        true
+    }
+
+    fn end_survey(&mut self, why: Refusal) -> Step {
+        self.watch.end(self.k);
+        self.give_up(why)
+    }
+
+    /// How long a wait of [`Step::RcuTasks`] may last until [`Machine::overdue`] is to be asked; `None`: as long as it takes.
+    pub fn wait_ms(&self) -> Option<u64> {
+        let turns = self.failing.is_none() && self.stage == Stage::Switch;
+        (turns || self.op == Op::Apply && !self.effective).then(|| self.left_ms())
+    }
+
+    /// The deadline has come and the wait for `synchronize_rcu_tasks` has not ended. `None`: it is waited for. The next
+    /// [`Step::RcuTasks`] is for one that begins behind that step.
+    pub fn overdue(&mut self) -> Option<Step> {
+        self.wait_ms()?;
+        match self.stage {
+            // In the stop everybody has changed over at one instant: there is no way back but another stop.
+            Stage::Write(Route::New) if self.parts.sites.iter().any(|s| s.dispatcher == 0) => {
+                Some(self.effective(State::Draining))
+            }
+            Stage::Write(_) if self.failing.is_none() && self.route == Route::Original => self.take_back(),
+            Stage::Switch if self.failing.is_none() => {
+                // Its table is not complete without the wait.
+                self.fail(Refusal::Restless).or(Some(Step::Again(0)))
+            }
+            _ => {
+                let state = if self.failing.is_none() { State::Draining } else { State::Reverting };
+                Some(self.effective(state))
+            }
+        }
+    }
+
+    /// The int3s go again; what is behind them has not changed.
+    fn take_back(&mut self) -> Option<Step> {
+        if !self.k.guard(Guard::TakeBack) || site::check_trapped(self.k, self.parts.sites, self.route).is_err() {
+            return None;
+        }
+        self.poke().first_bytes(self.route);
+        self.poke().disarm();
+        self.parts.board.settle(false);
+        self.parts.board.retire();
+        for other in self.replaced_boards() {
+            other.follow(None);
+        }
+        self.failing = Some(Refusal::Restless);
+        self.status.refusal = self.failing;
+        self.goal_new = false;
+        self.stage = Stage::Leave;
+        Some(Step::Again(0))
     }
 
     /// int3 on every site, on the way to `route`.

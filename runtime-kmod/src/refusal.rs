@@ -35,6 +35,8 @@ pub enum Refusal {
     },
     /// LP5007: tasks were inside the replaced functions until the deadline.
     Busy,
+    /// LP5026: tasks neither slept nor came back to user mode until the deadline, so that a wait for them would not have ended.
+    Restless,
     /// LP5008: the new function is out of reach of a `rel32` jump.
     OutOfReach {
         /// Index of the function.
@@ -130,6 +132,7 @@ impl Refusal {
             Refusal::NoOther { .. } => 5019,
             Refusal::Redirected { .. } => 5023,
             Refusal::OnTop => 5020,
+            Refusal::Restless => 5026,
             Refusal::OtherRuntime { .. } => 5021,
         }
     }
@@ -141,7 +144,7 @@ impl Refusal {
             Refusal::WrongKernel | Refusal::NoBuildId => ENOEXEC,
             Refusal::AlreadyPatched { .. } | Refusal::Probed { .. } | Refusal::Redirected { .. } => EADDRINUSE,
             Refusal::Altered { .. } | Refusal::JumpGone { .. } | Refusal::Overlaid { .. } => EILSEQ,
-            Refusal::Busy | Refusal::StillInside => EBUSY,
+            Refusal::Busy | Refusal::StillInside | Refusal::Restless => EBUSY,
             Refusal::OutOfReach { .. } => ERANGE,
             Refusal::CpusMissing => EAGAIN,
             Refusal::NoMemory => ENOMEM,
@@ -199,6 +202,9 @@ impl Refusal {
             Refusal::Probed { addr, .. } => symbol(k, addr, true, out.str("a kprobe is set on the jump site, at ")),
             Refusal::Altered { .. } => out.str("the bytes at the jump site are not those the patch was made for"),
             Refusal::Busy => out.str("tasks were inside the replaced functions until the deadline"),
+            Refusal::Restless => out.str(
+                "tasks neither slept nor came back to user mode until the deadline, so that calls would have been held up",
+            ),
             Refusal::OutOfReach { .. } => out.str("the new function is more than 2 GiB away from the jump site"),
             Refusal::CpusMissing => out.str("not every CPU took part in stopping the machine"),
             Refusal::NoMemory => out.str("no memory, or no writable mapping of the kernel's code"),

@@ -18,6 +18,8 @@ pub enum Where {
     Unknown(Unreliable),
     /// It was running all the time.
     Running,
+    /// It has neither slept nor been in user mode.
+    Restless,
     /// Nothing is in the way, but it is in the middle of something: it is switched when it returns to user mode.
     NotYet,
 }

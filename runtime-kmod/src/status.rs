@@ -167,6 +167,7 @@ fn place<K: Kernel>(k: &K, b: &Blocker, out: &mut Text<'_>) {
         Where::Inside(addr) => symbol(k, addr, false, out),
         Where::Unknown(_) => out.str("unreliable-stack"),
         Where::Running => out.str("running"),
+        Where::Restless => out.str("restless-in-the-kernel"),
         Where::NotYet => out.str("not-back-in-user-mode"),
     };
 }

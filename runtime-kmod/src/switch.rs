@@ -183,7 +183,7 @@ impl<K: Kernel> Scan<'_, K> {
     }
 
     /// Every task that is left, the operating thread aside: it is in the runtime.
-    fn each(&self, table: &Table, mut f: impl FnMut(&Entry)) {
+    pub(crate) fn each(&self, table: &Table, mut f: impl FnMut(&Entry)) {
         let mut n = 0;
         for e in table.entries().iter().filter(|e| e.task() != 0 && !e.is_done()) {
             if self.k.is_operator(self.k.held(e.task())) {

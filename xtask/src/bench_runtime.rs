@@ -55,6 +55,7 @@ pub fn run(lpbuild: &Path) -> Result<()> {
         bench.calls()?;
         bench.stops()?;
         bench.switches()?;
+        bench.loads()?;
     }
     Ok(())
 }
@@ -193,10 +194,8 @@ lpbuild unload bench_open
     /// From the start of insmod until everybody runs the new code.
     fn switches(&self) -> Result<()> {
         let patch = self.patch("bench_cmdline", &[SHORT], &[])?;
-        let start = "timed() { key=$1; shift; elapsed \"$@\" > /tmp/elapsed; sed \"s/elapsed_ms/$key/\" /tmp/elapsed\n\
-                     grep -q patched /proc/cmdline || fail 'the new code does not run'; }\n\
-                     hot 8 /proc/cmdline > /dev/null & hot=$!\nsleep 1\n";
-        let (mut ours, mut klp) = (start.to_owned(), start.to_owned());
+        let start = format!("{TIMED}hot 8 /proc/cmdline > /dev/null & hot=$!\nsleep 1\n");
+        let (mut ours, mut klp) = (start.clone(), start);
         for round in 0..ROUNDS {
             for mode in MODES {
                 ours += &format!(
@@ -233,7 +232,84 @@ lpbuild unload bench_open
         }
         Ok(())
     }
+
+    /// From the start of insmod until a call of a bystander runs the new code, and until the patch is applied: where nobody is in
+    /// the way, with few tasks and with many.
+    fn loads(&self) -> Result<()> {
+        let patch = self.patch("bench_cmdline", &[SHORT], &[])?;
+        let threads = [0, 4_000];
+        let (mut ours, mut klp) = (TIMED.to_owned(), TIMED.to_owned());
+        for n in threads {
+            let (start, end) = match n {
+                0 => ("sleep 1\n".to_owned(), ""),
+                n => (
+                    format!(
+                        "sleepers {n} > /tmp/sleeping & sleeper=$!\nwait-for /tmp/sleeping sleeping= 1000; sleep 1\n"
+                    ),
+                    "kill -9 $sleeper; wait $sleeper || true\n",
+                ),
+            };
+            ours += &start;
+            klp += &start;
+            for round in 0..ROUNDS {
+                for mode in MODES {
+                    ours += &format!(
+                        "timed {mode}_{n}_{round} /sys/kernel/lpbuild/bench_cmdline/state applied \
+                         insmod /bench_cmdline.ko mode={mode} deadline_ms=60000\n\
+                         lpbuild unload --mode {mode} --deadline-ms 60000 bench_cmdline\n"
+                    );
+                }
+                klp += &format!(
+                    "timed klp_{n}_{round} $(klp klp_cmdline) 0 insmod /klp_cmdline.ko\nklp_gone klp_cmdline\n"
+                );
+            }
+            ours += end;
+            klp += end;
+        }
+        let vm = |name: &str, script: &str| {
+            let vm = self.vm(&format!("loads-{name}"), &[&patch], script).memory_mib(1024);
+            vm.silence(Duration::from_secs(600)).run()
+        };
+        let run = vm("klp", &klp)?;
+        run.require_pass()?;
+        let beside = |n: u32| {
+            Ok::<_, anyhow::Error>((
+                Times::of(&run, &format!("effect_klp_{n}_"))?,
+                Times::of(&run, &format!("klp_{n}_"))?,
+            ))
+        };
+        let own = vm("modes", &ours)?;
+        own.require_pass()?;
+        for n in threads {
+            let (effect, applied) = beside(n)?;
+            println!(
+                "load {}, {n} threads asleep, kernel livepatch: in effect after {effect}, for all after {applied} (ratio 1)",
+                self.series
+            );
+            for mode in MODES {
+                let [e, a] = [format!("effect_{mode}_{n}_"), format!("{mode}_{n}_")].map(|key| Times::of(&own, &key));
+                let (e, a) = (e?, a?);
+                let ratio = |t: &Times| t.median() / applied.median();
+                println!(
+                    "load {}, {n} threads asleep, {mode}: in effect after {e} (ratio {:.2}), applied after {a} (ratio {:.2})",
+                    self.series,
+                    ratio(&e),
+                    ratio(&a)
+                );
+            }
+        }
+        Ok(())
+    }
 }
+
+/// KEY STATE TEXT COMMAND..
+const TIMED: &str = r#"
+timed() {
+    key=$1; shift
+    elapsed /proc/cmdline patched "$@" > /tmp/elapsed || fail "$*"
+    sed "s/elapsed_ms/$key/; s/effect_ms/effect_$key/" /tmp/elapsed
+}
+"#;
 
 /// Milliseconds, in order.
 struct Times(Vec<f64>);

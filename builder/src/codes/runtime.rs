@@ -189,4 +189,14 @@ pub(super) static CODES: &[Code] = &[
               no end, and gets neither.",
         advice: "give at least 1, or leave the parameter out: then what the patch says counts",
     },
+    Code {
+        id: "LP5026",
+        class: Refused,
+        title: "tasks worked in the kernel without a pause until the deadline",
+        why: "A site of several instructions is written when synchronize_rcu_tasks has returned: nobody is in the middle of them then. \
+              It waits for every task that neither sleeps nor comes back to user mode, and all the time every call of the functions \
+              would trap. So that is found out first; nothing was changed (EBUSY). At the deadline an int3 that is there already is \
+              taken back.",
+        advice: "raise deadline_ms, end the tasks listed as blockers, or try later",
+    },
 ];

@@ -237,7 +237,7 @@ fn causes(host: &Host, module: &ModuleFile, said: &[(&str, &str)], blockers: &[B
 /// Refusals because of tasks: busy until the deadline, still inside, cancelled while some were in the way, and codes this
 /// lpbuild does not know.
 fn about_tasks(code: &str) -> bool {
-    matches!(code, "LP5007" | "LP5013" | "LP5016") || crate::codes::find(code).is_none()
+    matches!(code, "LP5007" | "LP5013" | "LP5016" | "LP5026") || crate::codes::find(code).is_none()
 }
 
 /// Translates the kernel's answer.

@@ -2,8 +2,8 @@
 //!
 //! Who may call what, and when (`c/` keeps to it):
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
-//! - `lpbuild_apply`, `lpbuild_revert`, `lpbuild_rehearse` from the one kernel thread, under cpus_read_lock, and text_mutex
-//!   when `lpbuild_pokes` says so; `lpbuild_called`, `lpbuild_begin`, `lpbuild_force_revert` from it, without locks.
+//! - `lpbuild_apply`, `lpbuild_revert`, `lpbuild_overdue`, `lpbuild_rehearse` from the one kernel thread, under cpus_read_lock, and text_mutex
+//!   when `lpbuild_pokes` says so; `lpbuild_called`, `lpbuild_wait_ms`, `lpbuild_begin`, `lpbuild_force_revert` from it, without locks.
 //! - `lpbuild_publish`, `lpbuild_show`, `lpbuild_released`, `lpbuild_state`, `lpbuild_show_reverting` under the status mutex;
 //!   `lpbuild_publish` and `lpbuild_released` from the kernel thread.
 //! - `lpbuild_set_*`, `lpbuild_cancel`, `lpbuild_force_switch` by anyone behind setup: they leave a wish that the kernel
@@ -279,6 +279,26 @@ unsafe extern "C" fn lpbuild_begin() {
 unsafe extern "C" fn lpbuild_pokes() -> c_int {
     // SAFETY: setup has succeeded; only the kernel thread gets here.
     c_int::from(unsafe { machine() }.pokes())
+}
+
+/// Milliseconds that a wait for RCU tasks may last before `lpbuild_overdue` is called; -1: as long as it takes.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_wait_ms() -> i64 {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    unsafe { machine() }.wait_ms().map_or(-1, |ms| i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+/// A wait for RCU tasks has not ended in time. -1: it goes on; else as a step.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_overdue() -> c_int {
+    // SAFETY: setup has succeeded; only the kernel thread gets here.
+    unsafe { machine() }.overdue().map_or(-1, result)
 }
 
 /// Every check and no change. 0 or a negative errno.

@@ -65,6 +65,7 @@ unsafe extern "C" {
         f: extern "C" fn(*mut c_void, *const u64, c_int, c_int, u64),
         data: *mut c_void,
     ) -> c_int;
+    pub(super) fn lpb_rests(task: *mut Task, frames: *mut u64, len: usize, count: *mut u64) -> c_int;
     pub(super) fn lpb_send(task: *mut Task, work: *mut Work, urgent: c_int) -> c_int;
     pub(super) fn lpb_recall(task: *mut Task, work: *mut Work) -> c_int;
     pub(super) fn lpb_nudge(task: *mut Task);

@@ -6,7 +6,7 @@ use core::{
 };
 
 use super::ffi;
-use crate::kernel::{Kernel, Level, Seen, Unreliable, View, Who, Work};
+use crate::kernel::{Kernel, Level, Rest, Seen, Unreliable, View, Who, Work};
 
 /// The kernel this module is loaded into.
 pub(super) struct Linux;
@@ -200,6 +200,13 @@ impl Kernel for Linux {
             2 => Seen::Dead,
             _ => Seen::Offline,
         }
+    }
+    fn rest(&self, task: usize, frames: &mut [u64]) -> Rest {
+        let mut count = 0;
+        // SAFETY: the task is held, the hotplug lock too; at most `frames.len()` entries are written.
+        let rests =
+            unsafe { ffi::lpb_rests(task as *mut ffi::Task, frames.as_mut_ptr(), frames.len(), &mut count) != 0 };
+        if rests { Rest::Rests } else { Rest::Works(count.max(1)) }
     }
     fn send_to_boundary(&self, task: usize, work: *mut Work, urgent: bool) -> bool {
         // SAFETY: the task is held; `work` stays until it was called or recalled.

@@ -7,6 +7,7 @@ use lpbuild_runtime::{
     kernel::Unreliable,
     machine::{Machine, Parts, Step},
     refusal::Refusal,
+    stack::Where,
     status::State,
     switch::Other,
 };
@@ -321,4 +322,74 @@ fn one_function_of_several_instructions_makes_all_wait() {
         assert_eq!(step(), Step::Again(0), "whoever was in old code is out of it");
         assert_eq!(step(), Step::Done);
     });
+}
+
+/// Somebody works in the kernel without a pause: nothing is written until he rests, or nothing at all.
+#[test]
+fn who_would_be_waited_for_is_waited_for_before_the_int3() {
+    drains([1, 0], |f, step| {
+        f.sim.world().restless.push(500);
+        for _ in 0..5 {
+            assert!(matches!(step(), Step::Again(_)));
+            f.sim.pass(100);
+        }
+        assert_eq!(f.sim.writes(), 0);
+        f.sim.world().restless.clear();
+        assert_eq!((step(), step()), (Step::Again(0), Step::RcuTasks));
+        assert_eq!(f.bytes(0)[0], 0xcc);
+    });
+    let mut f = Fixture::new(2, 2);
+    for mode in [1, 2, 3] {
+        f.record.mode = mode;
+        for i in 0..2 {
+            (f.funcs[i].resume, f.funcs[i].dispatch) = (NEW + i as u64 * 0x100 + 0x90, NEW + i as u64 * 0x100 + 0xc0);
+        }
+        f.sim.world().restless = vec![500];
+        f.with(|m| {
+            let (end, waits) = run(&f.sim, || m.apply());
+            assert_eq!(end, Step::Refused(Refusal::Restless));
+            assert!((900..=1000).contains(&waits.iter().sum::<u64>()), "{waits:?}");
+            assert_eq!(m.status().blockers.kept()[0].at, Where::Restless);
+            assert_eq!(m.status().blockers.kept()[0].who.pid, 500);
+        });
+        assert!(f.original() && f.sim.writes() == 0);
+    }
+}
+
+/// Where nothing would wait with calls trapped, nobody is asked.
+#[test]
+fn one_instruction_asks_nobody() {
+    drains([1, 1], |f, step| {
+        f.sim.world().restless.push(500);
+        assert_eq!((step(), step()), (Step::Again(0), Step::Effective));
+    });
+}
+
+/// The wait behind the int3 lasts beyond the deadline all the same: what is there goes again.
+#[test]
+fn an_int3_goes_at_the_deadline() {
+    for mode in [1, 2, 3] {
+        let mut f = Fixture::new(2, 1);
+        (f.funcs[0].resume, f.funcs[0].dispatch) = (NEW + 0x90, NEW + 0xc0);
+        f.record.mode = mode;
+        f.with(|m| {
+            while m.apply() != Step::RcuTasks {}
+            assert_eq!((f.bytes(0)[0], m.wait_ms()), (0xcc, Some(1000)));
+            f.sim.pass(1000);
+            // Whose int3 is it, when a kprobe has come to a later instruction?
+            f.sim.world().probes.push(OLD + 6);
+            assert_eq!(m.overdue(), None);
+            f.sim.world().probes.clear();
+            assert_eq!((m.wait_ms(), m.overdue()), (Some(0), Some(Step::Again(0))));
+            assert!(f.original() && !f.armed.load(SeqCst), "{mode}");
+            // It has to wait before it goes, and nobody waits for that longer than once more.
+            while m.apply() != Step::RcuTasks {}
+            f.sim.pass(1000);
+            assert_eq!(m.overdue(), Some(Step::Effective), "{mode}");
+            assert_eq!(m.status().state, State::Reverting);
+            assert_eq!((m.wait_ms(), m.overdue()), (None, None));
+            assert_eq!(run(&f.sim, || m.apply()).0, Step::Refused(Refusal::Restless));
+        });
+        assert!(f.original() && !f.armed.load(SeqCst));
+    }
 }

@@ -16,7 +16,7 @@ use std::{
 use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, PatchRecord, RangeRecord};
 use lpbuild_runtime::{
     board::Board,
-    kernel::{Kernel, Level, Seen, Unreliable, View, Who, Work},
+    kernel::{Kernel, Level, Rest, Seen, Unreliable, View, Who, Work},
     machine::{Machine, Parts, Step},
     record::Patch,
     site::{INT3, Site, site},
@@ -65,6 +65,8 @@ pub struct World {
     pub writes: usize,
     memory_blocks: BTreeMap<usize, usize>,
     held: BTreeMap<usize, usize>,
+    /// These tasks work in the kernel without a pause.
+    pub restless: Vec<usize>,
     /// These tasks are kernel threads.
     pub threads: Vec<usize>,
     /// Tasks that were woken or sent to user mode as by a signal, and when, milliseconds.
@@ -386,6 +388,9 @@ impl Kernel for Sim {
         let kernel = self.world().threads.contains(&task);
         f(View { frames, blocked: true, switches: 1, kernel });
         Seen::Looked
+    }
+    fn rest(&self, task: usize, _: &mut [u64]) -> Rest {
+        if self.world().restless.contains(&task) { Rest::Works(1) } else { Rest::Rests }
     }
     fn send_to_boundary(&self, task: usize, _: *mut Work, urgent: bool) -> bool {
         if urgent {

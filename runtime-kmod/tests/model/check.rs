@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     cpu::within,
-    world::{At, Kind, Level, MS, OPERATOR, World},
+    world::{At, Kind, Level, MS, OPERATOR, Run, Task, World},
 };
 
 /// A task has arrived in a version of a function; `since`: when it was called, unless new code called new code.
@@ -55,6 +55,20 @@ pub fn arrives(w: &mut World, f: usize, new: bool, since: Option<u64>) {
         } else if new != goal && rules.flipped {
             w.fail(format!("task {slot} runs {} code behind the switch", name(new)));
         }
+    }
+}
+
+/// An int3 is written: calls trap until everybody has rested, so whoever was there when it began has.
+pub fn traps(w: &mut World) {
+    let Some(since) = w.rules.rested.take() else { return };
+    let restless = |(s, t): (usize, &Task)| {
+        let works = t.exists && t.listed && t.run == Run::Ready && !t.idle && !t.stopper && s != OPERATOR;
+        // An interrupt on top of user mode is soon over.
+        let in_kernel = t.frames.first().is_some_and(|k| !matches!(k, Kind::Interrupt(..)));
+        works && in_kernel && t.restless < since
+    };
+    if let Some(slot) = w.tasks.iter().enumerate().position(restless) {
+        w.fail(format!("calls trap while task {slot} works without a pause"));
     }
 }
 

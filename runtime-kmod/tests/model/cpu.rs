@@ -127,11 +127,18 @@ fn leave_cpu(w: &mut World, run: Run, voluntary: bool) {
     t.run = run;
     t.switches += 1;
     t.voluntary += u64::from(voluntary);
+    if voluntary {
+        t.restless = u64::MAX;
+    }
 }
 
 fn enter_cpu(w: &mut World, slot: usize) {
-    let here = w.here;
+    let (here, now) = (w.here, w.now);
     w.cpus[here].current = slot;
+    let t = &mut w.tasks[slot];
+    if t.restless == u64::MAX {
+        t.restless = now;
+    }
     w.tasks[slot].on_cpu = true;
     w.tasks[slot].cpu = here;
 }
@@ -164,7 +171,9 @@ fn run(sim: &Sim, mut w: std::cell::RefMut<'_, World>, operator: &mut Coroutine)
         put_off(&mut w, Run::Ready, false);
         return false;
     }
+    let now = w.now;
     let Some(top) = w.current().frames.last_mut() else {
+        w.current().restless = now;
         user(&mut w);
         return false;
     };
@@ -203,6 +212,13 @@ fn run(sim: &Sim, mut w: std::cell::RefMut<'_, World>, operator: &mut Coroutine)
             *left -= 1;
             in_kernel(&mut w);
         }
+        Kind::Work(until) => {
+            if now >= *until {
+                let t = w.current();
+                t.frames.pop();
+                t.seen = None;
+            }
+        }
         Kind::Thread => in_kernel(&mut w),
         Kind::Works(..) => works(sim, w),
         Kind::Exit(n) => {
@@ -220,6 +236,9 @@ fn user(w: &mut World) {
     if !w.current().works.is_empty() {
         // It was asked for with an interrupt.
         w.current().frames.push(Kind::Syscall(0));
+    } else if w.plan.work_ms != 0 && w.rng.one_in(20) {
+        let until = w.now + w.rng.below(w.plan.work_ms) as u64 * MS;
+        w.current().frames.push(Kind::Work(until));
     } else if w.rng.one_in(2) {
         let n = w.rng.below(5) as u8 + 1;
         w.current().frames.push(Kind::Syscall(n));
@@ -273,7 +292,8 @@ pub fn fork(w: &mut World) {
     };
     let kernel = w.rng.one_in(4);
     let frames = if kernel { vec![Kind::Thread] } else { Vec::new() };
-    w.tasks[slot] = Task { exists: true, listed: true, run: Run::Ready, frames, kernel, ..Task::none() };
+    w.tasks[slot] =
+        Task { exists: true, listed: true, run: Run::Ready, frames, kernel, restless: w.now, ..Task::none() };
     w.note(|| format!("task {slot} is born"));
 }
 

@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use lpbuild_abi::Mode;
-use lpbuild_runtime::machine::{Machine, Step};
+use lpbuild_runtime::{
+    machine::{Machine, Step},
+    refusal::Refusal,
+};
 
 use crate::{
     check,
@@ -102,7 +105,14 @@ fn begin(sim: &Sim, apply: bool, mode: Mode) {
     let strict = mode != Mode::Drain;
     let at_once = (mode == Mode::StopMachine).then_some(apply);
     let by_task = mode == Mode::Transition;
-    w.rules = Rules { strict, by_task, at_once, flipped: false, from: None, published: None };
+    // Whether a wait comes with calls trapped or everybody marked; in the stop is another matter.
+    let dispatched = !w.plan.without.contains(&true);
+    let several = if apply { w.plan.single.contains(&false) } else { w.plan.abs64 };
+    let waits = dispatched && (mode == Mode::StopMachine || several);
+    let taken_back = apply && dispatched && !w.plan.abs64 && !w.plan.probes;
+    let deadline = w.now + (u64::from(w.plan.deadline_ms) + 100) * MS;
+    let (rested, untrapped) = (waits.then_some(w.now), taken_back.then_some(deadline));
+    w.rules = Rules { strict, by_task, at_once, rested, untrapped, ..Rules::default() };
     for t in &mut w.tasks {
         t.seen = None;
     }
@@ -120,26 +130,17 @@ fn settled(sim: &Sim, new: bool, loose: bool) {
 
 /// Steps until the end; also whether the module was to stay in between.
 fn operate(sim: &Sim, m: &mut Machine<'_, Sim>, revert: bool, locks: bool, mode: Mode) -> (Step, bool) {
-    let mut stays = false;
+    let (mut stays, mut grace) = (false, None);
     for turn in 0.. {
         let pokes = m.pokes();
-        sim.wait(|w| {
-            let free = !w.text_mutex || !pokes;
-            if free && locks {
-                w.hotplug_held = w.plan.cut != Cut::Hotplug;
-                w.text_mutex |= pokes;
-            }
-            free
-        });
+        lock(sim, pokes, locks);
         let step = if revert { m.revert() } else { m.apply() };
         {
+            unlock(sim, pokes);
             let mut w = sim.world();
-            w.hotplug_held = false;
-            if pokes {
-                w.text_mutex = false;
-            }
             w.note(|| format!("step {step:?}"));
-            if mode == Mode::Drain && w.rules.from.is_none() && sim.armed.load(SeqCst) {
+            let taken_back = m.status().refusal == Some(Refusal::Restless);
+            if mode == Mode::Drain && w.rules.from.is_none() && sim.armed.load(SeqCst) && !taken_back {
                 // Behind the int3s every call runs the other version.
                 w.rules.from = Some((w.steps, !revert));
             }
@@ -149,7 +150,9 @@ fn operate(sim: &Sim, m: &mut Machine<'_, Sim>, revert: bool, locks: bool, mode:
         }
         match step {
             Step::Again(ms) => sleep(sim, ms.max(1)),
-            Step::RcuTasks => rcu_tasks(sim),
+            Step::RcuTasks => {
+                stays |= rcu_tasks(sim, m, &mut grace);
+            }
             Step::Effective => stays = true,
             Step::Call(_) | Step::Replaced => {}
             Step::Done | Step::Refused(_) => return (step, stays),
@@ -168,23 +171,89 @@ fn sleep(sim: &Sim, ms: u64) {
     }
 }
 
-/// `synchronize_rcu_tasks`: everybody who is in the kernel, on a CPU or preempted, has to sleep, or to be in user mode; and
-/// interrupts that are under way have to end.
-fn rcu_tasks(sim: &Sim) {
+/// A wait for RCU tasks, until it is over or the operation takes another way; `true`: the module is to stay. As in c/operate.c.
+fn rcu_tasks(sim: &Sim, m: &mut Machine<'_, Sim>, grace: &mut Option<Grace>) -> bool {
+    let mut stays = false;
     if sim.cut == Cut::RcuTasks {
-        return;
+        return stays;
     }
-    interrupts_end(sim);
-    let holdouts: Vec<(usize, u64)> = {
+    loop {
+        let fresh = grace.is_none();
+        let now = grace.get_or_insert_with(|| Grace::begin(sim));
+        while !now.is_over(sim) {
+            sim.world().pass(MS / 2);
+            pause();
+            let late = {
+                let w = sim.world();
+                w.rules.untrapped.is_some_and(|t| w.now > t) && sim.armed.load(SeqCst)
+            };
+            if late {
+                sim.world().fail("calls trap behind the deadline".into());
+            }
+            if m.wait_ms() != Some(0) {
+                continue;
+            }
+            let pokes = m.pokes();
+            lock(sim, pokes, true);
+            // While int3s go, old code and new code run.
+            let from = sim.world().rules.from.take();
+            let step = m.overdue();
+            if m.status().refusal != Some(Refusal::Restless) {
+                sim.world().rules.from = from;
+            }
+            unlock(sim, pokes);
+            sim.world().note(|| format!("overdue {step:?}"));
+            match step {
+                Some(Step::Effective) => stays = true,
+                Some(_) => return stays,
+                None => sleep(sim, 100),
+            }
+        }
+        *grace = None;
+        if fresh {
+            sim.world().note(|| "rcu tasks".into());
+            return stays;
+        }
+    }
+}
+
+/// What RCU tasks waits for: everybody who is in the kernel, on a CPU or preempted, has to sleep, or to be in user mode; before and
+/// behind that, interrupts that are under way have to end.
+struct Grace {
+    holdouts: Option<Vec<(usize, u64)>>,
+    last: bool,
+}
+
+impl Grace {
+    fn begin(sim: &Sim) -> Self {
+        disquiet(sim);
+        Self { holdouts: None, last: false }
+    }
+
+    fn is_over(&mut self, sim: &Sim) -> bool {
+        let quiet = {
+            let w = sim.world();
+            w.cpus.iter().enumerate().all(|(c, cpu)| c == w.here || cpu.quiet || !cpu.online)
+        };
+        if self.last || self.holdouts.is_none() {
+            if quiet && !self.last {
+                let w = sim.world();
+                let all = w.tasks.iter().enumerate().filter(|(s, _)| holds_up(&w, *s));
+                self.holdouts = Some(all.map(|(s, t)| (s, t.voluntary)).collect());
+            }
+            return quiet && self.last;
+        }
         let w = sim.world();
-        let all = w.tasks.iter().enumerate();
-        all.filter(|(s, _)| holds_up(&w, *s)).map(|(s, t)| (s, t.voluntary)).collect()
-    };
-    for (s, voluntary) in holdouts {
-        sim.wait(|w| !holds_up(w, s) || w.tasks[s].voluntary != voluntary);
+        let left = |&(s, voluntary): &(usize, u64)| holds_up(&w, s) && w.tasks[s].voluntary == voluntary;
+        let holdouts = self.holdouts.get_or_insert_default();
+        holdouts.retain(left);
+        if holdouts.is_empty() {
+            drop(w);
+            disquiet(sim);
+            self.last = true;
+        }
+        false
     }
-    interrupts_end(sim);
-    sim.world().note(|| "rcu tasks".into());
 }
 
 fn holds_up(w: &World, slot: usize) -> bool {
@@ -192,10 +261,27 @@ fn holds_up(w: &World, slot: usize) -> bool {
     t.exists && t.run == Run::Ready && !t.idle && slot != OPERATOR && !t.frames.is_empty()
 }
 
-fn interrupts_end(sim: &Sim) {
+fn disquiet(sim: &Sim) {
     for c in &mut sim.world().cpus {
         c.quiet = false;
     }
-    let here = sim.world().here;
-    sim.wait(|w| w.cpus.iter().enumerate().all(|(c, cpu)| c == here || cpu.quiet || !cpu.online));
+}
+
+fn lock(sim: &Sim, pokes: bool, locks: bool) {
+    sim.wait(|w| {
+        let free = !w.text_mutex || !pokes;
+        if free && locks {
+            w.hotplug_held = w.plan.cut != Cut::Hotplug;
+            w.text_mutex |= pokes;
+        }
+        free
+    });
+}
+
+fn unlock(sim: &Sim, pokes: bool) {
+    let mut w = sim.world();
+    w.hotplug_held = false;
+    if pokes {
+        w.text_mutex = false;
+    }
 }

@@ -66,6 +66,7 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         heat: rng.pick(&[2, 3, 8, 30]),
         mortal: rng.pick(&[15, 60, 200]),
         sleepy: rng.pick(&[4, 10, 30]),
+        work_ms: rng.pick(&[0, 0, 0, 100, 4000]),
         tasks: rng.below(6) + 1,
         cut,
     };
@@ -73,6 +74,10 @@ fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
     match cut {
         Cut::Rule(Guard::MarkBeforeRead | Guard::StopLooks) => {
             (plan.apply, plan.revert, plan.heat) = (Mode::StopMachine, Mode::StopMachine, 30);
+            plan.without.fill(false);
+        }
+        Cut::Rule(Guard::Survey | Guard::TakeBack) => {
+            (plan.work_ms, plan.deadline_ms, plan.probes) = (4000, rng.pick(&[20, 50, 300]), false);
             plan.without.fill(false);
         }
         Cut::Rule(Guard::RcuBeforeLeave) => (plan.mortal, plan.heat) = (10, 3),

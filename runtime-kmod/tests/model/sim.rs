@@ -7,8 +7,8 @@ use std::{
 
 use lpbuild_runtime::{
     board::Board,
-    kernel::{Guard, Kernel, Level, Seen, Unreliable, View, Who, Work},
-    site::Site,
+    kernel::{Guard, Kernel, Level, Rest, Seen, Unreliable, View, Who, Work},
+    site::{INT3, Site},
 };
 
 use crate::{
@@ -116,6 +116,9 @@ impl Kernel for Sim {
             let mut w = self.world();
             if !w.text_mutex {
                 w.fail("code is written without text_mutex".into());
+            }
+            if offset == 0 && bytes == [INT3] {
+                crate::check::traps(&mut w);
             }
             let f = w.code.iter().enumerate().position(|(f, _)| site_addr(f) == alias).unwrap_or_default();
             w.code[f][offset + i] = b;
@@ -335,6 +338,12 @@ impl Kernel for Sim {
             }
         }
         Seen::Running
+    }
+    fn rest(&self, task: usize, _: &mut [u64]) -> Rest {
+        self.yields();
+        let t = self.task(task, "rest");
+        let rests = t.run != Run::Ready || t.idle || t.frames.is_empty();
+        if rests { Rest::Rests } else { Rest::Works(t.voluntary + 1) }
     }
     fn send_to_boundary(&self, task: usize, work: *mut Work, urgent: bool) -> bool {
         self.is_work(task, work, "send");

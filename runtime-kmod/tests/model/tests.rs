@@ -93,6 +93,8 @@ without! {
     the_tail_is_seen_before_the_first_byte: Cut::Rule(Guard::TailSeen);
     late_hits_are_diverted: Cut::Rule(Guard::LateHits);
     tails_wait_for_rcu_tasks: Cut::Rule(Guard::RcuBeforeTails);
+    who_works_is_waited_for_before_the_int3: Cut::Rule(Guard::Survey);
+    int3s_are_taken_back: Cut::Rule(Guard::TakeBack);
     stacks_are_searched: Cut::Rule(Guard::StackScan);
     the_stop_looks_again: Cut::Rule(Guard::StopLooks);
     marks_come_before_the_answer: Cut::Rule(Guard::MarkBeforeRead);

@@ -106,6 +106,8 @@ pub struct Plan {
     pub mortal: usize,
     /// How often tasks sleep.
     pub sleepy: usize,
+    /// System calls that take up to so long, milliseconds; 0: none.
+    pub work_ms: usize,
     pub tasks: usize,
     pub cut: Cut,
 }
@@ -152,6 +154,8 @@ pub struct Asked(pub *mut Work);
 pub enum Kind {
     /// A system call, with so many things still to do.
     Syscall(u8),
+    /// One that works until then without a pause.
+    Work(u64),
     Thread,
     Idle,
     Operator,
@@ -184,6 +188,8 @@ pub struct Task {
     pub holds: usize,
     pub switches: u64,
     pub voluntary: u64,
+    /// Since when it has neither slept nor been in user mode.
+    pub restless: u64,
     pub kernel: bool,
     pub idle: bool,
     pub stopper: bool,
@@ -208,6 +214,7 @@ impl Task {
             holds: 0,
             switches: 0,
             voluntary: 0,
+            restless: 0,
             kernel: false,
             idle: false,
             stopper: false,
@@ -357,6 +364,10 @@ pub struct Rules {
     pub from: Option<(u64, bool)>,
     /// When a table was published first.
     pub published: Option<u64>,
+    /// Nobody is made to trap who would do so for long: since when whoever is there must have rested, before the first int3.
+    pub rested: Option<u64>,
+    /// From then on no call traps.
+    pub untrapped: Option<u64>,
 }
 
 #[derive(Debug)]

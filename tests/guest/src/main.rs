@@ -48,7 +48,7 @@ const HELPERS: &[(&str, Helper, &str)] = &[
     (
         "elapsed",
         probe::elapsed,
-        "FILE TEXT COMMAND..: milliseconds until the command has ended and the file has the text",
+        "FILE PART STATE TEXT COMMAND..: milliseconds until a read of the file has the part, and until the command has ended and STATE has the text",
     ),
     ("exitstorm", storms::exitstorm, "SECONDS|forever: processes with threads end as a whole"),
     (

@@ -89,13 +89,19 @@ pub fn wait_for(args: &[String]) -> Result<()> {
     }
 }
 
-/// The file is looked at every millisecond; five minutes are too long.
+/// The files are looked at every millisecond; five minutes are too long.
 pub fn elapsed(args: &[String]) -> Result<()> {
-    let [path, text, command, args @ ..] = args else { bail!("usage: elapsed FILE TEXT COMMAND..") };
+    let [file, part, path, text, command, args @ ..] = args else {
+        bail!("usage: elapsed FILE PART STATE TEXT COMMAND..")
+    };
     let started = Instant::now();
     let mut child = Command::new(command).args(args).stdout(Stdio::null()).spawn().with_context(|| command.clone())?;
-    let mut ended = false;
+    let (mut ended, mut effect) = (false, None);
+    let now = || started.elapsed().as_secs_f64() * 1e3;
     loop {
+        if effect.is_none() && fs::read_to_string(file).is_ok_and(|c| c.contains(part)) {
+            effect = Some(now());
+        }
         if !ended && let Some(status) = child.try_wait()? {
             if !status.success() {
                 bail!("{command} {args:?}: {status}");
@@ -110,6 +116,8 @@ pub fn elapsed(args: &[String]) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    println!("RESULT elapsed_ms={:.1}", started.elapsed().as_secs_f64() * 1e3);
+    let ended = now();
+    println!("RESULT effect_ms={:.1}", effect.with_context(|| format!("{file} never held {part:?}"))?);
+    println!("RESULT elapsed_ms={ended:.1}");
     Ok(())
 }
