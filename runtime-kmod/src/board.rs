@@ -93,7 +93,7 @@ pub enum Use {
 impl Table {
     /// Room for twice as many tasks as there are, and as many places that stay free.
     fn allocate<K: Kernel>(k: &K, tasks: usize, goal_new: bool, tracking: bool) -> Option<*mut Table> {
-        let n = (tasks + 64).checked_mul(4)?.checked_next_power_of_two()?;
+        let n = (tasks + k.spare_entries()).max(1).checked_mul(4)?.checked_next_power_of_two()?;
         let entries = k.allocate(n.checked_mul(size_of::<Entry>())?)?.cast::<Entry>();
         let Some(table) = k.allocate(size_of::<Table>()) else {
             k.free(entries.cast());
@@ -283,7 +283,7 @@ impl Board {
             k.moment();
             match t.find(current).or_else(|| t.enter(k, current)) {
                 Some(e) => t.mark(k, e),
-                None => t.overflow.store(true, SeqCst),
+                None => t.overflow.store(k.guard(Guard::NoticeFull), SeqCst),
             }
             k.moment();
             // Read last: whoever reads "old" here has been marked before.
@@ -336,7 +336,7 @@ impl Board {
             k.census(
                 |task| {
                     let task = k.task_id(task);
-                    let Some(e) = t.enter(k, task) else { return full.set(true) };
+                    let Some(e) = t.enter(k, task) else { return full.set(k.guard(Guard::WholeCensus)) };
                     let was_new = match before {
                         Some(old) if what == Use::ByTask => {
                             old.find(task).map_or(old.goal_new, |o| o.state.load(SeqCst) & NEW != 0)
@@ -465,7 +465,7 @@ impl Watch {
             // SAFETY: just made.
             let t = unsafe { &*made };
             let mut full = false;
-            k.census(|task| full |= t.enter(k, k.task_id(task)).is_none(), || ());
+            k.census(|task| full |= t.enter(k, k.task_id(task)).is_none() && k.guard(Guard::WholeWatch), || ());
             if !full {
                 self.table = made;
                 return true;

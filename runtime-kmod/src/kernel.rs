@@ -120,8 +120,28 @@ pub enum Guard {
     FreshClock,
     /// Only tasks that were seen are asked to come to the boundary.
     AskWhoWasSeen,
+    /// Dispatchers of a patch whose place is taken answer as the other one's board says.
+    Follow,
+    /// They answer for themselves when that is over.
+    FollowNoLonger,
+    /// Everybody is seen outside of a replaced patch before that goes.
+    ReplacedWatch,
+    /// `synchronize_rcu_tasks` comes before a replaced patch goes.
+    RcuBeforeReplaced,
+    /// What pre-apply returns is obeyed.
+    VetoEnds,
+    /// What the first callback of an operation did is undone when that is refused.
+    UndoCallback,
+    /// A task for which there was no room in the table has to be looked for again.
+    NoticeFull,
+    /// A table that says nothing about some task is not published.
+    WholeCensus,
+    /// Nor watched.
+    WholeWatch,
     /// A patch takes the place of another only if it holds what that lies on.
     HoldWhatIsBelow,
+    /// No patch below calls a function of its own, on which this one lies, directly.
+    NoBypass,
     /// Whoever runs the old version of a function runs that of the patch below.
     OldIsBelow,
     /// `lp_original_NAME` leads to the patch below.
@@ -196,6 +216,11 @@ pub trait Kernel: Sync {
     fn free(&self, memory: *mut u8);
     /// Tasks there are, roughly.
     fn count_tasks(&self) -> usize;
+    /// Room in a table for tasks that come meanwhile; the model has less, so that tables run full.
+    #[inline(always)]
+    fn spare_entries(&self) -> usize {
+        64
+    }
     /// Calls `f` for every task on the task list and the idle task of every possible CPU, then `last`, while no task can be
     /// added to the list. Interrupts are on, the machine is running; `f` and `last` do not sleep.
     fn census<F: FnMut(Self::Task), L: FnOnce()>(&self, f: F, last: L);

@@ -2,7 +2,7 @@
 //!
 //! Input: the patches named in `after` and `replaces`, the bytes at a site. Output: [`Beneath`]; jumps in the patch's own code that
 //! lead to what is below. Refused: a patch in whose place this one would come without holding what that lies on (LP5019), a
-//! site that does not fit on the one below (LP5006). A jump of somebody else is found by the check of the sites.
+//! site that does not fit on the one below (LP5006), a patch below that would call its own function all the same (LP5027). A jump of somebody else is found by the check of the sites.
 //!
 //! The order is in the bytes: the uppermost is the one whose jump is there now, and what that one gives back is the jump of the
 //! next. It cannot change while this patch is there. A patch below is held, so it is neither reverted (LP5020) nor replaced by a
@@ -10,12 +10,13 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use lpbuild_abi::MAX_SITE;
+use lpbuild_abi::{DISPATCH_LEN, FuncRecord, MAX_SITE};
 
 use crate::{
     board::Board,
+    bypass,
     kernel::{Guard, Kernel},
-    record::{MAX_OTHERS, Patch},
+    record::{MAX_OTHERS, Patch, site_addr},
     refusal::Refusal,
     reroute,
     site::{Route, Site},
@@ -85,6 +86,7 @@ pub struct Peer<'p, A> {
 #[derive(Debug)]
 pub struct Layers<'p, A> {
     sites: [&'p [Site<A>]; MOST],
+    funcs: [&'p [FuncRecord]; MOST],
     others: [Other<'p>; MOST],
     n: AtomicUsize,
 }
@@ -93,7 +95,7 @@ impl<'p, A> Layers<'p, A> {
     /// None.
     pub const fn new() -> Self {
         let none = Other { text: (0, 0), ranges: &[], replaced: None };
-        Self { sites: [&[]; MOST], others: [none; MOST], n: AtomicUsize::new(0) }
+        Self { sites: [&[]; MOST], funcs: [&[]; MOST], others: [none; MOST], n: AtomicUsize::new(0) }
     }
 
     /// Takes hold of the patches that `patch` names: `hold` does so by number, and refuses those that are not applied or not
@@ -114,11 +116,10 @@ impl<'p, A> Layers<'p, A> {
             }
             let i = self.n.load(SeqCst);
             // A valid record names no more than there is room for.
-            let (Some(sites), Some(slot)) = (self.sites.get_mut(i), self.others.get_mut(i)) else {
-                return Err(Refusal::NoOther { other });
-            };
+            let room = (self.sites.get_mut(i), self.funcs.get_mut(i), self.others.get_mut(i));
+            let (Some(sites), Some(funcs), Some(slot)) = room else { return Err(Refusal::NoOther { other }) };
             let text = (peer.patch.record.text_start, peer.patch.record.text_end);
-            *sites = peer.sites.own();
+            (*sites, *funcs) = (peer.sites.own(), peer.patch.funcs);
             *slot = Other { text, ranges: peer.patch.ranges, replaced: replaces.then_some(peer.board) };
             self.n.store(i + 1, SeqCst);
         }
@@ -162,6 +163,9 @@ impl<'p, A> Layers<'p, A> {
         if !s.lay_over(top) {
             return Err(Refusal::Altered { func });
         }
+        if self.bypasses(k, patch, s.addr) {
+            return Err(Refusal::Bypassed { func });
+        }
         if k.guard(Guard::OldIsBelow) {
             reroute::dispatcher(k, patch, func, top.target)?;
         }
@@ -169,6 +173,23 @@ impl<'p, A> Layers<'p, A> {
             Some(original) if k.guard(Guard::OriginalIsBelow) => reroute::original(k, patch, func, original.target),
             _ => Ok(()),
         }
+    }
+
+    /// Whether one that stays has another function at this site, and calls it directly from code that this patch leaves alone.
+    fn bypasses<K: Kernel<Alias = A>>(&self, k: &K, patch: &Patch<'_>, addr: u64) -> bool {
+        let held = self.others().iter().zip(self.sites.iter().zip(&self.funcs));
+        held.filter(|(o, _)| o.replaced.is_none()).any(|(other, (sites, funcs))| {
+            let Some(below) = sites.iter().find(|s| s.addr == addr) else { return false };
+            // Dispatchers jump to the new function, and functions that have another version now do not run but as `lp_original`.
+            let ours = |f: &FuncRecord| patch.funcs.iter().any(|own| site_addr(own) == site_addr(f));
+            let within = |start: u64, len: u64, at: u64| at.wrapping_sub(start) < len;
+            let left_alone = |at: u64| {
+                !funcs.iter().any(|f| {
+                    within(f.dispatch, DISPATCH_LEN as u64, at) || ours(f) && within(f.new, f.new_size.into(), at)
+                })
+            };
+            k.guard(Guard::NoBypass) && bypass::find(k, other.text, below.target, left_alone).is_some()
+        })
     }
 
     /// Nobody is inside the replaced patches: the sites are this patch's alone, and lead back to what was below those.

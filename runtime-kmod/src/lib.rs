@@ -10,7 +10,7 @@
 //! identity    is this the kernel the patch was bound to?        text       lines built without core::fmt
 //! site        do the bytes fit? which bytes will be written?    status     what /sys/kernel/lpbuild/NAME shows
 //! layers      which patches lie below, and what is theirs?      sites      all sites of a patch, made before anything is done
-//! reroute     jumps in the patch's own code
+//! reroute     jumps in the patch's own code                 bypass     calls that would not come to a patch on top
 //! stack       which task is inside old (or new) code?           kernel     the trait everything above is generic over
 //! rendezvous  all CPUs in one place, in lockstep                binding    that trait, in a real kernel
 //! board       which version does a task run?                    switch      who may change over, and when
@@ -21,6 +21,7 @@
 #![no_std]
 
 pub mod board;
+pub mod bypass;
 pub mod identity;
 pub mod kernel;
 pub mod layers;

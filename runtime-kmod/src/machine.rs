@@ -433,7 +433,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     }
 
     fn enter(&mut self) -> Option<Step> {
-        if let Some(value) = self.veto.take() {
+        if let Some(value) = self.veto.take().filter(|_| self.k.guard(Guard::VetoEnds)) {
             return Some(self.refuse(Refusal::Vetoed { value }, None, State::Refused));
         }
         if let Err(why) = self.possible() {
@@ -457,7 +457,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             self.stage = Stage::InStop;
             return None;
         }
-        for other in self.replaced_boards() {
+        for other in self.replaced_boards().filter(|_| self.k.guard(Guard::Follow)) {
             other.follow(Some(self.parts.board));
         }
         if self.mode == Mode::Drain {
@@ -591,7 +591,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
         if self.op == Op::Apply && route != Route::Dispatcher {
             for other in self.replaced_boards() {
                 other.settle(route == Route::Original);
-                other.follow(None);
+                if self.k.guard(Guard::FollowNoLonger) {
+                    other.follow(None);
+                }
             }
         }
         self.stage = match route {
@@ -775,6 +777,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(self.effective(State::Draining));
         }
         // A revert that was asked for waits for the replaced patches: they cannot come back.
+        let left = if replacing && !self.k.guard(Guard::ReplacedWatch) { 0 } else { left };
         if left != 0 && (replacing || !self.parts.cancel.load(SeqCst)) {
             return Some(self.again(MAX_BACKOFF_MS));
         }
@@ -782,7 +785,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.stage = if replacing { Stage::DrainFree } else { Stage::Arrive };
         // Tasks that are on the list no more.
         let off_list = left == 0 && !self.waited && self.k.guard(Guard::RcuBeforeDrained);
-        (replacing || off_list).then_some(Step::RcuTasks)
+        let wait = if replacing { self.k.guard(Guard::RcuBeforeReplaced) } else { off_list };
+        wait.then_some(Step::RcuTasks)
     }
 
     fn leave(&mut self) -> Option<Step> {
@@ -889,7 +893,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     /// The end of an operation that is not done: what the first callback has done is undone by `undo`.
     fn refuse(&mut self, why: Refusal, undo: Option<Callback>, state: State) -> Step {
         self.status.refusal = Some(why);
-        match undo {
+        match undo.filter(|_| self.k.guard(Guard::UndoCallback)) {
             Some(callback) => self.finish(callback, state, Step::Refused(why)),
             None => self.end(state, Step::Refused(why)),
         }

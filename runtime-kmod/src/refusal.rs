@@ -86,6 +86,11 @@ pub enum Refusal {
         /// Index of the function.
         func: usize,
     },
+    /// LP5027: a patch below calls its own version of the function directly, so that this one's would not be called.
+    Bypassed {
+        /// Index of the function.
+        func: usize,
+    },
     /// LP5015: the pre-apply callback does not want the patch applied.
     Vetoed {
         /// What it returned; not 0.
@@ -134,6 +139,7 @@ impl Refusal {
             Refusal::OnTop => 5020,
             Refusal::Restless => 5026,
             Refusal::OtherRuntime { .. } => 5021,
+            Refusal::Bypassed { .. } => 5027,
         }
     }
 
@@ -150,7 +156,7 @@ impl Refusal {
             Refusal::NoMemory => ENOMEM,
             Refusal::Oneshot => EPERM,
             Refusal::Cancelled => ECANCELED,
-            Refusal::NoDispatcher { .. } | Refusal::OtherRuntime { .. } => EOPNOTSUPP,
+            Refusal::NoDispatcher { .. } | Refusal::OtherRuntime { .. } | Refusal::Bypassed { .. } => EOPNOTSUPP,
             Refusal::NoOther { .. } => ESRCH,
             Refusal::OnTop => EBUSY,
             Refusal::Vetoed { value } if (-MAX_ERRNO..0).contains(&value) => -value,
@@ -171,6 +177,7 @@ impl Refusal {
             | Refusal::Altered { func }
             | Refusal::OutOfReach { func }
             | Refusal::NoDispatcher { func }
+            | Refusal::Bypassed { func }
             | Refusal::Redirected { func }
             | Refusal::JumpGone { func }
             | Refusal::Overlaid { func, .. } => Some(func),
@@ -224,6 +231,9 @@ impl Refusal {
             Refusal::NoOther { .. } => out.str("no applied patch of this name, or another one is on it already"),
             Refusal::OnTop => out.str("another patch lies on top of this one, unload that first"),
             Refusal::OtherRuntime { .. } => out.str("was packed by another version of lpbuild"),
+            Refusal::Bypassed { .. } => {
+                out.str("a patch below calls its own version directly, this one's would not be called from there")
+            }
             Refusal::Vetoed { value } => out.str("the pre-apply callback returned ").int(i64::from(value)),
         };
     }

@@ -45,6 +45,11 @@ const SECOND: [Edit; 2] = [
     ("fs/proc/array.c", "seq_puts(m, \"State:\\t\");", "seq_puts(m, \"BBBBB:\\t\");"),
     ("kernel/cgroup/cpuset.c", "\"Mems_allowed:\\t%*pb\\n\"", "\"BBBB_allowed:\\t%*pb\\n\""),
 ];
+/// The function that is called, alone and with its caller.
+const CALLED: [Edit; 2] = [
+    ("fs/proc/task_mmu.c", "SEQ_PUT_DEC(\"VmPeak:\\t\"", "SEQ_PUT_DEC(\"CCCCCC:\\t\""),
+    ("fs/proc/array.c", "seq_puts(m, \"State:\\t\");", "seq_puts(m, \"CCCCC:\\t\");"),
+];
 const PIECES: &str = "AAAAA:=BBBBB: AAAAAA:=VmPeak: Mems_allowed:=BBBB_allowed:";
 
 const SEEN: &str = r#"
@@ -362,6 +367,9 @@ fn what_is_not_for_each_other(series: &'static str) {
         &[HIGH, SYNC],
         &[&stop[..], &["--replaces", "low"]].concat(),
     );
+    let bench = bench.module("calls", &FIRST).module_as("past", "past", &CALLED[..1], &["--after", "calls"]);
+    let bench = bench.module_as("whole", "whole", &CALLED, &["--after", "calls"]);
+    let bench = bench.module_as("rather", "rather", &CALLED[..1], &["--replaces", "calls"]);
     let [above, instead] = ["high", "instead"].map(|name| with_another_runtime(bench.made(name)));
     let script = r#"
 step 'a mode there is not'
@@ -395,6 +403,27 @@ clean
 load sync
 sync
 unload sync
+clean
+
+step 'the one below calls its own function, past the one on top'
+names='^(State|AAAAA|CCCCC|VmPeak|AAAAAA|CCCCCC):'
+status() { expect 'in the same file' "$1 $2 " "$(grep -oE "$names" /proc/self/status | tr '\n' ' ')"; }
+load calls
+status AAAAA: AAAAAA:
+refuses LP5027 past
+if out=$(lpbuild load /past.ko 2>&1); then fail "loaded: $out"; else expect status 4 $?; fi
+expect_in code LP5027 "$out"
+expect_in which task_mem "$out"
+status AAAAA: AAAAAA:
+load whole
+status CCCCC: CCCCCC:
+unload whole
+status AAAAA: AAAAAA:
+load rather
+status State: CCCCCC:
+unload rather
+rmmod calls
+status State: VmPeak:
 clean
 
 step 'no dispatcher, in the place of another'

@@ -199,4 +199,13 @@ pub(super) static CODES: &[Code] = &[
               taken back.",
         advice: "raise deadline_ms, end the tasks listed as blockers, or try later",
     },
+    Code {
+        id: "LP5027",
+        class: Refused,
+        title: "a patch below calls its own version directly",
+        why: "New code calls the new functions of its own patch directly. A patch named in `after` does that with a function which \
+              this patch replaces as well, from one that this patch leaves alone: such calls would not come to this patch, and \
+              what it changes would be lost for them (EOPNOTSUPP).",
+        advice: "make one patch of both changes that names the one below in `replaces`; or let this one replace the callers as well",
+    },
 ];

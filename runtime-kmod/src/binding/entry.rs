@@ -1,4 +1,4 @@
-//! What `c/` calls. One patch per module, so the state is static.
+//! What `c/` calls, but for the text of the files (`show`). One patch per module, so the state is static.
 //!
 //! Who may call what, and when (`c/` keeps to it):
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
@@ -33,14 +33,12 @@ use crate::{
     kernel::Unreliable,
     layers::{Layers, Peer},
     machine::{Machine, Parts, Step},
-    record::{self, MAX_OTHERS, MAX_SYMBOL, Patch},
+    record::{self, Patch},
     refusal::Refusal,
     site::{self, Diverted},
     sites::Sites,
-    stack::MAX_BLOCKERS,
     status::{self, State, Status},
     switch::Scan,
-    text::{LINE, Text},
 };
 
 /// Frames of the deepest stack that is walked; a 16 KiB stack seldom holds more than 100.
@@ -54,25 +52,6 @@ const REPLACED: c_int = c_int::MAX - 2;
 /// This and the number of the callback to call.
 const CALL: c_int = 0x4000_0000;
 
-// Operations shown by lpbuild_show. As in c/lp-runtime.h.
-const SHOW_STATE: c_int = 0;
-const SHOW_MODE: c_int = 1;
-const SHOW_FUNCTIONS: c_int = 2;
-const SHOW_BLOCKERS: c_int = 3;
-const SHOW_PAUSE: c_int = 4;
-const SHOW_ATTEMPTS: c_int = 5;
-const SHOW_LAST_ERROR: c_int = 6;
-const SHOW_VERSION: c_int = 7;
-const SHOW_DEADLINE: c_int = 8;
-const SHOW_ENABLED: c_int = 9;
-const SHOW_ONESHOT: c_int = 10;
-const SHOW_SWITCHED: c_int = 11;
-const SHOW_FORCE: c_int = 12;
-const SHOW_ABI: c_int = 13;
-const SHOW_AFTER: c_int = 14;
-const SHOW_REPLACES: c_int = 15;
-const SHOW_PATIENCE: c_int = 16;
-
 /// A number that stands for the sources and the compiler of this runtime, C half included.
 const RUNTIME: u64 = match u64::from_str_radix(env!("LPBUILD_RUNTIME"), 16) {
     Ok(n) => n,
@@ -85,28 +64,28 @@ unsafe extern "C" {
 }
 
 /// A static whose users are kept apart by the rules in the head of this file.
-struct Global<T>(UnsafeCell<T>);
+pub(super) struct Global<T>(pub(super) UnsafeCell<T>);
 // SAFETY: the rules in the head of this file: one thread at a time has access to each of them.
 unsafe impl<T> Sync for Global<T> {}
 
-static LINUX: Linux = Linux;
+pub(super) static LINUX: Linux = Linux;
 static ARMED: AtomicBool = AtomicBool::new(false);
 static BOARD: Board = Board::new();
 static CANCEL: AtomicBool = AtomicBool::new(false);
 static FORCE: AtomicBool = AtomicBool::new(false);
-static ONESHOT: AtomicBool = AtomicBool::new(false);
-static DEADLINE_MS: AtomicU32 = AtomicU32::new(0);
-static PATIENCE_MS: AtomicU32 = AtomicU32::new(0);
+pub(super) static ONESHOT: AtomicBool = AtomicBool::new(false);
+pub(super) static DEADLINE_MS: AtomicU32 = AtomicU32::new(0);
+pub(super) static PATIENCE_MS: AtomicU32 = AtomicU32::new(0);
 /// The mode of the next operation, as in the record.
-static MODE: AtomicU8 = AtomicU8::new(0);
-static SITES: Sites<Alias> = Sites::new();
+pub(super) static MODE: AtomicU8 = AtomicU8::new(0);
+pub(super) static SITES: Sites<Alias> = Sites::new();
 static LAYERS: Global<Layers<'static, Alias>> = Global(UnsafeCell::new(Layers::new()));
 static SEATS: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
 static FRAME_BUFFER: Global<[u64; FRAMES]> = Global(UnsafeCell::new([0; FRAMES]));
 static MACHINE: Global<MaybeUninit<Machine<'static, Linux>>> = Global(UnsafeCell::new(MaybeUninit::uninit()));
 static PATCH: Global<MaybeUninit<Patch<'static>>> = Global(UnsafeCell::new(MaybeUninit::uninit()));
 /// Copy of the machine's status for readers, under the status mutex.
-static SHOWN: Global<Status> = Global(UnsafeCell::new(Status::new()));
+pub(super) static SHOWN: Global<Status> = Global(UnsafeCell::new(Status::new()));
 
 /// Checks everything that can be checked without stopping anything, and prepares the sites. 0 or a negative errno.
 ///
@@ -523,68 +502,6 @@ unsafe extern "C" fn lpbuild_divert(ip: u64) -> u64 {
     }
 }
 
-/// Bytes that `lpbuild_show` needs at most.
-///
-/// # Safety
-/// See the head of this file.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn lpbuild_show_size(what: c_int) -> usize {
-    match what {
-        SHOW_FUNCTIONS => SITES.all().len() * (MAX_SYMBOL + 64),
-        SHOW_BLOCKERS => (MAX_BLOCKERS + 1) * (MAX_SYMBOL + 64),
-        SHOW_AFTER | SHOW_REPLACES => MAX_OTHERS as usize * (record::MAX_NAME + 1) + 1,
-        _ => LINE + 1,
-    }
-}
-
-/// Writes the text of one sysfs file and returns its length.
-///
-/// # Safety
-/// See the head of this file; `out` is writable for `len` bytes.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usize {
-    // SAFETY: under the status mutex; the machine's patch never changes.
-    let (shown, patch, buf) = unsafe { (&*SHOWN.0.get(), &patch(), slice::from_raw_parts_mut(out, len)) };
-    let mut t = Text::new(buf);
-    match what {
-        SHOW_STATE => t.str(shown.state.name()).str("\n"),
-        SHOW_MODE => t.str(record::mode(MODE.load(SeqCst)).map_or("", Mode::name)).str("\n"),
-        SHOW_PAUSE => t.dec(shown.pause_ns).str("\n"),
-        SHOW_ATTEMPTS => t.dec(shown.attempts).str("\n"),
-        SHOW_VERSION => t.bytes(patch.version).str("\n"),
-        SHOW_DEADLINE => t.dec(u64::from(DEADLINE_MS.load(SeqCst))).str("\n"),
-        SHOW_PATIENCE => t.dec(u64::from(PATIENCE_MS.load(SeqCst))).str("\n"),
-        SHOW_ENABLED => t.str(match shown.state {
-            State::Applying | State::Draining | State::Applied | State::Reverting => "1\n",
-            State::Reverted | State::Refused | State::Checked | State::Replaced => "0\n",
-        }),
-        SHOW_ONESHOT => t.str(if ONESHOT.load(SeqCst) { "1\n" } else { "0\n" }),
-        SHOW_SWITCHED => t.dec(shown.switched.0 as u64).str("/").dec(shown.switched.1 as u64).str("\n"),
-        SHOW_ABI => t.dec(u64::from(lpbuild_abi::ABI_VERSION)).str("\n"),
-        SHOW_AFTER | SHOW_REPLACES => {
-            for i in (0..patch.others()).filter(|&i| patch.replaces(i) == (what == SHOW_REPLACES)) {
-                t.bytes(patch.other_name(i)).str(" ");
-            }
-            t.str("\n")
-        }
-        SHOW_FORCE => t.str(if shown.forced { "1\n" } else { "0\n" }),
-        SHOW_FUNCTIONS => {
-            status::functions(patch, shown, &mut t);
-            &mut t
-        }
-        SHOW_BLOCKERS => {
-            status::blockers(&LINUX, shown, &mut t);
-            &mut t
-        }
-        SHOW_LAST_ERROR => {
-            status::last_error(&LINUX, patch, shown, &mut t);
-            &mut t
-        }
-        _ => &mut t,
-    };
-    t.len()
-}
-
 /// The state as shown, as a number: the place in [`State`]; c/lp-runtime.h has the same list.
 ///
 /// # Safety
@@ -634,7 +551,7 @@ unsafe fn machine() -> &'static mut Machine<'static, Linux> {
 
 /// # Safety
 /// Setup has succeeded.
-unsafe fn patch() -> Patch<'static> {
+pub(super) unsafe fn patch() -> Patch<'static> {
     // SAFETY: written by setup and never changed.
     unsafe { *(*PATCH.0.get()).assume_init_ref() }
 }

@@ -2,7 +2,9 @@
 //! come, bytes that change in between, and a memory that notices every write a running CPU could trip over.
 
 mod apply;
+mod bypass;
 mod callbacks;
+mod damage;
 mod divert;
 mod identity;
 mod layers;

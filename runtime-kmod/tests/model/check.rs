@@ -4,56 +4,68 @@ use std::ops::Range;
 
 use crate::{
     cpu::within,
-    world::{At, Kind, Level, MS, OPERATOR, Run, Task, World},
+    world::{At, Kind, Level, MS, OPERATOR, Run, Task, Version, World},
 };
 
-/// A task has arrived in a version of a function; `since`: when it was called, unless new code called new code.
-pub fn arrives(w: &mut World, f: usize, new: bool, since: Option<u64>) {
+fn name(version: Version) -> String {
+    match version {
+        0 => "the kernel's".into(),
+        v => format!("patch {}'s", v - 1),
+    }
+}
+
+/// A task has arrived in a version of a function; `since`: when it was called, unless code of a patch called its own.
+pub fn arrives(w: &mut World, f: usize, version: Version, since: Option<u64>) {
     let slot = w.cpus[w.here].current;
-    w.note(|| format!("task {slot} runs {} {f}", if new { "new" } else { "old" }));
+    w.note(|| format!("task {slot} runs {} {f}", name(version)));
     let (rules, t) = (w.rules, &w.tasks[slot]);
     // Nothing stops an NMI: one that is in old code when everybody is switched goes on with the new.
-    let nmi = rules.at_once.is_some() && t.level() == Some(Level::Nmi);
+    let nmi = rules.at_once && t.level() == Some(Level::Nmi);
     // Where all change at one instant nobody is left out, but where the stop itself has to find everybody.
-    let at_once = rules.at_once.is_some() && !w.plan.without.contains(&true);
+    let at_once = rules.at_once && !w.plan.patches[w.operating].without.contains(&true);
     if t.exempt && !at_once || nmi {
         return;
     }
-    let name = |new| if new { "new" } else { "old" };
-    let other = |k: &Kind| matches!(k, Kind::Call(c) if c.version == Some(!new));
-    if rules.strict && !w.forced && t.frames.iter().any(other) {
-        return w.fail(format!("task {slot} runs {} code below {} code", name(new), name(!new)));
-    }
-    if let (Some((from, goal)), Some(since)) = (rules.from, since)
+    if let (Some((from, versions)), Some(since)) = (rules.from, since)
         && since >= from
-        && new != goal
+        && version != versions[f]
     {
-        return w.fail(format!("task {slot} runs {} code of function {f} when everybody runs the other", name(new)));
+        let (is, should) = (name(version), name(versions[f]));
+        return w.fail(format!("task {slot} runs {is} version of function {f} when everybody runs {should}"));
+    }
+    if since.is_some_and(|s| s >= rules.begun) && version != rules.initial[f] && version != rules.goal[f] {
+        return w.fail(format!("task {slot} runs {} version of function {f}, which nobody should", name(version)));
+    }
+    let Some(new) = rules.side(f, version) else { return };
+    let side = |new| if new { "new" } else { "old" };
+    let of = |k: &Kind| match k {
+        Kind::Call(c) if !c.below => c.version.and_then(|v| rules.side(c.f, v)),
+        _ => None,
+    };
+    if rules.strict && !w.forced && t.frames.iter().any(|k| of(k) == Some(!new)) {
+        return w.fail(format!("task {slot} runs {} code below {} code", side(new), side(!new)));
     }
     let patient = rules.published.is_none_or(|then| w.now - then < 1000 * MS);
     if rules.by_task && !w.forced && slot != OPERATOR && !t.kernel && t.level().is_none() {
         if patient && t.seen == Some(!new) {
-            return w.fail(format!("task {slot} runs {} code in the same system call as {}", name(new), name(!new)));
+            return w.fail(format!("task {slot} runs {} code in the same system call as {}", side(new), side(!new)));
         }
         w.tasks[slot].seen = Some(new);
     }
-    if let Some(goal) = rules.at_once.filter(|_| !w.forced) {
-        if new == goal && !rules.flipped {
+    if rules.at_once && !w.forced {
+        if new && !rules.flipped {
             w.rules.flipped = true;
             w.note(|| "the first one runs the other version".into());
+            let outside = |k: &&Kind| !matches!(k, Kind::Interrupt(Level::Nmi, _));
             let stale = |t: &crate::world::Task| {
-                t.exists
-                    && (!t.exempt || at_once)
-                    && t.frames
-                        .iter()
-                        .take_while(|k| !matches!(k, Kind::Interrupt(Level::Nmi, _)))
-                        .any(|k| matches!(k, Kind::Call(c) if c.version == Some(!goal)))
+                let asked = t.exists && (!t.exempt || at_once);
+                asked && t.frames.iter().take_while(outside).any(|k| of(k) == Some(false))
             };
             if let Some(late) = w.tasks.iter().position(stale) {
-                w.fail(format!("task {late} is in {} code when task {slot} runs {}", name(!goal), name(goal)));
+                w.fail(format!("task {late} is in old code when task {slot} runs new"));
             }
-        } else if new != goal && rules.flipped {
-            w.fail(format!("task {slot} runs {} code behind the switch", name(new)));
+        } else if !new && rules.flipped {
+            w.fail(format!("task {slot} runs old code behind the switch"));
         }
     }
 }
@@ -74,9 +86,22 @@ pub fn traps(w: &mut World) {
 
 /// Draining is over: nobody is in old code, whether on the task list or off it.
 pub fn drained(w: &mut World) {
-    let inside = |k: &Kind| matches!(k, Kind::Call(c) if c.version == Some(false));
+    let rules = w.rules;
+    let old = |c: &crate::world::Call| !c.below && c.version.and_then(|v| rules.side(c.f, v)) == Some(false);
+    let inside = |k: &Kind| matches!(k, Kind::Call(c) if old(c));
     if let Some(slot) = w.tasks.iter().position(|t| t.exists && t.frames.iter().any(inside)) {
         w.fail(format!("draining is over and task {slot} is in old code"));
+    }
+}
+
+/// `lp_original` of patch `p` has led somewhere.
+pub fn original(w: &mut World, p: usize, f: usize, version: Version) {
+    let slot = w.cpus[w.here].current;
+    let below = w.patches[p].below[f];
+    w.note(|| format!("task {slot} runs {} {f} below patch {p}", name(version)));
+    if version != below {
+        let (is, should) = (name(version), name(below));
+        w.fail(format!("lp_original of patch {p} leads to {is} version of function {f}, not to {should}"));
     }
 }
 
@@ -91,7 +116,7 @@ pub fn users(w: &World, gone: &Range<usize>) -> Option<String> {
                 Kind::Works(list, now) if within(list, gone) || now.as_ref().is_some_and(|n| within(&[n.1], gone)) => {
                     return Some(format!("task {slot} is about to call a request in memory that is freed"));
                 }
-                Kind::Call(c) if matches!(&c.at, At::Choosing(b, _, table) if b.begun() && gone.contains(table)) => {
+                Kind::Call(c) if matches!(&c.at, At::Choosing(_, b, _, table) if b.begun() && gone.contains(table)) => {
                     return Some(format!("task {slot} reads a table that is freed"));
                 }
                 _ => {}
@@ -101,21 +126,21 @@ pub fn users(w: &World, gone: &Range<usize>) -> Option<String> {
     None
 }
 
-/// The module goes.
-pub fn gone(w: &mut World) {
-    w.module = false;
-    w.note(|| "the module goes".into());
-    let inside = w.tasks.iter().position(|t| t.exists && t.in_module(w.plan.shape()));
+/// The module of a patch goes; `alone`: nothing else is being done.
+pub fn gone(w: &mut World, p: usize, alone: bool) {
+    w.patches[p].module = false;
+    w.note(|| format!("the module of patch {p} goes"));
+    let inside = w.tasks.iter().position(|t| t.exists && t.in_module(w.plan.shape(), p));
     if let Some(slot) = inside {
         let frames = w.tasks[slot].walk(w.plan.shape());
         let at = format!("{:x?} {:?}", frames, w.tasks[slot].frames);
         w.fail(format!("the module goes while task {slot} is inside: {at}"));
     }
-    if !w.blocks.is_empty() {
-        let n = w.blocks.len();
-        w.fail(format!("{n} pieces of memory are not given back"));
+    let n = w.blocks.iter().filter(|b| b.2 == p).count() + w.views.iter().filter(|v| v.1 == p).count();
+    if n != 0 {
+        w.fail(format!("{n} pieces of memory or writable views are not given back"));
     }
-    if let Some(slot) = w.tasks.iter().position(|t| t.holds != 0) {
+    if let Some(slot) = w.tasks.iter().position(|t| t.holds != 0).filter(|_| alone) {
         w.fail(format!("task {slot} is held for ever"));
     }
 }

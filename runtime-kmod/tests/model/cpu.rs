@@ -13,8 +13,8 @@ use crate::{
     coroutine::{Coroutine, pause},
     sim::Sim,
     world::{
-        Asked, At, BODY, Call, Decoded, Kind, Level, MS, OPERATOR, Run, Task, World, dispatch_addr, id, new_addr,
-        site_addr,
+        Asked, At, BODY, Call, Decoded, Kind, Level, MS, OPERATOR, Run, Task, World, dispatch_addr, id, new_addr, of,
+        resume_addr, site_addr,
     },
 };
 
@@ -335,19 +335,37 @@ fn maybe_call(w: &mut World, n: usize) -> bool {
         return false;
     }
     let (f, since) = (w.rng.below(w.plan.funcs), w.steps);
-    w.current().frames.push(Kind::Call(Call { f, at: At::Entry, since, version: None }));
+    w.current().frames.push(Kind::Call(Call { f, at: At::Entry, since, version: None, below: false }));
     true
 }
 
-/// A piece of the body of a version: what it does there.
-fn body(w: &mut World, new: bool) {
+/// A piece of the body of a version of function `f`: what it does there. `patch`: whose code it is, if not the kernel's.
+fn body(w: &mut World, f: usize, patch: Option<usize>, below: bool) {
     let calm = w.current().level().is_none() && !w.current().exempt;
-    let sleepy = w.plan.sleepy;
-    if new && w.rng.one_in(8) && w.current().frames.len() <= 7 {
+    let (sleepy, since, deep) = (w.plan.sleepy, w.steps, w.current().frames.len() > 7);
+    if let Some(p) = patch
+        && !deep
+        && w.rng.one_in(8)
+    {
         // New code calls new code directly.
-        let (f, since) = (w.rng.below(w.plan.funcs), w.steps);
-        w.current().frames.push(Kind::Call(Call { f, at: At::New(0), since, version: Some(true) }));
-        check::arrives(w, f, true, None);
+        let g = w.rng.below(w.plan.funcs);
+        if w.plan.patches[p].direct[f][g] {
+            let version = Some(of(p));
+            w.current().frames.push(Kind::Call(Call { f: g, at: At::New(p, 0), since, version, below }));
+            if !below {
+                check::arrives(w, g, of(p), None);
+            }
+        }
+    } else if let Some(p) = patch
+        && !deep
+        && w.rng.one_in(8)
+        && !w.plan.patches[p].without[f]
+    {
+        // The wrapper of a function calls that by the name `lp_original`.
+        w.current().frames.push(Kind::Call(Call { f, at: At::Resume(p, 0), since, version: None, below: true }));
+        if w.jump(p, f, 1).is_none() {
+            check::original(w, p, f, 0);
+        }
     } else if maybe_call(w, 6) {
     } else if calm && w.rng.one_in(sleepy) {
         sleep(w);
@@ -356,55 +374,78 @@ fn body(w: &mut World, new: bool) {
     }
 }
 
+/// The innermost call goes on there.
+fn put(w: &mut World, at: At) {
+    if let Some(Kind::Call(c)) = w.current().frames.last_mut() {
+        c.at = at;
+    }
+}
+
+/// It has come to a version.
+fn arrive(w: &mut World, version: usize) {
+    let Some(Kind::Call(c)) = w.current().frames.last_mut() else { return };
+    let (f, since, below) = (c.f, c.since, c.below);
+    c.version = Some(version);
+    if !below {
+        check::arrives(w, f, version, Some(since));
+    }
+}
+
+/// It jumps to an address.
+fn land(w: &mut World, f: usize, to: u64) {
+    for p in 0..w.patches.len() {
+        if to == dispatch_addr(p, f) {
+            return put(w, At::Dispatch(p));
+        }
+        if to == new_addr(p, f) {
+            put(w, At::New(p, 0));
+            return arrive(w, of(p));
+        }
+        if to == resume_addr(p, f) {
+            put(w, At::Resume(p, 0));
+            return match w.jump(p, f, 1) {
+                Some(_) => {}
+                None => arrive(w, 0),
+            };
+        }
+    }
+    w.fail(format!("function {f} goes on at {to:#x}"));
+}
+
 /// A call of a replaced function.
 fn call(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
     let Some(Kind::Call(c)) = w.current().frames.last_mut() else { return };
-    let (f, since) = (c.f, c.since);
+    let (f, below) = (c.f, c.below);
     let at = std::mem::replace(&mut c.at, At::Entry);
-    let carried = matches!(at, At::Dispatch | At::Choosing(..) | At::Chosen(_) | At::Resume(_) | At::New(_));
-    if carried && !w.module {
+    let carried = match at {
+        At::Dispatch(p) | At::Choosing(p, ..) | At::Chosen(p, _) | At::Resume(p, _) | At::New(p, _) => Some(p),
+        _ => None,
+    };
+    if carried.is_some_and(|p| !w.patches[p].module) {
         return w.fail("code is executed that has been removed".into());
     }
-    let put = |w: &mut World, at: At| {
-        if let Some(Kind::Call(c)) = w.current().frames.last_mut() {
-            c.at = at;
-        }
-    };
-    let arrive = |w: &mut World, version: bool| {
-        if let Some(Kind::Call(c)) = w.current().frames.last_mut() {
-            c.version = Some(version);
-        }
-        check::arrives(w, f, version, Some(since));
-    };
-    let land = |w: &mut World, to: u64| {
-        if to == dispatch_addr(f) {
-            put(w, At::Dispatch);
-        } else if to == new_addr(f) {
-            put(w, At::New(0));
-            arrive(w, true);
-        } else {
-            w.fail(format!("function {f} goes on at {to:#x}"));
-        }
-    };
     match at {
         At::Entry => put(&mut w, At::Site(0, None)),
         At::Site(o, _) if usize::from(o) == w.plan.site_len() => put(&mut w, At::Old(0)),
         At::Site(o, loaded) => {
             let seen = w.fetch(f, o, None, loaded);
-            execute(&mut w, f, o, seen, &put, &arrive, &land);
+            execute(&mut w, f, o, seen, loaded);
         }
-        At::Trap(None) => {
-            let armed = sim.armed.load(SeqCst);
-            put(&mut w, At::Trap(Some(armed)));
+        At::Trap(p, None) => {
+            let armed = sim.patches[p].armed.load(SeqCst);
+            put(&mut w, At::Trap(p, Some(armed)));
         }
-        At::Trap(Some(armed)) => {
-            let listens = w.notifier;
+        At::Trap(p, Some(armed)) => {
+            let listens = w.patches[p].notifier;
             drop(w);
-            let what = if listens { divert(sim, &sim.sites, armed, site_addr(f) + 1) } else { Diverted::NotOurs };
+            let sites = sim.patches[p].sites.all();
+            let what = if listens { divert(sim, sites, armed, site_addr(f) + 1) } else { Diverted::NotOurs };
             let mut w = sim.world();
             match what {
-                Diverted::To(to) => land(&mut w, to),
+                Diverted::To(to) => land(&mut w, f, to),
                 Diverted::Again(_) => put(&mut w, At::Site(0, None)),
+                // The next in the chain.
+                Diverted::NotOurs if p + 1 < w.patches.len() => put(&mut w, At::Trap(p + 1, None)),
                 Diverted::NotOurs => {
                     // A kprobe executes what it has replaced.
                     let Some(first) = w.probes[f] else {
@@ -415,80 +456,85 @@ fn call(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
                         return put(&mut w, At::Site(0, None));
                     };
                     let seen = w.fetch(f, 0, Some(first), None);
-                    execute(&mut w, f, 0, seen, &put, &arrive, &land);
+                    execute(&mut w, f, 0, seen, None);
                 }
             }
         }
-        At::Dispatch => {
+        At::Dispatch(p) => {
             let answer = Rc::new(Cell::new(None));
             let (to, task) = (Rc::clone(&answer), id(w.cpus[w.here].current));
-            let table = sim.board.table().map_or(0, |t| std::ptr::from_ref(t) as usize);
+            let table = sim.table(p);
             // SAFETY: the simulation outlives its coroutines.
-            let body = unsafe { Coroutine::new(move || to.set(Some(sim.board.chooses_new(sim, task)))) };
-            put(&mut w, At::Choosing(body, answer, table));
+            let body = unsafe { Coroutine::new(move || to.set(Some(sim.patches[p].board.chooses_new(sim, task)))) };
+            put(&mut w, At::Choosing(p, body, answer, table));
         }
-        At::Choosing(mut body, answer, mut table) => {
-            put(&mut w, At::Dispatch);
+        At::Choosing(p, mut body, answer, mut table) => {
+            put(&mut w, At::Dispatch(p));
             if body.begun() && table != 0 && w.freed_at(table) {
                 return w.fail("a table is read that has been freed".into());
             }
             // The pointer is read when the body begins, which is not when it was made.
             if !body.begun() {
-                table = sim.board.table().map_or(0, |t| std::ptr::from_ref(t) as usize);
+                table = sim.table(p);
             }
             drop(w);
             let ended = body.resume();
             let mut w = sim.world();
             match answer.get().filter(|_| ended) {
-                Some(new) => put(&mut w, At::Chosen(new)),
-                None => put(&mut w, At::Choosing(body, answer, table)),
+                Some(new) => put(&mut w, At::Chosen(p, new)),
+                None => put(&mut w, At::Choosing(p, body, answer, table)),
             }
         }
-        At::Chosen(true) => land(&mut w, new_addr(f)),
-        At::Chosen(false) => {
-            put(&mut w, At::Resume(0));
-            arrive(&mut w, false);
+        At::Chosen(p, true) => land(&mut w, f, new_addr(p, f)),
+        At::Chosen(p, false) => {
+            let to = w.jump(p, f, 0).unwrap_or(resume_addr(p, f));
+            land(&mut w, f, to);
         }
-        At::Resume(n) if n < 2 => put(&mut w, At::Resume(n + 1)),
-        At::Resume(_) => put(&mut w, At::Old(0)),
-        At::Old(BODY) | At::New(BODY) => {
+        At::Resume(p, n) => match w.jump(p, f, 1) {
+            Some(to) if n == 0 => {
+                land(&mut w, f, to);
+                let version = match w.current().frames.last() {
+                    Some(Kind::Call(c)) => c.version,
+                    _ => None,
+                };
+                if below {
+                    check::original(&mut w, p, f, version.unwrap_or_default());
+                }
+            }
+            _ if n < 2 => put(&mut w, At::Resume(p, n + 1)),
+            _ => put(&mut w, At::Old(0)),
+        },
+        At::Old(BODY) | At::New(_, BODY) => {
             w.current().frames.pop();
         }
-        At::Old(p) => {
-            put(&mut w, At::Old(p + 1));
-            body(&mut w, false);
+        At::Old(n) => {
+            put(&mut w, At::Old(n + 1));
+            body(&mut w, f, None, below);
         }
-        At::New(p) => {
-            put(&mut w, At::New(p + 1));
-            body(&mut w, true);
+        At::New(p, n) => {
+            put(&mut w, At::New(p, n + 1));
+            body(&mut w, f, Some(p), below);
         }
     }
 }
 
 /// An instruction of a site.
-fn execute(
-    w: &mut World,
-    f: usize,
-    offset: u8,
-    what: Decoded,
-    put: &impl Fn(&mut World, At),
-    arrive: &impl Fn(&mut World, bool),
-    land: &impl Fn(&mut World, u64),
-) {
+fn execute(w: &mut World, f: usize, offset: u8, what: Decoded, loaded: Option<u64>) {
     match what {
-        Decoded::Int3 => put(w, At::Trap(None)),
+        Decoded::Int3 => put(w, At::Trap(0, None)),
         Decoded::Original(next) => {
             put(w, At::Site(next, None));
             if offset == 0 {
-                arrive(w, false);
+                arrive(w, 0);
             }
         }
         Decoded::Load(to) => put(w, At::Site(10, Some(to))),
-        Decoded::Jump(to) => land(w, to),
+        Decoded::Jump(to) => land(w, f, to),
         Decoded::Torn => {
-            if w.current().exempt && offset == 10 && w.plan.without.contains(&true) {
+            let bare = w.plan.patches.iter().any(|p| p.without.contains(&true));
+            if let Some(to) = loaded.filter(|_| w.current().exempt && offset == 10 && bare) {
                 // Written down: an exiting task between the two instructions of an abs64 jump when that goes in a stop.
-                return land(w, new_addr(f));
+                return land(w, f, to);
             }
             let (sees, is) = (w.cpus[w.here].view[f], w.code[f]);
             w.fail(format!("no instruction at +{offset} of the site of function {f}: {sees:x?}, code {is:x?}"));
@@ -531,16 +577,16 @@ fn works(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
         let frames = if leaving { Err(lpbuild_runtime::kernel::Unreliable::Unwind) } else { stack };
         let at = work.0 as usize;
         t.works = more;
-        if w.freed_at(at) || !w.module {
+        if w.freed_at(at) || !w.patches[work.1].module {
             return w.fail(format!("a request of task {slot} is called that has been freed"));
         }
         // SAFETY: the work is the first field of an entry, in memory that is kept until the simulation ends; the
         // simulation outlives its coroutines.
         let body = unsafe {
             Coroutine::new(move || {
-                let (entry, patch) = (&*work.0.cast::<Entry>(), &*sim.patch);
-                let scan = Scan { k: sim, patch, others: &[] };
-                sim.board.at_boundary(sim, entry, frames.as_deref().map_err(|e| *e), |new, a| {
+                let (entry, m) = (&*work.0.cast::<Entry>(), &sim.patches[work.1]);
+                let scan = Scan { k: sim, patch: &m.patch, others: m.layers().others() };
+                m.board.at_boundary(sim, entry, frames.as_deref().map_err(|e| *e), |new, a| {
                     pause();
                     scan.leaves(new, a)
                 });

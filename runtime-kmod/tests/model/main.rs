@@ -9,6 +9,7 @@ mod check;
 mod coroutine;
 mod cpu;
 mod operator;
+mod plan;
 mod rng;
 mod schedule;
 mod sim;

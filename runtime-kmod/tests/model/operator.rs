@@ -1,57 +1,152 @@
-//! The thread of the operation, and the life of a module: as in `c/`.
+//! The thread of an operation, and the lives of modules: as in `c/`.
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use lpbuild_abi::Mode;
+use lpbuild_abi::{Callback, Mode};
 use lpbuild_runtime::{
-    machine::{Machine, Step},
+    layers::Peer,
+    machine::{Machine, Parts, Step},
     refusal::Refusal,
+    site::Route,
 };
 
 use crate::{
     check,
     coroutine::pause,
-    sim::Sim,
-    world::{Cut, MS, OPERATOR, Rules, Run, World},
+    plan::{Cut, Relation},
+    sim::{Module, Sim},
+    world::{At, FUNCS, Kind, MS, OPERATOR, PATCHES, Rules, Run, Versions, World, of, site_addr},
 };
 
-/// Applies, reverts, goes.
-pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
-    let plan = sim.world().plan.clone();
+/// The patches that are applied.
+struct Applied<'a> {
+    sim: &'a Sim,
+    up: Vec<(usize, Machine<'a, Sim>)>,
+    /// Somebody may still be in code that was left in a hurry.
+    loose: bool,
+}
+
+/// Every patch is loaded, and taken out again.
+pub fn life(sim: &Sim) {
+    let mut frames = [[0; 32]; PATCHES];
+    let mut all = Applied { sim, up: Vec::new(), loose: false };
     rest(10);
-    begin(sim, true, plan.apply);
-    let (end, stays) = operate(sim, m, false, true, plan.apply);
-    sim.world().outcome = match end {
-        Step::Done => "applied",
-        _ if stays => "refused late",
-        _ => "refused",
-    };
-    // What a draining that was cut short leaves behind, and what was forced.
-    let loose = plan.apply == Mode::Drain && plan.cancel;
-    if end == Step::Done {
-        if plan.apply == Mode::Drain && !plan.cancel {
+    for (p, frames) in frames.iter_mut().take(sim.patches.len()).enumerate() {
+        all.load(p, frames);
+        if sim.world().rng.one_in(4) {
+            all.revert();
+        }
+        rest(10);
+    }
+    while !all.up.is_empty() && sim.world().failure.is_none() {
+        all.revert();
+    }
+    sim.world().finished = true;
+}
+
+impl<'a> Applied<'a> {
+    fn load(&mut self, p: usize, frames: &'a mut [u64]) {
+        let (sim, m) = (self.sim, &self.sim.patches[p]);
+        let plan = {
+            let mut w = sim.world();
+            w.operating = p;
+            w.patches[p].module = true;
+            w.note(|| format!("patch {p} is inserted"));
+            w.plan.patches[p].clone()
+        };
+        if let Err(why) = m.prepare(sim, |other| hold(sim, m, p, other)) {
+            let mut w = sim.world();
+            w.note(|| format!("patch {p} is refused: {why:?}"));
+            w.outcomes.push(match why {
+                Refusal::NoOther { .. } => "not held",
+                Refusal::Bypassed { .. } => "bypassed",
+                _ => "not prepared",
+            });
+            drop(w);
+            return self.leave(p, true);
+        }
+        let (initial, goal) = {
+            let mut w = sim.world();
+            let replaced = |v: usize| v != 0 && plan.relations[v - 1] == Relation::Replaces;
+            let versions = w.versions;
+            let below = versions.map(|v| v);
+            let rest: Vec<usize> = (0..FUNCS)
+                .map(|f| if replaced(below[f]) { w.patches[below[f] - 1].below[f] } else { below[f] })
+                .collect();
+            w.patches[p].below.copy_from_slice(&rest);
+            let goal = std::array::from_fn(|f| if plan.has[f] { of(p) } else { rest[f] });
+            w.patches[p].notifier = true;
+            (versions, goal)
+        };
+        let parts = Parts {
+            sites: m.sites.all(),
+            others: m.layers().others(),
+            armed: &m.armed,
+            board: &m.board,
+            cancel: &m.cancel,
+            force: &m.force,
+            seats: &sim.seats,
+            frames,
+        };
+        let mut machine = Machine::new(sim, m.patch, parts);
+        rest(10);
+        begin(sim, p, goal, plan.apply, false, self.loose);
+        let (end, stays) = self.operate(p, &mut machine, false, plan.apply);
+        let outcome = match end {
+            Step::Done => "applied",
+            _ if stays => "refused late",
+            _ => "refused",
+        };
+        sim.world().outcomes.push(outcome);
+        // What a draining that was cut short leaves behind, and what was forced.
+        self.loose |= plan.apply == Mode::Drain && sim.world().plan.cancel;
+        if end != Step::Done {
+            settled(sim, false, true);
+            came_back(sim, p, initial);
+            return self.leave(p, true);
+        }
+        if plan.apply == Mode::Drain && !sim.world().plan.cancel {
             check::drained(&mut sim.world());
         }
-        settled(sim, true, loose);
+        settled(sim, true, self.loose);
+        sim.world().patches[p].applied = true;
+        self.up.push((p, machine));
         rest(30);
         if sim.world().rng.one_in(3) {
             sleep(sim, 2500);
         }
+    }
+
+    /// One of those on which no other lies.
+    fn revert(&mut self) {
+        let sim = self.sim;
+        let free: Vec<usize> = (0..self.up.len()).filter(|&i| sim.world().patches[self.up[i].0].on_top == 0).collect();
+        if free.is_empty() {
+            return;
+        }
+        let at = sim.world().rng.pick(&free);
+        let (p, mut machine) = self.up.remove(at);
+        let (plan, initial) = {
+            let mut w = sim.world();
+            w.operating = p;
+            w.patches[p].applied = false;
+            (w.plan.patches[p].clone(), w.versions)
+        };
+        let below = sim.world().patches[p].below;
+        let goal = std::array::from_fn(|f| if plan.has[f] { below[f] } else { initial[f] });
         for attempt in 0.. {
             let mode = if attempt < 2 { plan.revert } else { Mode::Drain };
-            let mode = if plan.without.iter().any(|w| *w) { Mode::StopMachine } else { mode };
-            m.set_mode(mode);
+            let mode = if plan.without.contains(&true) { Mode::StopMachine } else { mode };
+            machine.set_mode(mode);
             // What is dispatched in the middle of the kernel's own probe is refused; that one goes some day.
-            begin(sim, false, mode);
-            let strict = !loose && sim.world().rules.strict;
-            sim.world().rules.strict = strict;
-            let (end, _) = operate(sim, m, true, true, mode);
+            begin(sim, p, goal, mode, true, self.loose);
+            let (end, _) = self.operate(p, &mut machine, true, mode);
             if end == Step::Done {
                 break;
             }
-            settled(sim, true, loose);
+            settled(sim, false, self.loose);
             if attempt == 6 {
-                m.set_deadline(60_000);
+                machine.set_deadline(60_000);
                 // Whoever is in the way goes some day.
                 sim.wait(|w| {
                     (w.plan.probes, w.plan.heat) = (false, 200);
@@ -68,28 +163,197 @@ pub fn life(sim: &Sim, m: &mut Machine<'_, Sim>) {
             }
             rest(20);
         }
+        settled(sim, true, true);
+        came_back(sim, p, goal);
+        self.leave(p, true);
     }
+
+    /// A module that is out of effect goes.
+    fn leave(&self, p: usize, alone: bool) {
+        let (sim, m) = (self.sim, &self.sim.patches[p]);
+        if m.armed.load(SeqCst) {
+            sim.world().fail("int3 hits are still diverted".into());
+        }
+        sim.world().patches[p].notifier = false;
+        // As `unregister_die_notifier`, which waits for those who are in it.
+        let trapped = |k: &Kind| matches!(k, Kind::Call(c) if matches!(c.at, At::Trap(q, Some(_)) if q == p));
+        sim.wait(|w| !w.tasks.iter().any(|t| t.frames.iter().any(trapped)));
+        release(sim, p);
+        rest(5);
+        // SAFETY: the notifier is gone, and whoever held the patch below has let it go.
+        unsafe { m.sites.clear(sim) };
+        check::gone(&mut sim.world(), p, alone);
+        // Its memory is used for something else.
+        m.board.settle(true);
+        rest(60);
+    }
+
+    /// Steps until the end; also whether the module was to stay in between.
+    fn operate(&mut self, p: usize, m: &mut Machine<'a, Sim>, revert: bool, mode: Mode) -> (Step, bool) {
+        let (sim, module) = (self.sim, &self.sim.patches[p]);
+        let (mut stays, mut grace) = (false, None);
+        for turn in 0.. {
+            let pokes = m.pokes();
+            lock(sim, pokes);
+            let step = if revert { m.revert() } else { m.apply() };
+            {
+                unlock(sim, pokes);
+                let mut w = sim.world();
+                w.note(|| format!("step {step:?}"));
+                let taken_back = m.status().refusal == Some(Refusal::Restless);
+                if mode == Mode::Drain && w.rules.from.is_none() && module.armed.load(SeqCst) && !taken_back {
+                    // Behind the int3s every call runs the other version.
+                    w.rules.from = Some((w.steps, w.rules.goal));
+                }
+                if turn > 3000 {
+                    w.fail(format!("the operation does not end: {:?}", m.status()));
+                }
+            }
+            match step {
+                Step::Again(ms) => sleep(sim, ms.max(1)),
+                Step::RcuTasks => stays |= rcu_tasks(sim, p, m, &mut grace),
+                Step::Effective => stays = true,
+                Step::Call(callback) => m.called(callback, call(sim, p, callback, revert)),
+                Step::Replaced => {
+                    module.layers().let_go(sim, &module.patch, &module.sites);
+                    m.replaced_others(module.sites.all(), module.layers().others());
+                    self.let_replaced_go(p);
+                }
+                Step::Done | Step::Refused(_) => {
+                    ended(sim, p, step, revert);
+                    return (step, stays);
+                }
+            }
+            pause();
+        }
+        unreachable!()
+    }
+
+    fn let_replaced_go(&mut self, p: usize) {
+        let plan = self.sim.world().plan.patches[p].clone();
+        let held = std::mem::take(&mut self.sim.world().patches[p].holds);
+        for q in held {
+            if plan.relations[q] != Relation::Replaces {
+                self.sim.world().patches[p].holds.push(q);
+                continue;
+            }
+            self.up.retain_mut(|(at, machine)| {
+                if *at == q {
+                    machine.replaced();
+                }
+                *at != q
+            });
+            self.sim.world().outcomes.push("replaced");
+            self.leave(q, false);
+        }
+    }
+}
+
+/// As `lpb_take_other`.
+fn hold(sim: &Sim, m: &Module, p: usize, other: usize) -> Result<Peer<'static, u64>, Refusal> {
+    let q = usize::from(m.patch.other_name(other).last().map_or(0, |b| b - b'0'));
+    let mut w = sim.world();
+    let (replaces, life) = (m.patch.replaces(other), &mut w.patches[q]);
+    if !life.applied || life.taken || replaces && life.on_top != 0 {
+        return Err(Refusal::NoOther { other });
+    }
+    life.taken |= replaces;
+    life.on_top += usize::from(!replaces);
+    w.patches[p].holds.push(q);
+    // SAFETY: modules live as long as the simulation, and nobody looks at one behind that.
+    let it = unsafe { &*std::ptr::from_ref(&sim.patches[q]) };
+    Ok(Peer { patch: it.patch, sites: &it.sites, board: &it.board })
+}
+
+/// As `lpb_release_others`.
+fn release(sim: &Sim, p: usize) {
+    let mut w = sim.world();
+    for q in std::mem::take(&mut w.patches[p].holds) {
+        match w.plan.patches[p].relations[q] {
+            Relation::Replaces => w.patches[q].taken = false,
+            _ => w.patches[q].on_top -= 1,
+        }
+    }
+}
+
+/// The sites of a patch that is out of effect hold what was there before.
+fn came_back(sim: &Sim, p: usize, versions: Versions) {
     let mut w = sim.world();
     let len = w.plan.site_len();
-    for f in 0..w.code.len() {
+    for s in sim.patches[p].sites.all() {
+        let f = (0..FUNCS).find(|&f| site_addr(f) == s.addr).unwrap_or_default();
         let mut is = w.code[f];
         if let Some(first) = w.probes[f] {
             is[0] = first;
         }
-        if is[..len] != w.plan.site(f)[..len] {
-            w.fail(format!("the bytes of function {f} do not come back: {is:x?}"));
+        let below = |v: usize| sim.patches[v - 1].sites.own().iter().find(|o| o.addr == s.addr);
+        let kernel = w.plan.site(f);
+        let should = match versions[f] {
+            0 => Some(&kernel[..len]),
+            v => below(v).map(|o| o.bytes(Route::New)),
+        };
+        if should != Some(&is[..len]) {
+            w.fail(format!("the bytes of function {f} do not come back: {is:x?}, not {should:x?}"));
         }
     }
-    if sim.armed.load(SeqCst) {
-        w.fail("int3 hits are still diverted".into());
+}
+
+/// A callback of the patch is called, takes its time, and says what it says.
+fn call(sim: &Sim, p: usize, callback: Callback, revert: bool) -> i32 {
+    {
+        let mut w = sim.world();
+        w.note(|| callback.name().into());
+        if w.patches[p].called.contains(&callback) {
+            w.fail(format!("{} is called twice", callback.name()));
+        }
+        w.patches[p].called.push(callback);
+        let (goal, initial, steps) = (w.rules.goal, w.rules.initial, w.steps);
+        match callback {
+            // Nothing has happened yet.
+            Callback::PreApply | Callback::PreRevert => w.rules.from = Some((steps, initial)),
+            // From here on everybody runs the new version, or runs it still.
+            Callback::PostApply => w.rules.from = Some((steps, if revert { initial } else { goal })),
+            Callback::PostRevert => {
+                w.rules.from = Some((steps, if revert { goal } else { initial }));
+                let inside = |t: &crate::world::Task| t.exists && !t.exempt && t.in_module(w.plan.shape(), p);
+                if let Some(slot) = w.tasks.iter().position(inside) {
+                    w.fail(format!("post-revert is called while task {slot} is inside"));
+                }
+            }
+        }
     }
-    drop(w);
-    settled(sim, false, true);
-    sim.world().notifier = false;
-    rest(5);
-    check::gone(&mut sim.world());
-    rest(60);
-    sim.world().finished = true;
+    let turns = sim.world().rng.below(40);
+    rest(turns);
+    let mut w = sim.world();
+    if matches!(callback, Callback::PreApply | Callback::PreRevert) {
+        w.rules.from = None;
+    }
+    match callback {
+        Callback::PreApply => w.plan.patches[p].veto,
+        // Of no meaning.
+        _ => -1,
+    }
+}
+
+/// Which callbacks an operation that ended like this has called.
+fn ended(sim: &Sim, p: usize, step: Step, revert: bool) {
+    let mut w = sim.world();
+    let all: &[Callback] = match (step, revert) {
+        (Step::Refused(Refusal::Vetoed { .. }), _) => &[Callback::PreApply],
+        (Step::Done, false) => &[Callback::PreApply, Callback::PostApply],
+        (_, false) => &[Callback::PreApply, Callback::PostRevert],
+        (Step::Done, true) => &[Callback::PreRevert, Callback::PostRevert],
+        (_, true) => &[Callback::PreRevert, Callback::PostApply],
+    };
+    let flags = w.plan.patches[p].flags;
+    let all: Vec<Callback> = all.iter().copied().filter(|c| flags & c.flag() != 0).collect();
+    let called = std::mem::take(&mut w.patches[p].called);
+    let refused = flags & Callback::PreApply.flag() != 0 && w.plan.patches[p].veto != 0;
+    if !revert && refused && step == Step::Done {
+        w.fail("pre-apply did not want it, and it was done".into());
+    } else if called != all {
+        w.fail(format!("{step:?}: {called:?} were called, and not {all:?}"));
+    }
 }
 
 /// Lets others run.
@@ -99,67 +363,44 @@ fn rest(turns: usize) {
     }
 }
 
-fn begin(sim: &Sim, apply: bool, mode: Mode) {
+fn begin(sim: &Sim, p: usize, goal: Versions, mode: Mode, revert: bool, loose: bool) {
     let mut w = sim.world();
-    w.note(|| format!("{} begins, {}", if apply { "apply" } else { "revert" }, mode.name()));
-    let strict = mode != Mode::Drain;
-    let at_once = (mode == Mode::StopMachine).then_some(apply);
-    let by_task = mode == Mode::Transition;
+    w.note(|| format!("patch {p}, {} begins: {goal:?}", mode.name()));
     // Whether a wait comes with calls trapped or everybody marked; in the stop is another matter.
-    let dispatched = !w.plan.without.contains(&true);
-    let several = if apply { w.plan.single.contains(&false) } else { w.plan.abs64 };
-    let waits = dispatched && (mode == Mode::StopMachine || several);
-    let taken_back = apply && dispatched && !w.plan.abs64 && !w.plan.probes;
+    let sites = sim.patches[p].sites.all();
+    let now = if revert { Route::New } else { Route::Original };
+    let dispatched = sites.iter().all(|s| s.dispatcher != 0);
+    let waits = dispatched && (mode == Mode::StopMachine || sites.iter().any(|s| !s.is_single(now)));
+    let taken_back = !revert && dispatched && !w.plan.abs64 && !w.plan.probes;
     let deadline = w.now + (u64::from(w.plan.deadline_ms) + 100) * MS;
-    let (rested, untrapped) = (waits.then_some(w.now), taken_back.then_some(deadline));
-    w.rules = Rules { strict, by_task, at_once, rested, untrapped, ..Rules::default() };
+    w.rules = Rules {
+        begun: w.steps,
+        initial: w.versions,
+        goal,
+        strict: mode != Mode::Drain && !loose,
+        by_task: mode == Mode::Transition,
+        at_once: mode == Mode::StopMachine,
+        rested: waits.then_some(w.now),
+        untrapped: taken_back.then_some(deadline),
+        ..Rules::default()
+    };
     for t in &mut w.tasks {
         t.seen = None;
     }
 }
 
-/// An operation is over: every new call runs this version.
-fn settled(sim: &Sim, new: bool, loose: bool) {
+/// An operation is over: every new call runs what it was to lead to, or what was before.
+fn settled(sim: &Sim, done: bool, loose: bool) {
     let mut w = sim.world();
-    if w.rules.at_once == Some(!new) && w.rules.flipped {
+    if w.rules.at_once && w.rules.flipped && !done {
         w.fail("the switch was made and refused".into());
     }
-    let from = Some((w.steps, new));
-    w.rules = Rules { strict: !loose && w.rules.strict, from, ..Rules::default() };
-}
-
-/// Steps until the end; also whether the module was to stay in between.
-fn operate(sim: &Sim, m: &mut Machine<'_, Sim>, revert: bool, locks: bool, mode: Mode) -> (Step, bool) {
-    let (mut stays, mut grace) = (false, None);
-    for turn in 0.. {
-        let pokes = m.pokes();
-        lock(sim, pokes, locks);
-        let step = if revert { m.revert() } else { m.apply() };
-        {
-            unlock(sim, pokes);
-            let mut w = sim.world();
-            w.note(|| format!("step {step:?}"));
-            let taken_back = m.status().refusal == Some(Refusal::Restless);
-            if mode == Mode::Drain && w.rules.from.is_none() && sim.armed.load(SeqCst) && !taken_back {
-                // Behind the int3s every call runs the other version.
-                w.rules.from = Some((w.steps, !revert));
-            }
-            if turn > 3000 {
-                w.fail(format!("the operation does not end: {:?}", m.status()));
-            }
-        }
-        match step {
-            Step::Again(ms) => sleep(sim, ms.max(1)),
-            Step::RcuTasks => {
-                stays |= rcu_tasks(sim, m, &mut grace);
-            }
-            Step::Effective => stays = true,
-            Step::Call(_) | Step::Replaced => {}
-            Step::Done | Step::Refused(_) => return (step, stays),
-        }
-        pause();
+    if done {
+        w.versions = w.rules.goal;
     }
-    unreachable!()
+    let (versions, strict) = (w.versions, !loose && w.rules.strict);
+    let (begun, from) = (w.steps, Some((w.steps, versions)));
+    w.rules = Rules { begun, initial: versions, goal: versions, strict, from, ..Rules::default() };
 }
 
 fn sleep(sim: &Sim, ms: u64) {
@@ -172,7 +413,7 @@ fn sleep(sim: &Sim, ms: u64) {
 }
 
 /// A wait for RCU tasks, until it is over or the operation takes another way; `true`: the module is to stay. As in c/operate.c.
-fn rcu_tasks(sim: &Sim, m: &mut Machine<'_, Sim>, grace: &mut Option<Grace>) -> bool {
+fn rcu_tasks(sim: &Sim, p: usize, m: &mut Machine<'_, Sim>, grace: &mut Option<Grace>) -> bool {
     let mut stays = false;
     if sim.cut == Cut::RcuTasks {
         return stays;
@@ -185,7 +426,7 @@ fn rcu_tasks(sim: &Sim, m: &mut Machine<'_, Sim>, grace: &mut Option<Grace>) -> 
             pause();
             let late = {
                 let w = sim.world();
-                w.rules.untrapped.is_some_and(|t| w.now > t) && sim.armed.load(SeqCst)
+                w.rules.untrapped.is_some_and(|t| w.now > t) && sim.patches[p].armed.load(SeqCst)
             };
             if late {
                 sim.world().fail("calls trap behind the deadline".into());
@@ -194,7 +435,7 @@ fn rcu_tasks(sim: &Sim, m: &mut Machine<'_, Sim>, grace: &mut Option<Grace>) -> 
                 continue;
             }
             let pokes = m.pokes();
-            lock(sim, pokes, true);
+            lock(sim, pokes);
             // While int3s go, old code and new code run.
             let from = sim.world().rules.from.take();
             let step = m.overdue();
@@ -267,10 +508,10 @@ fn disquiet(sim: &Sim) {
     }
 }
 
-fn lock(sim: &Sim, pokes: bool, locks: bool) {
+fn lock(sim: &Sim, pokes: bool) {
     sim.wait(|w| {
         let free = !w.text_mutex || !pokes;
-        if free && locks {
+        if free {
             w.hotplug_held = w.plan.cut != Cut::Hotplug;
             w.text_mutex |= pokes;
         }

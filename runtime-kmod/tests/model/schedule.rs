@@ -1,113 +1,33 @@
 //! One schedule: a kernel, a patch and a random order of everything that happens.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{ffi::CStr, sync::atomic::Ordering::SeqCst};
 
 use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, MAX_SITE, Mode, PatchRecord, RangeRecord};
-use lpbuild_runtime::{
-    kernel::Guard,
-    machine::{Machine, Parts},
-    record::Patch,
-    site::{INT3, site},
-};
+use lpbuild_runtime::{record::Patch, site::INT3};
 
 use crate::{
     coroutine::Coroutine,
     cpu, operator,
+    plan::{Cut, Plan, Relation, plan},
     rng::Rng,
-    sim::Sim,
+    sim::{Module, Sim},
     world::{
-        Cpu, Cut, Kind, LEN, MS, NEW, OLD, OPERATOR, Plan, Rules, Run, SITE_OFFSET, SLOTS, Task, World, dispatch_addr,
-        new_addr, resume_addr, site_addr,
+        Cpu, FUNCS, Kind, LEN, Life, MS, OLD, OPERATOR, PATCHES, Rules, Run, SITE_OFFSET, SLOTS, Task, World,
+        dispatch_addr, new_addr, resume_addr, text,
     },
 };
 
 /// Micro-steps after which a schedule that has not come to an end never will.
-const LIMIT: u64 = 600_000;
+const LIMIT: u64 = 2_000_000;
 
 /// How a schedule ended.
 #[derive(Debug)]
 pub struct End {
     pub failure: Option<String>,
     pub steps: u64,
-    pub outcome: &'static str,
+    pub outcomes: Vec<&'static str>,
     pub log: Vec<String>,
     pub plan: Plan,
-}
-
-fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
-    let modes = [Mode::StopMachine, Mode::Drain, Mode::Transition];
-    let apply = mode.unwrap_or_else(|| rng.pick(&modes));
-    let funcs = rng.below(3) + 1;
-    let mut without = vec![false; funcs];
-    if apply == Mode::StopMachine && rng.one_in(4) {
-        without.iter_mut().for_each(|w| *w = rng.one_in(2));
-    }
-    let abs64 = rng.one_in(4);
-    let mut single = vec![!abs64 && rng.one_in(2); funcs];
-    if !abs64 && rng.one_in(4) {
-        single.iter_mut().for_each(|s| *s = rng.one_in(2));
-    }
-    let mut plan = Plan {
-        cpus: rng.below(3) + 1,
-        funcs,
-        abs64,
-        single,
-        gaps: rng.one_in(2),
-        without,
-        apply,
-        revert: if rng.one_in(2) { apply } else { rng.pick(&modes) },
-        deadline_ms: rng.pick(&[20, 50, 300, 3000]),
-        patience_ms: rng.pick(&[1000, 1000, 2200, 15_000]),
-        hotplug: rng.one_in(3) || cut == Cut::Hotplug,
-        probes: rng.one_in(3),
-        no_memory: rng.one_in(8),
-        cancel: rng.one_in(6),
-        force: rng.one_in(8),
-        heat: rng.pick(&[2, 3, 8, 30]),
-        mortal: rng.pick(&[15, 60, 200]),
-        sleepy: rng.pick(&[4, 10, 30]),
-        work_ms: rng.pick(&[0, 0, 0, 100, 4000]),
-        tasks: rng.below(6) + 1,
-        cut,
-    };
-    // Where what is missing matters.
-    match cut {
-        Cut::Rule(Guard::MarkBeforeRead | Guard::StopLooks) => {
-            (plan.apply, plan.revert, plan.heat) = (Mode::StopMachine, Mode::StopMachine, 30);
-            plan.without.fill(false);
-        }
-        Cut::Rule(Guard::Survey | Guard::TakeBack) => {
-            (plan.work_ms, plan.deadline_ms, plan.probes) = (4000, rng.pick(&[20, 50, 300]), false);
-            plan.without.fill(false);
-        }
-        Cut::Rule(Guard::RcuBeforeLeave) => (plan.mortal, plan.heat) = (10, 3),
-        Cut::Rule(guard @ (Guard::RcuBeforeStop | Guard::RcuBeforeDrained)) => {
-            // Many that exit, and one CPU for all of them: who is put off there stays so for long.
-            plan.apply = if guard == Guard::RcuBeforeStop { Mode::StopMachine } else { Mode::Drain };
-            (plan.cpus, plan.tasks, plan.mortal, plan.heat, plan.abs64) = (1, 9, 3, 8, false);
-            (plan.revert, plan.deadline_ms, plan.cancel) = (plan.apply, 3000, false);
-            plan.single.fill(true);
-            plan.without.fill(false);
-        }
-        Cut::Rule(Guard::FreezeTable) => {
-            (plan.apply, plan.revert, plan.deadline_ms) = (Mode::Transition, Mode::Transition, 20);
-            plan.without.fill(false);
-        }
-        Cut::Rule(Guard::FreshClock) => {
-            (plan.apply, plan.revert, plan.probes) = (Mode::Transition, Mode::Transition, true);
-            plan.without.fill(false);
-        }
-        Cut::Rule(Guard::AskWhoWasSeen | Guard::RecallBeforeFree) | Cut::Recall => {
-            (plan.apply, plan.revert) = (Mode::Transition, Mode::Transition);
-            plan.without.fill(false);
-        }
-        Cut::Rule(Guard::Undisturbed) => {
-            (plan.apply, plan.revert, plan.patience_ms) = (Mode::Transition, Mode::Transition, 15_000);
-            plan.without.fill(false);
-        }
-        _ => {}
-    }
-    plan
 }
 
 fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
@@ -152,8 +72,10 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         text_mutex: false,
         list_held: false,
         probes: vec![None; plan.funcs],
-        notifier: true,
-        module: true,
+        patches: vec![Life::default(); plan.patches.len()],
+        operating: 0,
+        versions: [0; FUNCS],
+        views: Vec::new(),
         finished: false,
         forced: false,
         rules: Rules::default(),
@@ -162,85 +84,99 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         failure: None,
         log: Vec::new(),
         trace,
-        outcome: "nothing",
+        outcomes: Vec::new(),
         plan,
     }
+}
+
+const NAMES: [&CStr; PATCHES] = [c"p0", c"p1", c"p2"];
+
+/// The records of a patch.
+struct Records {
+    funcs: Vec<FuncRecord>,
+    ranges: Vec<RangeRecord>,
+    after: Vec<u64>,
+    replaces: Vec<u64>,
+    patch: Option<Box<PatchRecord>>,
+}
+
+fn records(plan: &Plan, p: usize) -> Records {
+    let (it, len) = (&plan.patches[p], plan.site_len());
+    let original = |f| {
+        let mut bytes = [0; MAX_SITE];
+        bytes[..len].copy_from_slice(&plan.site(f)[..len]);
+        bytes
+    };
+    let has: Vec<usize> = (0..FUNCS).filter(|&f| it.has[f]).collect();
+    let func = |&f: &usize| FuncRecord {
+        old: OLD + f as u64 * 0x100,
+        new: new_addr(p, f),
+        name: c"function".as_ptr() as u64,
+        old_size: LEN,
+        new_size: 0x80,
+        site_offset: SITE_OFFSET as u16,
+        site_size: len as u8,
+        jump_kind: if plan.abs64 { 2 } else { 1 },
+        covers_fentry: 0,
+        original: original(f),
+        single: u8::from(plan.single[f]),
+        resume: if it.without[f] { 0 } else { resume_addr(p, f) },
+        dispatch: if it.without[f] { 0 } else { dispatch_addr(p, f) },
+    };
+    let range = |(i, f): (usize, &usize)| RangeRecord { start: OLD + *f as u64 * 0x100, len: LEN, func: i as u32 };
+    let named = |relation| -> Vec<u64> {
+        let those = (0..p).filter(|&q| it.relations[q] == relation);
+        those.map(|q| NAMES[q].as_ptr() as u64).collect()
+    };
+    let mut all = Records {
+        funcs: has.iter().map(func).collect(),
+        ranges: has.iter().enumerate().map(range).collect(),
+        after: named(Relation::After),
+        replaces: named(Relation::Replaces),
+        patch: None,
+    };
+    all.patch = Some(Box::new(PatchRecord {
+        magic: MAGIC,
+        abi_version: ABI_VERSION,
+        mode: it.apply as u8,
+        build_id_len: 20,
+        flags: it.flags,
+        build_id: [7; 32],
+        deadline_ms: plan.deadline_ms,
+        n_funcs: all.funcs.len() as u32,
+        n_ranges: all.ranges.len() as u32,
+        patience_ms: plan.patience_ms,
+        funcs: all.funcs.as_ptr() as u64,
+        ranges: all.ranges.as_ptr() as u64,
+        name: NAMES[p].as_ptr() as u64,
+        version: c"1".as_ptr() as u64,
+        notes_start: 0x9000,
+        notes_end: 0x9000,
+        text_start: text(p).0,
+        text_end: text(p).1,
+        after: all.after.as_ptr() as u64,
+        replaces: all.replaces.as_ptr() as u64,
+        n_after: all.after.len() as u32,
+        n_replaces: all.replaces.len() as u32,
+        digest: 0,
+    }));
+    all
 }
 
 /// Runs one schedule.
 pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
     let mut rng = Rng::new(seed);
     let plan = plan(&mut rng, cut, mode);
-    let mut sim = Sim::new(world(rng, plan.clone(), trace));
-    let len = plan.site_len();
-    let original = |f| {
-        let mut bytes = [0; MAX_SITE];
-        bytes[..len].copy_from_slice(&plan.site(f)[..len]);
-        bytes
+    let records: Vec<Records> = (0..plan.patches.len()).map(|p| records(&plan, p)).collect();
+    let module = |r: &Records| {
+        let record: *const PatchRecord = &raw const **r.patch.as_ref().expect("it was made");
+        // SAFETY: records and strings behind the addresses live until the end of this function, as everybody who reads them.
+        Module::new(unsafe { Patch::unsealed(&*record, &Everything) }.expect("a valid patch"))
     };
-    let funcs: Vec<FuncRecord> = (0..plan.funcs)
-        .map(|f| FuncRecord {
-            old: OLD + f as u64 * 0x100,
-            new: new_addr(f),
-            name: c"function".as_ptr() as u64,
-            old_size: LEN,
-            new_size: 0x80,
-            site_offset: SITE_OFFSET as u16,
-            site_size: len as u8,
-            jump_kind: if plan.abs64 { 2 } else { 1 },
-            covers_fentry: 0,
-            original: original(f),
-            single: u8::from(plan.single[f]),
-            resume: if plan.without[f] { 0 } else { resume_addr(f) },
-            dispatch: if plan.without[f] { 0 } else { dispatch_addr(f) },
-        })
-        .collect();
-    let ranges: Vec<RangeRecord> =
-        (0..plan.funcs).map(|f| RangeRecord { start: OLD + f as u64 * 0x100, len: LEN, func: f as u32 }).collect();
-    let record = PatchRecord {
-        magic: MAGIC,
-        abi_version: ABI_VERSION,
-        mode: plan.apply as u8,
-        build_id_len: 20,
-        flags: 0,
-        build_id: [7; 32],
-        deadline_ms: plan.deadline_ms,
-        n_funcs: plan.funcs as u32,
-        n_ranges: plan.funcs as u32,
-        patience_ms: plan.patience_ms,
-        funcs: funcs.as_ptr() as u64,
-        ranges: ranges.as_ptr() as u64,
-        name: c"model".as_ptr() as u64,
-        version: c"1".as_ptr() as u64,
-        notes_start: 0x9000,
-        notes_end: 0x9000,
-        text_start: NEW,
-        text_end: NEW + plan.funcs as u64 * 0x100,
-        after: 0,
-        replaces: 0,
-        n_after: 0,
-        n_replaces: 0,
-        digest: 0,
-    };
-    // SAFETY: vectors and strings behind the addresses live until the end of this function.
-    let patch = unsafe { Patch::unsealed(&record, &Everything) }.expect("a valid patch");
-    sim.sites = (0..plan.funcs).map(|f| site(&patch, f, site_addr(f)).expect("in reach")).collect();
-    sim.patch = (&raw const patch).cast();
+    let sim = Sim::new(world(rng, plan, trace), records.iter().map(module).collect());
     let sim = &sim;
-    let mut frames = [0; 32];
-    let parts = Parts {
-        sites: &sim.sites,
-        others: &[],
-        armed: &sim.armed,
-        board: &sim.board,
-        cancel: &sim.cancel,
-        force: &sim.force,
-        seats: &sim.seats,
-        frames: &mut frames,
-    };
-    let mut machine = Machine::new(sim, patch, parts);
     // SAFETY: everything it refers to lives until the end of this function; it is dropped before.
-    let mut operator = unsafe { Coroutine::new(|| operator::life(sim, &mut machine)) };
+    let mut operator = unsafe { Coroutine::new(|| operator::life(sim)) };
     drive(sim, &mut operator);
     let mut w = sim.world();
     // Coroutines refer to the simulation.
@@ -248,8 +184,8 @@ pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
         t.frames.clear();
     }
     w.stop = None;
-    let (failure, log) = (w.failure.take(), std::mem::take(&mut w.log));
-    End { failure, steps: w.steps, outcome: w.outcome, log, plan: w.plan.clone() }
+    let (failure, log, outcomes) = (w.failure.take(), std::mem::take(&mut w.log), std::mem::take(&mut w.outcomes));
+    End { failure, steps: w.steps, outcomes, log, plan: w.plan.clone() }
 }
 
 fn drive(sim: &Sim, operator: &mut Coroutine) {
@@ -289,11 +225,11 @@ fn others(sim: &Sim, w: &mut World) {
             probe(w, f);
         }
         2 if w.plan.cancel && w.rng.one_in(8) && w.steps > 200 => {
-            sim.cancel.store(true, SeqCst);
+            sim.patches[w.operating].cancel.store(true, SeqCst);
             w.note(|| "cancel".into());
         }
         3 if w.plan.force && w.rng.one_in(8) && w.steps > 200 => {
-            sim.force.store(true, SeqCst);
+            sim.patches[w.operating].force.store(true, SeqCst);
             w.note(|| "force".into());
             w.forced = true;
         }
@@ -338,7 +274,7 @@ fn hotplug(w: &mut World) {
 /// Another one sets or takes away a kprobe at a site, with the kernel's own poking, which is not the question here.
 pub fn probe(w: &mut World, f: usize) {
     // The kernel's poking waits until no CPU is in the handler.
-    let hit = |k: &Kind| matches!(k, Kind::Call(c) if c.f == f && matches!(c.at, crate::world::At::Trap(_)));
+    let hit = |k: &Kind| matches!(k, Kind::Call(c) if c.f == f && matches!(c.at, crate::world::At::Trap(..)));
     if w.tasks.iter().any(|t| t.frames.iter().any(hit)) {
         return;
     }

@@ -1,32 +1,75 @@
 //! The kernel as the runtime sees it. Every call is a moment at which everybody else may go on.
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::{RefCell, RefMut, UnsafeCell},
     sync::atomic::{AtomicBool, AtomicUsize},
 };
 
 use lpbuild_runtime::{
     board::Board,
     kernel::{Guard, Kernel, Level, Rest, Seen, Unreliable, View, Who, Work},
-    site::{INT3, Site},
+    layers::Layers,
+    record::Patch,
+    refusal::Refusal,
+    site::INT3,
+    sites::Sites,
 };
 
 use crate::{
     coroutine::{Coroutine, pause},
-    world::{Asked, Cut, OPERATOR, Run, Stop, Task, World, id, site_addr, slot},
+    plan::Cut,
+    world::{Asked, NEW, OPERATOR, Run, Stop, Task, World, id, site_addr, slot},
 };
 
-/// The world, and what of the runtime the CPUs share with the operation.
+/// What of a writable view is the address; the rest says whose it is.
+const ADDRESS: u64 = 0xffff_ffff_ffff;
+
+/// The statics of a module: what of its runtime the CPUs share with the operation.
 #[derive(Debug)]
-pub struct Sim {
-    world: RefCell<World>,
+pub struct Module {
+    pub patch: Patch<'static>,
     pub board: Board,
     pub armed: AtomicBool,
     pub cancel: AtomicBool,
     pub force: AtomicBool,
+    pub sites: Sites<u64>,
+    layers: UnsafeCell<Layers<'static, u64>>,
+}
+
+impl Module {
+    pub fn new(patch: Patch<'static>) -> Self {
+        let no = || AtomicBool::new(false);
+        Self {
+            patch,
+            board: Board::new(),
+            armed: no(),
+            cancel: no(),
+            force: no(),
+            sites: Sites::new(),
+            layers: UnsafeCell::new(Layers::new()),
+        }
+    }
+    pub fn layers(&self) -> &Layers<'static, u64> {
+        // SAFETY: changed by `prepare` alone.
+        unsafe { &*self.layers.get() }
+    }
+    /// Setup, in which `hold` takes hold of the patches below.
+    pub fn prepare(
+        &self,
+        sim: &Sim,
+        hold: impl FnMut(usize) -> Result<lpbuild_runtime::layers::Peer<'static, u64>, Refusal>,
+    ) -> Result<(), Refusal> {
+        // SAFETY: nobody looks at the layers before the first operation.
+        self.sites.prepare(sim, &self.patch, unsafe { &mut *self.layers.get() }, hold)
+    }
+}
+
+/// The world and the modules.
+#[derive(Debug)]
+pub struct Sim {
+    world: RefCell<World>,
     pub seats: Vec<AtomicUsize>,
-    pub sites: Vec<Site<u64>>,
-    pub patch: *const lpbuild_runtime::record::Patch<'static>,
+    pub patches: Vec<Module>,
     pub cut: Cut,
 }
 
@@ -34,19 +77,19 @@ pub struct Sim {
 unsafe impl Sync for Sim {}
 
 impl Sim {
-    pub fn new(world: World) -> Self {
-        let no = || AtomicBool::new(false);
+    pub fn new(world: World, patches: Vec<Module>) -> Self {
         Self {
             seats: (0..world.cpus.len()).map(|_| AtomicUsize::new(0)).collect(),
             cut: world.plan.cut,
             world: RefCell::new(world),
-            board: Board::new(),
-            armed: no(),
-            cancel: no(),
-            force: no(),
-            sites: Vec::new(),
-            patch: std::ptr::null(),
+            patches,
         }
+    }
+    /// The table that dispatchers of a patch read: its own, or that of the patch which is taking its place. They have one each
+    /// at most, and only one of them has one.
+    pub fn table(&self, p: usize) -> usize {
+        let of = |m: &Module| m.board.table().map(|t| std::ptr::from_ref(t) as usize);
+        of(&self.patches[p]).or_else(|| self.patches.iter().find_map(of)).unwrap_or_default()
     }
     pub fn world(&self) -> RefMut<'_, World> {
         self.world.borrow_mut()
@@ -74,7 +117,7 @@ impl Sim {
     }
     fn is_work(&self, id: usize, work: *mut Work, what: &str) {
         let mut w = self.world();
-        let known = w.blocks.iter().any(|(at, b)| (*at..*at + b.len() * 8).contains(&(work as usize)));
+        let known = w.blocks.iter().any(|(at, b, _)| (*at..*at + b.len() * 8).contains(&(work as usize)));
         if !known {
             w.fail(format!("{what}: a request of task {} in memory that is gone", slot(id)));
         }
@@ -87,6 +130,9 @@ impl Kernel for Sim {
 
     fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
         let w = self.world();
+        if addr >= NEW {
+            return (addr..).zip(buf).all(|(at, b)| w.carried(at).map(|is| *b = is).is_some());
+        }
         let Some(f) = (0..w.code.len()).find(|&f| (site_addr(f)..site_addr(f) + 15).contains(&addr)) else {
             return false;
         };
@@ -108,19 +154,39 @@ impl Kernel for Sim {
     }
     fn log(&self, _: Level, _: &[u8]) {}
     fn map(&self, addr: u64, _: usize) -> Option<u64> {
-        Some(addr)
+        let mut w = self.world();
+        if w.plan.no_memory && w.rng.one_in(6) {
+            return None;
+        }
+        let p = w.operating;
+        let alias = addr & ADDRESS | (p as u64) << 48;
+        w.views.push((alias, p));
+        Some(alias)
     }
-    fn unmap(&self, _: u64) {}
+    fn unmap(&self, alias: u64) {
+        let mut w = self.world();
+        match w.views.iter().rposition(|v| v.0 == alias) {
+            Some(i) => _ = w.views.swap_remove(i),
+            None => w.fail("a view is given back that was not had".into()),
+        }
+    }
     fn write(&self, alias: u64, offset: usize, bytes: &[u8]) {
         for (i, &b) in bytes.iter().enumerate() {
             let mut w = self.world();
+            if !w.views.iter().any(|v| v.0 == alias) {
+                w.fail("something is written that cannot be".into());
+            }
+            let addr = alias | !ADDRESS;
+            if addr >= NEW && w.write_jump(addr, offset + i, b) {
+                continue;
+            }
             if !w.text_mutex {
                 w.fail("code is written without text_mutex".into());
             }
             if offset == 0 && bytes == [INT3] {
                 crate::check::traps(&mut w);
             }
-            let f = w.code.iter().enumerate().position(|(f, _)| site_addr(f) == alias).unwrap_or_default();
+            let f = w.code.iter().enumerate().position(|(f, _)| site_addr(f) == addr).unwrap_or_default();
             w.code[f][offset + i] = b;
             if offset + i == 0 {
                 w.note(|| format!("site {f}: first byte {b:#x}"));
@@ -228,18 +294,18 @@ impl Kernel for Sim {
             return None;
         }
         let mut block = vec![0u64; bytes.div_ceil(8)].into_boxed_slice();
-        let start = block.as_mut_ptr();
-        w.blocks.push((start as usize, block));
+        let (start, p) = (block.as_mut_ptr(), w.operating);
+        w.blocks.push((start as usize, block, p));
         drop(w);
         self.yields();
         Some(start.cast())
     }
     fn free(&self, memory: *mut u8) {
         let mut w = self.world();
-        let Some(i) = w.blocks.iter().position(|(at, _)| *at == memory as usize) else {
+        let Some(i) = w.blocks.iter().position(|(at, ..)| *at == memory as usize) else {
             return w.fail("memory is freed that was not had".into());
         };
-        let (at, block) = w.blocks.swap_remove(i);
+        let (at, block, _) = w.blocks.swap_remove(i);
         let gone = at..at + block.len() * 8;
         // Kept, so that whoever reads it finds what was there, and not a crash.
         w.freed.push(block);
@@ -248,8 +314,13 @@ impl Kernel for Sim {
         }
     }
     fn count_tasks(&self) -> usize {
-        // Few, so that tables run full.
-        self.world().tasks.iter().filter(|t| t.exists).count()
+        // "Roughly".
+        let mut w = self.world();
+        let n = w.tasks.iter().filter(|t| t.exists).count();
+        if w.plan.tight { w.rng.below(n + 1) } else { n }
+    }
+    fn spare_entries(&self) -> usize {
+        if self.world().plan.tight { 0 } else { 64 }
     }
     fn census<F: FnMut(usize), L: FnOnce()>(&self, mut f: F, last: L) {
         self.yields();
@@ -354,12 +425,13 @@ impl Kernel for Sim {
                 w.fail(format!("task {} is disturbed too early", slot(task)));
             }
         }
+        let p = self.world().operating;
         let mut t = self.task(task, "send");
         if t.works_over {
             return false;
         }
         let thread = t.kernel;
-        t.works.push(Asked(work));
+        t.works.push(Asked(work, p));
         if urgent && matches!(t.run, Run::Asleep(_, true)) {
             t.run = Run::Ready;
         }

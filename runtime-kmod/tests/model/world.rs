@@ -2,17 +2,22 @@
 
 use std::{cell::Cell, rc::Rc};
 
-use lpbuild_abi::Mode;
+use lpbuild_abi::Callback;
 use lpbuild_runtime::{
-    kernel::{Guard, Unreliable, Work},
+    kernel::{Unreliable, Work},
     site::INT3,
 };
 
-use crate::{coroutine::Coroutine, rng::Rng};
+use crate::{
+    coroutine::Coroutine,
+    plan::{Plan, Shape},
+    rng::Rng,
+};
 
 /// Where the old functions begin; they are 0x100 apart.
 pub const OLD: u64 = 0xffff_ffff_8100_0000;
-/// Where the carried code begins: per function, 0x100 apart, the new version, the copied beginning, the dispatcher.
+/// Where the carried code of the first patch begins: per function, 0x100 apart, the new version, the copied beginning, the
+/// dispatcher. That of the others is 0x10000 apart.
 pub const NEW: u64 = 0xffff_ffff_c000_0000;
 /// The runtime's own code.
 pub const RUNTIME: u64 = 0xffff_ffff_c100_0000;
@@ -34,6 +39,18 @@ const TASKS: usize = 0x8880_0000;
 pub const OPERATOR: usize = 0;
 /// Tasks and stacks at most.
 pub const SLOTS: usize = 24;
+/// Functions and patches at most.
+pub const FUNCS: usize = 3;
+pub const PATCHES: usize = 3;
+
+/// Whose code a function is, by number: 0 is the kernel's, patch `p` has `p + 1`.
+pub type Version = usize;
+/// The version of each function.
+pub type Versions = [Version; FUNCS];
+
+pub fn of(p: usize) -> Version {
+    p + 1
+}
 
 pub const MS: u64 = 1_000_000;
 
@@ -43,73 +60,28 @@ pub fn id(slot: usize) -> usize {
 pub fn slot(id: usize) -> usize {
     (id - TASKS) / 64
 }
-pub fn new_addr(f: usize) -> u64 {
-    NEW + f as u64 * 0x100
+pub fn text(p: usize) -> (u64, u64) {
+    let start = NEW + p as u64 * 0x1_0000;
+    (start, start + FUNCS as u64 * 0x100)
 }
-pub fn resume_addr(f: usize) -> u64 {
-    new_addr(f) + 0x80
+pub fn new_addr(p: usize, f: usize) -> u64 {
+    text(p).0 + f as u64 * 0x100
 }
-pub fn dispatch_addr(f: usize) -> u64 {
-    new_addr(f) + 0xc0
+pub fn resume_addr(p: usize, f: usize) -> u64 {
+    new_addr(p, f) + 0x80
+}
+pub fn dispatch_addr(p: usize, f: usize) -> u64 {
+    new_addr(p, f) + 0xc0
+}
+/// Where the runtime may write a jump: in the dispatcher, in the copied beginning.
+pub fn slots(p: usize, f: usize) -> [u64; 2] {
+    [
+        dispatch_addr(p, f) + (lpbuild_abi::DISPATCH_LEN - lpbuild_abi::JUMP_REL32_LEN) as u64,
+        resume_addr(p, f) + lpbuild_abi::RESUME_SLOT as u64,
+    ]
 }
 pub fn site_addr(f: usize) -> u64 {
     OLD + f as u64 * 0x100 + SITE_OFFSET
-}
-
-/// What is taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    Nothing,
-    /// A rule of the runtime.
-    Rule(Guard),
-    /// `synchronize_rcu_tasks` returns at once.
-    RcuTasks,
-    /// Nobody else serialises.
-    SerializeAll,
-    /// The table is published when the task list can grow again.
-    CensusGap,
-    /// A task that runs is said to have nothing on its stack.
-    LookClean,
-    /// Tasks are not held.
-    Hold,
-    /// Requests are said to be taken back always.
-    Recall,
-    /// CPUs come and go during a step.
-    Hotplug,
-}
-
-/// What a schedule is about; made from its seed.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub cpus: usize,
-    pub funcs: usize,
-    pub abs64: bool,
-    /// Functions whose site is one instruction.
-    pub single: Vec<bool>,
-    /// Stacks with a dispatcher or a copied beginning cannot be walked.
-    pub gaps: bool,
-    /// Functions without a dispatcher: none, some, all.
-    pub without: Vec<bool>,
-    pub apply: Mode,
-    pub revert: Mode,
-    pub deadline_ms: u32,
-    /// When tasks in user space are disturbed.
-    pub patience_ms: u32,
-    pub hotplug: bool,
-    pub probes: bool,
-    pub no_memory: bool,
-    pub cancel: bool,
-    pub force: bool,
-    /// A task in the kernel calls a replaced function once in so many steps.
-    pub heat: usize,
-    /// The same for exits.
-    pub mortal: usize,
-    /// How often tasks sleep.
-    pub sleepy: usize,
-    /// System calls that take up to so long, milliseconds; 0: none.
-    pub work_ms: usize,
-    pub tasks: usize,
-    pub cut: Cut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
@@ -125,15 +97,15 @@ pub enum At {
     Entry,
     /// So many bytes into the site, and what an abs64 jump has loaded.
     Site(u8, Option<u64>),
-    /// In the int3 handler, interrupts off; what it has read of `armed`.
-    Trap(Option<bool>),
-    Dispatch,
-    Choosing(Coroutine, Rc<Cell<Option<bool>>>, usize),
-    Chosen(bool),
-    /// In the copied beginning.
-    Resume(u8),
+    /// In the int3 handler of a patch, interrupts off; what it has read of `armed`.
+    Trap(usize, Option<bool>),
+    Dispatch(usize),
+    Choosing(usize, Coroutine, Rc<Cell<Option<bool>>>, usize),
+    Chosen(usize, bool),
+    /// In the copied beginning that a patch has.
+    Resume(usize, u8),
     Old(u8),
-    New(u8),
+    New(usize, u8),
 }
 
 #[derive(Debug)]
@@ -143,12 +115,14 @@ pub struct Call {
     /// When it was called.
     pub since: u64,
     /// The version it runs, once it does.
-    pub version: Option<bool>,
+    pub version: Option<Version>,
+    /// It was called as `lp_original`, or directly by one that was: it is meant to be what is below.
+    pub below: bool,
 }
 
-/// The work of an entry, in a list of the kernel.
+/// The work of an entry of a patch's table, in a list of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked(pub *mut Work);
+pub struct Asked(pub *mut Work, pub usize);
 
 #[derive(Debug)]
 pub enum Kind {
@@ -233,7 +207,7 @@ impl Task {
     pub fn interruptible(&self) -> bool {
         !self.frames.iter().any(|k| match k {
             Kind::Interrupt(l, _) => *l != Level::Soft,
-            Kind::Call(c) => matches!(c.at, At::Trap(_)),
+            Kind::Call(c) => matches!(c.at, At::Trap(..)),
             _ => false,
         })
     }
@@ -252,7 +226,7 @@ impl Task {
                 Kind::Operator => return Err(Unreliable::Unwind),
                 Kind::Stopper if self.on_cpu => return Err(Unreliable::Unwind),
                 Kind::Call(c) => {
-                    let carried = matches!(c.at, At::Dispatch | At::Choosing(..) | At::Chosen(_) | At::Resume(_));
+                    let carried = matches!(c.at, At::Dispatch(_) | At::Choosing(..) | At::Chosen(..) | At::Resume(..));
                     if carried && shape.gaps {
                         return Err(Unreliable::Unwind);
                     }
@@ -267,11 +241,12 @@ impl Task {
         }
         Ok(out)
     }
-    /// Whether something of the patch is on the stack: carried code, or the runtime on behalf of the task.
-    pub fn in_module(&self, shape: Shape) -> bool {
+    /// Whether something of a patch is on the stack: carried code, or the runtime on behalf of the task.
+    pub fn in_module(&self, shape: Shape, p: usize) -> bool {
+        let (start, end) = text(p);
         self.frames.iter().any(|k| match k {
-            Kind::Call(c) => matches!(c.at, At::Choosing(..)) || c.address(shape) >= NEW,
-            Kind::Works(list, now) => !list.is_empty() || now.is_some(),
+            Kind::Call(c) => (start..end).contains(&c.address(shape)),
+            Kind::Works(list, now) => list.iter().any(|a| a.1 == p) || now.as_ref().is_some_and(|n| n.1.1 == p),
             _ => false,
         })
     }
@@ -284,42 +259,15 @@ impl Call {
         match &self.at {
             At::Entry => old,
             At::Site(o, _) => site_addr(self.f) + u64::from(*o),
-            At::Trap(_) => site_addr(self.f) + 1,
-            At::Dispatch => dispatch_addr(self.f),
-            At::Choosing(..) | At::Chosen(_) => dispatch_addr(self.f) + 9,
-            At::Resume(n) => resume_addr(self.f) + u64::from(*n),
+            At::Trap(..) => site_addr(self.f) + 1,
+            At::Dispatch(p) => dispatch_addr(*p, self.f),
+            At::Choosing(p, ..) | At::Chosen(p, _) => dispatch_addr(*p, self.f) + 9,
+            At::Resume(p, n) => resume_addr(*p, self.f) + u64::from(*n),
             // Behind a call that never returns is the end of the function.
             At::Old(p) if *p == BODY => old + u64::from(LEN),
             At::Old(p) => site_addr(self.f) + shape.site_len + u64::from(*p) * 4,
-            At::New(p) => new_addr(self.f) + u64::from(*p) * 4,
+            At::New(p, n) => new_addr(*p, self.f) + u64::from(*n) * 4,
         }
-    }
-}
-
-/// What of a plan decides how a stack looks.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    gaps: bool,
-    site_len: u64,
-    lost: bool,
-}
-
-impl Shape {
-    /// The same, and nothing can be walked.
-    pub fn lost(self) -> Self {
-        Self { lost: true, ..self }
-    }
-}
-
-impl Plan {
-    pub fn site_len(&self) -> usize {
-        if self.abs64 { 15 } else { 8 }
-    }
-    pub fn site(&self, f: usize) -> [u8; 15] {
-        if self.single[f] { SINGLE } else { SITE }
-    }
-    pub fn shape(&self) -> Shape {
-        Shape { gaps: self.gaps, site_len: self.site_len() as u64, lost: false }
     }
 }
 
@@ -352,22 +300,60 @@ impl std::fmt::Debug for Stop {
 /// What must hold at the moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
+    /// When the operation began, and what every function is before it and shall be behind it.
+    pub begun: u64,
+    pub initial: Versions,
+    pub goal: Versions,
     /// No stack has both versions on it.
     pub strict: bool,
     /// No system call runs both.
     pub by_task: bool,
-    /// The version that was not there before, when all change at once.
-    pub at_once: Option<bool>,
-    /// It was seen.
+    /// All change at once.
+    pub at_once: bool,
+    /// The first one runs the goal.
     pub flipped: bool,
-    /// Calls from then on run this version.
-    pub from: Option<(u64, bool)>,
+    /// Calls from then on run these.
+    pub from: Option<(u64, Versions)>,
     /// When a table was published first.
     pub published: Option<u64>,
     /// Nobody is made to trap who would do so for long: since when whoever is there must have rested, before the first int3.
     pub rested: Option<u64>,
     /// From then on no call traps.
     pub untrapped: Option<u64>,
+}
+
+impl Rules {
+    /// Whether a version is the goal of the operation, or what was before; nothing when the function stays as it is.
+    pub fn side(&self, f: usize, version: Version) -> Option<bool> {
+        match (self.initial[f], self.goal[f]) {
+            (from, to) if from == to => None,
+            (_, to) if version == to => Some(true),
+            (from, _) if version == from => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// What there is of a patch besides its records.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// Its code is there.
+    pub module: bool,
+    pub notifier: bool,
+    /// It is applied, and nothing is being done to it.
+    pub applied: bool,
+    /// Another one takes its place.
+    pub taken: bool,
+    /// Patches that lie on it.
+    pub on_top: usize,
+    /// Those it holds.
+    pub holds: Vec<usize>,
+    /// What the jumps of its dispatchers and copied beginnings are; none: as they were made.
+    pub jumps: [[Option<[u8; 5]>; 2]; FUNCS],
+    /// What `lp_original` of its functions shall lead to.
+    pub below: Versions,
+    /// Callbacks called in this operation.
+    pub called: Vec<Callback>,
 }
 
 #[derive(Debug)]
@@ -389,18 +375,24 @@ pub struct World {
     pub list_held: bool,
     /// What a kprobe has replaced by its int3.
     pub probes: Vec<Option<u8>>,
-    pub notifier: bool,
-    pub module: bool,
+    pub patches: Vec<Life>,
+    /// The patch whose operation is under way.
+    pub operating: usize,
+    /// The version of each function, outside of an operation.
+    pub versions: Versions,
+    /// Writable views, and whose.
+    pub views: Vec<(u64, usize)>,
     pub finished: bool,
     /// Tasks were switched wherever they were: they may run both versions for good.
     pub forced: bool,
     pub rules: Rules,
-    pub blocks: Vec<(usize, Box<[u64]>)>,
+    /// Memory, and whose.
+    pub blocks: Vec<(usize, Box<[u64]>, usize)>,
     pub freed: Vec<Box<[u64]>>,
     pub failure: Option<String>,
     pub log: Vec<String>,
     pub trace: bool,
-    pub outcome: &'static str,
+    pub outcomes: Vec<&'static str>,
 }
 
 /// What a CPU makes of the bytes it sees.
@@ -479,7 +471,7 @@ impl World {
 }
 
 fn decode(bytes: &[u8; 15], f: usize, offset: u8, loaded: Option<u64>) -> Decoded {
-    let is_target = |t: u64| t == new_addr(f) || t == dispatch_addr(f);
+    let is_target = |t: u64| (0..PATCHES).any(|p| t == new_addr(p, f) || t == dispatch_addr(p, f));
     match offset {
         0 if bytes[0] == INT3 => Decoded::Int3,
         0 if bytes[0] == SITE[0] => Decoded::Original(1),
@@ -504,5 +496,46 @@ impl World {
     /// Whether an address is in memory that was given back.
     pub fn freed_at(&self, addr: usize) -> bool {
         self.freed.iter().any(|b| (b.as_ptr() as usize..b.as_ptr() as usize + b.len() * 8).contains(&addr))
+    }
+}
+
+impl World {
+    /// A byte of the carried code: nothing but calls of the patch's own functions, of which each function has one of each.
+    pub fn carried(&self, at: u64) -> Option<u8> {
+        let (p, offset) = (((at - NEW) >> 16) as usize, (at & 0xffff) as usize);
+        let (f, inside) = (offset / 0x100, offset % 0x100);
+        let plan = self.plan.patches.get(p).filter(|_| f < FUNCS)?;
+        let (g, byte) = (inside / 8, inside % 8);
+        if g >= FUNCS || !plan.direct[f][g] || byte > 4 {
+            return Some(0x90);
+        }
+        let next = new_addr(p, f) + g as u64 * 8 + 5;
+        let rel = (new_addr(p, g) as i64 - next as i64) as i32;
+        Some([&[0xe8][..], &rel.to_le_bytes()].concat()[byte])
+    }
+    /// Where a jump of a patch's own code leads: that of the dispatcher (0), or that in the copied beginning (1).
+    pub fn jump(&self, p: usize, f: usize, which: usize) -> Option<u64> {
+        let bytes = self.patches[p].jumps[f][which]?;
+        let rel = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+        Some((slots(p, f)[which] + 5).wrapping_add_signed(rel.into()))
+    }
+    /// A byte of one of them is written; `false`: there is none.
+    pub fn write_jump(&mut self, alias: u64, offset: usize, byte: u8) -> bool {
+        let all = (0..self.patches.len()).flat_map(|p| (0..FUNCS).flat_map(move |f| [(p, f, 0), (p, f, 1)]));
+        let Some((p, f, which)) = all.clone().find(|&(p, f, which)| slots(p, f)[which] == alias) else { return false };
+        let inside = |c: &Call| {
+            c.f == f
+                && match c.at {
+                    At::Dispatch(q) | At::Choosing(q, ..) | At::Chosen(q, _) => q == p && which == 0,
+                    At::Resume(q, _) => q == p && which == 1,
+                    _ => false,
+                }
+        };
+        let there = |t: &Task| t.frames.iter().any(|k| matches!(k, Kind::Call(c) if inside(c)));
+        if let Some(slot) = self.tasks.iter().position(there) {
+            self.fail(format!("a jump in the code of patch {p} changes while task {slot} is there"));
+        }
+        self.patches[p].jumps[f][which].get_or_insert([0xe9, 0, 0, 0, 0])[offset] = byte;
+        true
     }
 }

@@ -1,0 +1,473 @@
+//! Damaged records: every byte of valid ones is changed, and what the module would do with them is done.
+//!
+//! Each is refused, or applied and reverted; either way the kernel's code is what it was, and nothing outside of the module is
+//! read. The module's memory is real and has pages around it that cannot be read; its digest is made to fit again, so that it is
+//! the checks that are tested and not the digest. `LPBUILD_DAMAGES` sets how many are made by chance besides, `LPBUILD_SEED` which.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ffi::{c_int, c_long, c_void},
+    ptr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
+
+use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, MAX_SITE, PatchRecord, RangeRecord};
+use lpbuild_runtime::{
+    board::Board,
+    identity,
+    layers::{Layers, Peer},
+    machine::{Machine, Parts, Step},
+    record::{Memory, Patch},
+    refusal::Refusal,
+    sites::Sites,
+};
+
+use crate::sim::{LEN, SITE, Sim};
+
+const PAGE: usize = 4096;
+/// Distance from a module's memory to the old functions, in reach of a `rel32` jump.
+const DISTANCE: u64 = 0x1000_0000;
+const FUNCS: usize = 3;
+
+unsafe extern "C" {
+    fn mmap(addr: *mut c_void, len: usize, prot: c_int, flags: c_int, fd: c_int, offset: c_long) -> *mut c_void;
+    fn mprotect(addr: *mut c_void, len: usize, prot: c_int) -> c_int;
+}
+
+/// The memory of all modules of a test: for each a page of data and one of code, with pages between that nobody can read.
+struct Arena {
+    start: usize,
+}
+
+impl Arena {
+    fn new(modules: usize) -> Self {
+        let pages = modules * 4 + 1;
+        // SAFETY: new memory; PROT_NONE, and MAP_PRIVATE | MAP_ANONYMOUS.
+        let start = unsafe { mmap(ptr::null_mut(), pages * PAGE, 0, 0x22, -1, 0) } as usize;
+        assert_ne!(start, usize::MAX, "no memory");
+        for page in (0..modules).flat_map(|m| [m * 4 + 1, m * 4 + 3]) {
+            // SAFETY: pages of this memory; PROT_READ | PROT_WRITE.
+            assert_eq!(unsafe { mprotect((start + page * PAGE) as *mut c_void, PAGE, 3) }, 0);
+        }
+        Self { start }
+    }
+    fn module(&self, n: usize) -> Own {
+        Own { data: (self.start + (n * 4 + 1) * PAGE) as u64, code: (self.start + (n * 4 + 3) * PAGE) as u64 }
+    }
+    /// Where the old functions are, 0x100 apart.
+    fn old(&self, f: usize) -> u64 {
+        self.start as u64 - DISTANCE + f as u64 * 0x100
+    }
+}
+
+/// The memory of a module.
+#[derive(Clone, Copy)]
+struct Own {
+    data: u64,
+    code: u64,
+}
+
+impl Memory for Own {
+    fn holds(&self, addr: u64, len: u64) -> bool {
+        let size = PAGE as u64;
+        [self.data, self.code].iter().any(|&at| addr >= at && len <= size && addr - at <= size - len)
+    }
+}
+
+/// What is in the module's data, as it should be.
+struct Image {
+    own: Own,
+    /// Records and strings, which end where the page ends.
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+struct Spec<'s> {
+    name: &'s str,
+    funcs: &'s [usize],
+    after: &'s [&'s str],
+    replaces: &'s [&'s str],
+    mode: u8,
+}
+
+fn bytes_of<T>(value: &T) -> Vec<u8> {
+    // SAFETY: records have no padding.
+    unsafe { std::slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), size_of::<T>()) }.to_vec()
+}
+
+fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
+    let own = arena.module(n);
+    let mut strings = Vec::new();
+    let mut offset = |s: &str| {
+        let at = strings.len();
+        strings.extend(s.bytes().chain([0]));
+        at
+    };
+    let names = [offset(spec.name), offset("1.0")];
+    let funcs: Vec<usize> = spec.funcs.iter().map(|f| offset(&format!("function_{f}"))).collect();
+    let others = [spec.after, spec.replaces].map(|l| l.iter().map(|n| offset(n)).collect::<Vec<_>>());
+    while !strings.len().is_multiple_of(8) {
+        strings.insert(0, 0);
+    }
+    let lead = strings.iter().take_while(|b| **b == 0).count();
+    let end = own.data + PAGE as u64;
+    let string = |at: usize| end - strings.len() as u64 + (lead + at) as u64;
+    let sizes = [size_of::<FuncRecord>(), size_of::<RangeRecord>()].map(|s| s * spec.funcs.len());
+    let [funcs_len, ranges_len] = sizes;
+    let (after_len, replaces_len) = (others[0].len() * 8, others[1].len() * 8);
+    let at =
+        end - (size_of::<PatchRecord>() + funcs_len + ranges_len + after_len + replaces_len + strings.len()) as u64;
+    let funcs_at = at + size_of::<PatchRecord>() as u64;
+    let ranges_at = funcs_at + funcs_len as u64;
+    let after_at = ranges_at + ranges_len as u64;
+    let replaces_at = after_at + after_len as u64;
+    let mut original = [0; MAX_SITE];
+    original[..SITE.len()].copy_from_slice(&SITE);
+    let mut bytes = bytes_of(&PatchRecord {
+        magic: MAGIC,
+        abi_version: ABI_VERSION,
+        mode: spec.mode,
+        build_id_len: 20,
+        flags: 0,
+        build_id: std::array::from_fn(|i| if i < 20 { 7 } else { 0 }),
+        deadline_ms: 1000,
+        n_funcs: spec.funcs.len() as u32,
+        n_ranges: spec.funcs.len() as u32,
+        patience_ms: 15_000,
+        funcs: funcs_at,
+        ranges: ranges_at,
+        name: string(names[0]),
+        version: string(names[1]),
+        notes_start: notes(arena),
+        notes_end: notes(arena) + 36,
+        text_start: own.code,
+        text_end: own.code + spec.funcs.len() as u64 * 0x100,
+        after: after_at,
+        replaces: replaces_at,
+        n_after: others[0].len() as u32,
+        n_replaces: others[1].len() as u32,
+        digest: 0,
+    });
+    for (i, &f) in spec.funcs.iter().enumerate() {
+        let new = own.code + i as u64 * 0x100;
+        bytes.extend(bytes_of(&FuncRecord {
+            old: arena.old(f),
+            new,
+            name: string(funcs[i]),
+            old_size: LEN,
+            new_size: 0x80,
+            site_offset: 5,
+            site_size: SITE.len() as u8,
+            jump_kind: 1,
+            covers_fentry: 0,
+            original,
+            single: 0,
+            resume: new + 0x90,
+            dispatch: new + 0xc0,
+        }));
+    }
+    for (i, &f) in spec.funcs.iter().enumerate() {
+        bytes.extend(bytes_of(&RangeRecord { start: arena.old(f), len: LEN, func: i as u32 }));
+    }
+    for name in others.iter().flatten() {
+        bytes.extend(string(*name).to_le_bytes());
+    }
+    bytes.extend(&strings);
+    assert_eq!(at + bytes.len() as u64, end);
+    Image { own, at, bytes }
+}
+
+/// Where the notes of the kernel are.
+fn notes(arena: &Arena) -> u64 {
+    arena.old(0) - 0x1000
+}
+
+/// The kernel's code and notes, and the modules' code, as the kernel reads it.
+fn kernel(arena: &Arena, modules: usize) -> Sim {
+    let sim = Sim::new(2);
+    for f in 0..FUNCS {
+        sim.put(arena.old(f), &[0x90; LEN as usize]);
+        sim.put(arena.old(f) + 5, &SITE);
+    }
+    let note: Vec<u8> = [4u32, 20, 3].iter().flat_map(|n| n.to_le_bytes()).chain(*b"GNU\0").chain([7; 20]).collect();
+    sim.put(notes(arena), &note);
+    for n in 0..modules {
+        let code = arena.module(n).code;
+        sim.put(code, &[0x90; FUNCS * 0x100]);
+        sim.world().own_code.push(code..code + PAGE as u64);
+    }
+    // In nobody's way, unless a range is longer than it should be.
+    sim.task(42, Ok(vec![arena.old(0) + u64::from(LEN) + 0x20]));
+    sim
+}
+
+/// A module that is loaded: what its runtime has besides the records.
+struct Module<'m> {
+    patch: Patch<'m>,
+    board: Board,
+    armed: &'m AtomicBool,
+    cancel: AtomicBool,
+    force: AtomicBool,
+    sites: Sites<u64>,
+    seats: [AtomicUsize; 2],
+}
+
+impl Image {
+    /// Writes the records into the module's memory.
+    fn write(&self, bytes: &[u8]) {
+        // SAFETY: the end of the data page; nobody has a reference to it.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.at as *mut u8, bytes.len()) };
+    }
+    fn record(&self) -> &PatchRecord {
+        // SAFETY: aligned, and all of it is there.
+        unsafe { &*(self.at as *const PatchRecord) }
+    }
+    /// The records as setup finds them, with the digest of what they are now.
+    fn sealed(&self) -> Result<Patch<'_>, Refusal> {
+        // SAFETY: the memory stays, and is written again only when nobody refers to it.
+        let digest = unsafe { Patch::unsealed(self.record(), &self.own) }?.digest();
+        let at = std::mem::offset_of!(PatchRecord, digest);
+        // SAFETY: inside the data page; the patch above is gone.
+        unsafe { ((self.at + at as u64) as *mut u64).write(digest) };
+        // SAFETY: as above.
+        unsafe { Patch::new(self.record(), &self.own) }
+    }
+}
+
+impl<'m> Module<'m> {
+    fn new(patch: Patch<'m>, armed: &'m AtomicBool) -> Self {
+        let no = || AtomicBool::new(false);
+        let seats = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        Self { patch, board: Board::new(), armed, cancel: no(), force: no(), sites: Sites::new(), seats }
+    }
+    fn machine<'a>(&'a self, sim: &'a Sim, layers: &'a Layers<'_, u64>, frames: &'a mut [u64]) -> Machine<'a, Sim> {
+        let parts = Parts {
+            sites: self.sites.all(),
+            others: layers.others(),
+            armed: self.armed,
+            board: &self.board,
+            cancel: &self.cancel,
+            force: &self.force,
+            seats: &self.seats,
+            frames,
+        };
+        Machine::new(sim, self.patch, parts)
+    }
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Records,
+    Kernel,
+    Setup,
+    Apply,
+    Reverted,
+}
+
+/// Steps until the end, however much time that wants.
+fn operate<'a>(
+    sim: &Sim,
+    m: &mut Machine<'a, Sim>,
+    it: &'a Module<'_>,
+    layers: &'a Layers<'_, u64>,
+    revert: bool,
+) -> Step {
+    for turn in 0u64..2000 {
+        match if revert { m.revert() } else { m.apply() } {
+            Step::Again(ms) => sim.pass(ms + turn / 100 * 1_000_000),
+            Step::RcuTasks | Step::Effective => {}
+            Step::Call(callback) => m.called(callback, 0),
+            Step::Replaced => {
+                layers.let_go(sim, &it.patch, &it.sites);
+                m.replaced_others(it.sites.all(), layers.others());
+            }
+            end => return end,
+        }
+    }
+    panic!("it never ends: {:?}", m.status());
+}
+
+/// What the module does: everything that `insmod`, a revert and `rmmod` run.
+fn live(sim: &Sim, image: &Image, peers: &RefCell<BTreeMap<Vec<u8>, Peer<'_, u64>>>) -> End {
+    let Ok(patch) = image.sealed() else { return End::Records };
+    if identity::check(sim, &patch).is_err() {
+        return End::Kernel;
+    }
+    let m = Module::new(patch, &sim.armed);
+    let mut layers = Layers::new();
+    let hold = |other| peers.borrow_mut().remove(patch.other_name(other)).ok_or(Refusal::NoOther { other });
+    let end = if m.sites.prepare(sim, &patch, &mut layers, hold).is_err() {
+        End::Setup
+    } else {
+        let mut frames = [0; 16];
+        let mut machine = m.machine(sim, &layers, &mut frames);
+        if patch.is_oneshot() {
+            machine.force();
+        }
+        match operate(sim, &mut machine, &m, &layers, false) {
+            Step::Done => {
+                for s in m.sites.own() {
+                    let now = sim.get(s.addr, 5);
+                    let rel = i32::from_le_bytes([now[1], now[2], now[3], now[4]]);
+                    let to = (s.addr + 5).wrapping_add_signed(rel.into());
+                    assert!(now[0] == 0xe9 && image.own.code <= to, "{:#x} leads to {to:#x}", s.addr);
+                    assert!(to < patch.record.text_end, "{:#x} leads to {to:#x}", s.addr);
+                }
+                assert_eq!(operate(sim, &mut machine, &m, &layers, true), Step::Done, "it stays for ever");
+                End::Reverted
+            }
+            _ => End::Apply,
+        }
+    };
+    assert!(!sim.armed.load(SeqCst), "int3 hits are still diverted");
+    // SAFETY: nobody is left who looks at them.
+    unsafe { m.sites.clear(sim) };
+    end
+}
+
+/// A patch alone, and one on top of one that stays, in the place of another.
+fn both(test: impl Fn(&Arena, &Image, bool)) {
+    let arena = Arena::new(3);
+    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 1 };
+    test(&arena, &image(&arena, 0, &spec), false);
+    let spec = Spec { name: "demo", funcs: &[0, 1], after: &["low"], replaces: &["mid"], mode: 3 };
+    test(&arena, &image(&arena, 0, &spec), true);
+}
+
+/// Runs the life of the records as they are now, with the other patches below it if it wants them.
+fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
+    let sim = kernel(arena, 3);
+    let end = if stacked {
+        // `low` has the first function, `mid` the second and another.
+        let low = self::image(arena, 1, &Spec { name: "low", funcs: &[0], after: &[], replaces: &[], mode: 2 });
+        let mid = self::image(arena, 2, &Spec { name: "mid", funcs: &[1, 2], after: &[], replaces: &[], mode: 2 });
+        low.write(&low.bytes);
+        mid.write(&mid.bytes);
+        let (low, mid) = (low.sealed().expect("valid"), mid.sealed().expect("valid"));
+        let (low, mid) = (Module::new(low, &sim.armed), Module::new(mid, &sim.armed));
+        let none = Layers::new();
+        for m in [&low, &mid] {
+            let hold = |other| Err(Refusal::NoOther { other });
+            assert_eq!(m.sites.prepare(&sim, &m.patch, &mut Layers::new(), hold), Ok(()));
+            let mut frames = [0; 16];
+            assert_eq!(operate(&sim, &mut m.machine(&sim, &none, &mut frames), m, &none, false), Step::Done);
+        }
+        let before = code(arena, &sim);
+        let peer = |m| -> (Vec<u8>, Peer<'_, u64>) {
+            let m: &Module<'_> = m;
+            (m.patch.name.to_vec(), Peer { patch: m.patch, sites: &m.sites, board: &m.board })
+        };
+        let end = live(&sim, image, &RefCell::new([&low, &mid].map(peer).into()));
+        // In the place of `mid`: where that was is the kernel's function, once all has been applied.
+        let want = if end == End::Reverted {
+            let kernel = code(arena, &kernel(arena, 3));
+            vec![before[0].clone(), kernel[1].clone(), kernel[2].clone()]
+        } else {
+            before
+        };
+        assert_eq!(code(arena, &sim), want, "{end:?}");
+        for m in [&low, &mid] {
+            // SAFETY: nobody is left who looks at them.
+            unsafe { m.sites.clear(&sim) };
+        }
+        end
+    } else {
+        let before = code(arena, &sim);
+        let end = live(&sim, image, &RefCell::default());
+        assert_eq!(code(arena, &sim), before, "{end:?}");
+        end
+    };
+    assert_eq!(sim.blocks(), 0, "memory is not given back");
+    end
+}
+
+/// The old functions.
+fn code(arena: &Arena, sim: &Sim) -> Vec<Vec<u8>> {
+    (0..FUNCS).map(|f| sim.get(arena.old(f), LEN as usize)).collect()
+}
+
+#[test]
+fn what_is_whole_is_applied_and_reverted() {
+    both(|arena, image, stacked| {
+        image.write(&image.bytes);
+        assert_eq!(run(arena, image, stacked), End::Reverted);
+    });
+}
+
+#[test]
+fn every_byte_may_be_damaged() {
+    both(|arena, image, stacked| {
+        let mut ends = BTreeMap::<End, u64>::new();
+        for at in 0..image.bytes.len() {
+            let is = image.bytes[at];
+            let mut values = vec![0, 0xff, 0x7f, is ^ 1, is ^ 0x80, is.wrapping_add(8), is.wrapping_sub(1)];
+            values.sort_unstable();
+            values.dedup();
+            for value in values.into_iter().filter(|v| *v != is) {
+                let mut bytes = image.bytes.clone();
+                bytes[at] = value;
+                image.write(&bytes);
+                let told = Told(format!("byte {at} is {value:#x} and not {is:#x}"));
+                *ends.entry(run(arena, image, stacked)).or_default() += 1;
+                drop(told);
+            }
+        }
+        println!("{ends:?}");
+        assert!(ends.len() == 5, "some checks are never reached: {ends:?}");
+    });
+}
+
+#[test]
+fn much_may_be_damaged() {
+    let env = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let (seed, n) = (env("LPBUILD_SEED").unwrap_or(1), env("LPBUILD_DAMAGES").unwrap_or(1_500));
+    both(|arena, image, stacked| {
+        let mut ends = BTreeMap::<End, u64>::new();
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = move |below: usize| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            ((state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % below as u64) as usize
+        };
+        let (len, own) = (image.bytes.len(), image.own);
+        for turn in 0..n {
+            let mut bytes = image.bytes.clone();
+            for _ in 0..=random(3) {
+                let width = [1, 1, 2, 4, 8, 8][random(6)];
+                let at = random(len / width) * width;
+                // Something from elsewhere in the records, an address that the module has, or one that it has not.
+                let from = random(len - 8);
+                let word = u64::from_le_bytes(image.bytes[from..from + 8].try_into().unwrap_or_default());
+                let value = match random(8) {
+                    0 | 1 => word,
+                    2 => own.data + random(PAGE + 32) as u64,
+                    3 => own.code + random(PAGE + 32) as u64,
+                    4 => image.at + random(len) as u64 / 8 * 8,
+                    5 => [0, 1, 7, 0x8000_0000, u64::MAX, u64::MAX - 8, 1 << 63][random(7)],
+                    6 => arena.old(random(FUNCS)) + random(LEN as usize) as u64,
+                    _ => random(1 << 32) as u64,
+                };
+                bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+            }
+            image.write(&bytes);
+            let told = Told(format!("LPBUILD_SEED={seed}, damage {turn}, stacked {stacked}"));
+            *ends.entry(run(arena, image, stacked)).or_default() += 1;
+            drop(told);
+        }
+        println!("{ends:?}");
+    });
+}
+
+/// Says which damage it was when the test fails in its life.
+struct Told(String);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
