@@ -166,6 +166,8 @@ static int lpb_operate(bool revert)
 			lpbuild_log_end(0);
 			lpb_stay();
 		}
+		else if (step == LPB_NOW)
+			cond_resched();
 		else if (step >= LPB_CALL)
 			lpbuild_called(step - LPB_CALL, lpb_call(step - LPB_CALL));
 		else

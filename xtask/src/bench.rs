@@ -11,7 +11,7 @@ use harness::tree::{Flags, Tree};
 /// Large objects; the biggest the tests use.
 const LARGE: &[&str] = &["net/core/dev.c", "kernel/sys.c"];
 /// What can be asked for alone.
-const PARTS: &[&str] = &["objects", "images", "build", "runtime"];
+const PARTS: &[&str] = &["objects", "images", "build", "runtime", "loads"];
 
 pub fn task(parts: &[String]) -> Result<()> {
     if let Some(part) = parts.iter().find(|p| !PARTS.contains(&p.as_str())) {
@@ -29,8 +29,9 @@ pub fn task(parts: &[String]) -> Result<()> {
     if asked("build") {
         crate::bench_build::run(&kernel, &tree, &lpbuild)?;
     }
-    if asked("runtime") {
-        crate::bench_runtime::run(&lpbuild)?;
+    // The second is part of the first.
+    if asked("runtime") || asked("loads") {
+        crate::bench_runtime::run(&lpbuild, asked("runtime"))?;
     }
     Ok(())
 }

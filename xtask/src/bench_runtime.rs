@@ -46,15 +46,18 @@ struct Bench<'a> {
     modules: PathBuf,
 }
 
-pub fn run(lpbuild: &Path) -> Result<()> {
+/// All of it, or only how long a load takes where nobody is in the way.
+pub fn run(lpbuild: &Path, all: bool) -> Result<()> {
     for series in ["6.1", "6.12"] {
         let (kernel, tree) = crate::setup::run(series)?;
         let from = workspace_root().join("tests/bench/modules");
         let modules = tree.external_modules(&kernel, &format!("bench-{series}"), &from)?;
         let bench = Bench { series, lpbuild, kernel, tree, modules };
-        bench.calls()?;
-        bench.stops()?;
-        bench.switches()?;
+        if all {
+            bench.calls()?;
+            bench.stops()?;
+            bench.switches()?;
+        }
         bench.loads()?;
     }
     Ok(())

@@ -49,6 +49,8 @@ const DONE: c_int = 0;
 const RCU_TASKS: c_int = c_int::MAX;
 const EFFECTIVE: c_int = c_int::MAX - 1;
 const REPLACED: c_int = c_int::MAX - 2;
+/// The next step at once, with other locks.
+const NOW: c_int = c_int::MAX - 3;
 /// This and the number of the callback to call.
 const CALL: c_int = 0x4000_0000;
 
@@ -214,6 +216,7 @@ fn result(step: Step) -> c_int {
         Step::Effective => EFFECTIVE,
         Step::Replaced => REPLACED,
         Step::Call(callback) => CALL + callback as c_int,
+        Step::Again(0) => NOW,
         Step::Again(ms) => c_int::try_from(ms).unwrap_or(1000).max(1),
         Step::Refused(why) => -why.errno(),
     }
