@@ -72,7 +72,8 @@ pub(super) static CODES: &[Code] = &[
         title: "ambiguous reference",
         why: "A section-relative reference can mean more than one object, and these lead to different places once the patch \
               is loaded.",
-        advice: "build both objects with -fdata-sections, which names every object",
+        advice: "build both objects with -fdata-sections, which names every object; where the source names the section of a variable \
+                 (DEFINE_PER_CPU, __read_mostly), let one function use the new one and another one what lies beside it",
     },
     Code {
         id: "LP2009",

@@ -25,6 +25,39 @@ pub enum What {
     Data,
 }
 
+/// Functions that copy a structure they are given, with the functions in it: what its caller had on its stack stays in the kernel.
+const COPY: &[&str] = &[
+    // net/netlink/af_netlink.c (netlink_dump_control, netlink_kernel_cfg), net/ipv4/udp_tunnel_core.c
+    "__netlink_dump_start",
+    "__netlink_kernel_create",
+    "setup_udp_tunnel_sock",
+    // lib/rhashtable.c (rhashtable_params)
+    "rhashtable_init",
+    "rhltable_init",
+    // kernel/fork.c (kernel_clone_args), kernel/smp.c (a call that is not waited for)
+    "kernel_clone",
+    "kernel_thread",
+    "user_mode_thread",
+    // drivers/nvmem, drivers/base/{regmap,platform.c}, drivers/clk, drivers/power/supply, drivers/leds, drivers/rtc
+    "nvmem_register",
+    "devm_nvmem_register",
+    "__regmap_init",
+    "__devm_regmap_init",
+    "platform_device_register_full",
+    "clk_hw_register",
+    "clk_register",
+    "power_supply_register",
+    "devm_power_supply_register",
+    // fs/fs_context.c, mm/shrinker.c, drivers/dma-buf/dma-buf.c, block/bio-integrity.c
+    "dma_buf_export",
+    "blk_integrity_register",
+];
+
+/// Does it copy the functions of a structure?
+pub fn copies(name: &str) -> bool {
+    COPY.contains(&name)
+}
+
 /// Functions that keep arguments, and which, counted from 0.
 const KEEPS: &[(&str, &[u8])] = &[
     // kernel/workqueue.c, kernel/kthread.c

@@ -25,7 +25,7 @@ use crate::closure::{ObjectPair, PairId, PatchSet};
 use crate::correlate::NewAtom;
 use crate::emit::Options;
 use crate::error::{Place, Problem};
-use crate::symbolize::{Class, Ref, Target};
+use crate::symbolize::{Class, Ref, Target, Usage};
 use crate::uses::{self, Copy};
 
 use callees::{Effect, What};
@@ -78,8 +78,15 @@ pub fn find(pairs: &[ObjectPair], set: &PatchSet, in_patch: &dyn Fn(PairId, &[u8
     let holds = Holds::of(&world, &sightings);
     let mut found: Vec<Promise> = sightings.iter().filter_map(|s| world.promise(s, &holds)).collect();
     found.sort_by(|a, b| key(a).cmp(&key(b)).then(b.certain.cmp(&a.certain)).then(a.offset.cmp(&b.offset)));
-    // One line for a function and a thing: the certain one first.
-    found.dedup_by(|a, b| key(a) == key(b));
+    // One line for a function and a thing, the certain ones first; everything that keeps it is in it.
+    found.dedup_by(|next, first| {
+        let same = key(next) == key(first);
+        if same && next.certain && !first.what.contains(&next.what) {
+            first.what.push_str(&format!("; {}", next.what));
+        }
+        first.on_a_stack |= same && next.on_a_stack;
+        same
+    });
     found
 }
 
@@ -179,7 +186,12 @@ impl World<'_> {
                 (false, format!("stores the address of {symbol}, which is read before the request ends"))
             }
             Way::Stored => (true, format!("stores the address of {symbol}{with} in memory of the kernel")),
-            Way::OnStack => (false, format!("stores the address of {symbol}{with} on its stack")),
+            Way::OnStack => match self.copier(seen).filter(|_| held.is_some() || self.is_code(&seen.thing)) {
+                Some(callee) => {
+                    (true, format!("stores the address of {symbol}{with} on its stack for {callee}, which copies it"))
+                }
+                None => (false, format!("stores the address of {symbol}{with} on its stack")),
+            },
             Way::InPatch(_) => return None,
             Way::Copied(to) => {
                 let any = self.name(holds.any(&seen.thing)?);
@@ -229,6 +241,17 @@ impl World<'_> {
         let function = pair.new.atom(seen.function).name.clone();
         let on_a_stack = matches!(seen.way, Way::Left(_));
         Some(Promise { object: pair.name.clone(), function, offset: seen.at, symbol, what, certain, on_a_stack })
+    }
+
+    /// A function that copies what it is given, called where the sighting is.
+    fn copier(&self, seen: &Sighting) -> Option<String> {
+        let new = &self.pair(seen.pair).new;
+        let refs = new.family(seen.function).into_iter().flat_map(|id| &new.atom(id).refs);
+        let called = refs.filter_map(|r| match r.target {
+            Target::Extern(symbol, _) if r.usage == Usage::Branch => Some(new.symbol_name(symbol)),
+            _ => None,
+        });
+        called.into_iter().find(|name| callees::copies(name)).map(str::to_owned)
     }
 
     /// The text of NL_SET_ERR_MSG (include/linux/netlink.h): its place is on the stack of the request that is answered, and
