@@ -95,6 +95,14 @@ fn check(test: &str, series: &str) {
     }
     // All of it is little: a call that leads away from it would bring half of the kernel.
     assert!((30..150).contains(&way.len()), "{} functions: {way:?}", way.len());
+    // Where RCU does not watch, nobody waits for an idle task.
+    for name in ["default_idle", "acpi_idle_enter", "poll_idle"] {
+        assert!(
+            why.get(name).is_some_and(|w| w.contains("idle task") || w.contains("noinstr")),
+            "{name}: {:?}",
+            why.get(name)
+        );
+    }
     // And each is refused, the list by hand included.
     let black = Blacklist::of(&kernel).unwrap();
     for u in &all {

@@ -11,7 +11,7 @@ use super::int3;
 use super::resolve::by_name;
 use crate::correlate::parent_name;
 use crate::error::Problem;
-use crate::kernel::KernelImage;
+use crate::kernel::{KernelImage, KernelSymbol};
 
 /// Address ranges with the reason.
 #[derive(Debug)]
@@ -36,6 +36,33 @@ const AREAS: &[(&str, &str, &str)] = &[
     ("__noinstr_text_start", "__noinstr_text_end", "it is noinstr code"),
     ("__kprobes_text_start", "__kprobes_text_end", "it is in .kprobes.text"),
     ("__irqentry_text_start", "__irqentry_text_end", "it is interrupt entry code"),
+    ("__cpuidle_text_start", "__cpuidle_text_end", IDLE),
+];
+
+/// `synchronize_rcu_tasks` does not wait for an idle task that is where RCU does not watch, so that it may stand in the bytes that
+/// change, or read a table that is freed.
+const IDLE: &str = "the idle task runs it where RCU does not watch (ct_idle_enter)";
+
+/// What enters an idle state, in kernels that have it in ordinary text (drivers/acpi/processor_idle.c, drivers/idle/intel_idle.c,
+/// drivers/cpuidle/poll_state.c, arch/x86/kernel/process.c, arch/x86/kernel/acpi/cstate.c).
+const ENTER_IDLE: &[&str] = &[
+    "acpi_idle_do_entry",
+    "acpi_idle_enter",
+    "acpi_idle_enter_bm",
+    "acpi_idle_enter_s2idle",
+    "acpi_idle_play_dead",
+    "acpi_processor_ffh_cstate_enter",
+    "default_enter_idle",
+    "default_idle",
+    "intel_idle",
+    "intel_idle_hlt",
+    "intel_idle_hlt_irq_on",
+    "intel_idle_ibrs",
+    "intel_idle_irq",
+    "intel_idle_s2idle",
+    "intel_idle_xstate",
+    "mwait_idle",
+    "poll_idle",
 ];
 
 impl Blacklist {
@@ -64,6 +91,10 @@ impl Blacklist {
         let listed: BTreeSet<&str> = abi::UNPATCHABLE.iter().copied().collect();
         for symbol in kernel.kallsyms().iter().filter(|s| s.is_text() && listed.contains(parent_name(&s.name))) {
             functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches".into());
+        }
+        let idle = |s: &&KernelSymbol| s.is_text() && ENTER_IDLE.contains(&parent_name(&s.name));
+        for symbol in kernel.kallsyms().iter().filter(idle) {
+            functions.insert(symbol.addr, IDLE.into());
         }
         for step in int3::path(kernel)? {
             let why = match step.caller {
