@@ -60,6 +60,9 @@ pub(super) struct Difference {
 /// Nameless parts that are taken apart; only a circle has more.
 const NAMELESS: usize = 1 << 10;
 
+/// Words in the names of what is no number of an enumeration but how many there are.
+const BOUNDS: &[&str] = &["NR", "MAX", "NUM", "COUNT", "CNT", "LAST", "END", "LIMIT", "SIZE", "TOTAL"];
+
 /// Differences that are named; the others are counted.
 const NAMED: usize = 4;
 
@@ -177,9 +180,15 @@ impl<'a> Layout<'a> {
         }
         let shown = format!("{}\n{}", self.show("old", new), new.show("new", self));
         let last = |l: &Self| l.values.iter().map(|v| v.1).max();
-        // `NR_ITEMS` behind the new ones: a bound, which code has as it is.
-        let is_bound = |o: i128, n: i128| Some(o) == last(self) && Some(n) == last(new) && n > o;
-        let only_more = more_values && gone.is_empty() && other.iter().all(|(o, n)| is_bound(o.1, n.1));
+        // `NR_ITEMS` behind the new ones: a bound, which code has as it is. The last of the others is a number like them.
+        let grew = i128::try_from(added.len()).unwrap_or(0);
+        let is_bound = |name: &str, o: i128, n: i128| {
+            Some(o) == last(self)
+                && Some(n) == last(new)
+                && n - o == grew
+                && name.split('_').any(|word| BOUNDS.contains(&word))
+        };
+        let only_more = more_values && gone.is_empty() && other.iter().all(|(o, n)| is_bound(&o.0, o.1, n.1));
         let more_values = more_values && additive;
         let unseen = !additive && !only_more;
         Some(Difference { what: found.join(", "), additive, more_values, unseen, shown, numbers: self.numbers(new) })

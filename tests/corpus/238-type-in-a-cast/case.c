@@ -20,6 +20,14 @@ enum flag {
 		+ 1
 #endif
 };
+/* The last one is no bound, although it moved as one does. */
+enum way {
+	WAY_IN,
+#ifdef NEW
+	WAY_ERR,
+#endif
+	WAY_OUT,
+};
 struct row {
 	long key, value;
 #ifdef NEW
@@ -42,6 +50,7 @@ struct narrow {
 typedef long (*hook)(long);
 
 long index(hook *hooks, long n) { return hooks[SLOT_C](n) + 1; }
+long last(hook *hooks, long n) { return hooks[WAY_OUT](n) + 2; }
 long bit(long word) { return take(word | 1L << FLAG_Y, 1) + 1; }
 long factor(void *rows, long n) { return take(((struct row *)rows)[n].key, 1) + 1; }
 long mask(void *data) { return take(((struct bits *)data)->state, 1) + 1; }
