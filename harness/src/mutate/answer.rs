@@ -146,6 +146,7 @@ pub fn judge(truth: &Difference, answer: &Answer) -> Vec<(Fault, String)> {
         let told = constant
             || answer.refuses(name)
             || answer.ignores(name, "read only through the printk index")
+            || answer.ignores(name, "nothing refers to it") && !truth.mentions.values().any(|m| m.contains(name))
             // Or what differs is something without a name that it refers to.
             || truth.inner.iter().any(|i| answer.refuses(i) && truth.reaches(name, i));
         if !told {
