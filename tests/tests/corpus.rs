@@ -516,6 +516,7 @@ fn every_case_gives_what_it_says() {
 /// Codes of the refusing tables that no input can lead to, with the reason.
 const NO_CASE: &[(&str, &str)] = &[
     ("LP2016", "needs linked images: builder/tests/whole.rs"),
+    ("LP2025", "needs a kernel with read-only keys: unpatchable.rs"),
     ("LP3007", "needs whole images: whole_images.rs"),
     ("LP3008", "needs trees with a vmlinux: builder/tests/whole_cli.rs"),
 ];

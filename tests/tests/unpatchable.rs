@@ -95,6 +95,9 @@ fn check(test: &str, series: &str) {
     }
     // All of it is little: a call that leads away from it would bring half of the kernel.
     assert!((30..150).contains(&way.len()), "{} functions: {way:?}", way.len());
+    for name in ["hw_breakpoint_exceptions_notify", "cpu_init_exception_handling", "cr4_init"] {
+        assert!(why.contains_key(name), "{name} is not listed");
+    }
     // Where RCU does not watch, nobody waits for an idle task.
     for name in ["default_idle", "acpi_idle_enter", "poll_idle"] {
         assert!(
@@ -156,5 +159,30 @@ fn a_change_on_the_way_is_refused() {
         let refused = bound.err().map(|e| e.problems).unwrap_or_default();
         let found = |p: &Problem| p.code.id == "LP2007" && p.detail.contains("__rcu_read_unlock calls it");
         assert!(refused.iter().any(found), "{series}: {refused:?}");
+    }
+}
+
+/// The loader would write to a key that is read-only, where the kernel does not seal it.
+#[test]
+fn a_jump_of_a_read_only_key_is_refused() {
+    for (series, expected) in [("6.1", true), ("6.12", false)] {
+        let Some(env) = Env::find_series("a_jump_of_a_read_only_key_is_refused", series) else { return };
+        let kernel = KernelImage::open(&env.kernel.vmlinuz).unwrap();
+        let (from, to) = ("/* Skip all tests if size is zero. */\n\tif (!n)", "if (!n || n == 0x7777777777)");
+        let change = Change::none().edit(&env.kernel.old_source(), "mm/usercopy.c", from, to).unwrap();
+        let object = "mm/usercopy.o".to_owned();
+        let pair = env.tree.pair_of(&[object], &change, Flags::Plain).unwrap_or_else(|e| panic!("{e:#}"));
+        let source = |object: &String| {
+            let (old, new) = pair.files(object);
+            let (a, b) = (std::fs::read(&old).unwrap(), std::fs::read(&new).unwrap());
+            Source { name: object.clone(), old_path: old, new_path: new, old: a, new: b }
+        };
+        let sources: Vec<Source> = pair.objects.iter().map(source).collect();
+        let options = support::options();
+        let mut analysis = pipeline::analyse(&sources, &options).unwrap();
+        let bound = pipeline::produce(&mut analysis, Some(&kernel), &options);
+        let refused = bound.err().map(|e| e.problems).unwrap_or_default();
+        let found = refused.iter().any(|p| p.code.id == "LP2025" && p.detail.contains("bypass_usercopy_checks"));
+        assert_eq!((found, refused.is_empty()), (expected, !expected), "{series}: {refused:?}");
     }
 }

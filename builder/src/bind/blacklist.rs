@@ -65,6 +65,29 @@ const ENTER_IDLE: &[&str] = &[
     "poll_idle",
 ];
 
+/// What a CPU that comes runs before it has an IDT (start_secondary, arch/x86/kernel/smpboot.c; cpu_init_exception_handling,
+/// arch/x86/kernel/cpu/common.c): an int3 resets the machine.
+const BEFORE_IDT: &[&str] = &[
+    "start_secondary",
+    "ap_starting",
+    "cr4_init",
+    "cpu_init_exception_handling",
+    "cpu_init_fred_exceptions",
+    "load_ucode_ap",
+    "load_ucode_amd_ap",
+    "load_ucode_intel_ap",
+    "load_direct_gdt",
+    "load_fixmap_gdt",
+    "switch_gdt_and_percpu_base",
+    "switch_to_new_gdt",
+    "setup_getcpu",
+    "tss_setup_ist",
+    "tss_setup_io_bitmap",
+    "load_current_idt",
+    "setup_ghcb",
+    "x86_configure_nx",
+];
+
 impl Blacklist {
     /// Reads the lists of an image.
     ///
@@ -95,6 +118,10 @@ impl Blacklist {
         let idle = |s: &&KernelSymbol| s.is_text() && ENTER_IDLE.contains(&parent_name(&s.name));
         for symbol in kernel.kallsyms().iter().filter(idle) {
             functions.insert(symbol.addr, IDLE.into());
+        }
+        let early = |s: &&KernelSymbol| s.is_text() && BEFORE_IDT.contains(&parent_name(&s.name));
+        for symbol in kernel.kallsyms().iter().filter(early) {
+            functions.insert(symbol.addr, "a CPU that comes runs it before it has an IDT".into());
         }
         for step in int3::path(kernel)? {
             let why = match step.caller {

@@ -4,8 +4,8 @@
 //! Input: an image. Output: the closure of calls and jumps from the entries of int3 and NMI, with who calls each. Refused is an
 //! image that does not show it: a beginning is missing, the alternatives cannot be read, or it has no end (LP3005).
 //! Followed are direct calls and jumps, those of the replacements of alternatives, and the pointers of calls through `pv_ops`.
-//! The notifier of the runtime is the first in its chain and ends it (c/kernel.c), so nothing else is called through
-//! `notifier_call_chain`. What an int3 of a site in the kernel does not get to, although something on its way can call it, is in
+//! The notifier of the runtime ends its chain (c/kernel.c) and has the highest priority; only those that have it as well and
+//! were there before are called through `notifier_call_chain`. What an int3 of a site in the kernel does not get to, although something on its way can call it, is in
 //! a table with the reason ([`APART`]).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +29,10 @@ const ROOTS: &[&str] = &[
     "exc_nmi",
     "exc_nmi_noist",
     "nmi_handle",
+    // In the same chain as the runtime, with the highest priority there is, and there before it (kernel/notifier.c,
+    // notifier_chain_register).
+    "hw_breakpoint_exceptions_notify",
+    "kprobe_exceptions_notify",
 ];
 
 /// Those that every kernel has.
@@ -70,7 +74,11 @@ const APART: &[(&str, &str)] = &[
 ];
 
 /// Functions on the way that return before they call anything.
-const LAST: &[(&str, &str)] = &[("rcu_read_unlock_special", "it returns at once in an NMI (kernel/rcu/tree_plugin.h)")];
+const LAST: &[(&str, &str)] = &[
+    ("rcu_read_unlock_special", "it returns at once in an NMI (kernel/rcu/tree_plugin.h)"),
+    ("hw_breakpoint_exceptions_notify", "it returns at once unless for DIE_DEBUG (arch/x86/kernel/hw_breakpoint.c)"),
+    ("kprobe_exceptions_notify", "it returns at once unless for DIE_GPF (arch/x86/kernel/kprobes/core.c)"),
+];
 
 /// Beginnings of names that are apart as well: tracepoints, and what hangs on them is not known.
 const TRACEPOINTS: &[&str] = &["__SCT__tp_func_", "__traceiter_"];

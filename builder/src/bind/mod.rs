@@ -9,6 +9,7 @@ mod endbr;
 mod field;
 mod init;
 mod int3;
+mod keys;
 mod names;
 mod placement;
 mod proof;
@@ -116,7 +117,11 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
     };
     let seals = endbr::Seals::of(kernel);
     let init = init::Init::of(kernel);
+    let sealed = keys::ReadOnly::of(kernel);
     for item in &set.items {
+        if let Some(sealed) = &sealed {
+            sealed.check(&bound, pairs, item, &mut problems);
+        }
         // An object that the patch adds has nothing to find.
         let is_new = !pairs[item.pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
         if !is_new && bound.placements[item.pair.0 as usize].counts() == (0, 0) {

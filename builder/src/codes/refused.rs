@@ -220,6 +220,15 @@ pub(super) static CODES: &[Code] = &[
                  already has",
     },
     Code {
+        id: "LP2025",
+        class: Refused,
+        title: "static key that the kernel has made read-only",
+        why: "The module loader puts the jumps of a module on a list in the key (jump_label_add_module, kernel/jump_label.c). A key that \
+              is read-only after init (DEFINE_STATIC_KEY_FALSE_RO) cannot be written any more: kernels before 6.10 fault there, newer ones \
+              seal such keys and leave them out.",
+        advice: "leave the function out of the patch, or change its caller",
+    },
+    Code {
         id: "LP2101",
         class: Refused,
         title: "no room for a jump",
