@@ -95,7 +95,13 @@ fn check(test: &str, series: &str) {
     }
     // All of it is little: a call that leads away from it would bring half of the kernel.
     assert!((30..150).contains(&way.len()), "{} functions: {way:?}", way.len());
-    for name in ["hw_breakpoint_exceptions_notify", "cpu_init_exception_handling", "cr4_init"] {
+    for name in [
+        "hw_breakpoint_exceptions_notify",
+        "cpu_init_exception_handling",
+        "cr4_init",
+        "function_trace_call",
+        "trace_event_buffer_reserve",
+    ] {
         assert!(why.contains_key(name), "{name} is not listed");
     }
     // Where RCU does not watch, nobody waits for an idle task.

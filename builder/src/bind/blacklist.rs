@@ -65,6 +65,34 @@ const ENTER_IDLE: &[&str] = &[
     "poll_idle",
 ];
 
+/// What tracers and events run for each function they follow, before they notice that they are in themselves: with a tracer on what an
+/// int3 runs, an int3 in one of these comes again and again (kernel/trace/{trace_functions,trace_functions_graph,fgraph,trace,ring_buffer}.c).
+const TRACING: &[&str] = &[
+    "__ftrace_return_to_handler",
+    "__trace_buffer_lock_reserve",
+    "__trace_graph_entry",
+    "__trace_graph_return",
+    "ftrace_graph_func",
+    "ftrace_return_to_handler",
+    "function_graph_enter",
+    "function_graph_enter_regs",
+    "function_no_repeats_trace_call",
+    "function_stack_no_repeats_trace_call",
+    "function_stack_trace_call",
+    "function_trace_call",
+    "prepare_ftrace_return",
+    "ring_buffer_lock_reserve",
+    "ring_buffer_unlock_commit",
+    "trace_buffer_unlock_commit_nostack",
+    "trace_buffer_unlock_commit_regs",
+    "trace_event_buffer_commit",
+    "trace_event_buffer_lock_reserve",
+    "trace_event_buffer_reserve",
+    "trace_function",
+    "trace_graph_entry",
+    "trace_graph_return",
+];
+
 /// What a CPU that comes runs before it has an IDT (start_secondary, arch/x86/kernel/smpboot.c; cpu_init_exception_handling,
 /// arch/x86/kernel/cpu/common.c): an int3 resets the machine.
 const BEFORE_IDT: &[&str] = &[
@@ -122,6 +150,10 @@ impl Blacklist {
         let early = |s: &&KernelSymbol| s.is_text() && BEFORE_IDT.contains(&parent_name(&s.name));
         for symbol in kernel.kallsyms().iter().filter(early) {
             functions.insert(symbol.addr, "a CPU that comes runs it before it has an IDT".into());
+        }
+        let tracing = |s: &&KernelSymbol| s.is_text() && TRACING.contains(&parent_name(&s.name));
+        for symbol in kernel.kallsyms().iter().filter(tracing) {
+            functions.insert(symbol.addr, "tracers run it on what an int3 runs".into());
         }
         for step in int3::path(kernel)? {
             let why = match step.caller {
