@@ -38,6 +38,9 @@
 //! post-revert, a revert that is refused with post-apply: whatever the first callback of an operation did is undone by the
 //! one that would also undo it later, as the kernel's livepatch does (Documentation/livepatch/callbacks.rst).
 
+mod bound;
+mod ending;
+
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use lpbuild_abi::{Callback, Mode};
@@ -50,7 +53,6 @@ use crate::{
     refusal::Refusal,
     site::{self, Route, Site},
     status::{State, Status},
-    survey,
     switch::{self, Other, Scan},
 };
 
@@ -480,89 +482,6 @@ impl<'a, K: Kernel> Machine<'a, K> {
         step
     }
 
-    /// Until everybody has rested, or the deadline: no site has been written.
-    fn survey(&mut self) -> Option<Step> {
-        let cancelled = self.op == Op::Apply && self.parts.cancel.load(SeqCst);
-        if cancelled {
-            return Some(self.end_survey(Refusal::Cancelled));
-        }
-        if self.all_rested() {
-            self.stage = Stage::Enter;
-            return None;
-        }
-        let why = if self.watch.table().is_some() { Refusal::Restless } else { Refusal::NoMemory };
-        let left = self.left_ms();
-        Some(if left > 0 { self.again(left) } else { self.end_survey(why) })
-    }
-
-    fn all_rested(&mut self) -> bool {
-        if self.watch.table().is_none() && !self.watch.begin(self.k) {
-            return false;
-        }
-        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
-        let found = &mut self.status.blockers;
-        let left = self.watch.table().map_or(0, |t| survey::pass(&scan, t, self.parts.frames, found));
-        if left != 0 && self.k.guard(Guard::Survey) {
-            return false;
-        }
-        self.watch.end(self.k);
-        self.status.blockers.clear();
-        self.backoff_ms = 1;
-        self.surveyed = true;
-        true
-    }
-
-    fn end_survey(&mut self, why: Refusal) -> Step {
-        self.watch.end(self.k);
-        self.give_up(why)
-    }
-
-    /// How long a wait of [`Step::RcuTasks`] may last until [`Machine::overdue`] is to be asked; `None`: as long as it takes.
-    pub fn wait_ms(&self) -> Option<u64> {
-        let turns = self.failing.is_none() && self.stage == Stage::Switch;
-        (turns || self.op == Op::Apply && !self.effective).then(|| self.left_ms())
-    }
-
-    /// The deadline has come and the wait for `synchronize_rcu_tasks` has not ended. `None`: it is waited for. The next
-    /// [`Step::RcuTasks`] is for one that begins behind that step.
-    pub fn overdue(&mut self) -> Option<Step> {
-        self.wait_ms()?;
-        match self.stage {
-            // In the stop everybody has changed over at one instant: there is no way back but another stop.
-            Stage::Write(Route::New) if self.parts.sites.iter().any(|s| s.dispatcher == 0) => {
-                Some(self.effective(State::Draining))
-            }
-            Stage::Write(_) if self.failing.is_none() && self.route == Route::Original => self.take_back(),
-            Stage::Switch if self.failing.is_none() => {
-                // Its table is not complete without the wait.
-                self.fail(Refusal::Restless).or(Some(Step::Again(0)))
-            }
-            _ => {
-                let state = if self.failing.is_none() { State::Draining } else { State::Reverting };
-                Some(self.effective(state))
-            }
-        }
-    }
-
-    /// The int3s go again; what is behind them has not changed.
-    fn take_back(&mut self) -> Option<Step> {
-        if !self.k.guard(Guard::TakeBack) || site::check_trapped(self.k, self.parts.sites, self.route).is_err() {
-            return None;
-        }
-        self.poke().first_bytes(self.route);
-        self.poke().disarm();
-        self.parts.board.settle(false);
-        self.parts.board.retire();
-        for other in self.replaced_boards() {
-            other.follow(None);
-        }
-        self.failing = Some(Refusal::Restless);
-        self.status.refusal = self.failing;
-        self.goal_new = false;
-        self.stage = Stage::Leave;
-        Some(Step::Again(0))
-    }
-
     /// int3 on every site, on the way to `route`.
     fn trap(&mut self, route: Route) -> Option<Step> {
         self.poke().trap();
@@ -735,32 +654,6 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.trap(if self.goal_new { Route::New } else { Route::Original })
     }
 
-    /// Everybody runs the new version.
-    fn arrived(&mut self) -> Step {
-        self.status.blockers.retain_if(self.failing.is_some());
-        match self.failing {
-            // The callback came when the jumps were there.
-            None if self.drains() => self.end(State::Applied, Step::Done),
-            None => self.finish(Callback::PostApply, State::Applied, Step::Done),
-            Some(why) => self.refuse(why, Some(Callback::PostApply), State::Applied),
-        }
-    }
-
-    /// Nobody is inside the new version, nothing leads there.
-    fn left(&mut self) -> Step {
-        match self.failing {
-            None => {
-                self.status.refusal = None;
-                self.status.blockers.clear();
-                self.finish(Callback::PostRevert, State::Reverting, Step::Done)
-            }
-            Some(why) => {
-                let state = if self.effective { State::Reverting } else { State::Refused };
-                self.refuse(why, Some(Callback::PostRevert), state)
-            }
-        }
-    }
-
     fn drain(&mut self) -> Option<Step> {
         if self.watch.table().is_none() && !self.watch.begin(self.k) {
             return Some(self.patiently());
@@ -852,65 +745,5 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(self.again(left));
         }
         Some(self.give_up(if cancelled { Refusal::Cancelled } else { why }))
-    }
-
-    /// Milliseconds until the deadline.
-    fn left_ms(&self) -> u64 {
-        let now = self.k.now_ns();
-        let spent_ms = now.saturating_sub(self.started_ns.unwrap_or(now)) / MS;
-        self.deadline_ms.saturating_sub(spent_ms)
-    }
-
-    fn again(&mut self, at_most: u64) -> Step {
-        let wait = self.backoff_ms.min(at_most);
-        self.backoff_ms = (self.backoff_ms * 2).min(MAX_BACKOFF_MS);
-        Step::Again(wait)
-    }
-
-    /// Another try at what has to be done before the operation can end, either way: whoever waits for it does not wait
-    /// beyond the deadline.
-    fn patiently(&mut self) -> Step {
-        if self.op == Op::Apply && !self.effective && self.left_ms() == 0 {
-            return self.effective(if self.failing.is_none() { State::Draining } else { State::Reverting });
-        }
-        self.again(MAX_BACKOFF_MS)
-    }
-
-    fn effective(&mut self, state: State) -> Step {
-        self.effective = true;
-        self.status.state = state;
-        Step::Effective
-    }
-
-    /// Nothing was written, or it was put back.
-    fn give_up(&mut self, why: Refusal) -> Step {
-        match self.op {
-            Op::Apply => self.refuse(why, Some(Callback::PostRevert), State::Refused),
-            Op::Revert => self.refuse(why, Some(Callback::PostApply), State::Applied),
-        }
-    }
-
-    /// The end of an operation that is not done: what the first callback has done is undone by `undo`.
-    fn refuse(&mut self, why: Refusal, undo: Option<Callback>, state: State) -> Step {
-        self.status.refusal = Some(why);
-        match undo.filter(|_| self.k.guard(Guard::UndoCallback)) {
-            Some(callback) => self.finish(callback, state, Step::Refused(why)),
-            None => self.end(state, Step::Refused(why)),
-        }
-    }
-
-    /// The end of an operation, behind its last callback if the patch has it. The state changes when that has returned.
-    fn finish(&mut self, callback: Callback, state: State, step: Step) -> Step {
-        if self.patch.has(callback) {
-            self.ending = Some((state, step));
-            return Step::Call(callback);
-        }
-        self.end(state, step)
-    }
-
-    fn end(&mut self, state: State, step: Step) -> Step {
-        self.status.state = state;
-        self.stage = Stage::Rest;
-        step
     }
 }

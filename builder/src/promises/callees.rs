@@ -34,7 +34,7 @@ const COPY: &[&str] = &[
     // lib/rhashtable.c (rhashtable_params)
     "rhashtable_init",
     "rhltable_init",
-    // kernel/fork.c (kernel_clone_args), kernel/smp.c (a call that is not waited for)
+    // kernel/fork.c (kernel_clone_args)
     "kernel_clone",
     "kernel_thread",
     "user_mode_thread",
@@ -48,7 +48,7 @@ const COPY: &[&str] = &[
     "clk_register",
     "power_supply_register",
     "devm_power_supply_register",
-    // fs/fs_context.c, mm/shrinker.c, drivers/dma-buf/dma-buf.c, block/bio-integrity.c
+    // drivers/dma-buf/dma-buf.c, block/blk-integrity.c
     "dma_buf_export",
     "blk_integrity_register",
 ];
