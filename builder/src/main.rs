@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cli::terminal;
 use lpbuild::error::Result;
-use lpbuild::target::{Host, InspectArgs, LoadArgs, PRICE_OF_FORCE, StatusArgs, UnloadArgs};
+use lpbuild::host::{Host, InspectArgs, LoadArgs, PRICE_OF_FORCE, StatusArgs, UnloadArgs};
 
 /// Declarative live-patch build system for x86-64 Linux.
 ///

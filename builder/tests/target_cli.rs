@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lpbuild::error::Error;
-use lpbuild::target::{Host, InspectArgs, LoadArgs, StatusArgs, UnloadArgs, parse_log};
+use lpbuild::host::{Host, InspectArgs, LoadArgs, StatusArgs, UnloadArgs, parse_log};
 use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 use serde_json::Value;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
-pub use lpbuild::build::debian::Version;
+pub use lpbuild::source::debian::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::{cmd, packages};

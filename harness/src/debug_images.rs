@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use lpbuild::build::debian::{Archive, Version};
+use lpbuild::source::debian::{Archive, Version};
 use lpbuild::tool::Log;
 
 use crate::kernels::Said;

@@ -4,14 +4,14 @@
 //! selected-6.1.toml   the pair in use (see versions.toml for the fallback rule)
 //! ```
 //!
-//! Everything else is where `lpbuild build` looks for it and would put it itself (`lpbuild::build::debian`).
+//! Everything else is where `lpbuild build` looks for it and would put it itself (`lpbuild::source::debian`).
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use lpbuild::build::Progress;
-use lpbuild::build::debian::{Archive, Unpacked, source_path};
+use lpbuild::source::Progress;
+use lpbuild::source::debian::{Archive, Unpacked, source_path};
 use lpbuild::tool::Log;
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! Objects of a stock kernel, as shipped or with a change; made as `lpbuild build` makes them (`lpbuild::build`), but with
+//! Objects of a stock kernel, as shipped or with a change; made as `lpbuild build` makes them (`lpbuild::source`), but with
 //! the lines of the change as they are, and kept from run to run.
 
 use std::collections::BTreeSet;
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lpbuild::build::compile::Compiler;
-use lpbuild::build::kbuild::Layout;
-use lpbuild::build::locate::Target;
-use lpbuild::build::patch::SourceChange;
-use lpbuild::build::toolchain::Toolchain;
-use lpbuild::build::tree as prepared;
+use lpbuild::source::compile::Compiler;
+use lpbuild::source::kbuild::Layout;
+use lpbuild::source::locate::Target;
+use lpbuild::source::patch::SourceChange;
+use lpbuild::source::toolchain::Toolchain;
+use lpbuild::source::tree as prepared;
 use lpbuild::config;
 use lpbuild::tool::Log;
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use harness::module::{Maker, Module};
 use harness::{cmd, progress};
-use lpbuild::build::kbuild::Part;
+use lpbuild::source::kbuild::Part;
 use lpbuild::manifest::Manifest;
 use serde::Deserialize;
 

@@ -4,7 +4,7 @@
 
 use harness::change::Change;
 use harness::tree::Flags;
-use lpbuild::build::lines::{applies_to, keep_lines};
+use lpbuild::source::lines::{applies_to, keep_lines};
 use lpbuild::pipeline::{self, Analysis, Source};
 use lpbuild_tests::Env;
 

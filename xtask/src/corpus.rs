@@ -16,8 +16,8 @@ use harness::kernels::Kernel;
 use harness::module::Maker;
 use harness::tree::Tree;
 use harness::{cmd, workspace_root};
-use lpbuild::build::includes::Index;
-use lpbuild::build::kbuild::Part;
+use lpbuild::source::includes::Index;
+use lpbuild::source::kbuild::Part;
 use serde_json::Value;
 
 /// Objects at most that a patch of a file with its headers may concern.

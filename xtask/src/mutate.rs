@@ -21,7 +21,7 @@ use harness::mutate::source;
 use harness::mutate::trial::Base;
 use harness::tree::Tree;
 use harness::workspace_root;
-use lpbuild::build::kbuild::Part;
+use lpbuild::source::kbuild::Part;
 use lpbuild::kernel::KernelImage;
 
 /// Mutants of one object.

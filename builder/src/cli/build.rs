@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lpbuild::build::flow::{self, Built, How};
+use lpbuild::source::flow::{self, Built, How};
 use lpbuild::config::{self, Config};
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::manifest::{Jump, Mode, check_others};
@@ -128,7 +128,7 @@ struct Output<'a> {
     build_id: &'a str,
     compiled: &'a [String],
     objects: &'a [String],
-    unused: &'a [lpbuild::build::touched::Unused],
+    unused: &'a [lpbuild::source::touched::Unused],
     moved: &'a [String],
     modules_left: &'a [String],
     #[serde(flatten)]
@@ -235,7 +235,7 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
 
 /// Packs the module and puts the output folder in its place, whole.
 fn finish(config: &Config, built: &Built, dir: &Path, keep: bool, log: &Log, bars: &Bars) -> Result<PackReport> {
-    use lpbuild::build::Progress;
+    use lpbuild::source::Progress;
     bars.status("packing");
     let Some(output) = &built.output else { return Err(Error::new("LP1000", Place::default(), "nothing to pack")) };
     let temp = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), &e))?;

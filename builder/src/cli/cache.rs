@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use lpbuild::build::{cache, tree};
+use lpbuild::source::{cache, tree};
 use lpbuild::error::{Error, Place, Result};
 
 use super::terminal;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use lpbuild::config::Template;
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::target::Host;
+use lpbuild::host::Host;
 
 use super::{diff::patch_name, sources::io, terminal};
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lpbuild::build::Progress;
+use lpbuild::source::Progress;
 
 use super::terminal;
 

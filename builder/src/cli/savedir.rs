@@ -12,7 +12,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lpbuild::build::flow::Built;
+use lpbuild::source::flow::Built;
 use lpbuild::config::Config;
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::manifest::Jump;

@@ -1,7 +1,7 @@
 //! Where debug information says a static variable is declared.
 //!
 //! `lpbuild build` keeps the line numbers of lines that did not change, and gives those that did numbers of their own
-//! (`build/lines.rs`): two variables declared in one function at one line are the same. Elsewhere lines move. Where a function has
+//! (`source/lines.rs`): two variables declared in one function at one line are the same. Elsewhere lines move. Where a function has
 //! one variable of the name, as far from its beginning as before, that is the same one. Of several, the place must be the same as
 //! counted from both ends of the function, which then has as many lines as before, and all variables of the name that one
 //! build has must be at such places of the other: lines that moved by as much as others came or went would otherwise

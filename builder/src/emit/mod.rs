@@ -47,7 +47,7 @@ pub struct Options {
     pub callbacks: Callbacks,
     /// What the author answers for.
     pub accept: Acceptances,
-    /// Do unchanged lines have the same numbers in both builds, and no others (`build/lines.rs`)?
+    /// Do unchanged lines have the same numbers in both builds, and no others (`source/lines.rs`)?
     pub lines_kept: bool,
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::io_error;
-use crate::build::kernel_config;
+use crate::source::kernel_config;
 use crate::error::{Error, Place, Result};
 use crate::tool;
 

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::build::debian::Unpacked;
-use crate::build::{Progress, locate};
+use crate::source::debian::Unpacked;
+use crate::source::{Progress, locate};
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 use crate::manifest::{Kernel, to_hex};
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_release_that_is_no_path_component_is_refused() {
         for odd in ["", "../../etc", "..", "a/b"] {
-            let e = find_image(&kernel(odd), &crate::build::Silent).unwrap_err();
+            let e = find_image(&kernel(odd), &crate::source::Silent).unwrap_err();
             assert_eq!((e.problems[0].code.id, e.exit_code()), ("LP6403", 1));
         }
     }

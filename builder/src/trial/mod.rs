@@ -36,10 +36,10 @@ use std::time::Duration;
 
 pub use report::{Outputs, Report, StepReport};
 
-use crate::build::Progress;
+use crate::source::Progress;
 use crate::error::{Error, Place, Result};
 use crate::interrupt;
-use crate::target::ModuleFile;
+use crate::host::ModuleFile;
 use programs::Programs;
 use qemu::{Accel, End, Machine, unwritable};
 use steps::Steps;

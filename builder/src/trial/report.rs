@@ -17,7 +17,7 @@ use crate::codes;
 use crate::error::{Place, Problem};
 use crate::manifest::Kernel;
 
-use crate::target::{ModuleFile, pause};
+use crate::host::{ModuleFile, pause};
 
 /// Lines of the kernel log shown from a fault on, and of a script's output in the table.
 const SHOWN: usize = 40;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::console;
 use super::guest::MARK;
 use super::qemu::{Source, Watch};
-use crate::build::Progress;
+use crate::source::Progress;
 
 /// Lines of the console kept for people.
 const TAIL: usize = 30;
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn read(lines: &[&str]) -> (Vec<Step>, Duration) {
-        let mut s = Steps::new([5, 1, 9].map(Duration::from_secs), 1, &crate::build::Silent);
+        let mut s = Steps::new([5, 1, 9].map(Duration::from_secs), 1, &crate::source::Silent);
         for line in lines {
             s.line(Source::Case, line);
         }

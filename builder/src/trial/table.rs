@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use super::report::{Report, StepReport};
 use crate::style::{BAD, DIM, GOOD, HEAD, NOTE};
-use crate::target::pause;
+use crate::host::pause;
 
 /// Lines of a script's output shown; the log and the JSON have all.
 const SHOWN: usize = 40;
