@@ -190,16 +190,17 @@ pub fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codes;
     use crate::error::Place;
 
     fn problem(kind: Accept, name: &str) -> Problem {
-        Problem::new("LP2015", Place::symbol("fs/timerfd.o", "timerfd_read"), "it grew\nold\nnew")
+        Problem::new(codes::LP2015, Place::symbol("fs/timerfd.o", "timerfd_read"), "it grew\nold\nnew")
             .acceptable(kind, name)
     }
 
     #[test]
     fn only_what_says_so_is_accepted_and_only_by_its_own_kind_and_name() {
-        let other = Problem::new("LP2002", Place::symbol("fs/timerfd.o", "ctx"), "it grew");
+        let other = Problem::new(codes::LP2002, Place::symbol("fs/timerfd.o", "ctx"), "it grew");
         for (given, accepted) in [
             ((Accept::Type, "struct ctx"), true),
             ((Accept::Type, "ctx"), true),
@@ -224,7 +225,7 @@ mod tests {
             let mut names = Acceptances::default();
             names.add(Accept::Promise, given);
             let place = Place::symbol("fs/timerfd.o", "timerfd_arm.isra.0");
-            let kept = Problem::new("LP2021", place, "keeps it").acceptable(Accept::Promise, "state.3");
+            let kept = Problem::new(codes::LP2021, place, "keeps it").acceptable(Accept::Promise, "state.3");
             names.settle(&mut vec![kept]).len()
         };
         let right = ["state.3", "state", "timerfd_arm", "timerfd_arm.isra.0", "fs/timerfd.o:state"];

@@ -76,9 +76,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with the code `id`, which must be in the table.
-    pub fn new(id: &str, place: Place, detail: impl Into<String>) -> Self {
-        Self { code: codes::get(id), place, detail: detail.into(), accept: None }
+    /// A problem with a code of the table.
+    pub fn new(code: &'static Code, place: Place, detail: impl Into<String>) -> Self {
+        Self { code, place, detail: detail.into(), accept: None }
     }
     /// The same problem, which the author may accept by this name ([`crate::accept`]).
     #[must_use]
@@ -153,12 +153,12 @@ pub struct Error {
 
 impl Error {
     /// One problem.
-    pub fn new(id: &str, place: Place, detail: impl Into<String>) -> Self {
-        Self { problems: vec![Problem::new(id, place, detail)] }
+    pub fn new(code: &'static Code, place: Place, detail: impl Into<String>) -> Self {
+        Self { problems: vec![Problem::new(code, place, detail)] }
     }
     /// A file that could not be read or written.
     pub fn io(path: &std::path::Path, e: &std::io::Error) -> Self {
-        Self::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+        Self::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
     }
     /// The process exit code: 1 when anything is broken, else 4.
     pub fn exit_code(&self) -> u8 {

@@ -5,6 +5,7 @@ pub use lpbuild_abi::Callback;
 use serde::{Deserialize, Serialize};
 
 use crate::accept::{Accepted, is_name};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Value of [`Manifest::schema`].
@@ -337,35 +338,36 @@ pub struct Promise {
 impl Manifest {
     /// Parses and checks a manifest.
     pub fn parse(text: &str, from: &str) -> Result<Self> {
-        let m: Self = toml::from_str(text).map_err(|e| Error::new("LP1101", Place::object(from), e.to_string()))?;
+        let m: Self =
+            toml::from_str(text).map_err(|e| Error::new(codes::LP1101, Place::object(from), e.to_string()))?;
         if !(OLDEST_SCHEMA..=SCHEMA).contains(&m.schema) {
             let detail = format!("schema {} is none of {OLDEST_SCHEMA} to {SCHEMA}", m.schema);
-            return Err(Error::new("LP1101", Place::object(from), detail));
+            return Err(Error::new(codes::LP1101, Place::object(from), detail));
         }
         if (m.schema > OLDEST_SCHEMA) != m.patch.object_sha256.is_some() {
             let detail = format!("schema {} {} object-sha256", m.schema, if m.schema > 1 { "wants" } else { "has no" });
-            return Err(Error::new("LP1101", Place::object(from), detail));
+            return Err(Error::new(codes::LP1101, Place::object(from), detail));
         }
         check_name(&m.patch.name, from)?;
         if !is_line(&m.patch.description) {
             let detail = format!("the description is not {LINE_RULE}");
-            return Err(Error::new("LP1101", Place::object(from), detail));
+            return Err(Error::new(codes::LP1101, Place::object(from), detail));
         }
         if m.patch.deadline_ms == 0 {
-            return Err(Error::new("LP1101", Place::object(from), "a deadline of 0 ms"));
+            return Err(Error::new(codes::LP1101, Place::object(from), "a deadline of 0 ms"));
         }
         if m.patch.patience_ms == 0 {
-            return Err(Error::new("LP1101", Place::object(from), "a patience of 0 ms"));
+            return Err(Error::new(codes::LP1101, Place::object(from), "a patience of 0 ms"));
         }
         if let Err(detail) = check_others(&m.patch.name, &m.patch.after, &m.patch.replaces) {
-            return Err(Error::new("LP1101", Place::object(from), detail));
+            return Err(Error::new(codes::LP1101, Place::object(from), detail));
         }
         if let Some((c, f)) = m.callbacks.all().find(|(_, f)| !is_identifier(f)) {
             let detail = format!("the {} callback {f:?} is not the name of a C function", c.name());
-            return Err(Error::new("LP1101", Place::object(from), detail));
+            return Err(Error::new(codes::LP1101, Place::object(from), detail));
         }
         if let Some(a) = m.accepted.iter().find(|a| !is_name(&a.name)) {
-            return Err(Error::new("LP1101", Place::object(from), format!("{:?} is no name to accept", a.name)));
+            return Err(Error::new(codes::LP1101, Place::object(from), format!("{:?} is no name to accept", a.name)));
         }
         for f in &m.functions {
             let bytes = f.site.original_bytes();
@@ -374,7 +376,7 @@ impl Manifest {
                 && usize::from(f.site.size) <= abi::MAX_SITE;
             if !ok {
                 let place = Place::symbol(from, &f.symbol);
-                return Err(Error::new("LP1101", place, "site size, jump and original bytes do not fit together"));
+                return Err(Error::new(codes::LP1101, place, "site size, jump and original bytes do not fit together"));
             }
         }
         Ok(m)
@@ -385,7 +387,7 @@ impl Manifest {
         let head = "# Written by lpbuild; describes patch.o beside it. Schema: docs/manifest.md.\n\n";
         toml::to_string(self)
             .map(|t| format!("{head}{t}"))
-            .map_err(|e| Error::new("LP1101", Place::default(), e.to_string()))
+            .map_err(|e| Error::new(codes::LP1101, Place::default(), e.to_string()))
     }
 }
 
@@ -460,7 +462,7 @@ pub fn check_name(name: &str, from: &str) -> Result<()> {
         return Ok(());
     }
     let detail = format!("the patch name {name:?} is not [a-z][a-z0-9_]* of at most 48 bytes");
-    Err(Error::new("LP1101", Place::object(from), detail))
+    Err(Error::new(codes::LP1101, Place::object(from), detail))
 }
 
 /// `after` and `replaces` name other patches, each once.

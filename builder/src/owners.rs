@@ -13,6 +13,7 @@ use object::{Object as _, ObjectSymbol, elf};
 
 use crate::accept::Accept;
 use crate::closure::ObjectPair;
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::ingest::{Image, SymbolPlace};
 use crate::kernel::KernelImage;
@@ -149,7 +150,7 @@ fn judge(name: &str, old: &Side<'_>, new: &Side<'_>) -> Option<Problem> {
         }
         (None, None) => return None,
     };
-    Some(Problem::new("LP2022", Place::symbol(*object, name), what).acceptable(Accept::Name, name))
+    Some(Problem::new(codes::LP2022, Place::symbol(*object, name), what).acceptable(Accept::Name, name))
 }
 
 /// Names that none of the old objects defines, a new one does, and the image has from another object. What is static there
@@ -169,7 +170,9 @@ pub fn moved_in(pairs: &[ObjectPair], kernel: &KernelImage) -> Vec<Problem> {
             }
             let kind = if is_weak { "a weak one" } else { "one" };
             let what = format!("the kernel image has {kind} of another object, at {:#x}", there.addr);
-            problems.push(Problem::new("LP2022", Place::symbol(&pair.name, name), what).acceptable(Accept::Name, name));
+            problems.push(
+                Problem::new(codes::LP2022, Place::symbol(&pair.name, name), what).acceptable(Accept::Name, name),
+            );
         }
     }
     problems

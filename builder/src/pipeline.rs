@@ -8,6 +8,7 @@ use crate::annotate::summary::Summary;
 use crate::annotate::{self, Debug, Note, Rest};
 use crate::bind::{self, Bound};
 use crate::closure::{self, Dest, ObjectPair, PatchSet, Role};
+use crate::codes;
 use crate::compare;
 use crate::correlate;
 use crate::emit::{self, Options, Output};
@@ -277,7 +278,7 @@ fn check_originals(pairs: &[ObjectPair], set: &PatchSet, sites: &[(usize, Site)]
             let own = &pairs[item.pair.0 as usize];
             let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name).at(edge.field.at);
             let name = &pairs[pair.0 as usize].new.atom(atom.0).name;
-            problems.push(Problem::new("LP2018", place, format!("the jump in {name} covers {why}")));
+            problems.push(Problem::new(codes::LP2018, place, format!("the jump in {name} covers {why}")));
         }
     }
     problems
@@ -309,7 +310,7 @@ fn choose_mode(
         Some(mode) => {
             refused.extend(fixed.into_iter().map(|(object, symbol, why)| {
                 let what = format!("mode {}, and the jump covers {why}", mode.name());
-                Problem::new("LP2102", Place::symbol(object, symbol), what)
+                Problem::new(codes::LP2102, Place::symbol(object, symbol), what)
             }));
             mode
         }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Lines of a tool's output that an error shows.
@@ -32,9 +33,9 @@ impl Log {
     }
 
     /// Runs to the end and returns stdout; a failure is the error `code` with the last lines of both streams.
-    pub fn run(&self, c: &mut Command, code: &str) -> Result<String> {
+    pub fn run(&self, c: &mut Command, code: &'static codes::Code) -> Result<String> {
         let program = c.get_program().to_string_lossy().into_owned();
-        let interrupted = || Error::new("LP6215", Place::object(&program), "a signal asked for the end");
+        let interrupted = || Error::new(codes::LP6215, Place::object(&program), "a signal asked for the end");
         if crate::interrupt::requested() {
             return Err(interrupted());
         }
@@ -55,7 +56,7 @@ impl Log {
             // A terminal sends the signal to the tool as well, which may notice it first.
             Ok(o) if crate::interrupt::requested() || crate::interrupt::ended(o.status) => return Err(interrupted()),
             Ok(_) => code,
-            Err(_) => "LP4005",
+            Err(_) => codes::LP4005,
         };
         let text = format!("{stdout}{stderr}");
         let lines: Vec<&str> = text.lines().collect();
@@ -110,7 +111,7 @@ pub fn find(program: &str) -> Result<PathBuf> {
 }
 
 fn missing(program: &str) -> Error {
-    Error::new("LP4005", Place::object(program), "not found in PATH")
+    Error::new(codes::LP4005, Place::object(program), "not found in PATH")
 }
 
 #[cfg(test)]
@@ -120,10 +121,10 @@ mod tests {
     #[test]
     fn a_failure_shows_the_end_of_the_output_and_everything_is_in_the_log() {
         let log = Log::default();
-        assert_eq!(log.run(command("echo").arg("it's"), "LP4006").unwrap(), "it's\n");
-        let e = log.run(command("sh").args(["-c", "echo words >&2; exit 3"]), "LP4006").unwrap_err();
+        assert_eq!(log.run(command("echo").arg("it's"), codes::LP4006).unwrap(), "it's\n");
+        let e = log.run(command("sh").args(["-c", "echo words >&2; exit 3"]), codes::LP4006).unwrap_err();
         assert!(e.to_string().contains("words") && e.to_string().contains("LP4006"), "{e}");
-        let e = log.run(&mut command("/nonexistent/tool"), "LP4006").unwrap_err();
+        let e = log.run(&mut command("/nonexistent/tool"), codes::LP4006).unwrap_err();
         assert!(e.to_string().contains("LP4005"), "{e}");
         let text = log.text();
         assert!(text.contains(r"echo 'it'\''s'") && text.contains("    words"), "{text}");

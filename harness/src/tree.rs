@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lpbuild::config;
 use lpbuild::source::compile::Compiler;
 use lpbuild::source::kbuild::Layout;
 use lpbuild::source::locate::Target;
 use lpbuild::source::patch::SourceChange;
 use lpbuild::source::toolchain::Toolchain;
 use lpbuild::source::tree as prepared;
-use lpbuild::config;
 use lpbuild::tool::Log;
 
 use crate::change::Change;

@@ -12,8 +12,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use harness::module::{Maker, Module};
 use harness::{cmd, progress};
-use lpbuild::source::kbuild::Part;
 use lpbuild::manifest::Manifest;
+use lpbuild::source::kbuild::Part;
 use serde::Deserialize;
 
 use crate::in_checkout;

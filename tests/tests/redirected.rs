@@ -14,6 +14,7 @@ use harness::damage::{self, Field, Symbol};
 use harness::mutate::elf::Elf;
 use harness::tree::Flags;
 use lpbuild::closure::Role;
+use lpbuild::codes;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline::{self, Source};
 use lpbuild::symbolize::Target;
@@ -86,7 +87,7 @@ impl Bench<'_> {
         let placed = bind::place(&object, self.kernel);
         for atom in object.atoms.iter().filter(|a| a.is_code() && object.section(a.section).name != ".exit.text") {
             let check = placed.check(atom.id);
-            let overridden = matches!(check, Err(("LP3004", _)));
+            let overridden = matches!(check, Err((codes::LP3004, _)));
             assert!(check.is_ok() || overridden, "{name}: {} is what runs: {check:?}", atom.name);
         }
         assert_eq!(self.refusal(name, old.to_vec(), new), None, "{name}");
@@ -261,7 +262,7 @@ fn stock_objects_are_what_runs() {
         for atom in object.atoms.iter().filter(|a| a.is_code()) {
             match placed.check(atom.id) {
                 Ok(()) => proven += 1,
-                Err(("LP3004", _)) => {}
+                Err((codes::LP3004, _)) => {}
                 Err(why) => wrong.push(format!("{name}: {}: {why:?}", atom.name)),
             }
         }

@@ -21,8 +21,8 @@ use harness::mutate::source;
 use harness::mutate::trial::Base;
 use harness::tree::Tree;
 use harness::workspace_root;
-use lpbuild::source::kbuild::Part;
 use lpbuild::kernel::KernelImage;
+use lpbuild::source::kbuild::Part;
 
 /// Mutants of one object.
 const GROUP: u64 = 200;

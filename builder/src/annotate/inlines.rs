@@ -17,6 +17,7 @@ use super::sides::{Carried, Sides, section_address};
 use super::{Debug, Rest, sides};
 use crate::accept::Accept;
 use crate::closure::{ObjectPair, PairId, PatchSet};
+use crate::codes;
 use crate::correlate::NewAtom;
 use crate::debuginfo::{DebugInfo, Inlined};
 use crate::error::{Place, Problem};
@@ -67,7 +68,7 @@ pub fn judge(pairs: &[ObjectPair], all: &[Bodies], rest: Rest<'_>) -> Vec<Proble
     let mut add = |pair: &ObjectPair, (name, file): &Helper, at: NewAtom, why: &str| {
         let place = Place::symbol(&pair.name, &pair.new.atom(at.0).name);
         let what = format!("{name} of {file}, which is inlined into it, changed; {why}");
-        problems.push(Problem::new("LP2020", place, what).acceptable(Accept::Inline, name));
+        problems.push(Problem::new(codes::LP2020, place, what).acceptable(Accept::Inline, name));
     };
     match rest {
         Rest::Image { .. } => {}

@@ -13,6 +13,7 @@ use super::Rest;
 use super::sides::{Carried, Sides, section_address};
 use crate::accept::Accept;
 use crate::closure::PatchSet;
+use crate::codes;
 use crate::debuginfo::{DebugInfo, Signature};
 use crate::error::{Place, Problem};
 use crate::pipeline::Source;
@@ -31,7 +32,7 @@ pub fn compare(sides: Sides<'_, '_>, set: &PatchSet, rest: Rest<'_>) -> Vec<Prob
 }
 
 fn problem(place: Place, why: &str, old: &Signature, new: &Signature) -> Problem {
-    let problem = Problem::new("LP2019", place, why).with_lines(&format!("  old: {old}\n  new: {new}"));
+    let problem = Problem::new(codes::LP2019, place, why).with_lines(&format!("  old: {old}\n  new: {new}"));
     problem.acceptable(Accept::Signature, &new.name)
 }
 

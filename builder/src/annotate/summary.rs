@@ -137,7 +137,7 @@ impl Summary {
         }
         for (what, codes) in [("cannot be replaced", &self.unpatchable), ("stands against the whole", &self.beyond)] {
             for (code, n) in codes {
-                out += &format!("  {n:5}  {code}  {} ({what})\n", crate::codes::get(code).title);
+                out += &format!("  {n:5}  {code}  {} ({what})\n", crate::codes::find(code).map_or("", |c| c.title));
             }
         }
         out

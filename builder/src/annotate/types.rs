@@ -16,6 +16,7 @@ use iced_x86::{Decoder, DecoderOptions, OpKind, Register};
 
 use super::sides::{Carried, Sides};
 use crate::closure::PatchSet;
+use crate::codes;
 use crate::compare::Ignored;
 use crate::debuginfo::{TypeChange, User, changed_types};
 use crate::error::{Place, Problem};
@@ -65,7 +66,7 @@ fn problem(change: TypeChange, guessed: bool, place: Place) -> Problem {
     if guessed {
         what.push_str("; what changed here may use it in a cast or as a number, which debug information does not tell");
     }
-    let problem = Problem::new("LP2015", place, what).with_lines(&change.shown);
+    let problem = Problem::new(codes::LP2015, place, what).with_lines(&change.shown);
     problem.acceptable(crate::accept::Accept::Type, change.name)
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::Bound;
 use super::resolve::{Resolved, by_name};
 use crate::closure::{Dest, Edge, Item, ObjectPair};
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
 use crate::symbolize::{Object, Target, Usage};
@@ -45,7 +46,7 @@ impl Seals {
             };
             let mut place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
             place.offset = Some(edge.field.at);
-            out.push(Problem::new("LP3006", place, format!("it takes the address of {name}: {why}")));
+            out.push(Problem::new(codes::LP3006, place, format!("it takes the address of {name}: {why}")));
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bound, Resolved};
 use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
 use crate::symbolize::{Class, Object, Target, TextKind};
@@ -55,7 +56,7 @@ impl Init {
             }
             if let Some(address) = placement.address(atom.id).filter(|a| self.holds(*a)) {
                 let what = format!("the kernel image has it at {address:#x}, in memory that is freed after the start");
-                out.push(Problem::new("LP2003", Place::symbol(&pair.name, &atom.name), what));
+                out.push(Problem::new(codes::LP2003, Place::symbol(&pair.name, &atom.name), what));
             }
         }
     }
@@ -81,7 +82,7 @@ impl Init {
             _ => "something",
         };
         let what = format!("it refers to {name}, which is in memory that is freed after the start ({address:#x})");
-        out.push(Problem::new("LP2003", Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), what));
+        out.push(Problem::new(codes::LP2003, Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), what));
     }
 }
 
@@ -112,7 +113,7 @@ pub fn references(pairs: &[ObjectPair], set: &PatchSet) -> Vec<Problem> {
             }
             let pair = &pairs[item.pair.0 as usize];
             let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
-            found.push(Problem::new("LP2003", place, format!("it refers to {name}, which is in {section}")));
+            found.push(Problem::new(codes::LP2003, place, format!("it refers to {name}, which is in {section}")));
         }
     }
     found.sort();

@@ -14,6 +14,7 @@ use std::ops::Range;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 
 use super::resolve::by_name;
+use crate::codes;
 use crate::correlate::parent_name;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
@@ -102,7 +103,7 @@ pub struct Step {
 /// # Errors
 /// LP3005 when the image does not show them.
 pub fn path(kernel: &KernelImage) -> Result<Vec<Step>, Problem> {
-    let lacks = |what: &str, why: &str| Problem::new("LP3005", Place::symbol(kernel.name(), what), why);
+    let lacks = |what: &str, why: &str| Problem::new(codes::LP3005, Place::symbol(kernel.name(), what), why);
     let text = by_name(kernel, "_stext").unwrap_or(0)..by_name(kernel, "_etext").unwrap_or(u64::MAX);
     let Some(replacements) = replacements(kernel) else {
         let why = "the table of alternatives is not of a known form, so what an int3 runs cannot be found";

@@ -6,6 +6,7 @@
 
 use super::{Bound, Resolved};
 use crate::closure::{Item, ObjectPair};
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
 use crate::symbolize::Table;
@@ -39,7 +40,7 @@ impl ReadOnly {
                 if (self.range.0..self.range.1).contains(&key) {
                     let name = bound.kernel.kallsyms().at(key).first().map(|s| s.name.to_string()).unwrap_or_default();
                     let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
-                    out.push(Problem::new("LP2025", place, format!("it has a jump of the key {name}")));
+                    out.push(Problem::new(codes::LP2025, place, format!("it has a jump of the key {name}")));
                 }
             }
         }

@@ -19,6 +19,7 @@ mod tables;
 use lpbuild_abi as abi;
 
 use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
+use crate::codes;
 use crate::correlate::OldAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
@@ -92,7 +93,7 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
         if address.is_none() && !import.optional {
             let place = Place::symbol(kernel.name(), import.name);
             problems.push(Problem::new(
-                "LP3005",
+                codes::LP3005,
                 place,
                 "the runtime calls it and kallsyms does not have it exactly once",
             ));
@@ -103,7 +104,7 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
         (Some(a), Some(b)) if a < b => (a, b),
         _ => {
             let place = Place::symbol(kernel.name(), "__start_notes");
-            problems.push(Problem::new("LP3005", place, "the notes that hold the build id cannot be found"));
+            problems.push(Problem::new(codes::LP3005, place, "the notes that hold the build id cannot be found"));
             (0, 0)
         }
     };
@@ -127,7 +128,7 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
         if !is_new && bound.placements[item.pair.0 as usize].counts() == (0, 0) {
             // One sentence says more than a list of every symbol the object does not find.
             let what = "none of its functions is in the kernel image; is it part of a module?";
-            problems.push(Problem::new("LP3001", Place::object(&pairs[item.pair.0 as usize].name), what));
+            problems.push(Problem::new(codes::LP3001, Place::object(&pairs[item.pair.0 as usize].name), what));
             continue;
         }
         check_old(&bound, pairs, item, &blacklist, &mut problems);
@@ -172,7 +173,11 @@ fn find_anchor(kernel: &KernelImage) -> Result<(&'static str, u64)> {
             return Ok((name, address));
         }
     }
-    Err(Error::new("LP3005", Place::object(kernel.name()), "neither _printk nor printk is in kallsyms exactly once"))
+    Err(Error::new(
+        codes::LP3005,
+        Place::object(kernel.name()),
+        "neither _printk nor printk is in kallsyms exactly once",
+    ))
 }
 
 /// The old function, and every piece of it, must be what runs.
@@ -191,7 +196,7 @@ fn check_old(bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, black: &Black
         }
         let Some(address) = placement.address(atom.id) else { continue };
         if let Some(why) = black.why(address, atom.size()) {
-            out.push(Problem::new("LP2007", place, why));
+            out.push(Problem::new(codes::LP2007, place, why));
         }
     }
 }

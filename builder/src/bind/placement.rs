@@ -12,6 +12,7 @@ use super::field;
 use super::names::Names;
 use super::proof::Proof;
 use super::tables::Tables;
+use crate::codes;
 use crate::ingest::SectionId;
 use crate::kernel::KernelImage;
 use crate::symbolize::{Atom, AtomId, AtomKind, Class, Object, Ref, Target, TextKind};
@@ -61,27 +62,27 @@ impl Placement {
         self.starts.get(id.0 as usize).is_some_and(|(s, _)| self.by_name_only.contains(s))
     }
     /// Is the atom's code the image's code?
-    pub fn check(&self, id: AtomId) -> Result<(), (&'static str, String)> {
+    pub fn check(&self, id: AtomId) -> Result<(), (&'static codes::Code, String)> {
         if let Some(atoms) = &self.exact {
             return match atoms.get(id.0 as usize).copied().flatten() {
                 Some((_, true)) => Ok(()),
-                Some((at, false)) => Err(("LP3001", format!("the kernel image has other code at {at:#x}"))),
-                None => Err(("LP3001", "it was not found in the kernel image".into())),
+                Some((at, false)) => Err((codes::LP3001, format!("the kernel image has other code at {at:#x}"))),
+                None => Err((codes::LP3001, "it was not found in the kernel image".into())),
             };
         }
         let Some((section, _)) = self.starts.get(id.0 as usize) else {
-            return Err(("LP3001", "it was not found in the kernel image".into()));
+            return Err((codes::LP3001, "it was not found in the kernel image".into()));
         };
         if let Some(&(a, b)) = self.contradictions.get(section) {
-            return Err(("LP3002", two_places(a, b)));
+            return Err((codes::LP3002, two_places(a, b)));
         }
         if self.overridden.contains(&id) {
-            return Err(("LP3004", "the kernel image has another function under this name".into()));
+            return Err((codes::LP3004, "the kernel image has another function under this name".into()));
         }
         match self.mismatches.get(&id) {
-            Some(why) => Err(("LP3001", why.clone())),
+            Some(why) => Err((codes::LP3001, why.clone())),
             None if self.matched.contains(&id) => Ok(()),
-            None => Err(("LP3001", format!("{} was not found in the kernel image", self.names[id.0 as usize]))),
+            None => Err((codes::LP3001, format!("{} was not found in the kernel image", self.names[id.0 as usize]))),
         }
     }
     /// Two addresses the image's code shows for one undefined symbol.
@@ -89,13 +90,13 @@ impl Placement {
         self.extern_contradictions.get(name).copied()
     }
     /// Is it certain where the data is, and, if it is read-only, that it is the same?
-    pub fn check_data(&self, id: AtomId, read_only: bool) -> Result<(), (&'static str, String)> {
+    pub fn check_data(&self, id: AtomId, read_only: bool) -> Result<(), (&'static codes::Code, String)> {
         let section = self.starts.get(id.0 as usize).map(|s| s.0);
         if let Some(&(a, b)) = section.and_then(|s| self.contradictions.get(&s)) {
-            return Err(("LP3002", two_places(a, b)));
+            return Err((codes::LP3002, two_places(a, b)));
         }
         match self.mismatches.get(&id) {
-            Some(why) if read_only => Err(("LP3001", why.clone())),
+            Some(why) if read_only => Err((codes::LP3001, why.clone())),
             _ => Ok(()),
         }
     }

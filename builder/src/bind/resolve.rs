@@ -2,6 +2,7 @@
 
 use super::{Bound, IMAGE_BASE};
 use crate::closure::{Dest, Item, ObjectPair};
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::{KernelImage, KernelSymbol};
 use crate::symbolize::Class;
@@ -68,7 +69,7 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
             if let Some((a, b)) = placement.contradiction(name) {
                 let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
                 return Err(Problem::new(
-                    "LP3002",
+                    codes::LP3002,
                     place,
                     format!("code that matches shows it both at {a:#x} and at {b:#x}"),
                 ));
@@ -79,13 +80,17 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
             match symbol_by_name(b.kernel, name) {
                 Some(s) if s.is_local() => {
                     let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
-                    Err(Problem::new("LP3003", place, "the kernel image has it only as a local symbol of another file"))
+                    Err(Problem::new(
+                        codes::LP3003,
+                        place,
+                        "the kernel image has it only as a local symbol of another file",
+                    ))
                 }
                 Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
                 None => {
                     let n = b.kernel.kallsyms().named(name).count();
                     let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
-                    Err(Problem::new("LP3003", place, format!("the kernel image has {n} symbols of this name")))
+                    Err(Problem::new(codes::LP3003, place, format!("the kernel image has {n} symbols of this name")))
                 }
             }
         }
@@ -99,7 +104,7 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
             {
                 // A weak function's callers reach the strong one; code that was not proven (a tail jump of another
                 // length) is still found by a name the image holds once.
-                let named = by_name(b.kernel, &atom.name).filter(|_| code == "LP3004" || code == "LP3001");
+                let named = by_name(b.kernel, &atom.name).filter(|_| code == codes::LP3004 || code == codes::LP3001);
                 let named = named.map(|address| Resolved::Image(address, How::Kallsyms));
                 return named.ok_or_else(|| Problem::new(code, place, why));
             }
@@ -115,7 +120,7 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
                         let n = b.kernel.kallsyms().named(&atom.name).count();
                         let what =
                             format!("no code shows where it is and the kernel image has {n} symbols of this name");
-                        Err(Problem::new("LP3003", place, what))
+                        Err(Problem::new(codes::LP3003, place, what))
                     }
                 };
             };

@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lpbuild::source::flow::{self, Built, How};
 use lpbuild::config::{self, Config};
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::manifest::{Jump, Mode, check_others};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
 use lpbuild::report::Report;
+use lpbuild::source::flow::{self, Built, How};
 use lpbuild::tool::Log;
 use serde::Serialize;
 
 use super::diff::{AcceptArgs, mode, patch_name};
 use super::progress::Bars;
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, savedir, terminal};
+use lpbuild::codes;
 
 /// Make a live patch of source patches: compile the objects they touch, compare, prove that it fits, pack.
 ///
@@ -202,7 +203,7 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
             let path = Path::new("livepatch.toml");
             if !path.exists() {
                 let what = "there is no livepatch.toml in this folder, and no patch is named";
-                return Err(Error::new("LP6004", Place::default(), what));
+                return Err(Error::new(codes::LP6004, Place::default(), what));
             }
             config::load(path)?
         }
@@ -216,7 +217,7 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
     }
     config.mode = args.mode.or(config.mode);
     if let Err(detail) = check_others(&config.name, &config.after, &config.replaces) {
-        return Err(Error::new("LP6005", Place::object("--name"), detail));
+        return Err(Error::new(codes::LP6005, Place::object("--name"), detail));
     }
     config.deadline_ms = args.deadline_ms.or(config.deadline_ms);
     config.patience_ms = args.patience_ms.unwrap_or(config.patience_ms);
@@ -237,7 +238,9 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
 fn finish(config: &Config, built: &Built, dir: &Path, keep: bool, log: &Log, bars: &Bars) -> Result<PackReport> {
     use lpbuild::source::Progress;
     bars.status("packing");
-    let Some(output) = &built.output else { return Err(Error::new("LP1000", Place::default(), "nothing to pack")) };
+    let Some(output) = &built.output else {
+        return Err(Error::new(codes::LP1000, Place::default(), "nothing to pack"));
+    };
     let temp = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), &e))?;
     let patch = temp.path().join("patch");
     folder::write(&patch, output, if keep { &built.sources } else { &[] })?;

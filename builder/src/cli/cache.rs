@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use lpbuild::source::{cache, tree};
 use lpbuild::error::{Error, Place, Result};
+use lpbuild::source::{cache, tree};
 
 use super::terminal;
+use lpbuild::codes;
 
 /// List or remove the prepared kernel trees and what was fetched for them.
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ pub fn run(args: &CacheArgs) -> Result<ExitCode> {
             for name in names {
                 if !entries.iter().any(|e| e.name == *name) {
                     let what = "there is no such entry; lpbuild cache lists them";
-                    return Err(Error::new("LP6202", Place::object(name), what));
+                    return Err(Error::new(codes::LP6202, Place::object(name), what));
                 }
             }
             let mut removed = Vec::new();
@@ -58,7 +59,7 @@ pub fn run(args: &CacheArgs) -> Result<ExitCode> {
                     if *all {
                         continue;
                     }
-                    return Err(Error::new("LP6202", Place::object(&entry.name), "a build is using it right now"));
+                    return Err(Error::new(codes::LP6202, Place::object(&entry.name), "a build is using it right now"));
                 };
                 std::fs::remove_dir_all(&entry.path).map_err(|e| Error::io(&entry.path, &e))?;
                 removed.push(&entry.name);

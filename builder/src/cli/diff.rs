@@ -13,6 +13,7 @@ use lpbuild::pipeline::{self, Analysis, Source};
 use lpbuild::report::{ModuleReport, Report};
 
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal, whole};
+use lpbuild::codes;
 
 /// Compare two builds of kernel objects and describe the live patch between them.
 #[derive(Debug, clap::Args)]
@@ -140,7 +141,7 @@ impl PatchArgs {
     /// As the pipeline takes them.
     pub fn options(&self) -> Result<Options> {
         if let Err(detail) = check_others(&self.name, &self.after, &self.replaces) {
-            return Err(Error::new("LP1101", Place::object("the command line"), detail));
+            return Err(Error::new(codes::LP1101, Place::object("the command line"), detail));
         }
         let mut callbacks = Callbacks::default();
         for (kind, function) in &self.callbacks {

@@ -10,6 +10,7 @@ use lpbuild::manifest::Manifest;
 use lpbuild::pipeline::{Source, digest};
 
 use super::sources::io;
+use lpbuild::codes;
 
 const MANIFEST: &str = "manifest.toml";
 const PATCH: &str = "patch.o";
@@ -31,7 +32,7 @@ fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         && std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.next().is_some()
     {
         let what = "the output folder exists, is not empty and is no patch folder; it was left alone";
-        return Err(Error::new("LP1001", Place::object(dir.display().to_string()), what));
+        return Err(Error::new(codes::LP1001, Place::object(dir.display().to_string()), what));
     }
     let parent = match dir.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -95,7 +96,7 @@ pub fn same(dir: &Path, manifest: &Manifest, again: &Manifest) -> Result<()> {
     let (is, gives) = (manifest.to_toml()?, again.to_toml()?);
     let (is, gives) = is.lines().zip(gives.lines()).find(|(a, b)| a != b).unwrap_or(("one of them", "ends"));
     let what = format!("the objects beside it do not give this manifest: {is:?} instead of {gives:?}");
-    Err(Error::new("LP4013", Place::object(dir.join(MANIFEST).display().to_string()), what))
+    Err(Error::new(codes::LP4013, Place::object(dir.join(MANIFEST).display().to_string()), what))
 }
 
 /// Reads the compared objects of a symbolic patch folder and checks that they are still the ones the manifest names.
@@ -105,7 +106,7 @@ pub fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
         let inside = !input.source.starts_with('/') && !input.source.split('/').any(|p| p == "..");
         if !inside {
             let what = format!("the input {:?} is not a path inside the folder", input.source);
-            return Err(Error::new("LP1101", Place::object(dir.join(MANIFEST).display().to_string()), what));
+            return Err(Error::new(codes::LP1101, Place::object(dir.join(MANIFEST).display().to_string()), what));
         }
         let old_path = dir.join(OBJECTS).join("old").join(&input.source);
         let new_path = dir.join(OBJECTS).join("new").join(&input.source);
@@ -113,7 +114,7 @@ pub fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
         let new = std::fs::read(&new_path).map_err(|e| io(&new_path, &e))?;
         if digest(&old) != input.old_sha256 || digest(&new) != input.new_sha256 {
             let what = format!("{} is not the object the manifest was made from", input.source);
-            return Err(Error::new("LP1101", Place::object(dir.join(MANIFEST).display().to_string()), what));
+            return Err(Error::new(codes::LP1101, Place::object(dir.join(MANIFEST).display().to_string()), what));
         }
         out.push(Source { name: input.source.clone(), old_path, new_path, old, new });
     }

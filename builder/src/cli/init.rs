@@ -10,6 +10,7 @@ use lpbuild::error::{Error, Place, Result};
 use lpbuild::host::Host;
 
 use super::{diff::patch_name, sources::io, terminal};
+use lpbuild::codes;
 
 /// Write a commented livepatch.toml for the running kernel, with every key explained.
 #[derive(Debug, clap::Args)]
@@ -60,7 +61,7 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     match how.open(path).and_then(|mut file| file.write_all(text.as_bytes())) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            Err(Error::new("LP6010", Place::object(path.display().to_string()), "not overwritten"))
+            Err(Error::new(codes::LP6010, Place::object(path.display().to_string()), "not overwritten"))
         }
         Err(e) => Err(io(path, &e)),
     }

@@ -57,7 +57,7 @@ pub fn explain(args: &ExplainArgs) -> Result<ExitCode> {
         None => codes::all().collect(),
         Some(id) => match codes::find(id) {
             Some(code) => vec![code],
-            None => return Err(Error::new("LP1102", Place::default(), format!("there is no code {id}"))),
+            None => return Err(Error::new(codes::LP1102, Place::default(), format!("there is no code {id}"))),
         },
     };
     match (args.json, found.as_slice()) {

@@ -11,6 +11,7 @@ use lpbuild::report::{ModuleReport, Report};
 use rayon::prelude::*;
 
 use super::sources::{below, io};
+use lpbuild::codes;
 
 /// Compares the modules of two trees; those that are the same are left out.
 pub fn compare(old: &Path, new: &Path, options: &Options) -> Result<Vec<ModuleReport>> {
@@ -33,7 +34,7 @@ fn modules(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
         let packed = below(root, ending)?.into_keys().find(|name| name.ends_with(&format!(".ko.{ending}")));
         if let Some(name) = packed {
             let what = "the modules of this tree are compressed; unpack them, or compare the two vmlinux files alone";
-            return Err(Error::new("LP2004", Place::object(name), what));
+            return Err(Error::new(codes::LP2004, Place::object(name), what));
         }
     }
     let all = below(root, "ko")?;

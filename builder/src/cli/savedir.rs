@@ -12,17 +12,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lpbuild::source::flow::Built;
+use lpbuild::codes;
 use lpbuild::config::Config;
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::manifest::Jump;
+use lpbuild::source::flow::Built;
 use lpbuild::tool::{self, Log};
 
 /// What is known before the build has got anywhere.
 pub fn inputs(dir: &Path, config: &Config, log: &Log) -> Result<()> {
     if fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
         let what = "--save-dir takes an empty folder, or a name for one; it was left alone";
-        return Err(Error::new("LP1001", Place::object(dir.display().to_string()), what));
+        return Err(Error::new(codes::LP1001, Place::object(dir.display().to_string()), what));
     }
     let patches = dir.join("patches");
     fs::create_dir_all(&patches).map_err(|e| Error::io(&patches, &e))?;
@@ -36,7 +37,7 @@ pub fn inputs(dir: &Path, config: &Config, log: &Log) -> Result<()> {
     let mut versions = format!("lpbuild {}\n", env!("CARGO_PKG_VERSION"));
     for program in ["make", "ld", "uname"] {
         let flag = if program == "uname" { "-a" } else { "--version" };
-        let text = log.run(tool::command(program).arg(flag), "LP4005").unwrap_or_default();
+        let text = log.run(tool::command(program).arg(flag), codes::LP4005).unwrap_or_default();
         versions.push_str(text.lines().next().unwrap_or(""));
         versions.push('\n');
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lpbuild::codes;
 use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::pipeline::Source;
 
@@ -19,7 +20,7 @@ pub fn are_whole(old: &Path, new: &Path) -> Result<bool> {
         (a, _) => {
             let (whole, other) = if a { (old, new) } else { (new, old) };
             let what = format!("{} is a whole kernel and {} is not", whole.display(), other.display());
-            Err(Error::new("LP2004", Place::object(other.display().to_string()), what))
+            Err(Error::new(codes::LP2004, Place::object(other.display().to_string()), what))
         }
     }
 }
@@ -35,7 +36,7 @@ pub fn read(old: &Path, new: &Path) -> Result<Vec<Source>> {
         (old_is_dir, _) => {
             let (dir, file) = if old_is_dir { (old, new) } else { (new, old) };
             let what = format!("{} is a folder and {} is not", dir.display(), file.display());
-            Err(Error::new("LP2004", Place::object(file.display().to_string()), what))
+            Err(Error::new(codes::LP2004, Place::object(file.display().to_string()), what))
         }
     }
 }
@@ -49,7 +50,7 @@ fn read_trees(old: &Path, new: &Path) -> Result<Vec<Source>> {
     let (olds, news) = (objects_below(old)?, objects_below(new)?);
     let alone = |mine: &BTreeMap<String, PathBuf>, other: &BTreeMap<String, PathBuf>, side: &str| -> Vec<Problem> {
         let missing = mine.keys().filter(|k| !other.contains_key(*k));
-        missing.map(|k| Problem::new("LP2004", Place::object(k), format!("only the {side} tree has it"))).collect()
+        missing.map(|k| Problem::new(codes::LP2004, Place::object(k), format!("only the {side} tree has it"))).collect()
     };
     let mut problems = alone(&olds, &news, "old");
     problems.extend(alone(&news, &olds, "new"));
@@ -58,7 +59,7 @@ fn read_trees(old: &Path, new: &Path) -> Result<Vec<Source>> {
     }
     if olds.is_empty() {
         let what = format!("there is no object file below {}", old.display());
-        return Err(Error::new("LP2004", Place::object(old.display().to_string()), what));
+        return Err(Error::new(codes::LP2004, Place::object(old.display().to_string()), what));
     }
     olds.iter().map(|(name, path)| pair(name.clone(), path, &news[name])).collect()
 }
@@ -91,5 +92,5 @@ pub fn below(root: &Path, ending: &str) -> Result<BTreeMap<String, PathBuf>> {
 
 /// An I/O error with its path.
 pub fn io(path: &Path, e: &std::io::Error) -> Error {
-    Error::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+    Error::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
 }

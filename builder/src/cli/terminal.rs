@@ -9,6 +9,7 @@ use lpbuild::style::{BAD, DIM, NOTE};
 use serde::Serialize;
 
 use super::EXIT_BROKEN;
+use lpbuild::codes;
 
 /// Columns of a stream that is no terminal.
 const WIDTH: usize = 120;
@@ -18,7 +19,7 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()>
     let mut out = anstream::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::new("LP1001", Place::object("standard output"), e.to_string()))
+            Err(Error::new(codes::LP1001, Place::object("standard output"), e.to_string()))
         }
         _ => Ok(()),
     }

@@ -12,6 +12,7 @@ use lpbuild::whole::{Backing, Form, Whole};
 
 use super::diff::{self, DiffArgs, Found};
 use super::{modules, sources};
+use lpbuild::codes;
 
 /// The two kernels, if that is what was given.
 pub fn kernels(old: &Path, new: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
@@ -35,7 +36,7 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
         (Some(path), Form::Relocatable) => Some(Backing::open(path)?),
         (None, Form::Relocatable) if args.output.is_some() => {
             let what = "a relocatable vmlinux.o has no addresses; name the running kernel with --kernel";
-            return Err(Error::new("LP3007", Place::object(old_path.display().to_string()), what));
+            return Err(Error::new(codes::LP3007, Place::object(old_path.display().to_string()), what));
         }
         _ => None,
     };
@@ -63,7 +64,7 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
             let own = old.kernel()?;
             if given.build_id() != own.build_id() {
                 let what = format!("its build id is not that of {}", old_path.display());
-                return Err(Error::new("LP3007", Place::object(path.display().to_string()), what));
+                return Err(Error::new(codes::LP3007, Place::object(path.display().to_string()), what));
             }
             Ok(Some(own))
         }
@@ -73,7 +74,7 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
     };
     for module in modules.iter().filter(|m| !m.changed.is_empty() || !m.codes.is_empty()) {
         let what = format!("{} function(s) of it differ", module.changed.len());
-        analysis.refused.push(Problem::new("LP3008", Place::object(&module.module), what));
+        analysis.refused.push(Problem::new(codes::LP3008, Place::object(&module.module), what));
     }
     Ok(Found { modules, ..diff::finish(args, options, analysis, open, &[])? })
 }

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::accept::Accept;
 use crate::bind::Placement;
+use crate::codes;
 use crate::compare::{Comparer, Verdicts, parent_of};
 use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
@@ -226,23 +227,23 @@ impl Closure<'_> {
             }
             [(id, _)] => {
                 let detail = format!("the {} callback is a function the old build has as well", callback.name());
-                Problem::new("LP2014", Place::symbol(&self.pair(*id).name, name), detail)
+                Problem::new(codes::LP2014, Place::symbol(&self.pair(*id).name, name), detail)
             }
             [] => {
                 let detail = format!("no changed object has this function for the {} callback", callback.name());
-                Problem::new("LP2014", Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
+                Problem::new(codes::LP2014, Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
             }
             [(a, _), .., (b, _)] => {
                 let (a, b) = (&self.pair(*a).name, &self.pair(*b).name);
                 let detail = format!("{a} and {b} both have a function for the {} callback", callback.name());
-                Problem::new("LP2014", Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
+                Problem::new(codes::LP2014, Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
             }
         };
         self.refused.push(problem);
         None
     }
 
-    fn refuse(&mut self, id: PairId, n: NewAtom, code: &str, at: Option<u64>, what: impl Into<String>) {
+    fn refuse(&mut self, id: PairId, n: NewAtom, code: &'static codes::Code, at: Option<u64>, what: impl Into<String>) {
         let pair = self.pair(id);
         let mut place = Place::symbol(&pair.name, &pair.new.atom(n.0).name);
         place.offset = at;
@@ -254,13 +255,13 @@ impl Closure<'_> {
         let atom = pair.new.atom(n.0);
         let why = self.why.get(&(id, n)).cloned().unwrap_or_default();
         if let Some(trouble) = atom.code.as_ref().and_then(|c| c.trouble.clone()) {
-            self.refuse(id, n, "LP2009", None, trouble);
+            self.refuse(id, n, codes::LP2009, None, trouble);
         }
         if let Some((at, what)) = pair.new.doubt_of(n.0) {
-            self.refuse(id, n, "LP2016", Some(at), format!("the number there may be {what}"));
+            self.refuse(id, n, codes::LP2016, Some(at), format!("the number there may be {what}"));
         }
         for r in atom.refs.iter().filter(|r| !atom.is_code() && r.width == 0) {
-            self.refuse(id, n, "LP2009", Some(r.at), format!("a relocation of type {:?}", r.kind));
+            self.refuse(id, n, codes::LP2009, Some(r.at), format!("a relocation of type {:?}", r.kind));
         }
         let role = match (atom.is_code(), pair.pairs.old_of(n)) {
             (true, _) if parent_of(&pair.new, atom.id) != atom.id => Role::Piece,
@@ -290,13 +291,13 @@ impl Closure<'_> {
                 Some(r) => {
                     if let Some(trouble) = &r.trouble {
                         let at = entry.owner.map(|m| m.delta as u64);
-                        self.refuse(id, n, "LP2009", at, format!("replacement of an alternative: {trouble}"));
+                        self.refuse(id, n, codes::LP2009, at, format!("replacement of an alternative: {trouble}"));
                     }
                     self.edges(id, n, &r.refs)
                 }
                 None if entry.table == Table::Alternatives => {
                     let at = entry.owner.map(|m| m.delta as u64);
-                    self.refuse(id, n, "LP2011", at, "an alternative without replacement instructions");
+                    self.refuse(id, n, codes::LP2011, at, "an alternative without replacement instructions");
                     Vec::new()
                 }
                 None => Vec::new(),
@@ -312,7 +313,7 @@ impl Closure<'_> {
         if let Some(domain) = srcu_domain(pair, n) {
             let place = Place::symbol(&pair.name, &pair.new.atom(n.0).name);
             let what = format!("nobody cleans up the SRCU domain {domain} when the patch goes");
-            self.refused.push(Problem::new("LP2005", place, what).acceptable(Accept::List, domain));
+            self.refused.push(Problem::new(codes::LP2005, place, what).acceptable(Accept::List, domain));
         }
         match pair.new.class_of(n.0) {
             Class::Text(TextKind::Normal | TextKind::AltAux)
@@ -320,18 +321,18 @@ impl Closure<'_> {
             | Class::Data
             | Class::Bss
             | Class::Percpu => {}
-            Class::Registered => self.refuse(id, n, "LP2005", None, format!("it is in {section}")),
+            Class::Registered => self.refuse(id, n, codes::LP2005, None, format!("it is in {section}")),
             Class::Text(TextKind::Init | TextKind::Exit) | Class::InitData => {
-                self.refuse(id, n, "LP2003", None, format!("carried code refers to it and it is in {section}"));
+                self.refuse(id, n, codes::LP2003, None, format!("carried code refers to it and it is in {section}"));
             }
-            _ => self.refuse(id, n, "LP2007", None, format!("it is in {section}")),
+            _ => self.refuse(id, n, codes::LP2007, None, format!("it is in {section}")),
         }
         if matches!(role, Role::Replaces(_) | Role::Piece | Role::NewFunction) {
             // The old ones as well: without them nothing says what the kernel rewrites where the jump goes.
             for object in [&pair.new, &pair.old] {
                 for (odd, what) in &object.odd_tables {
                     let name = object.section(*odd).name.clone();
-                    self.refuse(id, n, "LP2011", None, format!("{name}: {what}"));
+                    self.refuse(id, n, codes::LP2011, None, format!("{name}: {what}"));
                 }
             }
         }
@@ -353,7 +354,7 @@ impl Closure<'_> {
             }
         }
         for name in found {
-            self.refuse(item.pair, item.atom, "LP2011", None, format!("{name} lists instructions of it"));
+            self.refuse(item.pair, item.atom, codes::LP2011, None, format!("{name} lists instructions of it"));
         }
     }
 
@@ -376,7 +377,7 @@ impl Closure<'_> {
             }
         }
         for (at, what) in found {
-            self.refuse(item.pair, item.atom, "LP2010", Some(at), what);
+            self.refuse(item.pair, item.atom, codes::LP2010, Some(at), what);
         }
     }
 
@@ -407,7 +408,7 @@ impl Closure<'_> {
                 pair.old.class_of(*from) == Class::Rodata && self.only_replaced_use(item.pair, OldAtom(*from));
             if !private {
                 let name = pair.old.section(pair.old.atom(*from).section).name.clone();
-                self.refuse(item.pair, item.atom, "LP2010", Some(*at), format!("{name} points there"));
+                self.refuse(item.pair, item.atom, codes::LP2010, Some(*at), format!("{name} points there"));
             }
         }
     }

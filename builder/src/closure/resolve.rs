@@ -3,6 +3,7 @@
 use lpbuild_abi::ORIGINAL_PREFIX;
 
 use crate::accept::Accept;
+use crate::codes;
 use crate::error::{Place, Problem};
 
 use super::{Closure, Dest, Edge, ObjectPair, PairId};
@@ -43,7 +44,7 @@ impl Closure<'_> {
                  has no such physical address",
                 self.pair(of).new.atom(atom.0).name,
             );
-            self.refuse(id, from, "LP2024", Some(r.at), what);
+            self.refuse(id, from, codes::LP2024, Some(r.at), what);
             return None;
         }
         Some(dest)
@@ -68,7 +69,7 @@ impl Closure<'_> {
         let Some(constant) = boot_constant(new, entry) else {
             let at = entry.owner.map(|m| m.delta as u64);
             let what = format!("{} names an instruction the kernel rewrites at boot", new.section(entry.section).name);
-            self.refuse(id, from, "LP2011", at, what);
+            self.refuse(id, from, codes::LP2011, at, what);
             return None;
         };
         let own = new.named(&constant.variable).map(|a| new.atom(a));
@@ -138,7 +139,7 @@ impl Closure<'_> {
             [] => format!("the patch replaces no function {name}, so there is no {ORIGINAL_PREFIX}{name}"),
             some => format!("the patch replaces {} functions {name}, in other objects", some.len()),
         };
-        self.refuse(id, from, "LP2017", Some(r.at), what);
+        self.refuse(id, from, codes::LP2017, Some(r.at), what);
         None
     }
 
@@ -154,7 +155,7 @@ impl Closure<'_> {
             _ if name.is_empty() => "it refers to a symbol without a name".into(),
             _ => return,
         };
-        self.refuse(id, from, "LP2009", Some(r.at), what);
+        self.refuse(id, from, codes::LP2009, Some(r.at), what);
     }
 
     fn resolve_section(&mut self, id: PairId, from: NewAtom, r: &Ref, section: SectionId, offset: i64) -> Option<Dest> {
@@ -164,13 +165,19 @@ impl Closure<'_> {
             Class::Strings | Class::Constants => {
                 let Some(bytes) = new.constant_at(section, offset) else {
                     let what = format!("no constant begins at {}+{offset:#x}", new.section(section).name);
-                    self.refuse(id, from, "LP2008", Some(r.at), what);
+                    self.refuse(id, from, codes::LP2008, Some(r.at), what);
                     return None;
                 };
                 return Some(Dest::Constant(bytes.to_vec()));
             }
             Class::Text(TextKind::AltReplacement) => {
-                self.refuse(id, from, "LP2009", Some(r.at), "it refers to replacement instructions of an alternative");
+                self.refuse(
+                    id,
+                    from,
+                    codes::LP2009,
+                    Some(r.at),
+                    "it refers to replacement instructions of an alternative",
+                );
                 return None;
             }
             _ => {}
@@ -181,9 +188,9 @@ impl Closure<'_> {
             let name = &new.section(section).name;
             let (code, what) = match new.class(section) {
                 // Since 6.19 WARN with a message hands its entry to the function that prints it.
-                Class::Table(_) => ("LP2011", format!("it refers to an entry of {name} itself")),
-                Class::Ignored(why) => ("LP2011", format!("it refers to {name}+{offset:#x}: {why}")),
-                _ => ("LP2008", format!("nothing is known at {name}+{offset:#x}")),
+                Class::Table(_) => (codes::LP2011, format!("it refers to an entry of {name} itself")),
+                Class::Ignored(why) => (codes::LP2011, format!("it refers to {name}+{offset:#x}: {why}")),
+                _ => (codes::LP2008, format!("nothing is known at {name}+{offset:#x}")),
             };
             self.refuse(id, from, code, Some(r.at), what);
             return None;
@@ -198,7 +205,7 @@ impl Closure<'_> {
                 new.atom(other.atom).name,
                 other.delta,
             );
-            self.refuse(id, from, "LP2008", Some(r.at), what);
+            self.refuse(id, from, codes::LP2008, Some(r.at), what);
             return None;
         }
         // All of them come along when one does: only side by side do they stay one place.
@@ -226,7 +233,7 @@ impl Closure<'_> {
                 ),
                 None => format!("it refers to {}", atom.name),
             };
-            let problem = Problem::new("LP2006", place, what);
+            let problem = Problem::new(codes::LP2006, place, what);
             let Some(_) = pair.pairs.old_of(target) else {
                 // One of its own is carried, if the author answers for it.
                 self.refused.push(problem.acceptable(Accept::State, atom.name.as_str()));
@@ -247,7 +254,7 @@ impl Closure<'_> {
                     format!("it refers to {}, which the kernel does not have; nobody would fill in the ids", atom.name)
                 }
             };
-            self.refuse(id, from, "LP2023", Some(r.at), what);
+            self.refuse(id, from, codes::LP2023, Some(r.at), what);
             return None;
         }
         let Some(old) = pair.pairs.old_of(target) else {
@@ -293,7 +300,7 @@ impl Closure<'_> {
         let atom = pair.new.atom(target.0);
         let place = Place::symbol(&pair.name, &atom.name).in_section(&pair.new.section(atom.section).name);
         let what = format!("it points into a function that is replaced, and {uses}");
-        let problem = Problem::new("LP2001", place, what).acceptable(Accept::Constant, &atom.name);
+        let problem = Problem::new(codes::LP2001, place, what).acceptable(Accept::Constant, &atom.name);
         self.refused.push(problem);
     }
 

@@ -1,10 +1,9 @@
 //! LP30xx: a patch that does not bind to the kernel image.
 
-use super::{Class::Refused, Code};
+use super::Class::Refused;
 
-pub(super) static CODES: &[Code] = &[
-    Code {
-        id: "LP3001",
+codes! {
+    LP3001 {
         class: Refused,
         title: "the old code is not the running code",
         why: "Run-pre matching compares the old build of every replaced function with the kernel image: bytes, where each \
@@ -12,62 +11,55 @@ pub(super) static CODES: &[Code] = &[
               kallsyms lists say where a field must lead; a name it does not list cannot be of something that it lists under \
               another. A difference means another compiler, configuration or source.",
         advice: "build the old objects from this kernel's source and configuration with its compiler",
-    },
-    Code {
-        id: "LP3002",
+    }
+    LP3002 {
         class: Refused,
         title: "contradictory address",
         why: "Different functions of the object show different addresses for the same thing in the kernel image, and the image \
               lists no name that says which is right.",
         advice: "check that the old objects belong to this kernel",
-    },
-    Code {
-        id: "LP3003",
+    }
+    LP3003 {
         class: Refused,
         title: "symbol cannot be resolved",
         why: "The kernel image has no symbol of this name, or several, and no function of the old build shows which is meant. \
               Symbols of modules cannot be referred to: their addresses are not known before the module is loaded.",
         advice: "refer to a symbol the kernel image holds exactly once",
-    },
-    Code {
-        id: "LP3004",
+    }
+    LP3004 {
         class: Refused,
         title: "weak function is overridden",
         why: "Another object defines this function strongly, so the code in this object is never called.",
         advice: "patch the definition that is used",
-    },
-    Code {
-        id: "LP3005",
+    }
+    LP3005 {
         class: Refused,
         title: "this kernel lacks something lpbuild needs",
         why: "Every address is given relative to an exported symbol, and the runtime needs a few kernel functions \
               (stack_trace_save_tsk_reliable needs CONFIG_STACKTRACE and a reliable unwinder).",
         advice: "use a kernel with CONFIG_UNWINDER_ORC, CONFIG_STACKTRACE and CONFIG_KALLSYMS; without CONFIG_KALLSYMS_ALL \
                  give its vmlinux, whose symbol table has the names of data",
-    },
-    Code {
-        id: "LP3006",
+    }
+    LP3006 {
         class: Refused,
         title: "the address of a kernel function that may not be called indirectly",
         why: "The kernel tracks indirect branches (CONFIG_X86_KERNEL_IBT): they must lead to an ENDBR. Nothing in the kernel \
               takes the address of this function, so it has none or loses it at boot, and a call through the pointer that \
               the patch makes of it would fault.",
         advice: "take the address of a new function that calls it",
-    },
-    Code {
-        id: "LP3007",
+    }
+    LP3007 {
         class: Refused,
         title: "not the image the patch is for",
         why: "A linked old image is the running kernel: its addresses are the addresses of the patch, and another image has \
               others. A vmlinux.o has none at all.",
         advice: "give the vmlinux or vmlinuz of the running kernel; --kernel is needed with vmlinux.o only",
-    },
-    Code {
-        id: "LP3008",
+    }
+    LP3008 {
         class: Refused,
         title: "a module differs as well",
         why: "A patch replaces functions of the kernel image. The change also reaches code of a module, and only half of it \
               would be in effect.",
         advice: "compare the two vmlinux files alone to leave the module out, and load the new module in place of the old one",
-    },
-];
+    }
+}

@@ -1,50 +1,42 @@
 //! LP10xx, LP11xx: input that cannot be read.
 
-use super::{Class::Broken, Code};
+use super::Class::Broken;
 
-/// Stands in for a code that is missing from the table.
-pub(super) static BUG: Code = Code {
-    id: "LP1000",
-    class: Broken,
-    title: "internal error",
-    why: "lpbuild reached a state its authors did not foresee.",
-    advice: "report this with the input that caused it",
-};
-
-pub(super) static CODES: &[Code] = &[
-    Code {
-        id: "LP1001",
+codes! {
+    LP1000 {
+        class: Broken,
+        title: "internal error",
+        why: "lpbuild reached a state its authors did not foresee.",
+        advice: "report this with the input that caused it",
+    }
+    LP1001 {
         class: Broken,
         title: "cannot read or write a file",
         why: "An input or output file could not be opened, read, created or written.",
         advice: "check the path, the permissions and the free space",
-    },
-    Code {
-        id: "LP1002",
+    }
+    LP1002 {
         class: Broken,
         title: "not an x86-64 ELF relocatable object",
         why: "lpbuild diff takes ET_REL objects for EM_X86_64 (ELF64, little endian), as kbuild leaves them beside each source file.",
         advice: "give the .o files of an x86-64 kernel build",
-    },
-    Code {
-        id: "LP1003",
+    }
+    LP1003 {
         class: Broken,
         title: "malformed ELF",
         why: "A header, section, symbol or relocation points outside its table or contradicts another.",
         advice: "rebuild the object; it is truncated or damaged",
-    },
-    Code {
-        id: "LP1101",
+    }
+    LP1101 {
         class: Broken,
         title: "manifest.toml is not valid",
         why: "The manifest does not parse, has an unknown or missing key, or a value outside its range (docs/manifest.md).",
         advice: "write it again with lpbuild diff; manifests are not edited by hand",
-    },
-    Code {
-        id: "LP1102",
+    }
+    LP1102 {
         class: Broken,
         title: "no such code",
         why: "lpbuild explain takes a code that an error printed.",
         advice: "run lpbuild explain without a code for the list",
-    },
-];
+    }
+}

@@ -1,4 +1,5 @@
-//! The table of stable codes. `lpbuild explain LPnnnn` prints an entry; docs/refusals.md lists them all.
+//! The table of stable codes. `lpbuild explain LPnnnn` prints an entry; docs/refusals.md lists them all. Each is a
+//! constant, so a code that does not exist does not compile.
 //!
 //! ```text
 //! LP10xx broken input: objects          LP20xx refused: what changed cannot be live-patched
@@ -13,18 +14,43 @@
 
 use serde::Serialize;
 
+/// A table of codes: a constant of each, and `CODES`, all of them.
+macro_rules! codes {
+    ($($id:ident { class: $class:expr, title: $title:literal, why: $why:literal, advice: $advice:literal $(,)? })*) => {
+        $(
+            #[doc = $title]
+            pub const $id: &super::Code =
+                &super::Code { id: stringify!($id), class: $class, title: $title, why: $why, advice: $advice };
+        )*
+        pub(super) const CODES: &[&super::Code] = &[$($id),*];
+    };
+}
+
 mod bind;
-mod build;
 mod config;
+mod host;
 mod input;
 mod kernel;
 mod pack;
 mod patchfile;
 mod refused;
 mod runtime;
-mod target;
+mod source;
 mod touched;
 mod trial;
+
+pub use self::bind::*;
+pub use self::config::*;
+pub use self::host::*;
+pub use self::input::*;
+pub use self::kernel::*;
+pub use self::pack::*;
+pub use self::patchfile::*;
+pub use self::refused::*;
+pub use self::runtime::*;
+pub use self::source::*;
+pub use self::touched::*;
+pub use self::trial::*;
 
 /// Which exit code an entry leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,26 +87,21 @@ pub fn all() -> impl Iterator<Item = &'static Code> {
         bind::CODES,
         pack::CODES,
         runtime::CODES,
-        target::CODES,
+        host::CODES,
         config::CODES,
         patchfile::CODES,
-        build::CODES,
+        source::CODES,
         touched::CODES,
         trial::CODES,
     ]
     .into_iter()
     .flatten()
+    .copied()
 }
 
 /// The entry `id`, if there is one.
 pub fn find(id: &str) -> Option<&'static Code> {
     all().find(|c| c.id.eq_ignore_ascii_case(id))
-}
-
-/// The entry `id`. A code that is not in the table is a bug in lpbuild and is reported as such, not as a panic.
-pub fn get(id: &str) -> &'static Code {
-    debug_assert!(find(id).is_some(), "{id} is not in the table of codes");
-    find(id).unwrap_or(&input::BUG)
 }
 
 #[cfg(test)]

@@ -1,68 +1,57 @@
 //! LP61xx: source patches.
 
-use super::{
-    Class::{Broken, Refused},
-    Code,
-};
+use super::Class::{Broken, Refused};
 
-pub(super) static CODES: &[Code] = &[
-    Code {
-        id: "LP6101",
+codes! {
+    LP6101 {
         class: Broken,
         title: "not a unified diff that can be read",
         why: "lpbuild build takes unified diffs as git format-patch, git diff, diff -u and quilt write them, with paths one \
               folder deep (-p1). A hunk whose lines do not add up, or that belongs to no file, would be lost without notice.",
         advice: "write the patch again with git format-patch or diff -up; mailers break long lines and spaces",
-    },
-    Code {
-        id: "LP6102",
+    }
+    LP6102 {
         class: Refused,
         title: "the patch does not apply",
         why: "Every line of context and every removed line must be in the source as the patch shows it; lines may have moved. \
               lpbuild never guesses (no fuzz), because the result is built into a running kernel.",
         advice: "adapt the patch to this version of the source, or check that the source is that of the running kernel",
-    },
-    Code {
-        id: "LP6103",
+    }
+    LP6103 {
         class: Refused,
         title: "the patch seems to be applied already",
         why: "The patch does not apply, but its reverse does: the source has the change already.",
         advice: "leave the patch out, or give the source of the kernel that runs",
-    },
-    Code {
-        id: "LP6104",
+    }
+    LP6104 {
         class: Refused,
         title: "the patch removes a file",
         why: "What a removed file defined stays in the running kernel, and a live patch cannot take it away.",
         advice: "leave the file in place and change the code that uses it",
-    },
-    Code {
-        id: "LP6105",
+    }
+    LP6105 {
         class: Refused,
         title: "the patch renames or copies a file",
         why: "Functions of a renamed file would have to be matched with those of another object of the running kernel.",
         advice: "write the change against the file's present name: git format-patch --no-renames, without the removal",
-    },
-    Code {
-        id: "LP6106",
+    }
+    LP6106 {
         class: Refused,
         title: "the patch changes a mode or a symbolic link",
         why: "Only the contents of regular files matter to a build; a link can lead to a file outside the source.",
         advice: "leave this part out of the patch, or patch the file the link leads to",
-    },
-    Code {
-        id: "LP6107",
+    }
+    LP6107 {
         class: Refused,
         title: "binary patch",
         why: "A kernel is built from text; a binary part of a patch cannot be compared line by line.",
         advice: "leave this part out of the patch",
-    },
-    Code {
-        id: "LP6108",
+    }
+    LP6108 {
         class: Refused,
         title: "path leads outside the source",
         why: "A path of a patch is relative to the source folder, behind one leading folder (a/, b/). Absolute paths and \
               .. would reach other files.",
         advice: "make the patch from the top of the kernel source: git diff, or diff -up linux.orig/FILE linux/FILE",
-    },
-];
+    }
+}

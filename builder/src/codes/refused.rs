@@ -1,10 +1,9 @@
 //! LP20xx, LP21xx: changes and sites that cannot be live-patched.
 
-use super::{Class::Refused, Code};
+use super::Class::Refused;
 
-pub(super) static CODES: &[Code] = &[
-    Code {
-        id: "LP2001",
+codes! {
+    LP2001 {
         class: Refused,
         title: "existing data changed",
         why: "A variable of the running kernel holds state; a new initial value in the object never reaches it, and code \
@@ -13,17 +12,15 @@ pub(super) static CODES: &[Code] = &[
               returned or compared (operations of a file, as in file->f_op == &fops) tells the copy from the original, and \
               what the kernel keeps of it outlives the patch.",
         advice: "set the value from code, or leave the data as it was; of operations, change the function a field leads to",
-    },
-    Code {
-        id: "LP2002",
+    }
+    LP2002 {
         class: Refused,
         title: "existing data changed its size or kind",
         why: "The object lives in the running kernel with its old size and in its old place: new code would read or write past it, or \
               write to what is read-only since the boot (__ro_after_init, include/linux/cache.h; mark_rodata_ro).",
         advice: "add a new object beside the old one instead of reshaping it",
-    },
-    Code {
-        id: "LP2003",
+    }
+    LP2003 {
         class: Refused,
         title: "init code or data changed",
         why: "__init code ran at boot and its memory is freed (init/main.c, free_initmem); a new version would never run. With a \
@@ -31,24 +28,21 @@ pub(super) static CODES: &[Code] = &[
               code must not refer to anything there either, nor to what a compared object has in .init or .exit \
               sections, unless the code it replaces does.",
         advice: "repeat the effect from code that runs later, or reboot into the new kernel",
-    },
-    Code {
-        id: "LP2004",
+    }
+    LP2004 {
         class: Refused,
         title: "object files do not pair up",
         why: "An object exists only in one build, so it cannot be compared with its counterpart.",
         advice: "give both builds the same set of objects; leave out the ones that were added or removed",
-    },
-    Code {
-        id: "LP2005",
+    }
+    LP2005 {
         class: Refused,
         title: "registration changed",
         why: "Initcalls, parameters, exports, trace events and the like are walked once at boot or when a module is loaded \
               (include/asm-generic/vmlinux.lds.h); an entry added by a patch has no effect.",
         advice: "register from code, or leave the registration out of the patch",
-    },
-    Code {
-        id: "LP2006",
+    }
+    LP2006 {
         class: Refused,
         title: "static variable cannot be told apart",
         why: "Several static variables of this name exist and the old and new ones cannot be paired with certainty; the \
@@ -56,73 +50,64 @@ pub(super) static CODES: &[Code] = &[
               information; for `lpbuild diff` where the function has as many lines as before), or a reference from the same place of code that did not change around it.",
         advice: "leave a variable where it is declared; give a new one beside it a name of its own; compile both objects with -g, if \
                  they are not",
-    },
-    Code {
-        id: "LP2007",
+    }
+    LP2007 {
         class: Refused,
         title: "code that must not be replaced",
         why: "noinstr, entry and kprobe-blacklisted code runs in the path of the int3 handler that guards the poke, or where \
               no handler can run at all (include/linux/compiler_types.h, kernel/kprobes.c); stop_machine and the stopper \
               threads carry out the switch itself.",
         advice: "fix the problem in a caller of this function",
-    },
-    Code {
-        id: "LP2008",
+    }
+    LP2008 {
         class: Refused,
         title: "ambiguous reference",
         why: "A section-relative reference can mean more than one object, and these lead to different places once the patch \
               is loaded.",
         advice: "build both objects with -fdata-sections, which names every object; where the source names the section of a variable \
                  (DEFINE_PER_CPU, __read_mostly), let one function use the new one and another one what lies beside it",
-    },
-    Code {
-        id: "LP2009",
+    }
+    LP2009 {
         class: Refused,
         title: "code or relocation not understood",
         why: "The bytes do not decode as x86-64 instructions, or a relocation is of a type the module loader does not know \
               (arch/x86/kernel/module.c).",
         advice: "leave the function out of the patch",
-    },
-    Code {
-        id: "LP2010",
+    }
+    LP2010 {
         class: Refused,
         title: "pointer into the middle of a replaced function",
         why: "Data that stays in the kernel holds the address of an instruction of this function; after the switch it would \
               still lead into the old code.",
         advice: "leave the function out of the patch",
-    },
-    Code {
-        id: "LP2011",
+    }
+    LP2011 {
         class: Refused,
         title: "special section not understood",
         why: "A table of instruction addresses has an unknown shape, so its entries for the carried code cannot be carried.",
         advice: "report the kernel version and the section; lpbuild needs to learn it",
-    },
-    Code {
-        id: "LP2012",
+    }
+    LP2012 {
         class: Refused,
         title: "short jump cannot reach",
         why: "A two-byte jump leads to a function that is not carried beside this one, and no trampoline fits within its \
               reach of 127 bytes.",
         advice: "build both objects with -ffunction-sections",
-    },
-    Code {
-        id: "LP2013",
+    }
+    LP2013 {
         class: Refused,
         title: "existing data removed",
         why: "The variable stays in the running kernel, and code outside this object or state it holds may go on using it; the \
               new code would no longer keep it up to date.",
         advice: "leave the variable in place in the patch",
-    },
-    Code {
-        id: "LP2014",
+    }
+    LP2014 {
         class: Refused,
         title: "a callback is not a new function of the patch",
         why: "A callback is carried although nothing refers to it, so it must be one function that the patch adds to an object               it touches. The compiler drops a static function that nothing calls, and one that is in the old build belongs to               the running kernel.",
         advice: "add the function in the patch, not static or marked __used, with a name no other object has",
-    },
-    Code {
-        id: "LP2015",
+    }
+    LP2015 {
         class: Refused,
         title: "type in use means something else",
         why: "The objects of this type that exist were made by the old code, and code that is not replaced goes on using them, \
@@ -130,35 +115,31 @@ pub(super) static CODES: &[Code] = &[
               that is new, even in what was padding, has no value in them; a number that now has another name was stored as what \
               it was (Documentation/livepatch/shadow-vars.rst). Both layouts are shown near the difference.",
         advice: "keep what is there as it is: put new fields into a shadow variable, new numbers behind the others",
-    },
-    Code {
-        id: "LP2016",
+    }
+    LP2016 {
         class: Refused,
         title: "a number that may be an address",
         why: "The linked image keeps no relocations. Most addresses are recognised by the instruction around them, but a number \
               equal to the offset of a per-CPU variable, or to the physical address of a symbol of the linker script, may be \
               either, and that place is not the same in both builds.",
         advice: "compare images linked with --emit-relocs (CONFIG_RANDOMIZE_BASE), vmlinux.o files, or the object files",
-    },
-    Code {
-        id: "LP2017",
+    }
+    LP2017 {
         class: Refused,
         title: "the original of what is not replaced",
         why: "lp_original_NAME is the function NAME as it was before this patch, in new code of the patch that replaces it. This patch replaces no \
               function of this name, or several in other objects. A static function may have been inlined, or split by the \
               compiler under another name (NAME.isra.0).",
         advice: "call a function that is not replaced by its own name; compare with the functions the report says changed",
-    },
-    Code {
-        id: "LP2018",
+    }
+    LP2018 {
         class: Refused,
         title: "the original cannot be called",
         why: "The instructions that the jump covers are executed elsewhere when the original is called, and one of these cannot \
               be: a call would leave an address on the stack that belongs to no function.",
         advice: "give the new function a copy of what it needs of the original, under another name",
-    },
-    Code {
-        id: "LP2019",
+    }
+    LP2019 {
         class: Refused,
         title: "unpatched code calls it otherwise",
         why: "The new version of a function takes other parameters, or has another result, and somebody calls it who is not \
@@ -166,17 +147,15 @@ pub(super) static CODES: &[Code] = &[
               behind; objects that were not given. Or carried code calls a function otherwise that stays as it is. Both \
               prototypes are shown.",
         advice: "leave the function as it is and give the new parameter to a new function; or compare all objects that call it",
-    },
-    Code {
-        id: "LP2020",
+    }
+    LP2020 {
         class: Refused,
         title: "an inline function changed for only some of its users",
         why: "Each object has its own copy of an inline function of a header. Where one of them is patched and another is not, or \
               may not be, both versions run at once for as long as the patch is loaded.",
         advice: "compare all objects that have it (lpbuild build finds them by itself); patch modules that have it as well",
-    },
-    Code {
-        id: "LP2021",
+    }
+    LP2021 {
         class: Refused,
         title: "the kernel keeps an address of the patch",
         why: "What a patch carries is freed when it is unloaded. An address of it that new code stored in memory of the kernel, or \
@@ -186,9 +165,8 @@ pub(super) static CODES: &[Code] = &[
               as inside only while a function of the patch is on its stack: not when the patch has jumped there, or returned.",
         advice: "take it back in a pre-revert or post-revert callback, or make the patch oneshot; where a function of the patch \
                  ends with a jump, let it do something behind the call",
-    },
-    Code {
-        id: "LP2022",
+    }
+    LP2022 {
         class: Refused,
         title: "a name moved to another place",
         why: "Code outside the patch has the address that an alias, a weak function, a variable or a label of this name had when the \
@@ -199,18 +177,16 @@ pub(super) static CODES: &[Code] = &[
               reference that found none. Of objects that are not compared the names of the kernel image tell.",
         advice: "leave the name where it is, and change the body of the function it stands for; or give the name a function of \
                  its own in the next kernel only; what is new needs another name",
-    },
-    Code {
-        id: "LP2023",
+    }
+    LP2023 {
         class: Refused,
         title: "ids for BPF changed",
         why: "The ids of .BTF_ids are written when vmlinux is linked (resolve_btfids), and the kernel has given the functions and \
               flags of its sets to BPF as it booted (include/linux/btf_ids.h). A patch has no ids for new entries, and the \
               verifier goes on with the old sets.",
         advice: "leave the set as it was and check in the function what the flag would have made the verifier check",
-    },
-    Code {
-        id: "LP2024",
+    }
+    LP2024 {
         class: Refused,
         title: "physical address of something the patch brings",
         why: "The physical address of a variable of the kernel is its address minus a number (__pa, \
@@ -218,31 +194,28 @@ pub(super) static CODES: &[Code] = &[
               elsewhere, and the number would be the address of other memory.",
         advice: "take memory from the kernel (kmalloc, alloc_pages) when the patch is applied, or use a variable that the kernel \
                  already has",
-    },
-    Code {
-        id: "LP2025",
+    }
+    LP2025 {
         class: Refused,
         title: "static key that the kernel has made read-only",
         why: "The module loader puts the jumps of a module on a list in the key (jump_label_add_module, kernel/jump_label.c). A key that \
               is read-only after init (DEFINE_STATIC_KEY_FALSE_RO) cannot be written any more: kernels before 6.10 fault there, newer ones \
               seal such keys and leave them out.",
         advice: "leave the function out of the patch, or change its caller",
-    },
-    Code {
-        id: "LP2101",
+    }
+    LP2101 {
         class: Refused,
         title: "no room for a jump",
         why: "The function is shorter than a jump, or branches lead between the instructions a jump would cover, or they \
               are rewritten by the kernel itself (alternatives, jump labels, static calls, paravirt).",
         advice: "fix the problem in a caller of this function",
-    },
-    Code {
-        id: "LP2102",
+    }
+    LP2102 {
         class: Refused,
         title: "the original cannot be entered in this mode",
         why: "In the modes drain and transition some callers still get the old function while the new one is in use. They run a \
               copy of the instructions that the jump covers, and one of these cannot be executed elsewhere: a call would leave \
               an address on the stack that belongs to no function.",
         advice: "use mode = \"stop-machine\" (--mode stop-machine), or leave the key out",
-    },
-];
+    }
+}

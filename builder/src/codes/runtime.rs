@@ -1,196 +1,169 @@
 //! LP50xx: refusals by the runtime inside the kernel (runtime-kmod/src/refusal.rs). Each also ends `insmod` with an errno.
 
-use super::{
-    Class::{Broken, Refused},
-    Code,
-};
+use super::Class::{Broken, Refused};
 
-pub(super) static CODES: &[Code] = &[
-    Code {
-        id: "LP5001",
+codes! {
+    LP5001 {
         class: Broken,
         title: "the module's records are not valid",
         why: "Magic, version of the records, counts, addresses or sizes contradict each other (EINVAL).",
         advice: "pack the module again; patch.o and runtime must come from one lpbuild",
-    },
-    Code {
-        id: "LP5002",
+    }
+    LP5002 {
         class: Refused,
         title: "wrong kernel",
         why: "The running kernel's GNU build id is not that of the kernel the patch was bound to. The same version string is \
               not enough: every address in the patch is that of one build (ENOEXEC).",
         advice: "bind and pack the patch for the kernel that runs",
-    },
-    Code {
-        id: "LP5003",
+    }
+    LP5003 {
         class: Refused,
         title: "the kernel has no build id where it is expected",
         why: "The notes of the kernel, read with fault-safe copies, hold no GNU build id: another kernel runs, or one linked \
               without --build-id (ENOEXEC).",
         advice: "bind and pack the patch for the kernel that runs",
-    },
-    Code {
-        id: "LP5004",
+    }
+    LP5004 {
         class: Refused,
         title: "the function is live-patched already",
         why: "The jump site holds a jump to somewhere else. A second jump would take the first patch out without its \
               knowledge, and reverting them in the wrong order would leave a jump into freed memory (EADDRINUSE).",
         advice: "unload the other patch first, or make one patch of both",
-    },
-    Code {
-        id: "LP5005",
+    }
+    LP5005 {
         class: Refused,
         title: "a kprobe is set on the jump site",
         why: "The kprobe has put int3 or a jump into the bytes and keeps the originals to itself; both would restore over each \
               other (EADDRINUSE).",
         advice: "remove the probe, apply, and set it again: on the jump itself, or on the entry of the function",
-    },
-    Code {
-        id: "LP5006",
+    }
+    LP5006 {
         class: Refused,
         title: "the code at the jump site was altered",
         why: "The bytes are neither the expected ones nor a known kind of patch; what lies under the site is not the code that \
               was analysed (EILSEQ).",
         advice: "find out who changed the function; after a reboot the patch can be applied",
-    },
-    Code {
-        id: "LP5007",
+    }
+    LP5007 {
         class: Refused,
         title: "functions were busy until the deadline",
         why: "At every attempt some task had a replaced function on its stack, or a stack that cannot be walked reliably. \
               Nothing was changed (EBUSY).",
         advice: "raise deadline_ms (in a transition beyond patience_ms: then who sleeps there is sent out as by a signal), wake or end \
                  the tasks listed as blockers, or try later",
-    },
-    Code {
-        id: "LP5008",
+    }
+    LP5008 {
         class: Refused,
         title: "the new function is out of reach of a rel32 jump",
         why: "Kernel and modules share 2 GiB of address space, but this module was loaded too far away (ERANGE).",
         advice: "make the patch with the abs64 form of jump",
-    },
-    Code {
-        id: "LP5009",
+    }
+    LP5009 {
         class: Refused,
         title: "not every CPU could be stopped",
         why: "A CPU did not arrive within a second although the machine was stopped: firmware or the hypervisor keeps it away \
               (EAGAIN).",
         advice: "try again when the machine is less loaded",
-    },
-    Code {
-        id: "LP5010",
+    }
+    LP5010 {
         class: Refused,
         title: "no memory for the patch",
         why: "Memory for the sites or a writable mapping of the kernel's code could not be had (ENOMEM).",
         advice: "free memory and try again",
-    },
-    Code {
-        id: "LP5011",
+    }
+    LP5011 {
         class: Refused,
         title: "the patch's folder, notifier or thread could not be made",
         why: "sysfs, the die notifier or the kernel thread was refused by the kernel; the errno is in the log line.",
         advice: "look for a module or folder of the same name below /sys/kernel/lpbuild",
-    },
-    Code {
-        id: "LP5012",
+    }
+    LP5012 {
         class: Refused,
         title: "the jump is gone",
         why: "On revert, the site does not hold the jump this patch wrote. Someone else has changed it; writing the original \
               bytes could undo their work or hide damage (EILSEQ). The patch stays applied.",
         advice: "undo what changed the site, then revert again",
-    },
-    Code {
-        id: "LP5013",
+    }
+    LP5013 {
         class: Refused,
         title: "new functions were busy until the deadline",
         why: "At every attempt some task had the new code on its stack, or a stack that cannot be walked reliably. The patch \
               stays applied (EBUSY).",
         advice: "raise deadline_ms (in a transition beyond patience_ms: then who sleeps there is sent out as by a signal), wake or end \
                  the tasks listed as blockers, or try later",
-    },
-    Code {
-        id: "LP5014",
+    }
+    LP5014 {
         class: Refused,
         title: "a oneshot patch is not reverted",
         why: "Whoever made the patch said so: what its new code does cannot be taken back while the kernel runs, or must not be \
               (EPERM). The module holds a reference on itself for good.",
         advice: "boot without it; to be able to unload such a patch, build it without oneshot",
-    },
-    Code {
-        id: "LP5015",
+    }
+    LP5015 {
         class: Refused,
         title: "the pre-apply callback refused the patch",
         why: "The patch brings a function that looks at the kernel before anything is written, and it did not return 0. A \
               negative errno is also what `insmod` returns, any other value becomes EINVAL.",
         advice: "the callback's author knows what it wants; dmesg has what it printed",
-    },
-    Code {
-        id: "LP5016",
+    }
+    LP5016 {
         class: Refused,
         title: "cancelled while it was being applied",
         why: "Writing 0 to `enabled`, or a removal by force, asked for a revert before the patch was applied. What had been \
               switched was switched back; the module is not loaded (ECANCELED).",
         advice: "load it again when it is wanted",
-    },
-    Code {
-        id: "LP5017",
+    }
+    LP5017 {
         class: Refused,
         title: "the mode cannot replace this function",
         why: "In `transition` and `drain` calls come to a dispatcher, which has to run the beginning of the old function at \
               another place. The instructions under this jump site only work where they are, so that the function has no \
               dispatcher (EOPNOTSUPP).",
         advice: "load it with mode=stop-machine, which replaces functions without dispatcher while the machine is stopped",
-    },
-    Code {
-        id: "LP5019",
+    }
+    LP5019 {
         class: Refused,
         title: "the other patch is not applied, or not free",
         why: "A patch named in `after` or `replaces` is not in the kernel, or is not applied (yet, or any more). Or it cannot \
               be replaced: another patch lies on it or is taking its place, or it lies on a patch that this one does not \
               name in `after` (ESRCH).",
         advice: "look at lpbuild status; load the patch below first, or unload what lies on the one to be replaced",
-    },
-    Code {
-        id: "LP5020",
+    }
+    LP5020 {
         class: Refused,
         title: "another patch lies on top of this one",
         why: "That patch's old version is this one's new code, and its jump comes back to this one's. Or it is just taking \
               the place of this one (EBUSY). The patch stays applied.",
         advice: "unload the patch on top first",
-    },
-    Code {
-        id: "LP5021",
+    }
+    LP5021 {
         class: Refused,
         title: "the other patch was packed by another lpbuild",
         why: "Patches that lie on each other or replace each other work with each other's tables, which only one version of \
               the runtime knows (EOPNOTSUPP).",
         advice: "unload the other patch, or pack both with one lpbuild",
-    },
-    Code {
-        id: "LP5023",
+    }
+    LP5023 {
         class: Refused,
         title: "ftrace sends the function's calls elsewhere",
         why: "A user of ftrace that may change where a call continues has the function, as the kernel's own livepatch does. \
               Its redirection comes before the jump site, so the new code would never run (EADDRINUSE).",
         advice: "disable that livepatch first; lpbuild status names livepatches that came later",
-    },
-    Code {
-        id: "LP5024",
+    }
+    LP5024 {
         class: Refused,
         title: "there is no such mode",
         why: "The parameter `mode` of the module is none of stop-machine, drain and transition (EINVAL).",
         advice: "correct mode=, or leave it out: then the patch's own mode counts",
-    },
-    Code {
-        id: "LP5025",
+    }
+    LP5025 {
         class: Refused,
         title: "a time of 0 ms",
         why: "A parameter of the module that says how long something lasts is 0 (EINVAL). Whoever writes 0 may mean no time or \
               no end, and gets neither.",
         advice: "give at least 1, or leave the parameter out: then what the patch says counts",
-    },
-    Code {
-        id: "LP5026",
+    }
+    LP5026 {
         class: Refused,
         title: "tasks worked in the kernel without a pause until the deadline",
         why: "A site of several instructions is written when synchronize_rcu_tasks has returned: nobody is in the middle of them then. \
@@ -198,14 +171,13 @@ pub(super) static CODES: &[Code] = &[
               would trap. So that is found out first; nothing was changed (EBUSY). At the deadline an int3 that is there already is \
               taken back.",
         advice: "raise deadline_ms, end the tasks listed as blockers, or try later",
-    },
-    Code {
-        id: "LP5027",
+    }
+    LP5027 {
         class: Refused,
         title: "a patch below calls its own version directly",
         why: "New code calls the new functions of its own patch directly. A patch named in `after` does that with a function which \
               this patch replaces as well, from one that this patch leaves alone: such calls would not come to this patch, and \
               what it changes would be lost for them (EOPNOTSUPP).",
         advice: "make one patch of both changes that names the one below in `replaces`; or let this one replace the callers as well",
-    },
-];
+    }
+}

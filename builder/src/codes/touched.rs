@@ -1,62 +1,55 @@
 //! LP63xx: changes of the source that no live patch can make, told before anything is compiled.
 
-use super::{Class::Refused, Code};
+use super::Class::Refused;
 
-pub(super) static CODES: &[Code] = &[
-    Code {
-        id: "LP6301",
+codes! {
+    LP6301 {
         class: Refused,
         title: "code that the running kernel does not execute itself",
         why: "Boot code is gone or copied elsewhere once the kernel runs, and the vDSO is mapped into processes; neither is \
               reached through a function of the kernel. A file they share with the kernel would be changed in the kernel's \
               copy alone.",
         advice: "leave these files out of the patch, or restart with a fixed kernel",
-    },
-    Code {
-        id: "LP6302",
+    }
+    LP6302 {
         class: Refused,
         title: "only code of the kernel's start is changed",
         why: "Functions marked __init run once and their memory is freed (free_initmem); __exit functions of built-in code \
               are dropped by the linker.",
         advice: "change what that code set up by other means, or restart with a fixed kernel",
-    },
-    Code {
-        id: "LP6303",
+    }
+    LP6303 {
         class: Refused,
         title: "the configuration or the build system itself is changed",
         why: "Kconfig files, the top Makefile and the architecture's Makefile decide about every object at once; the \
               result would be another kernel, not a patch of this one.",
         advice: "make the change in the source files themselves",
-    },
-    Code {
-        id: "LP6304",
+    }
+    LP6304 {
         class: Refused,
         title: "a file that others are generated from",
         why: "Linker scripts, tables, grammars, Rust sources, programs of the build and the rules of Makefiles are turned into other files, or \
               decide about addresses.",
         advice: "change the C source that uses the result",
-    },
-    Code {
-        id: "LP6305",
+    }
+    LP6305 {
         class: Refused,
         title: "a generated header would change",
         why: "asm-offsets.h, bounds.h and the like hold sizes and offsets of structures, which all of the kernel was built with.",
         advice: "do not change the layout of structures; use shadow data (a table keyed by the object) for new fields",
-    },
-    Code {
-        id: "LP6306",
+    }
+    LP6306 {
         class: Refused,
         title: "an object would leave the kernel or move",
         why: "A Makefile may bring new objects of vmlinux; it cannot take one out of the running kernel, nor put one \
               between kernel and module.",
         advice: "leave the change of that Makefile out",
-    },
-    Code {
-        id: "LP6307",
+    }
+    LP6307 {
         class: Refused,
         title: "code of a module is changed",
         why: "This version patches the code of vmlinux only. When a header changes code of vmlinux and of modules, patching \
               one without the other can break what they agree on.",
         advice: "reload the fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
-    },
-];
+    }
+}

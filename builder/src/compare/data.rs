@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::targets::{Comparer, certain};
 use super::{Ignored, Verdicts, identity, lists};
 use crate::accept::Accept;
+use crate::codes;
 use crate::correlate::{NewAtom, OldAtom, base_name};
 use crate::error::{Place, Problem};
 use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, TextKind, id_difference, known_sections};
@@ -28,18 +29,18 @@ pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
     for (n, what) in identity::renamed(c) {
         let atom = c.new.atom(n.0);
         let place = Place::symbol(&c.new.image.name, &atom.name).in_section(&c.new.section(atom.section).name);
-        v.refused.push(Problem::new("LP2001", place, what).acceptable(Accept::Constant, &atom.name));
+        v.refused.push(Problem::new(codes::LP2001, place, what).acceptable(Accept::Constant, &atom.name));
     }
     for atom in c.new.atoms.iter().filter(|a| !a.is_code() && c.pairs.old_of(NewAtom(a.id)).is_none()) {
         let place = Place::symbol(&c.new.image.name, &atom.name).in_section(&c.new.section(atom.section).name);
         match c.new.class(atom.section) {
             Class::Registered if !c.pairs.ambiguous.contains(&NewAtom(atom.id)) => {
-                v.refused.push(Problem::new("LP2005", place, "a new entry"));
+                v.refused.push(Problem::new(codes::LP2005, place, "a new entry"));
             }
-            Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry that differs")),
+            Class::Registered => v.refused.push(Problem::new(codes::LP2005, place, "an entry that differs")),
             Class::Ids => v.refused.push(ids_problem(c.new, atom.id, "the kernel has no list of this name")),
             _ if lists::is_new_entry(c.new, atom.id) => {
-                v.refused.push(lists::refuse(c.new, atom.id, "LP2005", "a new entry of a list"));
+                v.refused.push(lists::refuse(c.new, atom.id, codes::LP2005, "a new entry of a list"));
             }
             _ => {}
         }
@@ -64,22 +65,22 @@ pub fn judge_gone(c: &Comparer<'_>, v: &mut Verdicts) {
         let reshaped = !numbered && c.new.named(&atom.name).is_some();
         match c.old.class(atom.section) {
             _ if reshaped => {
-                let problem = Problem::new("LP2002", place, "it moved to another kind of section");
+                let problem = Problem::new(codes::LP2002, place, "it moved to another kind of section");
                 let anew = may_begin_anew(c, atom);
                 v.refused.push(if anew { problem.acceptable(Accept::State, &atom.name) } else { problem });
             }
-            Class::Registered => v.refused.push(Problem::new("LP2005", place, "an entry is gone")),
+            Class::Registered => v.refused.push(Problem::new(codes::LP2005, place, "an entry is gone")),
             _ if c.old.is_listed(atom.id) => {
-                v.refused.push(lists::refuse(c.old, atom.id, "LP2005", "an entry of a list is gone"));
+                v.refused.push(lists::refuse(c.old, atom.id, codes::LP2005, "an entry of a list is gone"));
             }
             Class::Ids if atom.global || c.old.ids(atom.id) != Ids::List => {
                 v.refused.push(ids_problem(c.old, atom.id, "the new build does not have it"));
             }
             Class::Data | Class::Bss | Class::Percpu if !numbered => {
-                v.refused.push(Problem::new("LP2013", place, "the new build does not have it"));
+                v.refused.push(Problem::new(codes::LP2013, place, "the new build does not have it"));
             }
             Class::Rodata if atom.global => {
-                v.refused.push(Problem::new("LP2013", place, "the new build does not have it"))
+                v.refused.push(Problem::new(codes::LP2013, place, "the new build does not have it"))
             }
             Class::InitData => {}
             _ => v.ignored.push(Ignored {
@@ -125,7 +126,7 @@ fn judge_copy(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verd
     let name = &c.new.atom(n.0).name;
     let problem = |what: String| {
         let place = Place::symbol(&c.new.image.name, name).in_section(&c.new.section(c.new.atom(n.0).section).name);
-        Problem::new("LP2001", place, what).acceptable(Accept::Constant, name)
+        Problem::new(codes::LP2001, place, what).acceptable(Accept::Constant, name)
     };
     let by: BTreeSet<&str> = identity::pointed_to_by(c.old, o.0)
         .into_iter()
@@ -144,7 +145,7 @@ fn judge_copy(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verd
 fn ids_problem(object: &Object, id: AtomId, what: impl Into<String>) -> Problem {
     let atom = object.atom(id);
     let place = Place::symbol(&object.image.name, &atom.name).in_section(&object.section(atom.section).name);
-    Problem::new("LP2023", place, what).acceptable(Accept::List, &atom.name)
+    Problem::new(codes::LP2023, place, what).acceptable(Accept::List, &atom.name)
 }
 
 /// Does anything of the object refer to it?
@@ -170,17 +171,17 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts)
     let place = Place::symbol(&c.new.image.name, &atom.name).in_section(section);
     let reshaped = c.old.atom(o.0).size() != atom.size() || sealed(c.old, o.0) != sealed(c.new, n.0);
     match c.new.class(atom.section) {
-        Class::Registered => v.refused.push(Problem::new("LP2005", place, what)),
-        Class::InitData => v.refused.push(Problem::new("LP2003", place, format!("init data: {what}"))),
+        Class::Registered => v.refused.push(Problem::new(codes::LP2005, place, what)),
+        Class::InitData => v.refused.push(Problem::new(codes::LP2003, place, format!("init data: {what}"))),
         Class::Ids => {
             v.changed_ids.insert(n);
             v.refused.push(ids_problem(c.new, n.0, what));
         }
         _ if lists::is_unnamed_entry(c.new, n.0) => {
-            v.refused.push(lists::refuse(c.new, n.0, "LP2005", format!("nothing refers to it: {what}")));
+            v.refused.push(lists::refuse(c.new, n.0, codes::LP2005, format!("nothing refers to it: {what}")));
         }
         _ if c.new.is_listed(n.0) => {
-            let code = if reshaped { "LP2002" } else { "LP2001" };
+            let code = if reshaped { codes::LP2002 } else { codes::LP2001 };
             v.refused.push(lists::refuse(c.new, n.0, code, format!("an entry of a list: {what}")));
         }
         // Only read, by the functions that print it: they bring their own, and the loader keeps it.
@@ -207,7 +208,7 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts)
         }),
         Class::Rodata if is_reached(c.new, n.0) => {
             let keeper = |object: &Object, id| Some(object.atom(identity::kept_by(object, id)?).name.clone());
-            let code = if reshaped { "LP2002" } else { "LP2001" };
+            let code = if reshaped { codes::LP2002 } else { codes::LP2001 };
             v.refused.push(match keeper(c.old, o.0).or_else(|| keeper(c.new, n.0)) {
                 Some(by) => Problem::new(code, place, format!("{what}, and {by} points to it and stays as it is")),
                 // Functions of this object bring the new one.
@@ -219,8 +220,8 @@ fn judge(c: &Comparer<'_>, o: OldAtom, n: NewAtom, what: &str, v: &mut Verdicts)
                 }
             });
         }
-        _ if reshaped => v.refused.push(Problem::new("LP2002", place, what)),
-        _ => v.refused.push(Problem::new("LP2001", place, what)),
+        _ if reshaped => v.refused.push(Problem::new(codes::LP2002, place, what)),
+        _ => v.refused.push(Problem::new(codes::LP2001, place, what)),
     }
 }
 
@@ -259,7 +260,7 @@ fn judge_sealed(c: &Comparer<'_>, o: OldAtom, n: NewAtom, v: &mut Verdicts) {
     };
     let place = Place::symbol(&object, &symbol).in_section(&c.new.section(atom.section).name);
     let what = format!("it is read-only after boot in the kernel, and {what}");
-    v.refused.push(Problem::new("LP2002", place, what).acceptable(Accept::State, symbol));
+    v.refused.push(Problem::new(codes::LP2002, place, what).acceptable(Accept::State, symbol));
 }
 
 const STAYS_WRITABLE: &str = "read-only after boot in the new build; the kernel's stays writable";

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::targets::Comparer;
 use super::{Ignored, Verdicts};
 use crate::accept::Accept;
+use crate::codes;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::error::{Place, Problem};
 use crate::ingest::{Section, SectionId};
@@ -15,7 +16,7 @@ use crate::symbolize::known_sections::{self, Fate};
 use crate::symbolize::{AtomId, AtomKind, Class, NOT_LOADED, Object};
 
 /// A difference in an entry of a list, which the author may accept by the name of the section.
-pub fn refuse(object: &Object, id: AtomId, code: &str, what: impl Into<String>) -> Problem {
+pub fn refuse(object: &Object, id: AtomId, code: &'static codes::Code, what: impl Into<String>) -> Problem {
     let atom = object.atom(id);
     let section = &object.section(atom.section).name;
     let place = Place::symbol(&object.image.name, &atom.name).in_section(section);
@@ -66,17 +67,17 @@ pub fn compare_lists(c: &Comparer<'_>, v: &mut Verdicts) {
                     continue;
                 }
                 (
-                    "LP2001",
+                    codes::LP2001,
                     "its content differs; its flags say that it is not loaded, which a linker script may overrule"
                         .to_owned(),
                 )
             }
             _ if has_other_zeroes(c, name) => {
-                ("LP2005", format!("{} bytes became {}", size(c.old, name), size(c.new, name)))
+                (codes::LP2005, format!("{} bytes became {}", size(c.old, name), size(c.new, name)))
             }
-            _ if loose(c.old, name) != loose(c.new, name) => ("LP2001", "what no symbol names differs".to_owned()),
+            _ if loose(c.old, name) != loose(c.new, name) => (codes::LP2001, "what no symbol names differs".to_owned()),
             Some(_) => continue,
-            None if is_reordered(c, name) => ("LP2001", "its entries are in another order".to_owned()),
+            None if is_reordered(c, name) => (codes::LP2001, "its entries are in another order".to_owned()),
             None => continue,
         };
         let problem = Problem::new(what.0, place(), what.1);

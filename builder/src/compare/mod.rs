@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::codes;
 use crate::correlate::{NewAtom, OldAtom, Pairs};
 use crate::error::{Place, Problem};
 use crate::ingest::SectionId;
@@ -129,7 +130,7 @@ fn refuse_read_sections(c: &Comparer<'_>, v: &mut Verdicts) {
         if c.old.section(*before).data != c.new.section(section).data {
             let place = Place::object(&c.new.image.name).in_section(&name);
             v.refused.push(Problem::new(
-                "LP2001",
+                codes::LP2001,
                 place,
                 format!("{by} refers to this section, and its content differs"),
             ));
@@ -147,7 +148,9 @@ fn refuse_unpatchable(c: &Comparer<'_>, v: &mut Verdicts) {
         for class in [Some(c.new.class(atom.section)), old_class].into_iter().flatten() {
             let problem = match class {
                 Class::Text(TextKind::Normal | TextKind::AltAux) => continue,
-                Class::Text(TextKind::Init) => Problem::new("LP2003", place.clone(), format!("init function: {why}")),
+                Class::Text(TextKind::Init) => {
+                    Problem::new(codes::LP2003, place.clone(), format!("init function: {why}"))
+                }
                 Class::Text(TextKind::Exit) => {
                     v.ignored.push(Ignored {
                         object: c.new.image.name.clone(),
@@ -159,7 +162,7 @@ fn refuse_unpatchable(c: &Comparer<'_>, v: &mut Verdicts) {
                 }
                 _ => {
                     let section = &c.new.section(atom.section).name;
-                    Problem::new("LP2007", place.clone(), format!("it is in {section}: {why}"))
+                    Problem::new(codes::LP2007, place.clone(), format!("it is in {section}: {why}"))
                 }
             };
             v.refused.push(problem);

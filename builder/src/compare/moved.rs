@@ -10,6 +10,7 @@
 use super::targets::{Comparer, insn_index};
 use super::{Ignored, Verdicts};
 use crate::accept::Accept;
+use crate::codes;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::error::{Place, Problem};
 use crate::ingest::{Symbol, SymbolPlace};
@@ -100,7 +101,7 @@ pub fn judge(c: &Comparer<'_>, v: &mut Verdicts) {
             format!("it was {was} and is now {is}")
         };
         let place = Place::symbol(&c.new.image.name, name);
-        v.refused.push(Problem::new("LP2022", place, what).acceptable(Accept::Name, name));
+        v.refused.push(Problem::new(codes::LP2022, place, what).acceptable(Accept::Name, name));
     }
 }
 
@@ -154,7 +155,7 @@ fn note_gone(c: &Comparer<'_>, v: &mut Verdicts, name: &str, o: Stand) {
             if o.delta > 0 && parent.is_code() && v.changed.contains_key(&NewAtom(parent.id)) {
                 let what = format!("it is gone, and leads into the old code of {}, behind the jump", parent.name);
                 let place = Place::symbol(&c.new.image.name, name);
-                v.refused.push(Problem::new("LP2022", place, what).acceptable(Accept::Name, name));
+                v.refused.push(Problem::new(codes::LP2022, place, what).acceptable(Accept::Name, name));
                 return;
             }
             c.new.atom(n.0).name.clone()

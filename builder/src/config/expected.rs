@@ -3,6 +3,7 @@
 //! An entry is `symbol`, of whatever object, or `path/file.o:symbol`. A symbol without a suffix of the compiler
 //! (`.isra.0`, `.constprop.0`, `.part.0`) also means the function with one: the source has no other name for it.
 
+use crate::codes;
 use crate::error::{Place, Problem};
 
 /// What differs between the functions that were expected to change and those that did: `(object, symbol)`, the symbol as the
@@ -13,7 +14,7 @@ pub fn check_expected(expected: &[impl AsRef<str>], changed: &[(impl AsRef<str>,
         let (object, symbol) = (object.as_ref(), symbol.as_ref());
         if !expected.iter().any(|entry| means(entry.as_ref(), object, symbol)) {
             let detail = "this function changes as well and is not among the expected ones";
-            problems.push(Problem::new("LP6008", Place::symbol(object, symbol), detail));
+            problems.push(Problem::new(codes::LP6008, Place::symbol(object, symbol), detail));
         }
     }
     for entry in expected.iter().map(AsRef::as_ref) {
@@ -22,7 +23,7 @@ pub fn check_expected(expected: &[impl AsRef<str>], changed: &[(impl AsRef<str>,
                 Some((object, symbol)) => Place::symbol(object, symbol),
                 None => Place { symbol: Some(entry.to_owned()), ..Place::default() },
             };
-            problems.push(Problem::new("LP6009", place, "this function was expected to change and does not"));
+            problems.push(Problem::new(codes::LP6009, place, "this function was expected to change and does not"));
         }
     }
     problems

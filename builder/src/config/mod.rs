@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use lpbuild_abi::PATIENCE_MS;
 
 use crate::accept::Acceptances;
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::manifest::{Callbacks, Jump, Mode, NAME_MAX};
 use crate::pack::Signer;
@@ -84,10 +85,10 @@ pub struct Target {
 /// Reads a `livepatch.toml`. Relative paths in it start from its folder.
 pub fn load(path: &Path) -> Result<Config> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Error::new("LP1001", Place::object(&shown), e.to_string()))?;
+    let bytes = std::fs::read(path).map_err(|e| Error::new(codes::LP1001, Place::object(&shown), e.to_string()))?;
     let content = String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-        Error::new("LP6001", Place::object(format!("{shown}:{line}:1")), "not UTF-8")
+        Error::new(codes::LP6001, Place::object(format!("{shown}:{line}:1")), "not UTF-8")
     })?;
     let text = text::Text { path: &shown, text: &content };
     let file: schema::File = toml::from_str(&content).map_err(|e| text.parse_error(&e))?;
@@ -98,7 +99,7 @@ impl Config {
     /// A build of these patches for the running kernel, everything else as when left out. The name is
     /// [`name_from_patch`] of the first one.
     pub fn default_for(patches: &[PathBuf]) -> Result<Config> {
-        let first = patches.first().ok_or_else(|| Error::new("LP6004", Place::default(), "no patch is given"))?;
+        let first = patches.first().ok_or_else(|| Error::new(codes::LP6004, Place::default(), "no patch is given"))?;
         let mut absolute = Vec::new();
         let mut problems = Vec::new();
         for patch in patches {

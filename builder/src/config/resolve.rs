@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use crate::accept::{self, Accept, Acceptances};
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::manifest::{self, Callbacks, Jump, Mode};
 use crate::pack::Signer;
@@ -31,7 +32,8 @@ struct Resolver<'a> {
 }
 
 pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result<Config> {
-    let path = std::path::absolute(path).map_err(|e| Error::new("LP1001", Place::object(text.path), e.to_string()))?;
+    let path =
+        std::path::absolute(path).map_err(|e| Error::new(codes::LP1001, Place::object(text.path), e.to_string()))?;
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut r = Resolver { text, folder, problems: Vec::new() };
     let patch = &file.patch;
@@ -85,7 +87,7 @@ pub(super) fn existing_file(path: &Path) -> Result<PathBuf, Problem> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     match missing(&absolute, Want::File) {
         None => Ok(absolute),
-        Some(why) => Err(Problem::new("LP6006", Place::object(path.display().to_string()), why)),
+        Some(why) => Err(Problem::new(codes::LP6006, Place::object(path.display().to_string()), why)),
     }
 }
 
@@ -100,7 +102,7 @@ fn missing(path: &Path, want: Want) -> Option<String> {
 
 impl Resolver<'_> {
     fn bad(&mut self, span: Range<usize>, detail: impl Into<String>) {
-        self.problems.push(self.text.problem("LP6005", span, detail));
+        self.problems.push(self.text.problem(codes::LP6005, span, detail));
     }
 
     fn checked(
@@ -123,7 +125,7 @@ impl Resolver<'_> {
         }
         let path = self.folder.join(value.get_ref());
         if let Some(why) = missing(&path, want) {
-            self.problems.push(self.text.problem("LP6006", value.span(), why));
+            self.problems.push(self.text.problem(codes::LP6006, value.span(), why));
         }
         path
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 use super::name_from_patch;
@@ -22,7 +23,8 @@ pub struct Template {
 impl Template {
     /// The text of a `livepatch.toml` in `folder`.
     pub fn text(&self, folder: &Path) -> Result<String> {
-        let io = |e: std::io::Error| Error::new("LP1001", Place::object(folder.display().to_string()), e.to_string());
+        let io =
+            |e: std::io::Error| Error::new(codes::LP1001, Place::object(folder.display().to_string()), e.to_string());
         let folder = std::path::absolute(folder).map_err(io)?;
         let name = match (&self.name, self.patches.first()) {
             (Some(name), _) => name.clone(),
@@ -34,7 +36,7 @@ impl Template {
             let path = super::resolve::existing_file(patch)?;
             let path = path.strip_prefix(&folder).unwrap_or(&path);
             patches.push(quoted(path.to_str().ok_or_else(|| {
-                Error::new("LP6005", Place::object(path.display().to_string()), "the path is not UTF-8")
+                Error::new(codes::LP6005, Place::object(path.display().to_string()), "the path is not UTF-8")
             })?));
         }
         if patches.is_empty() {

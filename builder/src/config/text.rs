@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::codes;
 use crate::error::{Place, Problem};
 
 use super::schema::TABLES;
@@ -20,7 +21,7 @@ pub(super) struct Text<'a> {
 
 impl Text<'_> {
     /// A problem with the code `id` at a byte range of the file.
-    pub fn problem(&self, id: &str, span: Range<usize>, detail: impl Into<String>) -> Problem {
+    pub fn problem(&self, code: &'static codes::Code, span: Range<usize>, detail: impl Into<String>) -> Problem {
         let start = floor(self.text, span.start);
         let end = floor(self.text, span.end).max(start);
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
@@ -29,7 +30,7 @@ impl Text<'_> {
         let column = self.text[line_start..start].chars().count();
         let marked = self.text[start..end].lines().next().unwrap_or("").chars().count().max(1);
         let place = Place::object(format!("{}:{number}:{}", self.path, column + 1));
-        Problem::new(id, place, detail).with_lines(&excerpt(number, line, column, marked))
+        Problem::new(code, place, detail).with_lines(&excerpt(number, line, column, marked))
     }
 
     /// What serde or the parser found.
@@ -39,15 +40,15 @@ impl Text<'_> {
         let (id, detail) = if let Some(key) = quoted_after(&message, "unknown field") {
             let known = expected(&message);
             let hint = suggest(key, &known).unwrap_or_default();
-            ("LP6002", format!("there is no key `{key}` here{hint}; known: {}", known.join(", ")))
+            (codes::LP6002, format!("there is no key `{key}` here{hint}; known: {}", known.join(", ")))
         } else if let Some(key) = quoted_after(&message, "missing field") {
-            ("LP6004", format!("the key `{key}` is missing"))
+            (codes::LP6004, format!("the key `{key}` is missing"))
         } else if message.starts_with("invalid type") {
-            ("LP6003", message.replace("expected i64", "expected an integer"))
+            (codes::LP6003, message.replace("expected i64", "expected an integer"))
         } else if message.starts_with("invalid value") || message.starts_with("invalid length") {
-            ("LP6005", message)
+            (codes::LP6005, message)
         } else {
-            ("LP6001", message)
+            (codes::LP6001, message)
         };
         self.problem(id, span, detail)
     }

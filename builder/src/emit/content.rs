@@ -8,6 +8,7 @@ use super::dispatch::{self, Entrances};
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Spot, all_edges, is_code, outside};
 use crate::closure::{BIAS_WINDOW, Dest, Edge, Item, PairId};
+use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::ingest::{SectionId, reloc};
@@ -113,7 +114,7 @@ fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
             before.push(edge.field.at);
         } else {
             let place = Place::symbol(&object.image.name, &atom.name).at(edge.field.at);
-            return Err(Error::new("LP2012", place, "a short jump leaves the function"));
+            return Err(Error::new(codes::LP2012, place, "a short jump leaves the function"));
         }
     }
     let text = w.section(abi::SEC_TEXT, Kind::Code);
@@ -269,7 +270,11 @@ fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> R
     }
     let missing = || {
         let pair = &input.pairs[item.pair.0 as usize];
-        Problem::new("LP1000", Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), "a reference leads nowhere")
+        Problem::new(
+            codes::LP1000,
+            Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name),
+            "a reference leads nowhere",
+        )
     };
     match dest {
         Dest::Carried(pair, atom, delta) => {
@@ -282,7 +287,7 @@ fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> R
                 let own = &input.pairs[item.pair.0 as usize];
                 let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name);
                 let name = &input.pairs[pair.0 as usize].new.atom(atom.0).name;
-                Problem::new("LP2018", place, format!("the beginning of {name} cannot be executed elsewhere"))
+                Problem::new(codes::LP2018, place, format!("the beginning of {name} cannot be executed elsewhere"))
             })?;
             Ok((Base::Section(spot.section), spot.offset as i64))
         }

@@ -17,6 +17,7 @@ use super::writer::{Base, Kind, Writer};
 use super::{Input, Spot};
 use crate::bind::Bound;
 use crate::closure::Role;
+use crate::codes;
 use crate::error::{Place, Problem, Result};
 use crate::ingest::reloc;
 use crate::manifest::Mode;
@@ -74,7 +75,7 @@ fn place_original(
         Err(_) if input.mode == Mode::StopMachine => return Ok(None),
         Err(fixed) => {
             let place = Place::symbol(&pair.name, &atom.name).at(u64::from(site.offset) + fixed.at as u64);
-            return Err(Problem::new("LP2102", place, fixed.why).into());
+            return Err(Problem::new(codes::LP2102, place, fixed.why).into());
         }
     };
     let mut bytes = ENDBR64.to_vec();

@@ -13,6 +13,7 @@ mod writer;
 use crate::accept::{Acceptances, Accepted};
 use crate::bind::{Bound, Resolved};
 use crate::closure::{Dest, Edge, Item, ObjectPair, PatchSet, Role};
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::manifest::{Callbacks, Jump, Manifest, Mode};
 use crate::promises::Promise;
@@ -94,7 +95,7 @@ pub fn emit(input: Input<'_>, options: &Options) -> Result<Output> {
     let layout = content::write(&mut writer, input)?;
     records::write(&mut writer, input, options, &layout)?;
     let mut manifest = manifest::describe(input, options, &layout)?;
-    let patch_o = writer.finish().map_err(|e| Error::new("LP1000", Place::object("patch.o"), e))?;
+    let patch_o = writer.finish().map_err(|e| Error::new(codes::LP1000, Place::object("patch.o"), e))?;
     manifest.patch.object_sha256 = Some(crate::pipeline::digest(&patch_o));
     Ok(Output { patch_o, manifest })
 }

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 
 use super::failure::{Cause, Failure};
-use super::host::Host;
 use super::module::ModuleFile;
+use super::system::Host;
+use crate::codes;
 use crate::error::{Place, Problem};
 
 /// Compares the distances; a note says what was not compared.
@@ -57,7 +58,7 @@ pub(super) fn check(host: &Host, module: &ModuleFile) -> Result<Option<String>, 
         };
         if !right {
             let detail = format!("it is {distances:?} bytes from {}, the manifest says {offset}", kernel.anchor);
-            causes.push(Problem::new("LP5123", Place::symbol(&module.path, name), detail).into());
+            causes.push(Problem::new(codes::LP5123, Place::symbol(&module.path, name), detail).into());
         }
     }
     if causes.is_empty() { Ok(None) } else { Err(Failure { causes }) }

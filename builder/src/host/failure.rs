@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use super::host::Host;
 use super::state::{Blocker, PatchState};
+use super::system::Host;
 use crate::codes;
 use crate::error::{Error, Place, Problem};
 
@@ -99,7 +99,7 @@ pub(super) fn runtime_cause<'a>(
     }
     let problem = match codes::find(code) {
         Some(code) => Problem { code, place, detail, accept: None },
-        None => Problem::new("LP5119", place, format!("{code}: {detail}")),
+        None => Problem::new(codes::LP5119, place, format!("{code}: {detail}")),
     };
     Cause { problem, function, blockers: blockers.to_vec(), owner: owner(host, text, own.as_deref()) }
 }

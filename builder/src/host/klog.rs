@@ -8,8 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::host::Host;
 use super::state::Blocker;
+use super::system::Host;
 
 /// Longest record the kernel hands out (CONSOLE_EXT_LOG_MAX).
 const MAX_RECORD: usize = 8192;

@@ -16,12 +16,13 @@ use serde::Serialize;
 
 use super::Report;
 use super::failure::{Cause, Failure, runtime_cause};
-use super::host::{Host, PATCHES};
 use super::klog::{KernelMessages, Log};
 use super::module::ModuleFile;
 use super::preflight::{options, preflight};
 use super::remove::remove;
 use super::state::{Blocker, PatchState, States};
+use super::system::{Host, PATCHES};
+use crate::codes;
 use crate::error::{Error, Problem};
 
 /// What `--force` costs; said before it is used.
@@ -97,7 +98,7 @@ pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport
     }
     let Some(mut patch) = settle(host, name, start, deadline) else {
         let detail = format!("the module is loaded, but there is no /{PATCHES}/{name}");
-        return Err(Error::new("LP5116", module.place(), detail).into());
+        return Err(Error::new(codes::LP5116, module.place(), detail).into());
     };
     let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let states = patch.states();
@@ -137,7 +138,7 @@ pub(super) fn deadline_of_transition(wanted: Option<Mode>, (mode, ms): (&str, u6
 
 /// Whether the kernel can check a module against which these problems speak: only other owners of functions do.
 fn can_be_asked(failure: &Failure) -> bool {
-    failure.causes.iter().all(|c| matches!(c.problem.code.id, "LP5107" | "LP5108"))
+    failure.causes.iter().all(|c| matches!(c.problem.code, codes::LP5107 | codes::LP5108))
 }
 
 /// finit_module(2); with force, the rest is switched when the deadline has passed and it has not returned.
@@ -237,7 +238,8 @@ fn causes(host: &Host, module: &ModuleFile, said: &[(&str, &str)], blockers: &[B
 /// Refusals because of tasks: busy until the deadline, still inside, cancelled while some were in the way, and codes this
 /// lpbuild does not know.
 fn about_tasks(code: &str) -> bool {
-    matches!(code, "LP5007" | "LP5013" | "LP5016" | "LP5026") || crate::codes::find(code).is_none()
+    let about = |code| matches!(code, codes::LP5007 | codes::LP5013 | codes::LP5016 | codes::LP5026);
+    codes::find(code).is_none_or(about)
 }
 
 /// Translates the kernel's answer.
@@ -255,14 +257,14 @@ fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: &KernelMessages)
         Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG | Errno::KEYEXPIRED | Errno::KEYREVOKED => {
             let signed =
                 if module.signature.is_some() { "its signature is by no key it trusts" } else { "it is not signed" };
-            Problem::new("LP5111", module.place(), format!("{errno}: {signed}{said}"))
+            Problem::new(codes::LP5111, module.place(), format!("{errno}: {signed}{said}"))
         }
         Errno::PERM | Errno::ACCESS => {
             let lockdown = host.lockdown().unwrap_or_else(|| "unknown, securityfs is not mounted".to_owned());
-            Problem::new("LP5111", module.place(), format!("{errno}; lockdown: {lockdown}{said}"))
+            Problem::new(codes::LP5111, module.place(), format!("{errno}; lockdown: {lockdown}{said}"))
         }
-        Errno::EXIST => Problem::new("LP5106", module.place(), format!("{errno}{said}")),
-        _ => Problem::new("LP5112", module.place(), format!("{errno}{said}")),
+        Errno::EXIST => Problem::new(codes::LP5106, module.place(), format!("{errno}{said}")),
+        _ => Problem::new(codes::LP5112, module.place(), format!("{errno}{said}")),
     };
     vec![problem.into()]
 }

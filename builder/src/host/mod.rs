@@ -11,7 +11,6 @@
 
 mod addresses;
 mod failure;
-mod host;
 mod inspect;
 mod klog;
 mod load;
@@ -20,6 +19,7 @@ mod preflight;
 mod remove;
 mod state;
 mod status;
+mod system;
 mod unload;
 
 use std::io::Write;
@@ -29,10 +29,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lpbuild_abi::Mode;
 use serde::Serialize;
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 pub use failure::{Cause, Failure};
-pub use host::Host;
 pub use inspect::{InspectReport, InspectedFunction, InspectedKernel, InspectedSite, Instruction, inspect};
 pub use klog::{KernelMessages, parse_log};
 pub(crate) use load::pause;
@@ -41,6 +41,7 @@ pub use module::{ModuleFile, Signature};
 pub use preflight::preflight;
 pub use state::{Blocker, FunctionState, PatchState, States, Switched};
 pub use status::{PatchStatus, StatusReport, status};
+pub use system::Host;
 pub use unload::{UnloadOptions, UnloadReport, unload};
 
 /// `lpbuild load`
@@ -178,7 +179,7 @@ fn finish<R: Report>(result: Result<R, Failure>, json: bool, out: &mut dyn Write
         std::io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(e),
     });
-    written.map_err(|e| Error::new("LP1001", Place::object("standard output"), e.to_string()))
+    written.map_err(|e| Error::new(codes::LP1001, Place::object("standard output"), e.to_string()))
 }
 
 fn to_json(value: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {

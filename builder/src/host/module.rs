@@ -13,6 +13,7 @@ use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_REL, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
 use serde::Serialize;
 
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::manifest::Manifest;
 use crate::pack::record_contradictions;
@@ -62,12 +63,12 @@ impl ModuleFile {
     /// The same, with the bytes of the file: what may be a pipe is read once.
     pub fn read(path: &Path) -> Result<(Self, Vec<u8>)> {
         let name = path.display().to_string();
-        let io = |e: std::io::Error| Error::new("LP1001", Place::object(&name), e.to_string());
+        let io = |e: std::io::Error| Error::new(codes::LP1001, Place::object(&name), e.to_string());
         let file = File::open(path).map_err(io)?;
         let mut data = Vec::new();
         (&file).take(MAX_FILE.saturating_add(1)).read_to_end(&mut data).map_err(io)?;
         if data.len() as u64 > MAX_FILE {
-            return Err(Error::new("LP5102", Place::object(&name), "the file is larger than any module"));
+            return Err(Error::new(codes::LP5102, Place::object(&name), "the file is larger than any module"));
         }
         let contents = parse(&name, &data)?;
         let module = Self {
@@ -104,7 +105,7 @@ struct Contents {
 }
 
 fn parse(name: &str, data: &[u8]) -> Result<Contents> {
-    let other = |detail: &str| Error::new("LP5102", Place::object(name), detail);
+    let other = |detail: &str| Error::new(codes::LP5102, Place::object(name), detail);
     if !data.starts_with(b"\x7fELF") {
         return Err(other(match data {
             [0x1f, 0x8b, ..] | [0xfd, b'7', ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] => "the module is compressed",
@@ -114,7 +115,7 @@ fn parse(name: &str, data: &[u8]) -> Result<Contents> {
     if data.get(4) != Some(&ELFCLASS64.0) || data.get(5) != Some(&ELFDATA2LSB.0) {
         return Err(other("not 64-bit little endian"));
     }
-    let damaged = |e: object::read::Error| Error::new("LP1003", Place::object(name), e.to_string());
+    let damaged = |e: object::read::Error| Error::new(codes::LP1003, Place::object(name), e.to_string());
     let header = FileHeader64::<LittleEndian>::parse(data).map_err(damaged)?;
     if header.e_machine(LE) != EM_X86_64 || header.e_type(LE) != ET_REL {
         return Err(other("not a relocatable file for x86-64"));
@@ -126,12 +127,12 @@ fn parse(name: &str, data: &[u8]) -> Result<Contents> {
     };
     let Some(manifest) = bytes(SEC_MANIFEST)? else {
         let place = Place::object(name).in_section(SEC_MANIFEST);
-        return Err(Error::new("LP5101", place, "the module has no such section"));
+        return Err(Error::new(codes::LP5101, place, "the module has no such section"));
     };
     // The section may be padded to its alignment.
     let manifest = manifest.split(|&c| c == 0).next().unwrap_or_default();
     let manifest = std::str::from_utf8(manifest)
-        .map_err(|e| Error::new("LP1101", Place::object(name).in_section(SEC_MANIFEST), e.to_string()))?;
+        .map_err(|e| Error::new(codes::LP1101, Place::object(name).in_section(SEC_MANIFEST), e.to_string()))?;
     let text = manifest;
     let manifest = Manifest::parse(text, name)?;
     let modinfo: Vec<(String, String)> = bytes(".modinfo")?
@@ -142,7 +143,7 @@ fn parse(name: &str, data: &[u8]) -> Result<Contents> {
     let own = modinfo.iter().find(|(k, _)| k == "name").map(|(_, v)| v.as_str());
     if own.is_some_and(|own| own != manifest.patch.name) {
         let detail = format!("modinfo calls it {}, its manifest {}", own.unwrap_or_default(), manifest.patch.name);
-        return Err(Error::new("LP5118", Place::object(name), detail));
+        return Err(Error::new(codes::LP5118, Place::object(name), detail));
     }
     // The records of another layout are for the runtime beside them.
     let ours = modinfo.iter().any(|(k, v)| k == "lpbuild_abi" && *v == ABI_VERSION.to_string());

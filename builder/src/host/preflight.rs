@@ -7,10 +7,11 @@ use lpbuild_abi::Mode;
 
 use super::addresses;
 use super::failure::{Cause, Failure};
-use super::host::Host;
 use super::load::LoadOptions;
 use super::module::ModuleFile;
 use super::state::{PatchState, livepatched};
+use super::system::Host;
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::find_build_id;
 use crate::manifest::to_hex;
@@ -33,7 +34,7 @@ pub fn preflight(host: &Host, module: &ModuleFile) -> Result<Option<String>, Fai
 fn contradictions(module: &ModuleFile) -> Result<(), Failure> {
     let causes = module.contradictions.iter().map(|p| {
         let detail = format!("{}: {}", p.place, p.detail);
-        Cause::from(Problem::new("LP5118", module.place(), detail))
+        Cause::from(Problem::new(codes::LP5118, module.place(), detail))
     });
     let causes: Vec<Cause> = causes.collect();
     if causes.is_empty() { Ok(()) } else { Err(Failure { causes }) }
@@ -53,43 +54,43 @@ pub(super) fn options(module: &ModuleFile, wanted: &LoadOptions) -> Result<()> {
         };
         if is_wanted && !module.modinfo.iter().any(known) {
             let detail = format!("it has no parameter {parameter}");
-            return Err(Error::new("LP5120", module.place(), detail));
+            return Err(Error::new(codes::LP5120, module.place(), detail));
         }
     }
     let mode = wanted.mode.unwrap_or(module.manifest.patch.mode.to_abi());
     if wanted.force && mode != Mode::Transition {
-        return Err(Error::new("LP5121", module.place(), format!("its mode is {}", mode.name())));
+        return Err(Error::new(codes::LP5121, module.place(), format!("its mode is {}", mode.name())));
     }
     Ok(())
 }
 
 fn identity(host: &Host, module: &ModuleFile) -> Result<()> {
-    let refuse = |code: &str, detail: String| Err(Error::new(code, module.place(), detail));
+    let refuse = |code: &'static codes::Code, detail: String| Err(Error::new(code, module.place(), detail));
     let machine = host.machine();
     if machine != "x86_64" {
-        return refuse("LP5102", format!("this host is {machine}"));
+        return refuse(codes::LP5102, format!("this host is {machine}"));
     }
     let Some(kernel) = &module.manifest.kernel else {
-        return refuse("LP5117", "its manifest names no kernel".to_owned());
+        return refuse(codes::LP5117, "its manifest names no kernel".to_owned());
     };
     let running = host.release();
     for (what, made_for) in [("manifest", Some(kernel.release.as_str())), ("vermagic", module.vermagic_release())] {
         if let Some(made_for) = made_for
             && made_for != running
         {
-            return refuse("LP5103", format!("{running} is running, its {what} says {made_for}"));
+            return refuse(codes::LP5103, format!("{running} is running, its {what} says {made_for}"));
         }
     }
     let Some(notes) = host.bytes("sys/kernel/notes") else {
-        return Err(Error::new("LP5105", Place::object("/sys/kernel/notes"), "cannot be read"));
+        return Err(Error::new(codes::LP5105, Place::object("/sys/kernel/notes"), "cannot be read"));
     };
     let Some(build_id) = find_build_id(&notes) else {
-        return Err(Error::new("LP5105", Place::object("/sys/kernel/notes"), "holds no NT_GNU_BUILD_ID"));
+        return Err(Error::new(codes::LP5105, Place::object("/sys/kernel/notes"), "holds no NT_GNU_BUILD_ID"));
     };
     let running = to_hex(&build_id);
     if running != kernel.build_id {
         return refuse(
-            "LP5104",
+            codes::LP5104,
             format!("the running kernel is {running}, the patch was made for {}", kernel.build_id),
         );
     }
@@ -100,9 +101,9 @@ fn already_loaded(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
     let name = &module.manifest.patch.name;
     if let Some(state) = PatchState::read(host, name) {
         let detail = format!("{name} {} is {}", state.version, state.state);
-        causes.push(Problem::new("LP5106", module.place(), detail).into());
+        causes.push(Problem::new(codes::LP5106, module.place(), detail).into());
     } else if host.exists(&format!("sys/module/{name}")) {
-        causes.push(Problem::new("LP5106", module.place(), format!("there is a module called {name}")).into());
+        causes.push(Problem::new(codes::LP5106, module.place(), format!("there is a module called {name}")).into());
     }
 }
 
@@ -123,12 +124,12 @@ fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
         if f.sympos == Some(0)
             && let Some(p) = patches.iter().find(|p| p.functions.iter().any(|x| x.symbol == f.symbol))
         {
-            let problem = Problem::new("LP5107", place(), format!("the patch {} replaces it", p.name));
+            let problem = Problem::new(codes::LP5107, place(), format!("the patch {} replaces it", p.name));
             causes.push(Cause::from(problem).owned_by(&p.name));
         }
         let same = |sympos: u32| f.sympos.is_none_or(|own| own.max(1) == sympos);
         if let Some(l) = livepatched.iter().find(|l| l.object == f.object && l.symbol == f.symbol && same(l.sympos)) {
-            let problem = Problem::new("LP5108", place(), format!("the livepatch {} replaces it", l.patch));
+            let problem = Problem::new(codes::LP5108, place(), format!("the livepatch {} replaces it", l.patch));
             causes.push(Cause::from(problem).owned_by(&l.patch));
         }
     }
@@ -136,17 +137,17 @@ fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
 
 fn permission(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
     if !host.may_load() {
-        causes.push(Problem::new("LP5109", module.place(), "this process has no CAP_SYS_MODULE").into());
+        causes.push(Problem::new(codes::LP5109, module.place(), "this process has no CAP_SYS_MODULE").into());
     }
     if host.text("proc/sys/kernel/modules_disabled").is_some_and(|t| t == "1") {
         let place = Place::object("/proc/sys/kernel/modules_disabled");
-        causes.push(Problem::new("LP5110", place, "is 1 until the next boot").into());
+        causes.push(Problem::new(codes::LP5110, place, "is 1 until the next boot").into());
     }
     if module.signature.is_none() && host.wants_signatures() {
         let why = host
             .lockdown()
             .filter(|l| l != "none")
             .map_or("sig_enforce is set".to_owned(), |l| format!("lockdown={l}"));
-        causes.push(Problem::new("LP5111", module.place(), format!("it is not signed, and {why}")).into());
+        causes.push(Problem::new(codes::LP5111, module.place(), format!("it is not signed, and {why}")).into());
     }
 }

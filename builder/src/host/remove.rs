@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::failure::Failure;
-use super::host::Host;
+use super::system::Host;
+use crate::codes;
 use crate::error::{Error, Place};
 
 /// How long a module may stay referenced after its patch is reverted.
@@ -25,7 +26,7 @@ pub(super) fn remove(host: &Host, name: &str) -> Result<(), Failure> {
             Err(e) => {
                 let users = host.text(&format!("sys/module/{name}/refcnt")).unwrap_or_else(|| "unknown".to_owned());
                 let detail = format!("{e}; references: {users}; the patch itself is not in effect");
-                return Err(Error::new("LP5115", Place::object(name), detail).into());
+                return Err(Error::new(codes::LP5115, Place::object(name), detail).into());
             }
         }
     }

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::host::{Host, PATCHES};
+use super::system::{Host, PATCHES};
 
 /// A patch in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -9,9 +9,10 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::Report;
-use super::host::Host;
 use super::load::{functions, pause};
 use super::state::{PatchState, livepatched};
+use super::system::Host;
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Every patch, in the order of their names.
@@ -43,7 +44,7 @@ pub fn status(host: &Host, name: Option<&str>) -> Result<StatusReport> {
     for n in &names {
         let Some(patch) = PatchState::read(host, n) else {
             if name.is_some() {
-                return Err(Error::new("LP5113", Place::object(n), "there is none of this name"));
+                return Err(Error::new(codes::LP5113, Place::object(n), "there is none of this name"));
             }
             continue;
         };

@@ -12,10 +12,11 @@ use serde::Serialize;
 
 use super::Report;
 use super::failure::{Failure, runtime_cause};
-use super::host::{Host, PATCHES};
 use super::load::{GRACE, deadline_of_transition, pause};
 use super::remove::remove;
 use super::state::{PatchState, States};
+use super::system::{Host, PATCHES};
+use crate::codes;
 use crate::error::{Error, Place};
 
 /// The deadline of a patch that shows none.
@@ -60,15 +61,15 @@ pub fn unload(host: &Host, name: &str, wanted: &UnloadOptions) -> Result<UnloadR
     let Some(before) = PatchState::read(host, name) else {
         let module = !name.contains(['/', '.']) && host.exists(&format!("sys/module/{name}"));
         let detail = if module { "the module of this name is not a patch" } else { "there is none of this name" };
-        return Err(Error::new("LP5113", Place::object(name), detail).into());
+        return Err(Error::new(codes::LP5113, Place::object(name), detail).into());
     };
     if !host.may_load() {
-        return Err(Error::new("LP5109", Place::object(name), "this process has no CAP_SYS_MODULE").into());
+        return Err(Error::new(codes::LP5109, Place::object(name), "this process has no CAP_SYS_MODULE").into());
     }
     let states = before.states();
     let mode = wanted.mode.map_or(before.mode.clone(), |m| m.name().to_owned());
     if wanted.force && !states.is_idle() && mode != Mode::Transition.name() {
-        return Err(Error::new("LP5121", Place::object(name), format!("its mode is {mode}")).into());
+        return Err(Error::new(codes::LP5121, Place::object(name), format!("its mode is {mode}")).into());
     }
     let shown = before.patience_ms.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(PATIENCE_MS);
     let patience = wanted.patience_ms.unwrap_or(shown);
@@ -123,7 +124,7 @@ impl Revert<'_> {
             // A request that is refused at once leaves its reason where a later refusal would be. That another patch lies
             // on this one is the same reason as often as it is asked.
             let now = PatchState::read(self.host, self.name);
-            let said = |e: &String| before.last_error.as_ref() != Some(e) || e.starts_with("LP5020");
+            let said = |e: &String| before.last_error.as_ref() != Some(e) || e.starts_with(codes::LP5020.id);
             let new = now.filter(|now| now.last_error.as_ref().is_some_and(said));
             new.map_or(failure, |now| self.still_applied(&now))
         })
@@ -132,7 +133,7 @@ impl Revert<'_> {
     fn store(&self, file: &str, value: &str) -> Result<(), Failure> {
         self.host.write(&format!("{PATCHES}/{}/{file}", self.name), value).map_err(|e| {
             let detail = format!("writing {value} to /{PATCHES}/{}/{file}: {e}", self.name);
-            Error::new("LP5114", Place::object(self.name), detail).into()
+            Error::new(codes::LP5114, Place::object(self.name), detail).into()
         })
     }
 
@@ -179,7 +180,7 @@ impl Revert<'_> {
             }
             None => {
                 let detail = "the patch is still applied, and the kernel does not say why";
-                Error::new("LP5114", place, detail).into()
+                Error::new(codes::LP5114, place, detail).into()
             }
         }
     }
@@ -190,10 +191,10 @@ impl Revert<'_> {
         let tasks = now.switched.is_some_and(|s| s.tasks < s.of) || !now.blockers.is_empty();
         if now.states() == States::Reverting && (tasks || self.drain) {
             let functions = now.functions.iter().map(|f| f.symbol.as_str());
-            let said = ("LP5122", text.as_str());
+            let said = (codes::LP5122.id, text.as_str());
             return runtime_cause(self.host, Place::object(self.name), said, functions, &now.blockers).into();
         }
-        Error::new("LP5116", Place::object(self.name), text).into()
+        Error::new(codes::LP5116, Place::object(self.name), text).into()
     }
 }
 

@@ -5,13 +5,14 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, Rela, SectionHeader, Sym};
 
 use super::{Image, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 type Header = FileHeader64<LE>;
 
 /// Reads `data`, the contents of the object `name`.
 pub fn read(name: &str, data: &[u8]) -> Result<Image> {
-    let not_object = |what: &str| Error::new("LP1002", Place::object(name), what);
+    let not_object = |what: &str| Error::new(codes::LP1002, Place::object(name), what);
     let header = Header::parse(data).map_err(|e| not_object(&e.to_string()))?;
     let endian = header.endian().map_err(|e| not_object(&e.to_string()))?;
     if header.e_machine(endian) != elf::EM_X86_64 {
@@ -24,7 +25,7 @@ pub fn read(name: &str, data: &[u8]) -> Result<Image> {
 }
 
 fn read_rel(name: &str, header: &Header, endian: LE, data: &[u8]) -> Result<Image> {
-    let bad = |section: &str, what: String| Error::new("LP1003", Place::object(name).in_section(section), what);
+    let bad = |section: &str, what: String| Error::new(codes::LP1003, Place::object(name).in_section(section), what);
     let table = header.sections(endian, data).map_err(|e| bad("section headers", e.to_string()))?;
     if table.is_empty() {
         return Err(bad("section headers", "the object has no sections".into()));
@@ -69,7 +70,7 @@ fn read_rel(name: &str, header: &Header, endian: LE, data: &[u8]) -> Result<Imag
 type Table<'d> = object::read::elf::SectionTable<'d, Header>;
 
 fn read_symbols(name: &str, table: &Table<'_>, endian: LE, data: &[u8], sections: &[Section]) -> Result<Vec<Symbol>> {
-    let bad = |what: String| Error::new("LP1003", Place::object(name).in_section(".symtab"), what);
+    let bad = |what: String| Error::new(codes::LP1003, Place::object(name).in_section(".symtab"), what);
     let symtab = table.symbols(endian, data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
     let mut symbols = Vec::with_capacity(symtab.len());
     for (index, sym) in symtab.enumerate() {
@@ -117,7 +118,7 @@ fn read_relocs(
 ) -> Result<()> {
     for (index, header) in table.enumerate() {
         let own = sections[index.0].name.clone();
-        let bad = |what: String| Error::new("LP1003", Place::object(name).in_section(&own), what);
+        let bad = |what: String| Error::new(codes::LP1003, Place::object(name).in_section(&own), what);
         let kind = header.sh_type(endian);
         if kind != elf::SHT_RELA && kind != elf::SHT_REL && kind != elf::SHT_RELR && kind != elf::SHT_CREL {
             continue;

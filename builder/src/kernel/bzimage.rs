@@ -3,6 +3,7 @@
 //! Input: the bytes of a `vmlinuz`. Output: [`BootImage`], its payload still compressed.
 //! Refused: boot protocols before 2.08, offsets outside the file.
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Offset of `setup_sects`: 512-byte sectors of real-mode code behind the boot sector.
@@ -36,7 +37,7 @@ pub(super) fn parse<'d>(name: &str, data: &'d [u8]) -> Result<Option<BootImage<'
     if data.get(HEADER_MAGIC..HEADER_MAGIC + 4) != Some(b"HdrS") {
         return Ok(None);
     }
-    let bad = |at: usize, detail: String| Error::new("LP1202", Place::object(name).at(at as u64), detail);
+    let bad = |at: usize, detail: String| Error::new(codes::LP1202, Place::object(name).at(at as u64), detail);
     let truncated = || bad(data.len(), "the file ends inside the boot header".to_owned());
     let version = u16_at(data, VERSION).ok_or_else(truncated)?;
     if version < MIN_VERSION {

@@ -10,6 +10,7 @@ use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_EXEC, PT_LOAD, PT_NOTE,
 use object::elf::{FileHeader64, NT_GNU_BUILD_ID, PF_W, PF_X, SHF_EXECINSTR, SHF_WRITE};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 const LE: LittleEndian = LittleEndian;
@@ -55,8 +56,8 @@ pub(super) fn is_elf(data: &[u8]) -> bool {
 
 /// Copies out every section that occupies memory.
 pub(super) fn sections(name: &str, data: &[u8]) -> Result<Vec<KernelSection>> {
-    let not_kernel = |detail: String| Error::new("LP1201", Place::object(name), detail);
-    let bad = |e: object::read::Error| Error::new("LP1205", Place::object(name), e.to_string());
+    let not_kernel = |detail: String| Error::new(codes::LP1201, Place::object(name), detail);
+    let bad = |e: object::read::Error| Error::new(codes::LP1205, Place::object(name), e.to_string());
     if data.get(4) != Some(&ELFCLASS64.0) || data.get(5) != Some(&ELFDATA2LSB.0) {
         return Err(not_kernel("an ELF file, but not 64-bit little endian".to_owned()));
     }
@@ -79,8 +80,8 @@ pub(super) fn sections(name: &str, data: &[u8]) -> Result<Vec<KernelSection>> {
         let section_name = String::from_utf8_lossy(table.section_name(LE, section).map_err(bad)?).into_owned();
         let place = || Place::object(name).in_section(&section_name);
         let kind = section.sh_type(LE);
-        budget.take(section.sh_addr(LE), section.sh_size(LE)).map_err(|e| Error::new("LP1205", place(), e))?;
-        let bytes = section.data(LE, data).map_err(|e| Error::new("LP1205", place(), e.to_string()))?;
+        budget.take(section.sh_addr(LE), section.sh_size(LE)).map_err(|e| Error::new(codes::LP1205, place(), e))?;
+        let bytes = section.data(LE, data).map_err(|e| Error::new(codes::LP1205, place(), e.to_string()))?;
         out.push(KernelSection {
             addr: section.sh_addr(LE),
             size: section.sh_size(LE),
@@ -121,7 +122,7 @@ fn segments(
     data: &[u8],
     budget: &mut Budget,
 ) -> Result<Vec<KernelSection>> {
-    let bad = |detail: String| Error::new("LP1205", Place::object(name), detail);
+    let bad = |detail: String| Error::new(codes::LP1205, Place::object(name), detail);
     let mut out = Vec::new();
     for (i, segment) in header.program_headers(LE, data).map_err(|e| bad(e.to_string()))?.iter().enumerate() {
         let kind = segment.p_type(LE);
@@ -153,7 +154,7 @@ pub(super) fn build_id(name: &str, sections: &[KernelSection]) -> Result<Vec<u8>
         .iter()
         .filter(|s| s.notes)
         .find_map(|s| find_build_id(&s.data))
-        .ok_or_else(|| Error::new("LP1206", Place::object(name), "none of its notes is NT_GNU_BUILD_ID"))
+        .ok_or_else(|| Error::new(codes::LP1206, Place::object(name), "none of its notes is NT_GNU_BUILD_ID"))
 }
 
 /// The GNU build id among ELF notes (also those of `/sys/kernel/notes`), when it is there and neither empty nor too long.
@@ -192,7 +193,7 @@ pub(super) fn banner(name: &str, sections: &[KernelSection]) -> Result<String> {
             }
         }
     }
-    Err(Error::new("LP1207", Place::object(name), "there is no \"Linux version RELEASE (\" in its data"))
+    Err(Error::new(codes::LP1207, Place::object(name), "there is no \"Linux version RELEASE (\" in its data"))
 }
 
 /// The release in a banner: the word behind "Linux version".

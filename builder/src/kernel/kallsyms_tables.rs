@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use super::elf::{KernelSection, memchr_all};
 use super::kallsyms::{Kallsyms, KernelSymbol};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Tokens in the table: one for each byte of a compressed name.
@@ -45,9 +46,9 @@ pub(super) fn read(name: &str, sections: &[KernelSection]) -> Result<Kallsyms> {
     }
     let place = Place::object(name);
     if found_tokens {
-        Err(Error::new("LP1209", place, "names, markers or offsets are not where they should be"))
+        Err(Error::new(codes::LP1209, place, "names, markers or offsets are not where they should be"))
     } else {
-        Err(Error::new("LP1208", place, "no kallsyms token table in its data"))
+        Err(Error::new(codes::LP1208, place, "no kallsyms token table in its data"))
     }
 }
 

@@ -26,6 +26,7 @@ mod symtab;
 use std::borrow::Cow;
 use std::path::Path;
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 pub use elf::{KernelSection, find_build_id};
@@ -57,7 +58,7 @@ pub fn unpacked(name: &str, data: &[u8]) -> Result<Option<Vec<u8>>> {
     }
     match bzimage::parse(name, data)? {
         Some(boot) => Ok(Some(payload::unpack(name, boot.payload)?.into_owned())),
-        None => Err(Error::new("LP1201", Place::object(name), "neither an ELF file nor a bzImage")),
+        None => Err(Error::new(codes::LP1201, Place::object(name), "neither an ELF file nor a bzImage")),
     }
 }
 
@@ -71,11 +72,11 @@ impl KernelImage {
     /// Reads the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let io = |e: std::io::Error| Error::new("LP1001", Place::object(&name), e.to_string());
+        let io = |e: std::io::Error| Error::new(codes::LP1001, Place::object(&name), e.to_string());
         let size = std::fs::metadata(path).map_err(io)?.len();
         if size > MAX_FILE {
             let detail = format!("{size} bytes are more than any kernel image has");
-            return Err(Error::new("LP1201", Place::object(&name), detail));
+            return Err(Error::new(codes::LP1201, Place::object(&name), detail));
         }
         let data = std::fs::read(path).map_err(io)?;
         Self::from_bytes(&name, &data)
@@ -90,7 +91,7 @@ impl KernelImage {
             (payload::unpack(name, boot.payload)?, boot.release)
         } else {
             let detail = "neither an ELF file nor a bzImage";
-            return Err(Error::new("LP1201", Place::object(name), detail));
+            return Err(Error::new(codes::LP1201, Place::object(name), detail));
         };
         let sections = elf::sections(name, &vmlinux)?;
         let build_id = elf::build_id(name, &sections)?;
@@ -100,7 +101,7 @@ impl KernelImage {
             && boot != release
         {
             let detail = format!("linux_banner says {release}, the boot header {boot}");
-            return Err(Error::new("LP1207", Place::object(name), detail));
+            return Err(Error::new(codes::LP1207, Place::object(name), detail));
         }
         let kallsyms = kallsyms_tables::read(name, &sections)?.with(symtab::read(name, &vmlinux)?);
         Ok(Self { name: name.to_owned(), build_id, release, banner, sections, kallsyms })

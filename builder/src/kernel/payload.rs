@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Largest vmlinux.bin unpacked. Real ones have 50 to 100 MB; the kernel's address range is 1 GiB (CONFIG_RANDOMIZE_BASE).
@@ -59,12 +60,12 @@ pub(super) fn unpack<'d>(name: &str, payload: &'d [u8]) -> Result<Cow<'d, [u8]>>
     let Some(format) = Format::of(payload) else {
         let first: Vec<u8> = payload.iter().take(8).copied().collect();
         let detail = format!("the payload begins with {first:02x?}");
-        return Err(Error::new("LP1203", Place::object(name), detail));
+        return Err(Error::new(codes::LP1203, Place::object(name), detail));
     };
     if format == Format::None {
         return Ok(Cow::Borrowed(payload));
     }
-    let bad = |detail: String| Error::new("LP1204", Place::object(name), format!("{format:?}: {detail}"));
+    let bad = |detail: String| Error::new(codes::LP1204, Place::object(name), format!("{format:?}: {detail}"));
     let (stream, tail) =
         payload.split_last_chunk::<4>().ok_or_else(|| bad("the payload is shorter than its size field".to_owned()))?;
     let size = u32::from_le_bytes(*tail) as usize;

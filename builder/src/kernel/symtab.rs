@@ -10,13 +10,15 @@ use object::elf::{STB_LOCAL, STB_WEAK, STT_FILE, STT_SECTION};
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 
 use super::kallsyms::KernelSymbol;
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 const LE: LittleEndian = LittleEndian;
 
 /// Reads the table.
 pub(super) fn read(name: &str, data: &[u8]) -> Result<Vec<KernelSymbol>> {
-    let bad = |e: object::read::Error| Error::new("LP1205", Place::object(name).in_section(".symtab"), e.to_string());
+    let bad =
+        |e: object::read::Error| Error::new(codes::LP1205, Place::object(name).in_section(".symtab"), e.to_string());
     let header = FileHeader64::<LittleEndian>::parse(data).map_err(bad)?;
     let sections = header.sections(LE, data).map_err(bad)?;
     let table = sections.symbols(LE, data, SHT_SYMTAB).map_err(bad)?;

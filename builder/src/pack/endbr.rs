@@ -17,6 +17,7 @@ use goblin::elf::{
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use lpbuild_abi as abi;
 
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::manifest::{Function, Jump};
 
@@ -75,7 +76,7 @@ pub(super) fn check(bytes: &[u8], elf: &Elf<'_>, name: &str, functions: &[Functi
         } else {
             continue;
         };
-        problems.push(Problem::new("LP4012", Place::symbol(name, symbol), format!("{what}, and {by}")));
+        problems.push(Problem::new(codes::LP4012, Place::symbol(name, symbol), format!("{what}, and {by}")));
     }
     problems
 }

@@ -16,8 +16,9 @@ use std::{
 };
 
 use super::io_error;
-use crate::source::kernel_config;
+use crate::codes;
 use crate::error::{Error, Place, Result};
+use crate::source::kernel_config;
 use crate::tool;
 
 /// Usable headers of one release.
@@ -50,7 +51,7 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
     };
     let Some(objects) = candidates.iter().find(|d| d.join("Makefile").is_file()) else {
         let list: Vec<String> = candidates.iter().map(|d| d.display().to_string()).collect();
-        return Err(Error::new("LP4003", Place::default(), format!("no Makefile in {}", list.join(" or "))));
+        return Err(Error::new(codes::LP4003, Place::default(), format!("no Makefile in {}", list.join(" or "))));
     };
     let objects = objects.canonicalize().map_err(|e| io_error(objects, &e))?;
     check_release(&objects, release)?;
@@ -126,7 +127,7 @@ fn find_compiler(config: &str) -> Result<PathBuf> {
 fn read(dir: &Path, name: &str) -> Result<String> {
     let path = dir.join(name);
     fs::read_to_string(&path).map_err(|e| {
-        Error::new("LP4003", Place::object(path.display().to_string()), format!("the headers are incomplete: {e}"))
+        Error::new(codes::LP4003, Place::object(path.display().to_string()), format!("the headers are incomplete: {e}"))
     })
 }
 
@@ -137,7 +138,7 @@ fn check_release(objects: &Path, release: &str) -> Result<()> {
         return Ok(());
     }
     let place = Place::object(objects.display().to_string());
-    Err(Error::new("LP4004", place, format!("these are of {have}, the patch is for {release}")))
+    Err(Error::new(codes::LP4004, place, format!("these are of {have}, the patch is for {release}")))
 }
 
 /// The folder of the real Makefile: `objects` itself, or the one its Makefile includes, there or beside it.
@@ -155,7 +156,7 @@ fn source_of(objects: &Path) -> Result<PathBuf> {
     let found = candidates.into_iter().flatten().find(|d| d.join("Makefile").is_file());
     found.map(|d| d.canonicalize().unwrap_or(d)).ok_or_else(|| {
         let place = Place::object(objects.display().to_string());
-        Error::new("LP4003", place, format!("its Makefile includes {}, which is not there", included.display()))
+        Error::new(codes::LP4003, place, format!("its Makefile includes {}, which is not there", included.display()))
     })
 }
 
@@ -167,7 +168,7 @@ fn kbuild_of(source: &Path) -> Result<Option<PathBuf>> {
     }
     let lost = || {
         let place = Place::object(scripts.display().to_string());
-        Error::new("LP4003", place, "the kernel's build scripts are not there; on Debian install linux-kbuild")
+        Error::new(codes::LP4003, place, "the kernel's build scripts are not there; on Debian install linux-kbuild")
     };
     // ../../lib/linux-kbuild-6.1/scripts: made for /usr/src, so the same below /usr is what it means.
     let link = fs::read_link(&scripts).map_err(|_| lost())?;

@@ -7,6 +7,7 @@
 use lpbuild_abi as abi;
 
 use crate::bind::{self, Blacklist, IMAGE_BASE};
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
 use crate::manifest::{Function, Kernel, Manifest, from_hex, to_hex};
@@ -43,7 +44,7 @@ const FUNCTION_ALIGN: u64 = 16;
 
 impl Check<'_> {
     fn problem(&mut self, symbol: &str, detail: impl Into<String>) {
-        self.problems.push(Problem::new("LP4014", Place::symbol(self.image.name(), symbol), detail));
+        self.problems.push(Problem::new(codes::LP4014, Place::symbol(self.image.name(), symbol), detail));
     }
 
     fn address(&self, anchor_offset: i64) -> u64 {
@@ -60,7 +61,7 @@ impl Check<'_> {
             if says != is {
                 let place = Place::object(self.image.name());
                 let detail = format!("the {what} is {is}, the manifest says {says}");
-                self.problems.push(Problem::new("LP4014", place, detail));
+                self.problems.push(Problem::new(codes::LP4014, place, detail));
                 return false;
             }
         }
@@ -95,7 +96,7 @@ impl Check<'_> {
             self.problem(&f.symbol, format!("its position is {sympos:?}, the manifest says {:?}", f.sympos));
         }
         if let Some(why) = self.black.why(address, f.old_size.into()) {
-            self.problems.push(Problem::new("LP2007", Place::symbol(self.image.name(), &f.symbol), why));
+            self.problems.push(Problem::new(codes::LP2007, Place::symbol(self.image.name(), &f.symbol), why));
         }
         self.size(&f.symbol, address, f.old_size);
         self.site(f, address);
@@ -184,7 +185,7 @@ impl Check<'_> {
         if says.iter().ne(abi::IMPORTS.iter().map(|i| i.name)) {
             let place = Place::object(self.image.name());
             let detail = "the imports are not those of this lpbuild's runtime";
-            self.problems.push(Problem::new("LP4014", place, detail));
+            self.problems.push(Problem::new(codes::LP4014, place, detail));
         }
         for import in &manifest.imports {
             let (is, says) = (bind::address_by_name(self.image, &import.symbol), import.anchor_offset);

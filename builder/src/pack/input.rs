@@ -9,6 +9,7 @@ use lpbuild_abi as abi;
 use object::{Object, ObjectSection};
 
 use super::io_error;
+use crate::codes;
 use crate::{
     error::{Error, Place, Result},
     manifest::{self, Kernel, Manifest},
@@ -30,7 +31,11 @@ pub(super) fn read(dir: &Path) -> Result<Input> {
     let manifest_text = fs::read_to_string(&path).map_err(|e| io_error(&path, &e))?;
     let manifest = Manifest::parse(&manifest_text, &path.display().to_string())?;
     let Some(kernel) = manifest.kernel.clone() else {
-        return Err(Error::new("LP4002", Place::object(path.display().to_string()), "the manifest has no [kernel]"));
+        return Err(Error::new(
+            codes::LP4002,
+            Place::object(path.display().to_string()),
+            "the manifest has no [kernel]",
+        ));
     };
     check_texts(&manifest, &kernel, &path)?;
     let path = dir.join("patch.o");
@@ -48,7 +53,7 @@ pub(super) fn check_hash(object: &[u8], manifest: &Manifest, path: &Path) -> Res
         Some(says) => format!("its sha256 is {is}, the manifest says {says}"),
         None => format!("the manifest, of schema {}, does not say what its sha256 is", manifest.schema),
     };
-    Err(Error::new("LP4013", Place::object(path.display().to_string()), detail))
+    Err(Error::new(codes::LP4013, Place::object(path.display().to_string()), detail))
 }
 
 /// These go into C source and make files as they are.
@@ -60,7 +65,7 @@ fn check_texts(manifest: &Manifest, kernel: &Kernel, path: &Path) -> Result<()> 
     ] {
         if !manifest::is_plain(text, max) {
             let detail = format!("{what} {text:?} is not {}", manifest::plain_rule(max));
-            return Err(Error::new("LP1101", Place::object(path.display().to_string()), detail));
+            return Err(Error::new(codes::LP1101, Place::object(path.display().to_string()), detail));
         }
     }
     Ok(())
@@ -69,9 +74,9 @@ fn check_texts(manifest: &Manifest, kernel: &Kernel, path: &Path) -> Result<()> 
 /// A cheap check before anything is compiled; `verify` looks at every field of the finished module.
 fn check_object(bytes: &[u8], manifest: &Manifest, path: &Path) -> Result<()> {
     let place = || Place::object(path.display().to_string());
-    let file = object::File::parse(bytes).map_err(|e| Error::new("LP1003", place(), e.to_string()))?;
+    let file = object::File::parse(bytes).map_err(|e| Error::new(codes::LP1003, place(), e.to_string()))?;
     if file.architecture() != object::Architecture::X86_64 || file.kind() != object::ObjectKind::Relocatable {
-        return Err(Error::new("LP1002", place(), "not an x86-64 relocatable object"));
+        return Err(Error::new(codes::LP1002, place(), "not an x86-64 relocatable object"));
     }
     let size = |name: &str| file.section_by_name(name).map(|s| s.size());
     let expected = [
@@ -90,7 +95,7 @@ fn check_object(bytes: &[u8], manifest: &Manifest, path: &Path) -> Result<()> {
                 Some(have) => format!("{have} bytes, but {} functions in the manifest", manifest.functions.len()),
                 None => "the section is missing".to_owned(),
             };
-            return Err(Error::new("LP4009", place().in_section(section), detail));
+            return Err(Error::new(codes::LP4009, place().in_section(section), detail));
         }
     }
     Ok(())

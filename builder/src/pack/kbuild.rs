@@ -7,6 +7,7 @@
 use std::{fs, path::Path};
 
 use super::{headers::Headers, input::Input, io_error};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::manifest::Manifest;
 use crate::tool::{self, Log};
@@ -38,7 +39,7 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log)
     if root.to_str().is_none_or(|p| p.contains([' ', ':', '\t'])) {
         let detail =
             "the path of the temporary folder has a blank or colon in it, which make cannot handle; set TMPDIR";
-        return Err(Error::new("LP1001", Place::object(root.display().to_string()), detail));
+        return Err(Error::new(codes::LP1001, Place::object(root.display().to_string()), detail));
     }
     let module = root.join("module");
     fs::create_dir(&module).map_err(|e| io_error(&module, &e))?;
@@ -71,7 +72,7 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log)
     }
     let flags = format!("-g0 -ffile-prefix-map={0}/= -ffile-prefix-map={0}=.", root.display());
     make.arg(format!("KCFLAGS={flags}")).arg("KAFLAGS=-g0").arg("modules");
-    log.run(&mut make, "LP4006")?;
+    log.run(&mut make, codes::LP4006)?;
     let made = module.join(format!("{name}.ko"));
     embed_manifest(&made, &module.join("lp-manifest.toml"), log)?;
     fs::read(&made).map_err(|e| io_error(&made, &e))
@@ -83,7 +84,7 @@ fn embed_manifest(module: &Path, manifest: &Path, log: &Log) -> Result<()> {
     let mut objcopy = tool::command("objcopy");
     objcopy.arg("--add-section").arg(format!("{section}={}", manifest.display()));
     objcopy.arg("--set-section-flags").arg(format!("{section}=noload,readonly"));
-    log.run(objcopy.arg(module), "LP4006").map(drop)
+    log.run(objcopy.arg(module), codes::LP4006).map(drop)
 }
 
 fn render(template: &str, input: &Input) -> String {

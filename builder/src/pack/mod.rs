@@ -30,6 +30,7 @@ use std::{
 
 use serde::Serialize;
 
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 use crate::manifest::Manifest;
@@ -115,7 +116,8 @@ pub struct PackReport {
 
 /// Makes the module of the patch in `dir`.
 pub fn pack(dir: &Path, opts: &PackOptions) -> Result<PackReport> {
-    let runtime = RUNTIME.ok_or_else(|| Error::new("LP4001", Place::default(), "pack has no runtime to put in"))?;
+    let runtime =
+        RUNTIME.ok_or_else(|| Error::new(codes::LP4001, Place::default(), "pack has no runtime to put in"))?;
     pack_with(runtime, dir, opts)
 }
 
@@ -178,5 +180,5 @@ fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
 
 /// LP1001 for a path.
 fn io_error(path: &Path, e: &std::io::Error) -> Error {
-    Error::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+    Error::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
 }

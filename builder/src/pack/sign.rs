@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::{Signer, headers::Headers, io_error};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::tool::{self, Log};
 
@@ -13,7 +14,7 @@ const MARK: &[u8] = b"~Module signature appended~\n";
 pub(super) fn sign(module: &[u8], headers: &Headers, signer: &Signer, log: &Log) -> Result<Vec<u8>> {
     let program = headers.script("sign-file");
     if !program.is_file() {
-        return Err(Error::new("LP4008", Place::object(program.display().to_string()), "not there"));
+        return Err(Error::new(codes::LP4008, Place::object(program.display().to_string()), "not there"));
     }
     let temp = tempfile::tempdir().map_err(|e| io_error(&std::env::temp_dir(), &e))?;
     let file = temp.path().join("module.ko");
@@ -23,10 +24,10 @@ pub(super) fn sign(module: &[u8], headers: &Headers, signer: &Signer, log: &Log)
     if let Some(pin) = std::env::var_os("KBUILD_SIGN_PIN") {
         c.env("KBUILD_SIGN_PIN", pin);
     }
-    log.run(c.arg(&headers.sign_hash).arg(&signer.key).arg(&signer.cert).arg(&file), "LP4008")?;
+    log.run(c.arg(&headers.sign_hash).arg(&signer.key).arg(&signer.cert).arg(&file), codes::LP4008)?;
     let signed = fs::read(&file).map_err(|e| io_error(&file, &e))?;
     if signed.starts_with(module) && signed.ends_with(MARK) {
         return Ok(signed);
     }
-    Err(Error::new("LP4008", Place::object(program.display().to_string()), "it appended no signature"))
+    Err(Error::new(codes::LP4008, Place::object(program.display().to_string()), "it appended no signature"))
 }

@@ -18,6 +18,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use lpbuild_abi as abi;
 
 use super::{endbr, headers::Headers, input::Input};
+use crate::codes;
 use crate::{
     error::{Error, Place, Problem, Result},
     manifest::{Function, Kernel, Mode},
@@ -28,7 +29,7 @@ use crate::{
 pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<()> {
     let name = format!("{}.ko", input.manifest.patch.name);
     let elf = Elf::parse(module)
-        .map_err(|e| Error::new("LP4007", Place::object(&name), format!("goblin cannot read it: {e}")))?;
+        .map_err(|e| Error::new(codes::LP4007, Place::object(&name), format!("goblin cannot read it: {e}")))?;
     let mut v = Verifier { module, elf: &elf, name, problems: Vec::new() };
     v.manifest(input);
     v.all_records(input);
@@ -46,7 +47,7 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers) -> Result<
 pub(super) fn records(name: &str, module: &[u8], input: &Input) -> Vec<Problem> {
     let elf = match Elf::parse(module) {
         Ok(elf) => elf,
-        Err(e) => return vec![Problem::new("LP4007", Place::object(name), format!("goblin cannot read it: {e}"))],
+        Err(e) => return vec![Problem::new(codes::LP4007, Place::object(name), format!("goblin cannot read it: {e}"))],
     };
     let mut v = Verifier { module, elf: &elf, name: name.to_owned(), problems: Vec::new() };
     v.all_records(input);
@@ -108,10 +109,17 @@ impl<'a> Verifier<'a> {
     fn place(&self) -> Place {
         Place::object(&self.name)
     }
-    fn problem(&mut self, code: &str, place: Place, detail: impl Into<String>) {
+    fn problem(&mut self, code: &'static codes::Code, place: Place, detail: impl Into<String>) {
         self.problems.push(Problem::new(code, place, detail));
     }
-    fn expect<T: PartialEq + std::fmt::Debug>(&mut self, code: &str, place: Place, what: &str, have: T, want: T) {
+    fn expect<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        code: &'static codes::Code,
+        place: Place,
+        what: &str,
+        have: T,
+        want: T,
+    ) {
         if have != want {
             self.problem(code, place, format!("{what} is {have:?}, expected {want:?}"));
         }
@@ -135,7 +143,7 @@ impl<'a> Verifier<'a> {
         let found = self.section(name).and_then(|(_, h)| self.bytes(h));
         if found.is_none() {
             let place = self.place().in_section(name);
-            self.problem("LP4007", place, "the section is missing");
+            self.problem(codes::LP4007, place, "the section is missing");
         }
         found.unwrap_or(&[])
     }
@@ -187,18 +195,18 @@ impl<'a> Verifier<'a> {
         ] {
             let have = modinfo(text, key).unwrap_or("").to_owned();
             let place = self.place().in_section(".modinfo");
-            self.expect("LP4007", place, key, have.as_str(), want);
+            self.expect(codes::LP4007, place, key, have.as_str(), want);
         }
         let release = modinfo(text, "vermagic").and_then(|v| v.split(' ').next()).unwrap_or("");
         let place = self.place().in_section(".modinfo");
-        self.expect("LP4007", place, "the release in vermagic", release, &input.kernel.release);
+        self.expect(codes::LP4007, place, "the release in vermagic", release, &input.kernel.release);
     }
 
     fn manifest(&mut self, input: &Input) {
         let have = self.content(abi::SEC_MANIFEST);
         if have != input.manifest_text.as_bytes() {
             let place = self.place().in_section(abi::SEC_MANIFEST);
-            self.problem("LP4007", place, "the manifest in the module differs from the file");
+            self.problem(codes::LP4007, place, "the manifest in the module differs from the file");
         }
     }
 
@@ -210,36 +218,36 @@ impl<'a> Verifier<'a> {
             (offset_of!(abi::PatchRecord, after), offset_of!(abi::PatchRecord, n_after), &m.after),
             (offset_of!(abi::PatchRecord, replaces), offset_of!(abi::PatchRecord, n_replaces), &m.replaces),
         ] {
-            self.expect("LP4009", place(), "names of other patches", int(r, count, 4), names.len() as u64);
+            self.expect(codes::LP4009, place(), "names of other patches", int(r, count, 4), names.len() as u64);
             let have = self.names(list as u64, names.len());
             let want = Some(names.iter().map(String::as_str).collect());
-            self.expect("LP4009", place().at(list as u64), "names of other patches", have, want);
+            self.expect(codes::LP4009, place().at(list as u64), "names of other patches", have, want);
         }
-        self.expect("LP4009", place(), "size", r.len(), size_of::<abi::PatchRecord>());
-        self.expect("LP4009", place(), "magic", int(r, 0, 8), abi::MAGIC);
-        self.expect("LP4009", place(), "abi version", int(r, 8, 4), u64::from(abi::ABI_VERSION));
-        self.expect("LP4009", place(), "mode", int(r, 12, 1), m.mode.to_abi() as u64);
+        self.expect(codes::LP4009, place(), "size", r.len(), size_of::<abi::PatchRecord>());
+        self.expect(codes::LP4009, place(), "magic", int(r, 0, 8), abi::MAGIC);
+        self.expect(codes::LP4009, place(), "abi version", int(r, 8, 4), u64::from(abi::ABI_VERSION));
+        self.expect(codes::LP4009, place(), "mode", int(r, 12, 1), m.mode.to_abi() as u64);
         let oneshot = if m.oneshot { abi::FLAG_ONESHOT } else { 0 };
         let flags = input.manifest.callbacks.all().fold(oneshot, |flags, (callback, _)| flags | callback.flag());
-        self.expect("LP4009", place(), "flags", int(r, 14, 2), u64::from(flags));
+        self.expect(codes::LP4009, place(), "flags", int(r, 14, 2), u64::from(flags));
         let id = r.get(16..16_usize.saturating_add(int(r, 13, 1) as usize)).unwrap_or(&[]);
         let id = crate::manifest::to_hex(id);
-        self.expect("LP4009", place(), "build id", id.as_str(), &input.kernel.build_id);
-        self.expect("LP4009", place(), "deadline", int(r, 48, 4), u64::from(m.deadline_ms));
-        self.expect("LP4009", place(), "patience", int(r, 60, 4), u64::from(m.patience_ms));
-        self.expect("LP4009", place(), "functions", int(r, 52, 4), input.manifest.functions.len() as u64);
+        self.expect(codes::LP4009, place(), "build id", id.as_str(), &input.kernel.build_id);
+        self.expect(codes::LP4009, place(), "deadline", int(r, 48, 4), u64::from(m.deadline_ms));
+        self.expect(codes::LP4009, place(), "patience", int(r, 60, 4), u64::from(m.patience_ms));
+        self.expect(codes::LP4009, place(), "functions", int(r, 52, 4), input.manifest.functions.len() as u64);
         let pieces: usize = input.manifest.functions.iter().map(|f| 1 + f.pieces.len()).sum();
-        self.expect("LP4009", place(), "ranges", int(r, 56, 4), pieces as u64);
+        self.expect(codes::LP4009, place(), "ranges", int(r, 56, 4), pieces as u64);
         for (offset, section) in [(64, abi::SEC_FUNCS), (72, abi::SEC_RANGES)] {
             let leads = self.pointer(abi::SEC_PATCH, offset).and_then(|t| {
                 let h = self.elf.section_headers.get(t.section)?;
                 Some((self.section_name(h), t.offset))
             });
-            self.expect("LP4009", place().at(offset), "array", leads, Some((section, 0)));
+            self.expect(codes::LP4009, place().at(offset), "array", leads, Some((section, 0)));
         }
         for (offset, want) in [(80, m.name.as_str()), (88, m.version.as_str())] {
             let have = self.pointer(abi::SEC_PATCH, offset).and_then(|t| self.string(&t));
-            self.expect("LP4009", place().at(offset), "string", have, Some(want));
+            self.expect(codes::LP4009, place().at(offset), "string", have, Some(want));
         }
     }
 
@@ -255,7 +263,7 @@ impl<'a> Verifier<'a> {
     fn entrances(&mut self, i: usize, f: &Function, input: &Input) {
         let place = || Place::symbol(f.object.clone(), f.symbol.clone()).in_section(abi::SEC_TEXT);
         let Some((index, code)) = self.section(abi::SEC_TEXT).and_then(|(i, h)| Some((i, self.bytes(h)?))) else {
-            return self.problem("LP4009", place(), "the section is missing");
+            return self.problem(codes::LP4009, place(), "the section is missing");
         };
         let at = (i * size_of::<abi::FuncRecord>()) as u64;
         let leads = |field: usize| {
@@ -271,17 +279,17 @@ impl<'a> Verifier<'a> {
                 let have = code.get(dispatch..dispatch.saturating_add(abi::DISPATCH_LEN));
                 let want = dispatcher(dispatch, new, resume);
                 if calls.is_none() || have != Some(&want[..]) {
-                    self.problem("LP4009", place().at(dispatch as u64), "the dispatcher is not as specified");
+                    self.problem(codes::LP4009, place().at(dispatch as u64), "the dispatcher is not as specified");
                 }
                 let back = self.beginning(index, code.get(resume..).unwrap_or_default(), resume, f, &input.kernel);
                 if let Err(why) = back {
                     let detail = format!("the copy of the original's beginning is not its equal: {why}");
-                    self.problem("LP4009", place().at(resume as u64), detail);
+                    self.problem(codes::LP4009, place().at(resume as u64), detail);
                 }
             }
             (resume, dispatch, _) => {
                 let detail = format!("original at {resume:x?}, dispatcher at {dispatch:x?}");
-                self.problem("LP4009", place(), detail);
+                self.problem(codes::LP4009, place(), detail);
             }
         }
     }
@@ -341,18 +349,18 @@ impl<'a> Verifier<'a> {
         let Some(r) = self.section(abi::SEC_FUNCS).and_then(|(_, h)| self.bytes(h)?.get(i * SIZE..(i + 1) * SIZE))
         else {
             let place = Place::symbol(&self.name, &f.symbol).in_section(abi::SEC_FUNCS);
-            return self.problem("LP4009", place, "no record for this function");
+            return self.problem(codes::LP4009, place, "no record for this function");
         };
         let at = (i * SIZE) as u64;
         let place = || Place::symbol(f.object.clone(), f.symbol.clone()).in_section(abi::SEC_FUNCS);
         let name = self.pointer(abi::SEC_FUNCS, at + 16).and_then(|t| self.string(&t));
-        self.expect("LP4009", place(), "name", name, Some(f.symbol.as_str()));
+        self.expect(codes::LP4009, place(), "name", name, Some(f.symbol.as_str()));
         let old = self.pointer(abi::SEC_FUNCS, at).map(|t| (t.symbol, t.addend));
-        self.expect("LP4009", place(), "address", old, f.anchor_offset.map(|o| (anchor, o)));
+        self.expect(codes::LP4009, place(), "address", old, f.anchor_offset.map(|o| (anchor, o)));
         let new = self
             .pointer(abi::SEC_FUNCS, at + 8)
             .and_then(|t| self.elf.section_headers.get(t.section).map(|h| self.section_name(h)));
-        self.expect("LP4009", place(), "section of the new function", new, Some(abi::SEC_TEXT));
+        self.expect(codes::LP4009, place(), "section of the new function", new, Some(abi::SEC_TEXT));
         for (what, offset, len, want) in [
             ("old size", 24, 4, u64::from(f.old_size)),
             ("new size", 28, 4, u64::from(f.new_size)),
@@ -360,11 +368,11 @@ impl<'a> Verifier<'a> {
             ("site size", 34, 1, u64::from(f.site.size)),
             ("jump", 35, 1, f.site.jump.to_abi() as u64),
         ] {
-            self.expect("LP4009", place(), what, int(r, offset, len), want);
+            self.expect(codes::LP4009, place(), what, int(r, offset, len), want);
         }
         // Whether the site is on the fentry nop itself.
         let over = f.site.rule == crate::sites::Rule::OverFentry.name();
-        self.expect("LP4009", place(), "rule", int(r, 36, 1), u64::from(over));
+        self.expect(codes::LP4009, place(), "rule", int(r, 36, 1), u64::from(over));
         let mut bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]).to_vec();
         self.complete(at + 37, &mut bytes, kernel);
         // Where it says so nobody is waited for who stands in the middle.
@@ -373,9 +381,9 @@ impl<'a> Verifier<'a> {
         let ends = [FlowControl::UnconditionalBranch, FlowControl::IndirectBranch, FlowControl::Return];
         let single = !first.is_invalid() && (!more || ends.contains(&first.flow_control()));
         let said = int(r, offset_of!(abi::FuncRecord, single), 1);
-        self.expect("LP4009", place(), "whether it is one instruction", said, u64::from(single));
+        self.expect(codes::LP4009, place(), "whether it is one instruction", said, u64::from(single));
         let bytes = crate::manifest::to_hex(&bytes);
-        self.expect("LP4009", place(), "original bytes", bytes.as_str(), &f.site.original);
+        self.expect(codes::LP4009, place(), "original bytes", bytes.as_str(), &f.site.original);
     }
 
     /// Absolute addresses among the original bytes are filled in by the module loader; here as the image is linked.
@@ -413,7 +421,7 @@ impl<'a> Verifier<'a> {
             for (symbol, start, size) in own.chain(pieces) {
                 if !have.iter().any(|&(s, len, func)| s == start && len == u64::from(size) && func == i as u64) {
                     let place = Place::symbol(f.object.clone(), symbol).in_section(abi::SEC_RANGES);
-                    self.problem("LP4009", place, "no range guards this code");
+                    self.problem(codes::LP4009, place, "no range guards this code");
                 }
             }
         }
@@ -425,9 +433,9 @@ impl<'a> Verifier<'a> {
         let field = offset_of!(abi::PatchRecord, digest);
         let have = int(self.content(abi::SEC_PATCH), field, 8);
         match self.digest_of_records(&input.kernel) {
-            Some(digest) => self.expect("LP4009", place, "digest of the records", have, digest),
+            Some(digest) => self.expect(codes::LP4009, place, "digest of the records", have, digest),
             // Mostly something has been said of what is missing.
-            None if self.problems.is_empty() => self.problem("LP4009", place, "the records are not complete"),
+            None if self.problems.is_empty() => self.problem(codes::LP4009, place, "the records are not complete"),
             None => {}
         }
     }
@@ -523,7 +531,7 @@ impl<'a> Verifier<'a> {
         let mut known = Vec::new();
         for import in &input.manifest.imports {
             let Some(known_import) = abi::IMPORTS.iter().find(|i| i.name == import.symbol) else {
-                self.problem("LP4009", place(&import.symbol), "the runtime has no such import");
+                self.problem(codes::LP4009, place(&import.symbol), "the runtime has no such import");
                 continue;
             };
             let (prefix, field, bias) = match known_import.kind {
@@ -536,7 +544,7 @@ impl<'a> Verifier<'a> {
             let leads = target.filter(|t| t.symbol == input.kernel.anchor).map(|t| t.addend.wrapping_sub(bias));
             if defined.is_none() || leads != import.anchor_offset {
                 let detail = format!("it leads to {leads:?} from the anchor, expected {:?}", import.anchor_offset);
-                self.problem("LP4009", place(&symbol), detail);
+                self.problem(codes::LP4009, place(&symbol), detail);
             }
             known.push(symbol);
         }
@@ -544,7 +552,7 @@ impl<'a> Verifier<'a> {
         let defined = self.elf.syms.iter().filter(|s| s.st_shndx != 0).filter_map(|s| strtab.get_at(s.st_name));
         let more = defined.filter(|n| n.starts_with(abi::IMPORT_CALL_PREFIX) && !known.iter().any(|k| k == n));
         for symbol in more.map(str::to_owned).collect::<Vec<_>>() {
-            self.problem("LP4009", place(&symbol), "the manifest does not have this import");
+            self.problem(codes::LP4009, place(&symbol), "the manifest does not have this import");
         }
     }
 
@@ -553,7 +561,7 @@ impl<'a> Verifier<'a> {
         for callback in abi::Callback::ALL {
             let place = || Place::symbol(&input.manifest.patch.name, callback.symbol());
             let Some((index, value)) = self.defined(callback.symbol()) else {
-                self.problem("LP4009", place(), "the thunk is missing");
+                self.problem(codes::LP4009, place(), "the thunk is missing");
                 continue;
             };
             let target = self.relocation(index, value + 1).and_then(|r| self.target(&r));
@@ -564,7 +572,7 @@ impl<'a> Verifier<'a> {
                 (Some(function), Some(names)) if names.contains(&function) => {}
                 (function, leads) => {
                     let detail = format!("the thunk leads to {leads:?}, expected {function:?}");
-                    self.problem("LP4009", place(), detail);
+                    self.problem(codes::LP4009, place(), detail);
                 }
             }
         }
@@ -590,7 +598,7 @@ impl<'a> Verifier<'a> {
             let symbol = self.elf.strtab.get_at(sym.st_name).unwrap_or("");
             if !headers.exported.contains(symbol) {
                 let place = Place::symbol(&self.name, symbol);
-                self.problem("LP4010", place, "not in Module.symvers");
+                self.problem(codes::LP4010, place, "not in Module.symvers");
             }
         }
     }
@@ -608,7 +616,7 @@ impl<'a> Verifier<'a> {
             let section = self.section_name(target);
             if header.sh_type != SHT_RELA {
                 let place = self.place().in_section(section);
-                self.problem("LP4011", place, "REL relocations; x86-64 modules have RELA");
+                self.problem(codes::LP4011, place, "REL relocations; x86-64 modules have RELA");
                 continue;
             }
             let bytes = self.bytes(target).unwrap_or(&[]);
@@ -619,7 +627,7 @@ impl<'a> Verifier<'a> {
                     R_X86_64_32 | R_X86_64_32S | R_X86_64_PC32 | R_X86_64_PLT32 => 4,
                     other => {
                         let place = self.place().in_section(section).at(r.r_offset);
-                        self.problem("LP4011", place, format!("type {}", r_to_str(other, elf.header.e_machine)));
+                        self.problem(codes::LP4011, place, format!("type {}", r_to_str(other, elf.header.e_machine)));
                         continue;
                     }
                 };
@@ -627,7 +635,7 @@ impl<'a> Verifier<'a> {
                 let field = start.checked_add(len).and_then(|end| bytes.get(start..end));
                 if field.is_none_or(|f| f.iter().any(|&b| b != 0)) {
                     let place = self.place().in_section(section).at(r.r_offset);
-                    self.problem("LP4011", place, "the relocated field is not zero, or outside its section");
+                    self.problem(codes::LP4011, place, "the relocated field is not zero, or outside its section");
                 }
             }
         }
@@ -650,7 +658,7 @@ impl Verifier<'_> {
             None => None,
         };
         if let Some((place, detail)) = problem {
-            self.problem("LP4007", place, detail);
+            self.problem(codes::LP4007, place, detail);
         }
     }
 }

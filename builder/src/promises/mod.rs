@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::accept::Accept;
 use crate::closure::{ObjectPair, PairId, PatchSet};
+use crate::codes;
 use crate::correlate::NewAtom;
 use crate::emit::Options;
 use crate::error::{Place, Problem};
@@ -104,7 +105,7 @@ pub fn refusals(promises: &[Promise], options: &Options) -> Vec<Problem> {
     let refuse = |p: &Promise| {
         let place = Place::symbol(&p.object, &p.function).at(p.offset);
         let name = stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol });
-        Problem::new("LP2021", place, p.what.clone()).acceptable(Accept::Promise, name)
+        Problem::new(codes::LP2021, place, p.what.clone()).acceptable(Accept::Promise, name)
     };
     promises.iter().filter(|p| p.certain && (p.on_a_stack || !taken_back)).map(refuse).collect()
 }

@@ -11,6 +11,7 @@ pub mod moved;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction};
 use lpbuild_abi as abi;
 
+use crate::codes;
 use crate::error::{Place, Problem};
 use crate::manifest::Jump;
 use crate::symbolize::{AtomId, Insn, Meaning, Object, Ref, Table, Target, Usage};
@@ -62,7 +63,7 @@ pub const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 /// Chooses the site of the function `id` of the old object.
 pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<Site, Problem> {
     let atom = object.atom(id);
-    let refuse = |why: String| Problem::new("LP2101", Place::symbol(&object.image.name, &atom.name), why);
+    let refuse = |why: String| Problem::new(codes::LP2101, Place::symbol(&object.image.name, &atom.name), why);
     let Some(code) = &atom.code else { return Err(refuse("it is not code".into())) };
     if code.insns.is_empty() {
         return Err(refuse("it is empty".into()));

@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// `$XDG_CACHE_HOME/lpbuild`, or `~/.cache/lpbuild`.
@@ -21,7 +22,7 @@ pub fn root() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute()) {
         Some(dir) => dir,
         None => std::env::home_dir()
-            .ok_or_else(|| Error::new("LP6201", Place::default(), "no home folder: set XDG_CACHE_HOME"))?
+            .ok_or_else(|| Error::new(codes::LP6201, Place::default(), "no home folder: set XDG_CACHE_HOME"))?
             .join(".cache"),
     };
     Ok(base.join("lpbuild"))
@@ -117,7 +118,7 @@ mod tests {
     fn an_entry_is_made_once_by_two_threads_and_a_failed_one_is_absent() {
         let dir = tempfile::tempdir().unwrap();
         let entry = dir.path().join("a/b");
-        assert!(publish(&entry, |_| Err(Error::new("LP1001", Place::default(), "broken"))).is_err());
+        assert!(publish(&entry, |_| Err(Error::new(codes::LP1001, Place::default(), "broken"))).is_err());
         assert!(!entry.exists());
         let made = AtomicUsize::new(0);
         std::thread::scope(|s| {

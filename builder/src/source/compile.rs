@@ -17,6 +17,7 @@ use super::patch::SourceChange;
 use super::toolchain::Toolchain;
 use super::tree::Tree;
 use super::{cache, lines, shadow};
+use crate::codes;
 use crate::emit::Options;
 use crate::error::{Error, Place, Result};
 use crate::pipeline::{self, Source, digest};
@@ -139,7 +140,7 @@ impl<'a> Compiler<'a> {
                     "the compiler read the unchanged {}: it is included by a path that leads around the change",
                     read.display()
                 );
-                return Err(Error::new("LP6214", Place::object(&recipe.object), what));
+                return Err(Error::new(codes::LP6214, Place::object(&recipe.object), what));
             }
         }
         Ok(object)
@@ -197,7 +198,7 @@ impl<'a> Compiler<'a> {
         let mut sh = tool::command("sh");
         sh.args(["-c", &line]).current_dir(&self.tree.build);
         with_launcher_settings(&mut sh);
-        self.log.run(&mut sh, "LP6213").map_err(|mut e| {
+        self.log.run(&mut sh, codes::LP6213).map_err(|mut e| {
             for p in &mut e.problems {
                 p.place = Place::object(&recipe.object);
             }
@@ -240,7 +241,7 @@ pub fn pairs(
     let state: Mutex<(Pairs, Vec<Error>)> = Mutex::default();
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.max(1)).build();
-    let pool = pool.map_err(|e| Error::new("LP1000", Place::default(), e.to_string()))?;
+    let pool = pool.map_err(|e| Error::new(codes::LP1000, Place::default(), e.to_string()))?;
     let one = |recipe: &Recipe| -> Result<()> {
         let name = &recipe.object;
         let old = || if work.added.contains(name) { compiler.empty(recipe) } else { compiler.old(recipe) };

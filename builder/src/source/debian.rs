@@ -22,6 +22,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::{Progress, cache};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::tool::{self, Log};
 
@@ -138,7 +139,7 @@ impl<'a> Archive<'a> {
     pub fn new(log: &'a Log, progress: &'a dyn Progress) -> Result<Self> {
         if tool::find("apt-get").is_err() || tool::find("dpkg-deb").is_err() {
             let what = "this host has no apt; kernel packages can be found by themselves on Debian and Ubuntu only";
-            return Err(Error::new("LP6203", Place::default(), what));
+            return Err(Error::new(codes::LP6203, Place::default(), what));
         }
         Ok(Self { log, progress })
     }
@@ -192,7 +193,7 @@ impl<'a> Archive<'a> {
 
     /// Names of packages of the archive that begin so.
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        let text = self.log.run(self.apt("apt-cache")?.arg("pkgnames").arg(prefix), "LP6205")?;
+        let text = self.log.run(self.apt("apt-cache")?.arg("pkgnames").arg(prefix), codes::LP6205)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -227,7 +228,7 @@ impl<'a> Archive<'a> {
             }
             if !flavour.join("scripts/Makefile.build").is_file() {
                 let what = format!("version {version} brings no scripts/Makefile.build");
-                return Err(Error::new("LP6204", Place::object(package), what));
+                return Err(Error::new(codes::LP6204, Place::object(package), what));
             }
             Ok(())
         })?;
@@ -249,13 +250,13 @@ impl<'a> Archive<'a> {
             self.progress.status(&format!("unpacking the source of {version}"));
             let mut tar = tool::command("tar");
             tar.arg("-C").arg(dir).args(["--strip-components=1", "-xf"]).arg(&tarball).env("XZ_DEFAULTS", "-T0");
-            self.log.run(&mut tar, "LP6205").map(drop)
+            self.log.run(&mut tar, codes::LP6205).map(drop)
         })
     }
 
     /// Versions of a package the archive has, oldest first.
     pub fn versions(&self, package: &str) -> Result<Vec<Version>> {
-        let text = self.log.run(self.apt("apt-cache")?.arg("madison").arg(package), "LP6205")?;
+        let text = self.log.run(self.apt("apt-cache")?.arg("madison").arg(package), codes::LP6205)?;
         let mut found: Vec<Version> = parse_madison(&text);
         found.sort();
         Ok(found)
@@ -276,7 +277,7 @@ impl<'a> Archive<'a> {
     fn installed(&self, package: &str) -> Option<Version> {
         let mut query = tool::command("dpkg-query");
         query.args(["-W", "-f", "${Version}", package]);
-        self.log.run(&mut query, "LP6205").ok().map(|v| Version(v.trim().to_owned()))
+        self.log.run(&mut query, codes::LP6205).ok().map(|v| Version(v.trim().to_owned()))
     }
 
     /// Downloads one package and unpacks it into `dir`.
@@ -293,13 +294,13 @@ impl<'a> Archive<'a> {
         let folder = tempfile::tempdir_in(&downloads).map_err(|e| Error::io(&downloads, &e))?;
         let mut apt = self.apt("apt-get")?;
         apt.args(["download", "-q", &format!("{package}={version}")]).current_dir(folder.path());
-        self.log.run(&mut apt, "LP6205")?;
+        self.log.run(&mut apt, codes::LP6205)?;
         let mut files = fs::read_dir(folder.path()).map_err(|e| Error::io(folder.path(), &e))?.flatten();
         let deb = files.find(|f| f.path().extension().is_some_and(|e| e == "deb"));
         let deb =
-            deb.ok_or_else(|| Error::new("LP6205", Place::object(package), "apt-get download left no package"))?;
+            deb.ok_or_else(|| Error::new(codes::LP6205, Place::object(package), "apt-get download left no package"))?;
         let mut dpkg = tool::command("dpkg-deb");
-        self.log.run(dpkg.arg("-x").arg(deb.path()).arg(dir), "LP6205").map(drop)
+        self.log.run(dpkg.arg("-x").arg(deb.path()).arg(dir), codes::LP6205).map(drop)
     }
 
     /// Fetches package lists into the cache, whatever the host's are like.
@@ -310,7 +311,7 @@ impl<'a> Archive<'a> {
         fs::create_dir_all(&partial).map_err(|e| Error::io(&partial, &e))?;
         let mut apt = tool::command("apt-get");
         private(&mut apt, &root);
-        self.log.run(apt.args(["update", "-q"]), "LP6205").map(drop)
+        self.log.run(apt.args(["update", "-q"]), codes::LP6205).map(drop)
     }
 
     /// apt with lpbuild's own lists once there are some, else with those of the host.
@@ -341,7 +342,7 @@ fn absent(package: &str, version: Option<&Version>) -> Error {
         Some(v) => format!("the archive has no version {v} of it"),
         None => "the archive does not have it".to_owned(),
     };
-    Error::new("LP6204", Place::object(package), what)
+    Error::new(codes::LP6204, Place::object(package), what)
 }
 
 /// Lines of `package | version | origin`; entries that stand for source packages are left out.

@@ -16,6 +16,7 @@ use super::kbuild::{Elsewhere, Kbuild, Layout, Recipe};
 use super::patch::{FileChange, SourceChange};
 use super::tree::Tree;
 use crate::accept::Accept;
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 
 /// What the vDSO is.
@@ -155,7 +156,7 @@ pub fn own_header(path: &str, file: &FileChange) -> Option<Problem> {
     if !folders.iter().any(|f| path.starts_with(f)) || same_code(file) {
         return None;
     }
-    Some(Problem::new("LP6301", Place::object(path), VDSO).acceptable(Accept::Outside, path))
+    Some(Problem::new(codes::LP6301, Place::object(path), VDSO).acceptable(Accept::Outside, path))
 }
 
 /// What is told of the objects that may read a changed file.
@@ -187,7 +188,7 @@ pub fn check(tree: &Tree, compiler: &Compiler<'_>, shadow: &Shadow, work: &Work<
     let state: Mutex<Findings> = Mutex::default();
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs.max(1)).build();
-    let pool = pool.map_err(|e| Error::new("LP1000", Place::default(), e.to_string()))?;
+    let pool = pool.map_err(|e| Error::new(codes::LP1000, Place::default(), e.to_string()))?;
     pool.in_place_scope(|scope| {
         for (object, files) in work.objects {
             let (compiler, lock) = (&compiler, &lock);
@@ -219,7 +220,7 @@ pub fn check(tree: &Tree, compiler: &Compiler<'_>, shadow: &Shadow, work: &Work<
             n => format!(" (and {} more objects of this kind)", n - 1),
         };
         let first = objects.into_iter().next().unwrap_or_default();
-        Problem::new("LP6301", Place::object(&file), format!("{first}{more}")).acceptable(Accept::Outside, file)
+        Problem::new(codes::LP6301, Place::object(&file), format!("{first}{more}")).acceptable(Accept::Outside, file)
     };
     Ok(found.into_iter().map(problem).collect())
 }
@@ -233,7 +234,7 @@ fn outcome(
 ) -> Result<Outcome> {
     let recipe = without_debug_info(recipe);
     let cannot = |e: Error| match e.problems.first() {
-        Some(p) if ["LP6213", "LP6214"].contains(&p.code.id) => {
+        Some(p) if [codes::LP6213, codes::LP6214].contains(&p.code) => {
             Ok(Outcome::Unknown("it cannot be compiled by itself".into()))
         }
         _ => Err(e),

@@ -14,6 +14,7 @@ use super::tree::Tree;
 use super::{Progress, cache, elsewhere, generated};
 use crate::accept::Accepted;
 use crate::annotate::Rest;
+use crate::codes;
 use crate::config::{Config, check_expected};
 use crate::emit::{Options, Output};
 use crate::error::{Error, Place, Problem, Result};
@@ -199,7 +200,7 @@ fn compile_all(
         }
     }
     if let Some(missing) = asked.iter().find(|o| !recipes.contains_key(*o)) {
-        return Err(Error::new("LP6212", Place::object(missing), "kbuild has no rule to compile it"));
+        return Err(Error::new(codes::LP6212, Place::object(missing), "kbuild has no rule to compile it"));
     }
     generated::check(tree, change, &shadow, &work.path, log)?;
     let outside = elsewhere::Work { objects: &touched.elsewhere, change, jobs: how.jobs };
@@ -224,7 +225,7 @@ fn compile_all(
 fn module_problem(recipes: &BTreeMap<String, Recipe>, source: &Source) -> Problem {
     let module = recipes.get(&source.name).and_then(Recipe::module);
     let what = module.map_or("it is part of a module".to_owned(), |m| format!("it is part of the module {m}"));
-    Problem::new("LP6307", Place::object(&source.name), what)
+    Problem::new(codes::LP6307, Place::object(&source.name), what)
 }
 
 /// The source an object is usually made from.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::compile::Shadow;
 use super::patch::SourceChange;
 use super::tree::Tree;
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::tool::{self, Log};
 
@@ -27,7 +28,7 @@ pub fn check(tree: &Tree, change: &SourceChange, shadow: &Shadow, work: &Path, l
         let command = text.lines().next().and_then(|l| l.split_once(" := "));
         let Some((_, command)) = command.filter(|(_, c)| c.contains(&format!(" -o {made} "))) else {
             let what = "kbuild recorded its command in an unknown form";
-            return Err(Error::new("LP6212", Place::object(*made), what));
+            return Err(Error::new(codes::LP6212, Place::object(*made), what));
         };
         let out = work.join("generated").join(name);
         let parent = out.parent().map(PathBuf::from).unwrap_or_default();
@@ -38,10 +39,10 @@ pub fn check(tree: &Tree, change: &SourceChange, shadow: &Shadow, work: &Path, l
             .replace("$(pound)", "#")
             .replace("$$", "$")
             .replace(source.as_ref(), &shadow.source.to_string_lossy());
-        log.run(tool::command("sh").args(["-c", &command]).current_dir(&tree.build), "LP6213")?;
+        log.run(tool::command("sh").args(["-c", &command]).current_dir(&tree.build), codes::LP6213)?;
         if values(&tree.build.join(made))? != values(&out)? {
             let what = format!("{changed} changes the header generated from it");
-            return Err(Error::new("LP6305", Place::object(*made), what));
+            return Err(Error::new(codes::LP6305, Place::object(*made), what));
         }
     }
     Ok(())

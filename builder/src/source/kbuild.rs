@@ -11,6 +11,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::tool::{self, Log};
 
@@ -108,14 +109,14 @@ impl Kbuild<'_> {
         // Without it the kernel's Makefile (since 6.10) would call itself again, and no more be ours.
         make.arg("--no-print-directory").args(make_args);
         make.arg(format!("lpbuild-source={}", self.source.display())).arg(format!("lpbuild-out={}", out.display()));
-        self.log.run(&mut make, "LP6212")?;
+        self.log.run(&mut make, codes::LP6212)?;
         let mut layout = Layout { variables: variables(&read(&out.join("env"))?), ..Layout::default() };
 
         for text in self.folders(out, &layout, ".")? {
             layout.add(&text);
         }
         if layout.objects.is_empty() {
-            return Err(Error::new("LP6212", self.place(), "kbuild names no object at all"));
+            return Err(Error::new(codes::LP6212, self.place(), "kbuild names no object at all"));
         }
         Ok(layout)
     }
@@ -136,14 +137,14 @@ impl Kbuild<'_> {
         let out = scratch.path();
         let mut make = self.make(out, layout, folder);
         // What such a program needs beside these objects (the finished kernel) is not there, so make ends with an error.
-        let _ = self.log.run(make.args(["lpbuild-elsewhere=1", "-k", "-n"]).args(goals), "LP6212");
+        let _ = self.log.run(make.args(["lpbuild-elsewhere=1", "-k", "-n"]).args(goals), codes::LP6212);
         described(out)
     }
 
     fn folders(&self, out: &Path, layout: &Layout, folder: &str) -> Result<Vec<String>> {
         let mut make = self.make(out, layout, folder);
         let jobs = std::thread::available_parallelism().map_or(2, usize::from);
-        self.log.run(make.arg(format!("-j{jobs}")).args(["lpbuild-list=1", "lpbuild-list"]), "LP6212")?;
+        self.log.run(make.arg(format!("-j{jobs}")).args(["lpbuild-list=1", "lpbuild-list"]), codes::LP6212)?;
         Ok(answers(out, "dir-")?.into_iter().map(|(_, text)| text).collect())
     }
 
@@ -169,7 +170,7 @@ impl Kbuild<'_> {
         }
         for (folder, objects) in folders {
             let mut make = self.make(out, layout, folder);
-            self.log.run(make.args(how).args(objects), "LP6212")?;
+            self.log.run(make.args(how).args(objects), codes::LP6212)?;
         }
         described(out)
     }
@@ -331,7 +332,7 @@ fn recipe(object: String, text: &str) -> Result<Recipe> {
     let (source, compiler, flags) = (field('s'), field('k'), field('f'));
     if source.is_empty() || compiler.is_empty() || !flags.contains("-Wp,-MMD,") {
         let what = format!("kbuild describes it in an unknown way: {text}");
-        return Err(Error::new("LP6212", Place::object(object), what));
+        return Err(Error::new(codes::LP6212, Place::object(object), what));
     }
     // `; objtool ARGS OBJECT`. Where objtool is delayed until everything is linked, it is run on each object instead, with
     // the arguments that the linked one would get, so that the object has the shape the image has.
@@ -346,7 +347,7 @@ fn recipe(object: String, text: &str) -> Result<Recipe> {
         None if run.is_empty() => String::new(),
         None => {
             let what = format!("the call of objtool has an unknown form: {run}");
-            return Err(Error::new("LP6212", Place::object(object), what));
+            return Err(Error::new(codes::LP6212, Place::object(object), what));
         }
     };
     Ok(Recipe { object, source, compiler, flags, objtool })

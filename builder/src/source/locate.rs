@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::debian::{Archive, Unpacked, Version, source_path};
 use super::toolchain::Toolchain;
 use super::{Progress, kernel_config};
+use crate::codes;
 use crate::config;
 use crate::error::{Error, Place, Result};
 use crate::kernel::KernelImage;
@@ -47,7 +48,7 @@ impl Target {
         let image_path = match (&wish.image, &release) {
             (Some(path), _) => path.clone(),
             (None, Some(release)) => find_image(release, log, progress)?,
-            (None, None) => return Err(Error::new("LP1000", Place::default(), "neither release nor image")),
+            (None, None) => return Err(Error::new(codes::LP1000, Place::default(), "neither release nor image")),
         };
         let image = KernelImage::open(&image_path)?;
         let release = release.unwrap_or_else(|| image.release().to_owned());
@@ -63,7 +64,7 @@ impl Target {
                     "the {part} of {release} is not installed, and its banner names no distribution package to take \
                      it from; name it with {option}"
                 );
-                Error::new("LP6203", Place::default(), what)
+                Error::new(codes::LP6203, Place::default(), what)
             })
         };
         let unpacked = Unpacked::of(&release)?;
@@ -131,7 +132,7 @@ pub fn find_image(release: &str, log: &Log, progress: &dyn Progress) -> Result<P
 pub fn running() -> Result<String> {
     let uname = rustix::system::uname();
     let release = uname.release().to_str();
-    release.map(str::to_owned).map_err(|_| Error::new("LP1000", Place::default(), "uname -r is not text"))
+    release.map(str::to_owned).map_err(|_| Error::new(codes::LP1000, Place::default(), "uname -r is not text"))
 }
 
 /// `Debian 6.1.187-1` in `linux_banner`, or the package version Ubuntu's banner ends with: `(Ubuntu 6.8.0-31.31-generic 6.8.1)`.
@@ -166,7 +167,7 @@ fn package_version(banner: &str) -> Option<Version> {
 /// VERSION.PATCHLEVEL.SUBLEVEL of the top Makefile.
 fn version_of(source: &Path) -> Result<String> {
     let makefile = source.join("Makefile");
-    let no_source = |what: String| Error::new("LP6208", Place::object(source.display().to_string()), what);
+    let no_source = |what: String| Error::new(codes::LP6208, Place::object(source.display().to_string()), what);
     let text = std::fs::read_to_string(&makefile).map_err(|e| no_source(format!("Makefile: {e}")))?;
     let field = |name: &str| {
         let line = text.lines().find_map(|l| l.strip_prefix(name)?.trim_start().strip_prefix('='));
@@ -205,7 +206,7 @@ fn check_config(path: &Path, text: &str, version: &str) -> Result<()> {
 /// The compiler the configuration names, or the one the user names, if it is the same.
 fn compiler(wish: &config::Target, config: &Path, text: &str, log: &Log) -> Result<(Toolchain, String)> {
     let wanted = kernel_config::string(text, "CONFIG_CC_VERSION_TEXT").ok_or_else(|| {
-        Error::new("LP6207", Place::object(config.display().to_string()), "it has no CONFIG_CC_VERSION_TEXT")
+        Error::new(codes::LP6207, Place::object(config.display().to_string()), "it has no CONFIG_CC_VERSION_TEXT")
     })?;
     let name = wanted.split_whitespace().next().unwrap_or("gcc").to_owned();
     let from_environment = std::env::var("CC").ok().filter(|c| !c.trim().is_empty());
@@ -217,23 +218,23 @@ fn compiler(wish: &config::Target, config: &Path, text: &str, log: &Log) -> Resu
         tool::find(launcher).map_err(|_| no_compiler(launcher, "the launcher in CC"))?;
     }
     tool::find(&program).map_err(|_| no_compiler(&program, &format!("the kernel was built by {wanted}")))?;
-    let out = log.run(tool::command(&program).arg("--version"), "LP6207")?;
+    let out = log.run(tool::command(&program).arg("--version"), codes::LP6207)?;
     let have = out.lines().next().unwrap_or("").trim();
     // The first word is how it was called.
     let rest = |t: &str| t.split_once(' ').map_or(String::new(), |(_, r)| r.trim().to_owned());
     if rest(have) != rest(wanted) {
         let what = format!("{program} is {have}, but the kernel was built by {wanted}");
-        return Err(Error::new("LP6207", Place::object(program), what));
+        return Err(Error::new(codes::LP6207, Place::object(program), what));
     }
     Ok((Toolchain::of(&command, log)?, name))
 }
 
 fn no_compiler(program: &str, why: &str) -> Error {
-    Error::new("LP6207", Place::object(program), format!("not found in PATH; {why}"))
+    Error::new(codes::LP6207, Place::object(program), format!("not found in PATH; {why}"))
 }
 
 fn mismatch(path: &Path, what: String) -> Error {
-    Error::new("LP6206", Place::object(path.display().to_string()), what)
+    Error::new(codes::LP6206, Place::object(path.display().to_string()), what)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::kbuild::{Kbuild, Layout, Part, Recipe, is_below};
 use super::patch::{FileChange, SourceChange};
 use super::touched::Unused;
 use super::tree::Tree;
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::tool::Log;
 
@@ -53,7 +54,7 @@ pub fn screen(change: &SourceChange, makefiles: &BTreeSet<String>) -> Vec<Proble
         .filter_map(|(makefile, file)| {
             let rule = changed_rule(file)?;
             let what = format!("a rule by which other files are made is changed: {}", rule.trim());
-            Some(Problem::new("LP6304", Place::object(makefile), what))
+            Some(Problem::new(codes::LP6304, Place::object(makefile), what))
         })
         .collect()
 }
@@ -78,7 +79,7 @@ pub fn compare(
                     None => "with the change it is not built any more",
                     Some(_) => "with the change it moves between the kernel and a module",
                 };
-                problems.push(Problem::new("LP6306", Place::object(object), what));
+                problems.push(Problem::new(codes::LP6306, Place::object(object), what));
             }
         }
         let names = |of: &Layout| -> BTreeSet<String> { of.objects.keys().cloned().collect() };

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::codes;
 use crate::error::{Error, Result};
 use crate::pipeline::digest;
 use crate::tool::{self, Log};
@@ -45,7 +46,7 @@ impl Toolchain {
         }
         for part in PARTS {
             // Without such an option (clang) the assembler is part of the compiler.
-            let asked = log.run(tool::command(&compiler).arg(format!("-print-prog-name={part}")), "LP6207");
+            let asked = log.run(tool::command(&compiler).arg(format!("-print-prog-name={part}")), codes::LP6207);
             let name = asked.ok().map(|out| out.trim().to_owned()).filter(|n| !n.is_empty() && !n.contains('\n'));
             if let Some(file) = name.and_then(|n| absolute(&n).ok()) {
                 text.push_str(&stamp(&file)?);

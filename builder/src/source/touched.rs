@@ -15,6 +15,7 @@ use super::outline;
 use super::patch::{FileChange, SourceChange};
 use super::tree::Tree;
 use crate::accept::{Acceptances, Accepted};
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 
 /// What a change concerns.
@@ -68,11 +69,11 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
             files.insert(path.clone());
         } else if tree.layout.host_sources.contains(path) {
             let what = "a program is built from it that makes other files while the kernel is built";
-            problems.push(Problem::new("LP6304", Place::object(path), what));
+            problems.push(Problem::new(codes::LP6304, Place::object(path), what));
         } else if let Some((object, part)) = object_of(&tree.layout, path) {
             if outline::only_init(file) {
                 let what = "every changed line is in __init or __exit code, which is gone once the kernel has booted";
-                problems.push(Problem::new("LP6302", Place::object(path), what));
+                problems.push(Problem::new(codes::LP6302, Place::object(path), what));
             }
             match part {
                 Part::Builtin => drop(found.objects.insert(object)),
@@ -148,10 +149,10 @@ fn outside(path: &str) -> Option<&'static str> {
 }
 
 /// Files that no live patch can change, whatever is in them.
-fn impossible(path: &str) -> Option<(&'static str, &'static str)> {
+fn impossible(path: &str) -> Option<(&'static codes::Code, &'static str)> {
     let name = path.rsplit('/').next().unwrap_or(path);
     if path.starts_with("arch/x86/entry/vdso/") && !["vma.c", "extable.c", "vdso32-setup.c"].contains(&name) {
-        return Some(("LP6301", VDSO));
+        return Some((codes::LP6301, VDSO));
     }
     for (folder, what) in [
         ("arch/x86/boot/", BOOT),
@@ -167,26 +168,26 @@ fn impossible(path: &str) -> Option<(&'static str, &'static str)> {
         ("arch/x86/mm/mem_encrypt_boot.S", "the kernel's start copies this code and runs the copy"),
     ] {
         if path.starts_with(folder) {
-            return Some(("LP6301", what));
+            return Some((codes::LP6301, what));
         }
     }
     if name.starts_with("Kconfig") || path.starts_with("arch/x86/configs/") {
-        return Some(("LP6303", "another configuration is another kernel"));
+        return Some((codes::LP6303, "another configuration is another kernel"));
     }
     let builds_all = ["Makefile", "Kbuild", "Kconfig"].iter().any(|p| name.starts_with(p));
     if path.starts_with("scripts/") && (builds_all || path.starts_with("scripts/gcc-plugins/")) {
-        return Some(("LP6303", "it decides how every object is compiled"));
+        return Some((codes::LP6303, "it decides how every object is compiled"));
     }
     if name == "Makefile" && !path.contains('/') || path == "Kbuild" || path == "arch/x86/Makefile" {
-        return Some(("LP6303", "it decides how every object is compiled"));
+        return Some((codes::LP6303, "it decides how every object is compiled"));
     }
     let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
     match extension {
-        "rs" => Some(("LP6304", "Rust source")),
-        "lds" => Some(("LP6304", "a linker script decides where everything is")),
-        _ if name.ends_with(".lds.S") => Some(("LP6304", "a linker script decides where everything is")),
+        "rs" => Some((codes::LP6304, "Rust source")),
+        "lds" => Some((codes::LP6304, "a linker script decides where everything is")),
+        _ if name.ends_with(".lds.S") => Some((codes::LP6304, "a linker script decides where everything is")),
         "tbl" | "awk" | "y" | "l" | "asn1" | "dts" | "dtsi" | "pl" | "sh" | "py" | "txt" | "uni" | "map" | "hex" => {
-            Some(("LP6304", "other files are generated from it"))
+            Some((codes::LP6304, "other files are generated from it"))
         }
         _ => None,
     }
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn files_are_sorted_by_what_they_can_do() {
-        let class = |p: &str| impossible(p).map(|c| c.0).or(outside(p).map(|_| "outside"));
+        let class = |p: &str| impossible(p).map(|c| c.0.id).or(outside(p).map(|_| "outside"));
         for (path, want) in [
             ("arch/x86/entry/vdso/vclock_gettime.c", Some("LP6301")),
             ("arch/x86/entry/vdso/vma.c", None),

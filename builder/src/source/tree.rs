@@ -15,6 +15,7 @@ use super::includes::Index;
 use super::kbuild::{Kbuild, Layout};
 use super::locate::Target;
 use super::{Progress, cache, elsewhere};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::manifest::to_hex;
 use crate::tool::{self, Log};
@@ -127,7 +128,7 @@ fn folder(target: &Target, config: &str) -> Result<PathBuf> {
     let folder = cache::root()?.join("trees").join(name);
     if folder.to_str().is_none_or(|p| p.contains([' ', ':', '\t', '%'])) {
         let what = "make cannot handle blanks and colons in the path of the cache; set XDG_CACHE_HOME";
-        return Err(Error::new("LP6201", Place::object(folder.display().to_string()), what));
+        return Err(Error::new(codes::LP6201, Place::object(folder.display().to_string()), what));
     }
     Ok(folder)
 }
@@ -135,11 +136,11 @@ fn folder(target: &Target, config: &str) -> Result<PathBuf> {
 fn prepare(target: &Target, config: &str, build: &Path, log: &Log, progress: &dyn Progress) -> Result<()> {
     check_source(&target.source)?;
     for program in ["make", "flex", "bison", "bc", "perl", "ld", "objcopy"] {
-        tool::find(program).map_err(|_| Error::new("LP6209", Place::object(program), "not found in PATH"))?;
+        tool::find(program).map_err(|_| Error::new(codes::LP6209, Place::object(program), "not found in PATH"))?;
     }
     if config.contains("CONFIG_DEBUG_INFO_BTF=y") {
         let what = "not found in PATH; without it the configuration would lose CONFIG_DEBUG_INFO_BTF";
-        tool::find("pahole").map_err(|_| Error::new("LP6209", Place::object("pahole"), what))?;
+        tool::find("pahole").map_err(|_| Error::new(codes::LP6209, Place::object("pahole"), what))?;
     }
     let begun = build.join(".config").exists();
     match steps(target, config, build, log, progress) {
@@ -175,7 +176,7 @@ fn steps(target: &Target, config: &str, build: &Path, log: &Log, progress: &dyn 
         progress.status(&format!("preparing the build folder of {}: {step}", target.release));
         let mut make = tool::command("make");
         make.arg("-C").arg(&target.source).args(["-s", &format!("-j{jobs}"), &format!("O={}", build.display())]);
-        log.run(make.args(&args).arg(step), "LP6211")?;
+        log.run(make.args(&args).arg(step), codes::LP6211)?;
         if *step == "olddefconfig" {
             check_kept(config, &build.join(".config"))?;
         }
@@ -206,12 +207,12 @@ fn check_source(source: &Path) -> Result<()> {
         if source.join(made).exists() {
             let what =
                 format!("the source was configured or built in place (it has {made}), so kbuild will not use it");
-            return Err(Error::new("LP6208", Place::object(source.display().to_string()), what));
+            return Err(Error::new(codes::LP6208, Place::object(source.display().to_string()), what));
         }
     }
     if source.to_str().is_none_or(|p| p.contains([' ', ':', '\t', '%'])) {
         let what = "make cannot handle blanks and colons in the path of the source";
-        return Err(Error::new("LP6208", Place::object(source.display().to_string()), what));
+        return Err(Error::new(codes::LP6208, Place::object(source.display().to_string()), what));
     }
     Ok(())
 }
@@ -230,7 +231,7 @@ fn check_kept(config: &str, made: &Path) -> Result<()> {
         first.join(" "),
         if lost.len() > first.len() { " .." } else { "" }
     );
-    Err(Error::new("LP6210", Place::object(made.display().to_string()), what))
+    Err(Error::new(codes::LP6210, Place::object(made.display().to_string()), what))
 }
 
 fn lost_options<'a>(wanted: &'a str, have: &str) -> Vec<&'a str> {
@@ -323,7 +324,7 @@ pub fn size_of_dir(dir: &Path) -> u64 {
 
 fn damaged(path: &Path, e: &str) -> Error {
     let what = format!("this part of the cache is damaged: {e}; remove the tree with lpbuild cache remove");
-    Error::new("LP6201", Place::object(path.display().to_string()), what)
+    Error::new(codes::LP6201, Place::object(path.display().to_string()), what)
 }
 
 #[cfg(test)]

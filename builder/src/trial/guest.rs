@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::initramfs::Initramfs;
 use super::programs::Programs;
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Folder of what only PID 1 uses.
@@ -110,7 +111,7 @@ impl Plan<'_> {
         let mut fs = Initramfs::new();
         fs.busybox(&programs.busybox)?;
         let own = std::env::current_exe()
-            .map_err(|e| Error::new("LP1001", Place::object("/proc/self/exe"), e.to_string()))?;
+            .map_err(|e| Error::new(codes::LP1001, Place::object("/proc/self/exe"), e.to_string()))?;
         fs.program("/bin/lpbuild", &own)?;
         fs.file(&format!("{OWN}/{}.ko", self.name), 0o644, self.module);
         for (phase, script) in self.scripts {
@@ -147,7 +148,7 @@ fn modules_folder(dir: &Path, release: &str) -> Result<PathBuf> {
     let found = below.iter().map(|b| dir.join(b)).find(|d| d.join("kernel").is_dir());
     found.ok_or_else(|| {
         let detail = format!("neither it nor lib/modules/{release} in it has a folder `kernel`");
-        Error::new("LP6406", Place::object(dir.display().to_string()), detail)
+        Error::new(codes::LP6406, Place::object(dir.display().to_string()), detail)
     })
 }
 

@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::source::debian::Unpacked;
-use crate::source::{Progress, locate};
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 use crate::manifest::{Kernel, to_hex};
+use crate::source::debian::Unpacked;
+use crate::source::{Progress, locate};
 use crate::tool::Log;
 
 /// The image the user named, once it is known to be the right build, or the first one that is found and is.
@@ -47,7 +48,7 @@ pub fn find_image(kernel: &Kernel, progress: &dyn Progress) -> Result<PathBuf> {
     if problems.is_empty() {
         let list: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
         problems.push(Problem::new(
-            "LP6403",
+            codes::LP6403,
             Place::object(&kernel.release),
             format!("none of {}{why}", list.join(", ")),
         ));
@@ -59,7 +60,7 @@ pub fn find_image(kernel: &Kernel, progress: &dyn Progress) -> Result<PathBuf> {
 fn places(release: &str) -> Result<Vec<PathBuf>> {
     // A release is one component of a path; a manifest that says otherwise leads nowhere.
     if release.is_empty() || release.contains('/') || release.starts_with('.') {
-        return Err(Error::new("LP6403", Place::default(), format!("{release:?} is no kernel release")));
+        return Err(Error::new(codes::LP6403, Place::default(), format!("{release:?} is no kernel release")));
     }
     Ok(vec![
         PathBuf::from(format!("/boot/vmlinuz-{release}")),
@@ -82,7 +83,7 @@ fn check(path: &Path, kernel: &Kernel) -> Result<Option<Problem>> {
         kernel.release,
         kernel.build_id
     );
-    Ok(Some(Problem::new("LP6404", Place::object(path.display().to_string()), detail)))
+    Ok(Some(Problem::new(codes::LP6404, Place::object(path.display().to_string()), detail)))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::programs;
+use crate::codes;
 use crate::error::{Error, Place, Result};
 
 #[derive(Clone, Debug)]
@@ -131,7 +132,7 @@ impl Initramfs {
         for path in nodes.keys() {
             if !path.starts_with('/') || path.contains("/../") {
                 let detail = format!("{path:?} is not an absolute path without `..`");
-                return Err(Error::new("LP6406", Place::default(), detail));
+                return Err(Error::new(codes::LP6406, Place::default(), detail));
             }
             parents.extend(path.match_indices('/').map(|(i, _)| path[..i].to_string()).filter(|p| !p.is_empty()));
         }
@@ -156,7 +157,7 @@ impl Initramfs {
 
 /// One record: magic, 13 fields of 8 hex digits, name, content; name and content padded to 4 bytes.
 fn entry(out: &mut Vec<u8>, name: &str, inode: u32, mode: u32, rdev: (u32, u32), content: &[u8]) -> Result<()> {
-    let too_big = |_| Error::new("LP6406", Place::object(name), "an initramfs holds no file of 4 GiB or more");
+    let too_big = |_| Error::new(codes::LP6406, Place::object(name), "an initramfs holds no file of 4 GiB or more");
     let size = u32::try_from(content.len()).map_err(too_big)?;
     let namesize = u32::try_from(name.len() + 1).map_err(too_big)?;
     let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, rdev.0, rdev.1, namesize, 0];
@@ -173,7 +174,7 @@ fn entry(out: &mut Vec<u8>, name: &str, inode: u32, mode: u32, rdev: (u32, u32),
 }
 
 fn unreadable(path: &Path, e: &std::io::Error) -> Error {
-    Error::new("LP1001", Place::object(path.display().to_string()), e.to_string())
+    Error::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
 }
 
 fn pad(out: &mut Vec<u8>) {

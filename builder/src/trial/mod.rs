@@ -36,10 +36,11 @@ use std::time::Duration;
 
 pub use report::{Outputs, Report, StepReport};
 
-use crate::source::Progress;
+use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::interrupt;
 use crate::host::ModuleFile;
+use crate::interrupt;
+use crate::source::Progress;
 use programs::Programs;
 use qemu::{Accel, End, Machine, unwritable};
 use steps::Steps;
@@ -94,12 +95,12 @@ impl Scripts {
 /// The text of a script. A pipe that has nothing in it was read by somebody else: that is not what was meant to be run.
 fn script(path: &Path) -> Result<Vec<u8>> {
     let place = || Place::object(path.display().to_string());
-    let io = |e: std::io::Error| Error::new("LP1001", place(), e.to_string());
+    let io = |e: std::io::Error| Error::new(codes::LP1001, place(), e.to_string());
     let mut file = File::open(path).map_err(io)?;
     let mut text = Vec::new();
     file.read_to_end(&mut text).map_err(io)?;
     if text.is_empty() && file.metadata().map_err(io)?.file_type().is_fifo() {
-        return Err(Error::new("LP6406", place(), "this script is a pipe with nothing in it, or was read before"));
+        return Err(Error::new(codes::LP6406, place(), "this script is a pipe with nothing in it, or was read before"));
     }
     Ok(text)
 }
@@ -144,7 +145,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     let (module, content) = ModuleFile::read(&options.module)?;
     let scripts = options.scripts.read()?;
     let Some(kernel) = &module.manifest.kernel else {
-        return Err(Error::new("LP6415", Place::object(&module.path), "its manifest names no kernel"));
+        return Err(Error::new(codes::LP6415, Place::object(&module.path), "its manifest names no kernel"));
     };
     interrupt::watch();
     let programs = Programs::find()?;
@@ -192,7 +193,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     let mut steps = Steps::new([first_word, quiet, machine.overtime], options.cycles, progress);
     let first = match machine.boot(temp.path(), &log, &mut steps) {
         // A QEMU that gives up on a KVM it could open (a register of the host's CPU it cannot set) may still emulate.
-        Err(e) if !emulated && e.problems.iter().all(|p| p.code.id == "LP6402") => None,
+        Err(e) if !emulated && e.problems.iter().all(|p| p.code == codes::LP6402) => None,
         other => Some(other?),
     };
     let mut end = first;
@@ -212,7 +213,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
         }
     }
     let Some(end) = end else {
-        return Err(Error::new("LP1000", Place::default(), "a guest that did not run took steps"));
+        return Err(Error::new(codes::LP1000, Place::default(), "a guest that did not run took steps"));
     };
     Ok(report::report(options, &module, kernel, &machine, &end, &steps))
 }
@@ -220,7 +221,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
 fn does_not_boot(machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
     let console: String = steps.tail.iter().map(|l| format!("\n{l}")).collect();
     let detail = format!("{}{console}", report::ended(&end.verdict));
-    Error::new("LP6414", Place::object(machine.image.display().to_string()), detail)
+    Error::new(codes::LP6414, Place::object(machine.image.display().to_string()), detail)
 }
 
 #[cfg(test)]

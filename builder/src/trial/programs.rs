@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use goblin::elf::Elf;
 
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::tool;
 
@@ -43,7 +44,7 @@ impl Programs {
             let found = tool::find(program).ok();
             if found.is_none() {
                 let detail = format!("not found in PATH; the package {package} has it (apt install {package})");
-                missing.push(Problem::new("LP6401", Place::object(program), detail));
+                missing.push(Problem::new(codes::LP6401, Place::object(program), detail));
             }
             found.unwrap_or_default()
         };
@@ -68,7 +69,7 @@ pub fn libraries(program: &Path, content: &[u8]) -> Result<Vec<PathBuf>> {
         for name in needs.libraries {
             let at = folders.iter().map(|d| d.join(&name)).find(|p| p.is_file()).ok_or_else(|| {
                 let detail = format!("needs the library {name}, which is in none of the usual folders");
-                Error::new("LP6406", Place::object(path.display().to_string()), detail)
+                Error::new(codes::LP6406, Place::object(path.display().to_string()), detail)
             })?;
             if found.insert(at.clone()) {
                 todo.push(read_needs(at)?);
@@ -87,7 +88,7 @@ struct Needs {
 
 fn read_needs(path: PathBuf) -> Result<(PathBuf, Needs)> {
     let place = || Place::object(path.display().to_string());
-    let data = std::fs::read(&path).map_err(|e| Error::new("LP1001", place(), e.to_string()))?;
+    let data = std::fs::read(&path).map_err(|e| Error::new(codes::LP1001, place(), e.to_string()))?;
     let needs = needs(&path, &data);
     Ok((path, needs))
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::console::{Lines, Transcript, Verdict};
 use super::kvm;
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::{interrupt, tool};
 
@@ -105,7 +106,7 @@ impl Machine {
         let started = Instant::now();
         let child = qemu.spawn().map_err(|e| {
             let place = Place::object(self.qemu.display().to_string());
-            Error::new("LP6402", place, format!("cannot be started: {e}"))
+            Error::new(codes::LP6402, place, format!("cannot be started: {e}"))
         })?;
         let mut guest = Guest { child, started, transcript: Transcript::default(), log: log_file, log_path: log };
         let open = |path: &Path| File::open(path).map_err(|e| unwritable(path, &e));
@@ -114,7 +115,7 @@ impl Machine {
         let complaint = fs::read_to_string(&complaints).unwrap_or_default();
         if transcript.kernel.is_empty() && transcript.case.is_empty() && !complaint.trim().is_empty() {
             let place = Place::object(self.qemu.display().to_string());
-            return Err(Error::new("LP6402", place, format!("no guest output, but this: {}", complaint.trim())));
+            return Err(Error::new(codes::LP6402, place, format!("no guest output, but this: {}", complaint.trim())));
         }
         let emulated = emulated || complaint.contains("falling back to tcg");
         Ok(End { verdict, transcript, took: started.elapsed(), emulated })
@@ -203,7 +204,7 @@ impl Machine {
             }
             if interrupt::requested() {
                 guest.stop()?;
-                return Err(Error::new("LP6413", Place::default(), "the guest was stopped"));
+                return Err(Error::new(codes::LP6413, Place::default(), "the guest was stopped"));
             }
             if guest.transcript.fault.is_some() && stop_at.is_none() {
                 stop_at = Some(Instant::now() + AFTER_FAULT);
@@ -233,12 +234,12 @@ fn rest(file: &mut File) -> Result<Vec<u8>> {
 }
 
 fn host(e: &std::io::Error) -> Error {
-    Error::new("LP1001", Place::object("the guest's process and output"), e.to_string())
+    Error::new(codes::LP1001, Place::object("the guest's process and output"), e.to_string())
 }
 
 /// A file of the trial that could not be made.
 pub(super) fn unwritable(path: &Path, e: &std::io::Error) -> Error {
-    Error::new("LP6405", Place::object(path.display().to_string()), e.to_string())
+    Error::new(codes::LP6405, Place::object(path.display().to_string()), e.to_string())
 }
 
 /// A running QEMU; stopped when dropped.

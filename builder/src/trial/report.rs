@@ -142,7 +142,7 @@ pub(super) fn report(
     if after_equals_before == Some(false) {
         let detail = "what the script printed after the unload is not what it printed before the load";
         match options.strict {
-            true => refused.push(Problem::new("LP6410", Place::default(), detail)),
+            true => refused.push(Problem::new(codes::LP6410, Place::default(), detail)),
             false => notes.push(detail.to_owned()),
         }
     }
@@ -182,13 +182,13 @@ fn problems(options: &Options, end: &End, steps: &[Step], name: &str) -> Vec<Pro
         match s.name.as_str() {
             "before" | "during" | "after" => {
                 let detail = format!("{} ended with status {status}{}", s.name, in_cycle(s));
-                found.push(Problem::new("LP6407", Place::default(), detail));
+                found.push(Problem::new(codes::LP6407, Place::default(), detail));
             }
             "load" | "status" | "unload" => found.extend(inner(s, name, status)),
-            "gone" => found.push(Problem::new("LP6412", Place::object(name), s.output.join("; "))),
+            "gone" => found.push(Problem::new(codes::LP6412, Place::object(name), s.output.join("; "))),
             _ => {
                 let detail = format!("{} ended with status {status}: {}", s.name, s.output.join("; "));
-                found.push(Problem::new("LP6409", Place::default(), detail));
+                found.push(Problem::new(codes::LP6409, Place::default(), detail));
             }
         }
     }
@@ -197,18 +197,18 @@ fn problems(options: &Options, end: &End, steps: &[Step], name: &str) -> Vec<Pro
         // A patch that drains is in effect; some task of the trial is still in old code.
         if !matches!(state.as_deref(), Some("applied" | "draining")) {
             let detail = format!("it is {} after the load{}", state.as_deref().unwrap_or("unknown"), in_cycle(s));
-            found.push(Problem::new("LP6412", Place::object(name), detail));
+            found.push(Problem::new(codes::LP6412, Place::object(name), detail));
         }
     }
     let at = steps.last().filter(|s| s.status.is_none());
     let at = at.map_or(String::new(), |s| format!(" ({}{})", s.name, in_cycle(s)));
     match &end.verdict {
         Verdict::Fault(line) => {
-            found.push(Problem::new("LP6408", Place::default(), format!("{}{at}", line.trim())));
+            found.push(Problem::new(codes::LP6408, Place::default(), format!("{}{at}", line.trim())));
         }
         Verdict::Pass => found.extend(hurt(options, steps)),
         Verdict::Fail(_) if !found.is_empty() => {}
-        other => found.push(Problem::new("LP6409", Place::default(), format!("{}{at}", ended(other)))),
+        other => found.push(Problem::new(codes::LP6409, Place::default(), format!("{}{at}", ended(other)))),
     }
     found
 }
@@ -242,7 +242,7 @@ fn inner(s: &Step, name: &str, status: i32) -> Vec<Problem> {
     }
     let said = s.output.join("; ");
     let detail = format!("lpbuild {} ended with status {status}{}: {said}", s.name, in_cycle(s));
-    vec![Problem::new("LP6411", Place::object(name), detail)]
+    vec![Problem::new(codes::LP6411, Place::object(name), detail)]
 }
 
 /// Damage that the kernel's taint flags show although no line of the log did.
@@ -253,7 +253,7 @@ fn hurt(options: &Options, steps: &[Step]) -> Option<Problem> {
     let warn = if options.allow.is_empty() { TAINT_WARN } else { 0 };
     let bad = new & (TAINT_BAD_PAGE | TAINT_DIE | TAINT_SOFT_LOCKUP | warn);
     let detail = format!("the kernel is tainted ({bad:#x}) and was not before");
-    (bad != 0).then(|| Problem::new("LP6408", Place::object("/proc/sys/kernel/tainted"), detail))
+    (bad != 0).then(|| Problem::new(codes::LP6408, Place::object("/proc/sys/kernel/tainted"), detail))
 }
 
 /// How a guest ended, for people.

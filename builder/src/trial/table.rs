@@ -6,8 +6,8 @@
 use std::io::{self, Write};
 
 use super::report::{Report, StepReport};
-use crate::style::{BAD, DIM, GOOD, HEAD, NOTE};
 use crate::host::pause;
+use crate::style::{BAD, DIM, GOOD, HEAD, NOTE};
 
 /// Lines of a script's output shown; the log and the JSON have all.
 const SHOWN: usize = 40;

@@ -15,6 +15,7 @@ use object::read::elf::{FileHeader, ProgramHeader, Rela, SectionHeader, SectionT
 use super::area::{self, Area};
 use super::spans;
 use super::{Field, Form, Named, Proof, Symbol, Whole};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::ingest::reloc;
 use crate::kernel::{IMAGE_BASE, KernelSymbol};
@@ -36,10 +37,10 @@ const PERCPU: &str = ".data..percpu";
 /// Reads an ELF file. `names` stands in for the symbol table where there is none, `places` for the relocations: the list that
 /// follows the ELF in a vmlinuz.
 pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, places: bool) -> Result<Whole<'d>> {
-    let bad = |e: String| Error::new("LP1205", Place::object(name), e);
+    let bad = |e: String| Error::new(codes::LP1205, Place::object(name), e);
     let header = Header::parse(data).map_err(|e| bad(e.to_string()))?;
     let endian = header.endian().map_err(|e| bad(e.to_string()))?;
-    let not_kernel = |what: &str| Error::new("LP1201", Place::object(name), what);
+    let not_kernel = |what: &str| Error::new(codes::LP1201, Place::object(name), what);
     if header.e_machine(endian) != elf::EM_X86_64 {
         return Err(not_kernel("the machine is not x86-64"));
     }
@@ -133,7 +134,7 @@ fn sections<'d>(
     let mut out = Vec::new();
     let (mut next, mut total) = (FIRST, 0);
     for (index, header) in table.enumerate() {
-        let bad = |e: String| Error::new("LP1205", Place::object(name).in_section(format!("[{}]", index.0)), e);
+        let bad = |e: String| Error::new(codes::LP1205, Place::object(name).in_section(format!("[{}]", index.0)), e);
         let flags = header.sh_flags(endian).0;
         if flags & elf::SHF_ALLOC.0 == 0 {
             continue;
@@ -222,7 +223,7 @@ fn from_kallsyms(names: &[KernelSymbol]) -> (Vec<Symbol<'_>>, Vec<&str>, Externs
 impl<'d> Reader<'_, 'd> {
     /// Symbols of loaded sections, by address; names of source files, the first one empty; undefined symbols.
     fn symbols(&self, loaded: &[Loaded<'d>]) -> Result<(Vec<Symbol<'d>>, Vec<&'d str>, Externs<'d>)> {
-        let bad = |e: String| Error::new("LP1205", Place::object(self.name).in_section(".symtab"), e);
+        let bad = |e: String| Error::new(codes::LP1205, Place::object(self.name).in_section(".symtab"), e);
         let symtab = self.table.symbols(self.endian, self.data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
         let (mut out, mut files, mut externs) = (Vec::with_capacity(symtab.len()), vec![""], Vec::new());
         let mut base = vec![None; self.table.len()];
@@ -281,7 +282,7 @@ impl<'d> Reader<'_, 'd> {
         (named, strays): (&mut Vec<Named<'d>>, &mut Vec<(u64, u64)>),
     ) -> Result<()> {
         let table = &self.table;
-        let bad = |e: String| Error::new("LP1205", Place::object(self.name), e);
+        let bad = |e: String| Error::new(codes::LP1205, Place::object(self.name), e);
         let symtab = table.symbols(self.endian, self.data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
         let mut base: Vec<Option<u64>> = vec![None; table.len()];
         let mut area_of: Vec<Option<usize>> = vec![None; table.len()];
@@ -364,7 +365,7 @@ impl<'d> Reader<'_, 'd> {
         fields: &mut Vec<Field>,
         named: &mut Vec<Named<'d>>,
     ) -> Result<bool> {
-        let bad = |e: String| Error::new("LP1205", Place::object(self.name), e);
+        let bad = |e: String| Error::new(codes::LP1205, Place::object(self.name), e);
         let symtab = self.table.symbols(self.endian, self.data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
         let mut of_code = false;
         for header in self.table.iter().filter(|h| h.sh_type(self.endian) == elf::SHT_RELA) {

@@ -9,6 +9,7 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::FileHeader;
 
 use super::{Form, Whole, image};
+use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::kernel::{self, KernelImage, KernelSymbol};
 
@@ -44,7 +45,7 @@ fn map(path: &Path) -> Result<Mapped> {
     let file = File::open(path).map_err(io)?;
     let meta = file.metadata().map_err(io)?;
     if !meta.is_file() {
-        return Err(Error::new("LP1001", Place::object(path.display().to_string()), "it is not a regular file"));
+        return Err(Error::new(codes::LP1001, Place::object(path.display().to_string()), "it is not a regular file"));
     }
     if meta.len() == 0 {
         return Ok(Mapped::Empty);

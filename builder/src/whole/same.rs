@@ -11,6 +11,7 @@ use super::content::nameless_words;
 use super::tables::{self, Slot, Slots};
 use super::{Place, Proof, SpanId, Twins, Use, Uses, Whole, kfuncs, replacement};
 use crate::accept::Accept;
+use crate::codes;
 use crate::error::{Place as ErrorPlace, Problem};
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Class, Table, Usage};
@@ -36,15 +37,23 @@ impl Compared {
     /// What differs in places that are no functions or objects, and so no part of what is extracted.
     pub fn without_atoms(&self) -> impl Iterator<Item = Problem> + '_ {
         let list = |name: &String| {
-            Problem::new("LP2005", ErrorPlace::object("vmlinux").in_section(name), "an entry without a name differs")
+            Problem::new(
+                codes::LP2005,
+                ErrorPlace::object("vmlinux").in_section(name),
+                "an entry without a name differs",
+            )
         };
         let label = |name: &String| {
-            Problem::new("LP2001", ErrorPlace::symbol("vmlinux", name), "what this label of assembly names differs")
+            Problem::new(
+                codes::LP2001,
+                ErrorPlace::symbol("vmlinux", name),
+                "what this label of assembly names differs",
+            )
         };
         let set = |name: &String| {
             let place = ErrorPlace::symbol("vmlinux", name).in_section(".BTF_ids");
             let what = "the functions of this set, or their flags, differ";
-            Problem::new("LP2023", place, what).acceptable(Accept::List, name)
+            Problem::new(codes::LP2023, place, what).acceptable(Accept::List, name)
         };
         self.lists.iter().map(list).chain(self.labels.iter().map(label)).chain(self.kfuncs.iter().map(set))
     }

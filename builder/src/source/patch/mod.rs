@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
+use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use parse::FilePatch;
 
@@ -117,7 +118,7 @@ impl SourceChange {
 pub fn apply(source: &Path, patches: &[PathBuf]) -> Result<SourceChange> {
     let mut state = State { source, files: BTreeMap::new(), moved: Vec::new() };
     for patch in patches {
-        let io = |e| Error::new("LP1001", Place::object(patch.display().to_string()), format!("read: {e}"));
+        let io = |e| Error::new(codes::LP1001, Place::object(patch.display().to_string()), format!("read: {e}"));
         let text = std::fs::read(patch).map_err(io)?;
         let files = parse::parse(&text).map_err(|c| {
             let at = format!("line {} of {}: {}", c.line, patch.display(), c.what);
@@ -153,12 +154,12 @@ impl State<'_> {
             let place = Place::object(&path);
             if file.added && present.is_some() {
                 let what = format!("{} adds this file, but it exists", patch.display());
-                problems.push(Problem::new("LP6102", place, what));
+                problems.push(Problem::new(codes::LP6102, place, what));
                 continue;
             }
             if !file.added && present.is_none() {
                 let what = format!("{} changes this file, but the source does not have it", patch.display());
-                problems.push(Problem::new("LP6102", place, what));
+                problems.push(Problem::new(codes::LP6102, place, what));
                 continue;
             }
             match self.hunks(patch, &path, file, &lines) {
@@ -176,7 +177,7 @@ impl State<'_> {
         if reverse {
             let place = problems.first().map(|p| p.place.clone()).unwrap_or_default();
             let what = format!("{} does not apply, but it can be taken back", patch.display());
-            return Err(Error::new("LP6103", place, what));
+            return Err(Error::new(codes::LP6103, place, what));
         }
         Err(Error { problems })
     }
@@ -197,7 +198,7 @@ impl State<'_> {
                     if already { " seems to be applied already" } else { "" },
                     place::explain(lines, hunk, shift)
                 );
-                problems.push(Problem::new("LP6102", Place::object(path), what));
+                problems.push(Problem::new(codes::LP6102, Place::object(path), what));
                 continue;
             };
             shift = shift.saturating_add(fit.offset);
@@ -257,10 +258,11 @@ fn applied_already(file: &FilePatch, present: Option<&[u8]>) -> bool {
 /// The content of a file of the source, if there is one; links are refused.
 fn read(source: &Path, path: &str) -> Result<Option<Vec<u8>>> {
     let full = source.join(path);
-    let broken = |e: std::io::Error| Error::new("LP1001", Place::object(path), format!("read {}: {e}", full.display()));
+    let broken =
+        |e: std::io::Error| Error::new(codes::LP1001, Place::object(path), format!("read {}: {e}", full.display()));
     match full.symlink_metadata() {
         Ok(m) if m.is_symlink() => {
-            Err(Error::new("LP6106", Place::object(path), "it is a symbolic link in the source"))
+            Err(Error::new(codes::LP6106, Place::object(path), "it is a symbolic link in the source"))
         }
         Ok(_) => std::fs::read(&full).map(Some).map_err(broken),
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),

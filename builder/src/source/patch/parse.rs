@@ -4,6 +4,7 @@
 //! Refused: removed (LP6104), renamed and copied files (LP6105), modes and links (LP6106), binary parts (LP6107), paths
 //! that lead outside (LP6108).
 
+use crate::codes;
 use std::path::{Component, Path};
 
 /// One line of a hunk, with its line end.
@@ -81,7 +82,7 @@ pub struct FilePatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     /// LP61xx.
-    pub code: &'static str,
+    pub code: &'static codes::Code,
     /// Line of the patch file, from 1.
     pub line: usize,
     /// The file of the source, when it is known.
@@ -117,13 +118,13 @@ pub fn parse(text: &[u8]) -> Result<Vec<FilePatch>> {
         } else if parser.starts("@@@ -") || parser.starts("diff --cc ") || parser.starts("diff --combined ") {
             return Err(parser.broken("the diff of a merge cannot be applied"));
         } else if parser.starts("Binary files ") && parser.line().ends_with(b" differ\n") {
-            return Err(parser.complaint("LP6107", None, "a file is binary"));
+            return Err(parser.complaint(codes::LP6107, None, "a file is binary"));
         } else {
             parser.at += 1;
         }
     }
     if files.is_empty() {
-        return Err(Complaint { code: "LP6101", line: 1, path: None, what: "there is no hunk in it".into() });
+        return Err(Complaint { code: codes::LP6101, line: 1, path: None, what: "there is no hunk in it".into() });
     }
     Ok(files)
 }
@@ -156,12 +157,12 @@ impl<'t> Parser<'t> {
         Some(String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']).to_owned())
     }
 
-    fn complaint(&self, code: &'static str, path: Option<&str>, what: impl Into<String>) -> Complaint {
+    fn complaint(&self, code: &'static codes::Code, path: Option<&str>, what: impl Into<String>) -> Complaint {
         Complaint { code, line: self.at + 1, path: path.map(str::to_owned), what: what.into() }
     }
 
     fn broken(&self, what: impl Into<String>) -> Complaint {
-        self.complaint("LP6101", None, what)
+        self.complaint(codes::LP6101, None, what)
     }
 
     /// To the `---` behind the message, or to the diff when there is none.
@@ -189,20 +190,20 @@ impl<'t> Parser<'t> {
         while self.at < self.lines.len() {
             let mode = |p: &Self, what: &str| p.rest(what).filter(|m| !m.starts_with("100"));
             if self.starts("rename ") || self.starts("copy ") {
-                return Err(self.complaint("LP6105", name, self.rest("").unwrap_or_default()));
+                return Err(self.complaint(codes::LP6105, name, self.rest("").unwrap_or_default()));
             } else if self.starts("deleted file mode ") {
-                return Err(self.complaint("LP6104", name, "the file is deleted"));
+                return Err(self.complaint(codes::LP6104, name, "the file is deleted"));
             } else if self.starts("old mode ") || self.starts("new mode ") {
-                return Err(self.complaint("LP6106", name, self.rest("").unwrap_or_default()));
+                return Err(self.complaint(codes::LP6106, name, self.rest("").unwrap_or_default()));
             } else if let Some(m) = mode(self, "new file mode ") {
-                return Err(self.complaint("LP6106", name, format!("the new file is a link, of mode {m}")));
+                return Err(self.complaint(codes::LP6106, name, format!("the new file is a link, of mode {m}")));
             } else if self.starts("new file mode ") {
                 added = true;
             } else if self.starts("GIT binary patch") || self.starts("Binary files ") {
-                return Err(self.complaint("LP6107", name, "the file is binary"));
+                return Err(self.complaint(codes::LP6107, name, "the file is binary"));
             } else if let Some(index) = self.rest("index ") {
                 if index.ends_with(" 120000") || index.ends_with(" 160000") {
-                    return Err(self.complaint("LP6106", name, "the file is a symbolic link or a submodule"));
+                    return Err(self.complaint(codes::LP6106, name, "the file is a symbolic link or a submodule"));
                 }
             } else if !self.starts("similarity index ") && !self.starts("dissimilarity index ") {
                 break;
@@ -214,7 +215,7 @@ impl<'t> Parser<'t> {
             file.added |= added;
             if file.paths.len() > 1 {
                 self.at = start;
-                return Err(self.complaint("LP6105", Some(&file.paths[0]), format!("it was {}", file.paths[1])));
+                return Err(self.complaint(codes::LP6105, Some(&file.paths[0]), format!("it was {}", file.paths[1])));
             }
             return Ok(Some(file));
         }
@@ -254,7 +255,7 @@ impl<'t> Parser<'t> {
         let mut paths: Vec<String> = [new, old].into_iter().flatten().collect();
         if removed {
             let path = paths.last().cloned();
-            return Err(self.complaint("LP6104", path.as_deref(), "the file is deleted"));
+            return Err(self.complaint(codes::LP6104, path.as_deref(), "the file is deleted"));
         }
         paths.dedup();
         if added {
@@ -280,7 +281,7 @@ impl<'t> Parser<'t> {
         if name == "/dev/null" {
             return Ok((None, true));
         }
-        let outside = |what: String| Err(self.complaint("LP6108", None, what));
+        let outside = |what: String| Err(self.complaint(codes::LP6108, None, what));
         let Some((_, path)) = name.split_once('/').filter(|_| !name.starts_with('/')) else {
             return outside(format!("{name}: expected a path behind one leading folder (a/, b/)"));
         };

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::codes;
 use crate::error::{Place, Problem};
 
 /// Folder of the patches.
@@ -87,7 +88,7 @@ impl Host {
 
     /// Whether what the kernel shows of patches can be seen: without sysfs there is nothing to read, which is not nothing loaded.
     pub(super) fn sysfs(&self) -> Result<(), Problem> {
-        let refuse = |detail: String| Err(Problem::new("LP5124", Place::object(format!("/{KERNEL}")), detail));
+        let refuse = |detail: String| Err(Problem::new(codes::LP5124, Place::object(format!("/{KERNEL}")), detail));
         let at = self.path(KERNEL);
         match rustix::fs::statfs(&at) {
             Err(e) => return refuse(e.to_string()),
@@ -96,7 +97,7 @@ impl Host {
         }
         match std::fs::read_dir(self.path(PATCHES)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Problem::new("LP5124", Place::object(format!("/{PATCHES}")), e.to_string()))
+                Err(Problem::new(codes::LP5124, Place::object(format!("/{PATCHES}")), e.to_string()))
             }
             _ => Ok(()),
         }

@@ -1,122 +1,104 @@
 //! LP62xx: finding a kernel's parts, preparing its tree, compiling.
 
-use super::{
-    Class::{Broken, Refused},
-    Code,
-};
+use super::Class::{Broken, Refused};
 
-pub(super) static CODES: &[Code] = &[
-    Code {
-        id: "LP6201",
+codes! {
+    LP6201 {
         class: Broken,
         title: "the cache cannot be used",
         why: "Prepared trees, sources and packages are kept in $XDG_CACHE_HOME/lpbuild or ~/.cache/lpbuild, which must be \
               writable and have a path that make can handle.",
         advice: "set XDG_CACHE_HOME to another folder, or remove the damaged part with lpbuild cache remove",
-    },
-    Code {
-        id: "LP6202",
+    }
+    LP6202 {
         class: Refused,
         title: "no such entry in the cache, or one in use",
         why: "lpbuild cache remove takes the names that lpbuild cache lists, and leaves alone what a running build holds locked.",
         advice: "look at the list, or wait for the other build to end",
-    },
-    Code {
-        id: "LP6203",
+    }
+    LP6203 {
         class: Broken,
         title: "a part of the kernel cannot be found by itself",
         why: "On Debian and Ubuntu image, headers, source and configuration are taken from the installed packages or from the \
               archive; elsewhere nothing says where they are.",
         advice: "name image, headers, source and configuration with --image, --headers, --source and --config",
-    },
-    Code {
-        id: "LP6204",
+    }
+    LP6204 {
         class: Broken,
         title: "the archive has no such package",
         why: "The distribution's archive keeps only a few versions of each kernel, and only the ones it lists can be fetched.",
         advice: "check the release and apt's sources; or name the files with --image, --headers, --source and --config",
-    },
-    Code {
-        id: "LP6205",
+    }
+    LP6205 {
         class: Broken,
         title: "fetching or unpacking a package failed",
         why: "apt-get, dpkg-deb or tar ended with an error; the end of its output is shown.",
         advice: "look at the end of its output: network, free space, apt's sources; what was begun is removed",
-    },
-    Code {
-        id: "LP6206",
+    }
+    LP6206 {
         class: Refused,
         title: "parts of different kernels",
         why: "Image, headers, source and configuration must be those of one build; the image decides. Where the versions \
               agree, the code itself is compared later (run-pre matching), so this only finds mistakes sooner.",
         advice: "give parts of one build, or leave them out to have them found",
-    },
-    Code {
-        id: "LP6207",
+    }
+    LP6207 {
         class: Broken,
         title: "not the compiler the kernel was built with",
         why: "Only the same compiler makes the same code. CONFIG_CC_VERSION_TEXT names it, and its --version must agree.",
         advice: "install that compiler (on Debian the package of its name), or name it with --compiler or CC",
-    },
-    Code {
-        id: "LP6208",
+    }
+    LP6208 {
         class: Broken,
         title: "the source tree cannot be used",
         why: "The kernel is built outside its source, which kbuild allows only for a clean tree (outputmakefile in the top \
               Makefile), in a folder whose path has no blanks and colons.",
         advice: "give the folder of a clean kernel source: `make mrproper` cleans one that was built in",
-    },
-    Code {
-        id: "LP6209",
+    }
+    LP6209 {
         class: Broken,
         title: "a build tool is missing",
         why: "Preparing a kernel tree runs make, flex, bison, bc, perl, binutils, and pahole for kernels with BTF \
               (Documentation/process/changes.rst).",
         advice: "install it; on Debian: apt-get install bc binutils bison dwarves flex libelf-dev libssl-dev make perl",
-    },
-    Code {
-        id: "LP6210",
+    }
+    LP6210 {
         class: Refused,
         title: "the source does not keep the configuration",
         why: "olddefconfig dropped options the running kernel was built with, because this source or these tools do not \
               have them; objects made so would not match.",
         advice: "give the source of this very kernel; for options of BTF install pahole (dwarves), for others the named tool",
-    },
-    Code {
-        id: "LP6211",
+    }
+    LP6211 {
         class: Broken,
         title: "preparing the build folder failed",
         why: "kbuild's olddefconfig, prepare or modules_prepare ended with an error; the end of its output is shown.",
         advice: "look at the end of its output; a missing header means a missing -dev package (libelf-dev, libssl-dev)",
-    },
-    Code {
-        id: "LP6212",
+    }
+    LP6212 {
         class: Broken,
         title: "kbuild gave an unknown answer",
         why: "lpbuild asks the kernel's own build system how objects are made; its answer has another form than that of \
               5.15 to 6.12.",
         advice: "report this with the kernel's version",
-    },
-    Code {
-        id: "LP6213",
+    }
+    LP6213 {
         class: Broken,
         title: "an object does not compile",
         why: "The compiler or objtool ended with an error; the end of its output is shown.",
         advice: "correct the patch; when the stock source does not compile either, the tools are not those of the kernel",
-    },
-    Code {
-        id: "LP6214",
+    }
+    LP6214 {
         class: Broken,
         title: "an unchanged header was read in place of the changed one",
         why: "Changed files are put into a folder of links to the source; an #include that leaves a linked folder by `..` \
               leads back to the original.",
         advice: "report this with the patch",
-    },
-    Code {
-        id: "LP6215",
+    }
+    LP6215 {
         class: Broken,
         title: "interrupted",
         why: "A signal asked lpbuild to end (SIGINT, SIGTERM or SIGHUP); what was begun was put away.",
         advice: "start it again: it goes on with what is in the cache",
-    },
-];
+    }
+}
