@@ -4,9 +4,8 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::accept::{Accept, Acceptable};
 use crate::codes::{self, Code};
 
 /// Where a problem is. Every part that is known is filled in.
@@ -186,3 +185,90 @@ impl fmt::Display for Error {
 
 /// Result of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The problems as an error, if there are any.
+pub fn refuse(problems: Vec<Problem>) -> Result<()> {
+    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+}
+
+/// Kinds of what can be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accept {
+    /// A type whose layout or meaning differs: only the changed functions use it, or none of its objects exist.
+    Type,
+    /// A constant that is carried as a copy: nobody stores or compares its address.
+    Constant,
+    /// A section of entries that is read by its name: what differs has no effect, and need have none.
+    List,
+    /// A function with another signature: whoever calls it unpatched does so rightly.
+    Signature,
+    /// An inline function that changed for only some of its users.
+    Inline,
+    /// An address of the patch that the kernel keeps: the author takes it back before the patch goes.
+    Promise,
+    /// A name that other objects know and that moved to another function: they go on as they are.
+    Name,
+    /// A static variable of which it cannot be told which old one it is, or that stands in another kind of section: the patch
+    /// begins with one of its own (or, of whole images, uses the one it was taken for). Or one that is read-only after boot in the kernel alone: nobody writes to it.
+    State,
+    /// A file that also belongs to code the kernel does not execute as its own, which keeps its old version.
+    Outside,
+}
+
+impl Accept {
+    /// Every kind.
+    pub const ALL: [Accept; 9] = [
+        Self::Type,
+        Self::Constant,
+        Self::List,
+        Self::Signature,
+        Self::Inline,
+        Self::Promise,
+        Self::Name,
+        Self::State,
+        Self::Outside,
+    ];
+
+    /// As `--accept` and the manifest name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Type => "type",
+            Self::Constant => "constant",
+            Self::List => "list",
+            Self::Signature => "signature",
+            Self::Inline => "inline",
+            Self::Promise => "promise",
+            Self::Name => "name",
+            Self::State => "state",
+            Self::Outside => "outside",
+        }
+    }
+    /// The key in `[accept]` of livepatch.toml.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Type => "types",
+            Self::Constant => "constants",
+            Self::List => "lists",
+            Self::Signature => "signatures",
+            Self::Inline => "inlines",
+            Self::Promise => "promises",
+            Self::Name => "names",
+            Self::State => "states",
+            Self::Outside => "outside",
+        }
+    }
+    /// The kind of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.name() == name)
+    }
+}
+
+/// Under which name a problem can be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Acceptable {
+    /// What kind of thing.
+    pub kind: Accept,
+    /// Its name, for types with `struct`, `union` or `enum`.
+    pub name: String,
+}

@@ -12,12 +12,12 @@ use object::read::elf::ElfFile64;
 use object::{Object as _, ObjectSymbol, elf};
 
 use crate::accept::Accept;
-use crate::closure::ObjectPair;
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::ingest::{Image, SymbolPlace};
 use crate::kernel::KernelImage;
-use crate::pipeline::Source;
+use crate::plan::ObjectPair;
+use crate::plan::Source;
 
 /// Names that come and go with another one: of exports and their versions (LP2005), of what stands before a function.
 const COMPANIONS: &[&str] =

@@ -1,72 +1,27 @@
 //! The whole flow on one screen. Step name = folder = timing label.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use crate::annotate::Images;
+use crate::error::refuse;
+use crate::hash::digest;
+use crate::pairing::{self, Timer};
+use crate::plan::{Analysis, Source};
 
-use crate::accept::{Accept, Acceptances, Accepted};
-use crate::annotate::summary::Summary;
-use crate::annotate::{self, Debug, Note, Rest};
+use crate::accept::Accept;
+use crate::annotate::{self, Rest};
 use crate::bind::{self, Bound};
-use crate::closure::{self, Dest, ObjectPair, PatchSet, Role};
+use crate::closure::{self};
 use crate::codes;
 use crate::compare;
-use crate::correlate;
-use crate::emit::{self, Options, Output};
-use crate::error::{Error, Place, Problem, Result};
-use crate::ingest;
+use crate::emit::{self, Output};
+use crate::error::{Place, Problem, Result};
 use crate::kernel::KernelImage;
-use crate::manifest::Mode;
 use crate::owners;
-use crate::promises::{self, Promise};
+use crate::plan::Options;
+use crate::plan::manifest::Mode;
+use crate::plan::{Dest, ObjectPair, PatchSet, Role};
+use crate::promises::{self};
 use crate::sites::{self, Site};
-use crate::symbolize::Object;
-use crate::whole::{self, Whole};
-
-/// One object in both builds, as read from disk.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Path relative to the tree, or the file name.
-    pub name: String,
-    /// Where the old object was read from, for messages.
-    pub old_path: PathBuf,
-    /// Where the new object was read from.
-    pub new_path: PathBuf,
-    /// The old build.
-    pub old: Vec<u8>,
-    /// The new build.
-    pub new: Vec<u8>,
-}
-
-/// What the analysis found; nothing has been written yet.
-#[derive(Debug)]
-pub struct Analysis {
-    /// The objects that differ.
-    pub pairs: Vec<ObjectPair>,
-    /// SHA-256 of each, old and new.
-    pub digests: Vec<(String, String)>,
-    /// What is carried.
-    pub set: PatchSet,
-    /// Jump sites: index of the item and the site.
-    pub sites: Vec<(usize, Site)>,
-    /// When the switch is made.
-    pub mode: Mode,
-    /// Everything that stands against the patch.
-    pub refused: Vec<Problem>,
-    /// What would stand against it and the author answers for.
-    pub accepted: Vec<Accepted>,
-    /// Names the author accepts and nothing needs, `KIND=NAME`.
-    pub unneeded: Vec<String>,
-    /// Objects with changed functions and no debug information: their types were not compared.
-    pub untyped: Vec<String>,
-    /// Addresses of the patch that the kernel keeps, or may.
-    pub promises: Vec<Promise>,
-    /// What debug information says about the carried functions.
-    pub notes: Vec<Note>,
-    /// Everything in numbers, for whole images.
-    pub summary: Option<Summary>,
-    /// Time of each phase.
-    pub timings: Vec<(&'static str, Duration)>,
-}
+use crate::whole::{self};
 
 /// ingest .. annotate, of objects that are all there is to know.
 pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
@@ -87,7 +42,7 @@ fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
     let mut pairs = Vec::new();
     let mut digests = Vec::new();
     for source in sources.iter().filter(|s| s.old != s.new) {
-        pairs.push(compared(source, options.lines_kept, &mut t)?);
+        pairs.push(pairing::compared(source, options.lines_kept, &mut t)?);
         digests.push((digest(&source.old), digest(&source.new)));
     }
     let names = owners::moved(sources, &pairs);
@@ -95,37 +50,6 @@ fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
     analysis.refused.extend(names);
     analysis.refused.extend(bind::init_references(&analysis.pairs, &analysis.set));
     Ok(analysis)
-}
-
-/// ingest .. compare of an object that is not carried; `lines_kept` as in [`Options`].
-pub fn compare_only(source: &Source, lines_kept: bool) -> Result<ObjectPair> {
-    compared(source, lines_kept, &mut Timer::new())
-}
-
-fn compared(source: &Source, lines_kept: bool, t: &mut Timer) -> Result<ObjectPair> {
-    let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
-    let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
-    let old = t.time("symbolize", || Object::new(old))?;
-    let new = t.time("symbolize", || Object::new(new))?;
-    let pairs = t.time("correlate", || {
-        let debug = correlate::Files::new(&source.old, &source.new, lines_kept);
-        correlate::correlate_with(&old, &new, &debug)
-    });
-    let verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
-    Ok(ObjectPair { name: source.name.clone(), old, new, pairs, verdicts, placement: None })
-}
-
-/// Two whole images and what is known about them.
-#[derive(Clone, Copy, Debug)]
-pub struct Images<'a, 'd> {
-    /// The old image.
-    pub old: &'a Whole<'d>,
-    /// The new image.
-    pub new: &'a Whole<'d>,
-    /// The kernel a relocatable old image was linked to.
-    pub kernel: Option<&'a Whole<'d>>,
-    /// Debug information of both.
-    pub debug: Option<Debug<'a, 'd>>,
 }
 
 /// The same for whole images: scan .. annotate. The digests are left to the caller.
@@ -143,16 +67,6 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     annotate::whole(&mut analysis, images, &scanned);
     analysis.settle(&options.accept);
     analysis
-}
-
-impl Analysis {
-    /// Sets aside what the author answers for. The last step: whatever is refused later cannot be accepted.
-    fn settle(&mut self, accept: &Acceptances) {
-        self.refused.sort();
-        self.refused.dedup();
-        self.accepted = accept.settle(&mut self.refused);
-        self.unneeded = accept.unneeded(&self.accepted);
-    }
 }
 
 fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, options: &Options) -> Analysis {
@@ -266,7 +180,7 @@ fn choose_sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec
 
 /// Originals that carried code or data refers to must have an entrance.
 fn check_originals(pairs: &[ObjectPair], set: &PatchSet, sites: &[(usize, Site)]) -> Vec<Problem> {
-    let fixed = |to: (closure::PairId, crate::correlate::NewAtom)| {
+    let fixed = |to: (crate::plan::PairId, crate::correlate::NewAtom)| {
         let of = |index: usize| (set.items[index].pair, set.items[index].atom);
         sites.iter().find(|(index, _)| of(*index) == to)?.1.fixed.as_ref()
     };
@@ -314,36 +228,5 @@ fn choose_mode(
             }));
             mode
         }
-    }
-}
-
-/// Lower-case hex SHA-256.
-pub fn digest(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    crate::manifest::to_hex(&sha2::Sha256::digest(bytes))
-}
-
-/// The problems as an error, if there are any.
-pub fn refuse(problems: Vec<Problem>) -> Result<()> {
-    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
-}
-
-struct Timer {
-    phases: Vec<(&'static str, Duration)>,
-}
-
-impl Timer {
-    fn new() -> Self {
-        Self { phases: Vec::new() }
-    }
-    fn time<T>(&mut self, phase: &'static str, f: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let out = f();
-        let spent = start.elapsed();
-        match self.phases.iter_mut().find(|p| p.0 == phase) {
-            Some(p) => p.1 += spent,
-            None => self.phases.push((phase, spent)),
-        }
-        out
     }
 }

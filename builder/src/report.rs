@@ -3,13 +3,13 @@
 use serde::Serialize;
 
 use crate::accept::Accepted;
-use crate::annotate::summary::Summary;
-use crate::closure::Role;
 use crate::compare::Ignored;
 use crate::error::Problem;
-use crate::manifest::Jump;
-use crate::pipeline::Analysis;
-use crate::promises::Promise;
+use crate::plan::Analysis;
+use crate::plan::Promise;
+use crate::plan::Role;
+use crate::plan::Summary;
+use crate::plan::manifest::Jump;
 
 /// Changed, new and ignored functions, and what stands against the patch.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -241,7 +241,7 @@ fn the_real_image() {
     };
     let start = Instant::now();
     let kernel = KernelImage::open(path.as_ref()).unwrap();
-    let build_id = lpbuild::manifest::to_hex(kernel.build_id());
+    let build_id = lpbuild::hash::to_hex(kernel.build_id());
     let symbols = kernel.kallsyms();
     println!("{} {build_id}: {} symbols in {:?}", kernel.release(), symbols.len(), start.elapsed());
     assert_eq!(kernel.build_id().len(), 20);

@@ -101,7 +101,7 @@ impl Bench {
     /// Xen notes first, as on distribution kernels.
     fn notes(&self, build_id: &str) {
         let mut notes = Vec::new();
-        let id = lpbuild::manifest::from_hex(build_id).unwrap();
+        let id = lpbuild::hash::from_hex(build_id).unwrap();
         for (owner, kind, text) in
             [(b"Xen\0", 6u32, b"linux\0".to_vec()), (b"Xen\0", 7, b"2.6\0".to_vec()), (b"GNU\0", 3, id)]
         {

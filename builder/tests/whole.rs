@@ -161,7 +161,7 @@ fn duplicate_names_are_told_apart_by_their_file() {
     assert_eq!(changed(&analysis), ["count"]);
     let pair = &analysis.pairs[0];
     let edges = &analysis.set.items[0].edges;
-    let lpbuild::closure::Dest::Old(_, atom, 0) = edges[0].dest else { panic!("{edges:?}") };
+    let lpbuild::plan::Dest::Old(_, atom, 0) = edges[0].dest else { panic!("{edges:?}") };
     assert_eq!(pair.old.atom(atom.0).name, "counter");
     assert_eq!(pair.old.source_of(atom.0), Some("second.c"));
 }

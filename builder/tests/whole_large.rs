@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Source;
 use object::LittleEndian as LE;
 use object::elf::{FileHeader64, SHT_SYMTAB};
 use object::read::elf::{FileHeader, SectionHeader, Sym};

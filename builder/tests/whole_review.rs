@@ -3,7 +3,7 @@
 
 mod support;
 
-use lpbuild::pipeline::Analysis;
+use lpbuild::plan::Analysis;
 use support::{SCRIPT, analyse, both, changed, codes, image, image_by, pair};
 
 /// 16 and 20 bytes behind `limit` there is padding: that makes neither of them a distance.

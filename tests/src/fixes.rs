@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use harness::module::{Maker, Module};
 use harness::{cmd, progress};
-use lpbuild::manifest::Manifest;
+use lpbuild::plan::manifest::Manifest;
 use lpbuild::source::kbuild::Part;
 use serde::Deserialize;
 

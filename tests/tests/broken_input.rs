@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lpbuild::error::Error;
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::Manifest;
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Source;
+use lpbuild::plan::manifest::Manifest;
 use support::compile::{Recipe, Variant, compile, sources};
 use support::image::{Names, link};
 
@@ -104,7 +105,7 @@ fn run(old: &[u8], new: &[u8], kernel: Option<&KernelImage>) -> Result<(), Error
     };
     let options = support::options();
     let mut analysis = pipeline::analyse(&[source], &options)?;
-    pipeline::refuse(std::mem::take(&mut analysis.refused))?;
+    lpbuild::error::refuse(std::mem::take(&mut analysis.refused))?;
     if !analysis.set.items.is_empty() {
         let output = pipeline::produce(&mut analysis, kernel, &options)?;
         let text = output.manifest.to_toml()?;

@@ -43,12 +43,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use lpbuild::accept;
-use lpbuild::closure::Role;
 use lpbuild::codes;
 use lpbuild::error::{Error, Problem};
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::{Callback, Callbacks, Function, Jump, Manifest, Mode};
-use lpbuild::pipeline::{self, Analysis, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Role;
+use lpbuild::plan::manifest::{Callback, Callbacks, Function, Jump, Manifest, Mode};
+use lpbuild::plan::{Analysis, Source};
 use support::check::{Kernel, Patch};
 use support::compile::{Recipe, Variant, compile, sources};
 use support::image::{Image, Names, link};

@@ -4,7 +4,8 @@
 
 use harness::change::Change;
 use harness::tree::Flags;
-use lpbuild::pipeline::{self, Analysis, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::{Analysis, Source};
 use lpbuild::source::lines::{applies_to, keep_lines};
 use lpbuild_tests::Env;
 

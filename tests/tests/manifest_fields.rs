@@ -7,8 +7,9 @@ use std::path::Path;
 
 use lpbuild::error::Error;
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::Manifest;
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Source;
+use lpbuild::plan::manifest::Manifest;
 use lpbuild::{codes, pack};
 use lpbuild_tests::built_lpbuild;
 use support::compile::{Recipe, Variant, compile};

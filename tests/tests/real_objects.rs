@@ -7,9 +7,10 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use lpbuild::closure::Role;
 use lpbuild::kernel::KernelImage;
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Role;
+use lpbuild::plan::Source;
 use support::check::{Kernel, Patch};
 use support::image::Image;
 use support::read::Elf;

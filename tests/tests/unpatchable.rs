@@ -11,7 +11,8 @@ use lpbuild::accept::Accept;
 use lpbuild::bind::{self, Blacklist};
 use lpbuild::error::Problem;
 use lpbuild::kernel::KernelImage;
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Source;
 use lpbuild_tests::Env;
 
 /// Each of these is executed by an int3 of a site, or by an NMI before it may be interrupted by one.

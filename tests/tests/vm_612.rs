@@ -9,7 +9,7 @@ use harness::change::Change;
 use harness::module::Module;
 use harness::tree::Flags;
 use harness::vm::Vm;
-use lpbuild::manifest::Manifest;
+use lpbuild::plan::manifest::Manifest;
 use lpbuild_tests::Env;
 
 const SERIES: &str = "6.12";

@@ -6,7 +6,7 @@ use std::path::Path;
 use harness::change::Change;
 use harness::module::Module;
 use harness::vm::Vm;
-use lpbuild::manifest::Manifest;
+use lpbuild::plan::manifest::Manifest;
 use lpbuild_tests::Env;
 
 fn boot(name: &str, env: &Env, lpbuild: &Path, modules: &[&Module], allow: &[&str], script: &str) {

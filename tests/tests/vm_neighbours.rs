@@ -6,7 +6,7 @@
 //! the test. `LPBUILD_CYCLES=50` tries all orders in all modes, and makes the cycles many.
 
 use harness::edits::{Edit, SHORT};
-use lpbuild::manifest::Manifest;
+use lpbuild::plan::manifest::Manifest;
 use lpbuild_tests::bench::{Bench, cycles, passes};
 use lpbuild_tests::on_both;
 

@@ -4,7 +4,7 @@
 use harness::change::Change;
 use harness::tree::Flags;
 use harness::vm::Vm;
-use lpbuild::manifest::Manifest;
+use lpbuild::plan::manifest::Manifest;
 use lpbuild_tests::{Env, on_both};
 
 on_both! {

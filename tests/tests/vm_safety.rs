@@ -12,8 +12,9 @@ use harness::edits::{Edit, PIPE, SHORT};
 use harness::module::Module;
 use harness::mutate::elf::{Elf, put_reloc};
 use harness::vm::Vm;
-use lpbuild::manifest::{Manifest, from_hex};
+use lpbuild::hash::from_hex;
 use lpbuild::pack;
+use lpbuild::plan::manifest::Manifest;
 use lpbuild_tests::Env;
 
 fn module(env: &Env, lpbuild: &Path, name: &str, (file, old, new): Edit) -> Module {
@@ -212,7 +213,7 @@ fn another_kernel_or_other_bytes_refuse_the_patch() {
     let kernel = manifest.kernel.clone().unwrap();
     let id = from_hex(&kernel.build_id).unwrap();
     let other: Vec<u8> = id.iter().map(|b| b ^ 1).collect();
-    let hex = |b: &[u8]| lpbuild::manifest::to_hex(b).into_bytes();
+    let hex = |b: &[u8]| lpbuild::hash::to_hex(b).into_bytes();
     // The record and every text that names the build: for `lpbuild load`. The record alone: for the runtime.
     let everywhere = altered(&hot.ko, "build_text.ko", &[(hex(&id), hex(&other)), (id.clone(), other.clone())]);
     let record = altered(&hot.ko, "build_record.ko", &[(id, other)]);

@@ -4,10 +4,10 @@
 //! the instructions outside of all inlined functions are the same, in the same order, with the fields of references blanked.
 
 use super::Debug;
-use crate::closure::ObjectPair;
 use crate::compare::first_difference;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::debuginfo::Inlined;
+use crate::plan::ObjectPair;
 use crate::symbolize::{AtomId, Object};
 
 /// In words, when the difference is in an inlined function on both sides.

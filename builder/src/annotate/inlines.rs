@@ -16,12 +16,13 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKi
 use super::sides::{Carried, Sides, section_address};
 use super::{Debug, Rest, sides};
 use crate::accept::Accept;
-use crate::closure::{ObjectPair, PairId, PatchSet};
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::debuginfo::{DebugInfo, Inlined};
 use crate::error::{Place, Problem};
-use crate::pipeline::{Source, compare_only};
+use crate::pairing::compare_only;
+use crate::plan::Source;
+use crate::plan::{ObjectPair, PairId, PatchSet};
 use crate::symbolize::{AtomId, Class, Object, Target};
 
 /// An inline function and the header it is declared in.

@@ -12,31 +12,19 @@ mod signatures;
 pub mod summary;
 mod types;
 
+use crate::plan::Note;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::closure::{ObjectPair, PairId, PatchSet, Role};
 use crate::compare::Ignored;
 use crate::debuginfo::DebugInfo;
 use crate::error::Problem;
-use crate::pipeline::{Analysis, Images, Source};
+use crate::plan::{Analysis, Source};
+use crate::plan::{ObjectPair, PairId, PatchSet, Role};
 use crate::symbolize::{AtomId, Object};
 use crate::whole::{Scanned, Whole};
 use sides::Sides;
-
-/// What is known about one replaced or new function.
-#[derive(Clone, Debug, Default)]
-pub struct Note {
-    /// Index of the item in the patch set.
-    pub item: usize,
-    /// The file it was compiled from.
-    pub unit: Option<String>,
-    /// Where it begins in the source, `file:line`.
-    pub source: Option<String>,
-    /// The inlined function the difference is in.
-    pub inlined: Option<String>,
-}
 
 /// Debug information of both sides.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +33,19 @@ pub struct Debug<'a, 'd> {
     pub old: &'a DebugInfo<'d>,
     /// Of the new image.
     pub new: &'a DebugInfo<'d>,
+}
+
+/// Two whole images and what is known about them.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a, 'd> {
+    /// The old image.
+    pub old: &'a Whole<'d>,
+    /// The new image.
+    pub new: &'a Whole<'d>,
+    /// The kernel a relocatable old image was linked to.
+    pub kernel: Option<&'a Whole<'d>>,
+    /// Debug information of both.
+    pub debug: Option<Debug<'a, 'd>>,
 }
 
 /// Adds notes, refusals because of types, and the summary to the analysis of whole images.
@@ -107,7 +108,7 @@ pub fn address(whole: &Whole<'_>, object: &Object, id: AtomId) -> Option<u64> {
 /// Notes on all carried functions.
 pub fn notes(debug: Debug<'_, '_>, old: &Whole<'_>, new: &Whole<'_>, pair: &ObjectPair, set: &PatchSet) -> Vec<Note> {
     let items: Vec<_> = set.items.iter().enumerate().collect();
-    let note = |(index, item): &(usize, &crate::closure::Item)| {
+    let note = |(index, item): &(usize, &crate::plan::Item)| {
         let at = address(new, &pair.new, item.atom.0)?;
         let function = debug.new.function_at(at);
         let unit = debug.new.unit_at(at).and_then(|u| debug.new.unit_name(u)).map(str::to_owned);

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use super::Debug;
-use crate::closure::{ObjectPair, PairId, PatchSet, Role};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::debuginfo::User;
+use crate::plan::{ObjectPair, PairId, PatchSet, Role};
 use crate::symbolize::{AtomId, Object, Target};
 
 /// Address of an atom in the debug information of its side.

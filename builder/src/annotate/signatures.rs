@@ -12,11 +12,11 @@ use object::{Object as _, ObjectSymbol as _};
 use super::Rest;
 use super::sides::{Carried, Sides, section_address};
 use crate::accept::Accept;
-use crate::closure::PatchSet;
 use crate::codes;
 use crate::debuginfo::{DebugInfo, Signature};
 use crate::error::{Place, Problem};
-use crate::pipeline::Source;
+use crate::plan::PatchSet;
+use crate::plan::Source;
 use crate::symbolize::{AtomId, Class, Object, Target, Usage};
 
 /// What stands against the patch.

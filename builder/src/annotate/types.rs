@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::{Decoder, DecoderOptions, OpKind, Register};
 
 use super::sides::{Carried, Sides};
-use crate::closure::PatchSet;
 use crate::codes;
 use crate::compare::Ignored;
 use crate::debuginfo::{TypeChange, User, changed_types};
 use crate::error::{Place, Problem};
+use crate::plan::PatchSet;
 use crate::symbolize::{AtomId, Object};
 
 /// Instructions have 32 bits of a number.

@@ -9,9 +9,9 @@ use lpbuild_abi as abi;
 
 use super::int3;
 use super::resolve::by_name;
-use crate::correlate::parent_name;
 use crate::error::Problem;
 use crate::kernel::{KernelImage, KernelSymbol};
+use crate::symbolize::parent_name;
 
 /// Address ranges with the reason.
 #[derive(Debug)]

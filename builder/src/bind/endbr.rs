@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use super::Bound;
 use super::resolve::{Resolved, by_name};
-use crate::closure::{Dest, Edge, Item, ObjectPair};
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
+use crate::plan::{Dest, Edge, Item, ObjectPair};
 use crate::symbolize::{Object, Target, Usage};
 
 const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bound, Resolved};
-use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
+use crate::plan::{Dest, Item, ObjectPair, PatchSet, Role};
 use crate::symbolize::{Class, Object, Target, TextKind};
 
 /// Symbols of the linker script that are compared with, not read (include/asm-generic/sections.h).
@@ -133,7 +133,7 @@ fn is_known(pairs: &[ObjectPair], set: &PatchSet, dest: &Dest) -> bool {
         Role::Replaces(old) => Some((i.pair, old)),
         _ => None,
     });
-    let refers = |object: &Object, atom: crate::symbolize::AtomId, of: crate::closure::PairId| {
+    let refers = |object: &Object, atom: crate::symbolize::AtomId, of: crate::plan::PairId| {
         object.family(atom).into_iter().flat_map(|id| &object.atom(id).refs).any(|r| match (r.target, dest) {
             (Target::Extern(symbol, _), Dest::Kernel(name, _)) => object.symbol_name(symbol) == name,
             (Target::Section(section, at), Dest::Old(pair, old, _)) => {

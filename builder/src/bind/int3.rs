@@ -15,9 +15,9 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Regist
 
 use super::resolve::by_name;
 use crate::codes;
-use crate::correlate::parent_name;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
+use crate::symbolize::parent_name;
 
 /// Where the CPU begins (arch/x86/entry/entry_64.S), and the C behind it, which some kernels reach by a pointer only.
 const ROOTS: &[&str] = &[

@@ -5,10 +5,10 @@
 //! Refused (LP2025): a carried jump of such a key.
 
 use super::{Bound, Resolved};
-use crate::closure::{Item, ObjectPair};
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
+use crate::plan::{Item, ObjectPair};
 use crate::symbolize::Table;
 
 /// The range of an image that does not seal them.

@@ -16,17 +16,18 @@ mod proof;
 mod resolve;
 mod tables;
 
+use crate::holder::Placement;
 use lpbuild_abi as abi;
 
-use crate::closure::{Dest, Item, ObjectPair, PatchSet, Role};
 use crate::codes;
 use crate::correlate::OldAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
+use crate::plan::{Dest, Item, ObjectPair, PatchSet, Role};
 
 pub use blacklist::{Blacklist, Unpatchable};
 pub use init::references as init_references;
-pub use placement::{Placement, place};
+pub use placement::place;
 pub use resolve::{How, Resolved};
 
 /// Exported in every kernel since 5.15 resp. 2.6 (kernel/printk/printk.c).
@@ -60,7 +61,7 @@ impl Bound<'_> {
     }
 
     /// Address of an old atom.
-    pub fn old_address(&self, pair: crate::closure::PairId, old: OldAtom) -> Option<u64> {
+    pub fn old_address(&self, pair: crate::plan::PairId, old: OldAtom) -> Option<u64> {
         self.placements[pair.0 as usize].address(old.0)
     }
 
@@ -70,8 +71,8 @@ impl Bound<'_> {
     }
 
     /// Does the patch bring this string along for the code of a pair? The kernel does not have it, or not where it can be found.
-    pub fn brings(&self, pair: crate::closure::PairId, text: &[u8]) -> bool {
-        !self.placements[pair.0 as usize].constants.contains_key(text)
+    pub fn brings(&self, pair: crate::plan::PairId, text: &[u8]) -> bool {
+        !self.placements[pair.0 as usize].constants().contains_key(text)
     }
 
     /// Resolves a destination outside the patch.

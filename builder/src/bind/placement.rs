@@ -6,125 +6,16 @@
 //! fields show must agree with the names the image has (`names`), and then every field with the result (`proof`); code and
 //! data that do not are no proof of anything, and the places are sought once more without them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use crate::holder::{Placement, RunPre};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::field;
 use super::names::Names;
 use super::proof::Proof;
 use super::tables::Tables;
-use crate::codes;
 use crate::ingest::SectionId;
 use crate::kernel::KernelImage;
 use crate::symbolize::{Atom, AtomId, AtomKind, Class, Object, Ref, Target, TextKind};
-
-/// Where things of one old object are in the image.
-#[derive(Clone, Debug, Default)]
-pub struct Placement {
-    bases: BTreeMap<SectionId, u64>,
-    starts: Vec<(SectionId, u64)>,
-    names: Vec<String>,
-    matched: BTreeSet<AtomId>,
-    /// Data that has the image's content at its place.
-    same_data: BTreeSet<AtomId>,
-    mismatches: BTreeMap<AtomId, String>,
-    overridden: BTreeSet<AtomId>,
-    contradictions: BTreeMap<SectionId, (u64, u64)>,
-    extern_contradictions: BTreeMap<String, (u64, u64)>,
-    by_name_only: BTreeSet<SectionId>,
-    /// Address of each atom and whether it is proven, where that was found otherwise.
-    exact: Option<Vec<Option<(u64, bool)>>>,
-    /// Addresses of undefined symbols, as the image's code refers to them.
-    pub externs: HashMap<String, u64>,
-    /// Addresses of strings and constants, by content.
-    pub constants: HashMap<Vec<u8>, u64>,
-}
-
-impl Placement {
-    /// Addresses that are known: of each atom (and whether its code is the kernel's), of names, and of strings.
-    pub fn exact(
-        atoms: Vec<Option<(u64, bool)>>,
-        externs: HashMap<String, u64>,
-        constants: HashMap<Vec<u8>, u64>,
-    ) -> Self {
-        Self { exact: Some(atoms), externs, constants, ..Self::default() }
-    }
-
-    /// Address of an atom, if its section was placed.
-    pub fn address(&self, id: AtomId) -> Option<u64> {
-        if let Some(atoms) = &self.exact {
-            return atoms.get(id.0 as usize).copied().flatten().map(|a| a.0);
-        }
-        let (section, start) = self.starts.get(id.0 as usize)?;
-        Some(self.bases.get(section)?.wrapping_add(*start))
-    }
-    /// Was its section placed by a name alone, without code that refers to it?
-    pub fn is_by_name(&self, id: AtomId) -> bool {
-        self.starts.get(id.0 as usize).is_some_and(|(s, _)| self.by_name_only.contains(s))
-    }
-    /// Is the atom's code the image's code?
-    pub fn check(&self, id: AtomId) -> Result<(), (&'static codes::Code, String)> {
-        if let Some(atoms) = &self.exact {
-            return match atoms.get(id.0 as usize).copied().flatten() {
-                Some((_, true)) => Ok(()),
-                Some((at, false)) => Err((codes::LP3001, format!("the kernel image has other code at {at:#x}"))),
-                None => Err((codes::LP3001, "it was not found in the kernel image".into())),
-            };
-        }
-        let Some((section, _)) = self.starts.get(id.0 as usize) else {
-            return Err((codes::LP3001, "it was not found in the kernel image".into()));
-        };
-        if let Some(&(a, b)) = self.contradictions.get(section) {
-            return Err((codes::LP3002, two_places(a, b)));
-        }
-        if self.overridden.contains(&id) {
-            return Err((codes::LP3004, "the kernel image has another function under this name".into()));
-        }
-        match self.mismatches.get(&id) {
-            Some(why) => Err((codes::LP3001, why.clone())),
-            None if self.matched.contains(&id) => Ok(()),
-            None => Err((codes::LP3001, format!("{} was not found in the kernel image", self.names[id.0 as usize]))),
-        }
-    }
-    /// Two addresses the image's code shows for one undefined symbol.
-    pub fn contradiction(&self, name: &str) -> Option<(u64, u64)> {
-        self.extern_contradictions.get(name).copied()
-    }
-    /// Is it certain where the data is, and, if it is read-only, that it is the same?
-    pub fn check_data(&self, id: AtomId, read_only: bool) -> Result<(), (&'static codes::Code, String)> {
-        let section = self.starts.get(id.0 as usize).map(|s| s.0);
-        if let Some(&(a, b)) = section.and_then(|s| self.contradictions.get(&s)) {
-            return Err((codes::LP3002, two_places(a, b)));
-        }
-        match self.mismatches.get(&id) {
-            Some(why) if read_only => Err((codes::LP3001, why.clone())),
-            _ => Ok(()),
-        }
-    }
-    /// Where the section is.
-    pub(super) fn base(&self, section: SectionId) -> Option<u64> {
-        self.bases.get(&section).copied()
-    }
-    /// Is the section at two places at once?
-    pub(super) fn is_contradicted(&self, section: SectionId) -> bool {
-        self.contradictions.contains_key(&section)
-    }
-    /// Do the bytes of code or data agree with the image?
-    pub(super) fn agrees(&self, id: AtomId) -> bool {
-        self.matched.contains(&id) || self.same_data.contains(&id)
-    }
-    /// Why an atom is not what the image has.
-    pub(super) fn mismatch(&self, id: AtomId) -> Option<&str> {
-        self.mismatches.get(&id).map(String::as_str)
-    }
-    /// Number of functions proven equal, and of those that differ.
-    pub fn counts(&self) -> (usize, usize) {
-        if let Some(atoms) = &self.exact {
-            let proven = atoms.iter().flatten().filter(|a| a.1).count();
-            return (proven, atoms.iter().flatten().count() - proven);
-        }
-        (self.matched.len(), self.mismatches.len())
-    }
-}
 
 /// Votes for places: how many atoms show each.
 type Votes<K> = BTreeMap<K, BTreeMap<u64, u32>>;
@@ -149,16 +40,9 @@ pub(super) fn place_with(object: &Object, kernel: &KernelImage, tables: &Tables<
         let proof = Proof { object, kernel, names: &names, tables, placement: &p };
         let found = proof.doubts();
         if found.is_empty() {
-            return p;
+            return Placement::RunPre(p);
         }
         doubted.extend(found);
-    }
-}
-
-fn two_places(a: u64, b: u64) -> String {
-    match a == b {
-        true => format!("the code shows its section at {a:#x}, where the kernel image has other names"),
-        false => format!("its section would be both at {a:#x} and at {b:#x}"),
     }
 }
 
@@ -179,7 +63,7 @@ struct Search<'a> {
     names: &'a Names<'a>,
     /// What is known to differ, and therefore shows nothing.
     doubted: &'a BTreeMap<AtomId, String>,
-    p: Placement,
+    p: RunPre,
     bases: Votes<SectionId>,
     /// Of undefined symbols the image does not list.
     externs: Votes<String>,
@@ -192,15 +76,15 @@ impl<'a> Search<'a> {
         names: &'a Names<'a>,
         doubted: &'a BTreeMap<AtomId, String>,
     ) -> Self {
-        let p = Placement {
+        let p = RunPre {
             starts: object.atoms.iter().map(|a| (a.section, a.start)).collect(),
             names: object.atoms.iter().map(|a| a.name.clone()).collect(),
-            ..Placement::default()
+            ..RunPre::default()
         };
         Self { object, kernel, names, doubted, p, bases: Votes::new(), externs: Votes::new() }
     }
 
-    fn run(mut self) -> Placement {
+    fn run(mut self) -> RunPre {
         for section in code_sections(self.object) {
             if let Some(base) = self.best_base(section) {
                 self.settle(section, base);

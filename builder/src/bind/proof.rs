@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 use super::field;
 use super::names::Names;
-use super::placement::Placement;
 use super::tables::Tables;
+use crate::holder::RunPre;
 use crate::ingest::{SectionId, SymbolPlace};
 use crate::kernel::KernelImage;
 use crate::symbolize::{Atom, AtomId, Class, Entry, Object, Ref, RefKind, Table, Target, TextKind, Usage};
@@ -24,7 +24,7 @@ pub(super) struct Proof<'a> {
     pub(super) kernel: &'a KernelImage,
     pub(super) names: &'a Names<'a>,
     pub(super) tables: &'a Tables<'a>,
-    pub(super) placement: &'a Placement,
+    pub(super) placement: &'a RunPre,
 }
 
 /// What is known of the tables of the object.

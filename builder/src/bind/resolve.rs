@@ -1,10 +1,10 @@
 //! The address of each destination outside the patch, and how it was found.
 
 use super::{Bound, IMAGE_BASE};
-use crate::closure::{Dest, Item, ObjectPair};
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::{KernelImage, KernelSymbol};
+use crate::plan::{Dest, Item, ObjectPair};
 use crate::symbolize::Class;
 
 /// How an address was found; in the manifest as `resolved`.
@@ -61,7 +61,7 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
     let placement = &b.placements[from.pair.0 as usize];
     match dest {
         Dest::Carried(..) | Dest::Original(..) => Ok(Resolved::InPatch),
-        Dest::Constant(bytes) => Ok(match placement.constants.get(bytes) {
+        Dest::Constant(bytes) => Ok(match placement.constants().get(bytes) {
             Some(address) => Resolved::Image(*address, How::RunPre),
             None => Resolved::InPatch,
         }),
@@ -74,8 +74,8 @@ pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &D
                     format!("code that matches shows it both at {a:#x} and at {b:#x}"),
                 ));
             }
-            if let Some(address) = placement.externs.get(name) {
-                return Ok(image_or_percpu(*address, How::RunPre));
+            if let Some(address) = placement.extern_address(name) {
+                return Ok(image_or_percpu(address, How::RunPre));
             }
             match symbol_by_name(b.kernel, name) {
                 Some(s) if s.is_local() => {

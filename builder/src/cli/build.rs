@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use lpbuild::config::{self, Config};
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::manifest::{Jump, Mode, check_others};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
+use lpbuild::plan::manifest::{Jump, Mode, check_others};
 use lpbuild::report::Report;
 use lpbuild::source::flow::{self, Built, How};
 use lpbuild::tool::Log;

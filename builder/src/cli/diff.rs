@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lpbuild::accept::{self, Accept, Acceptances};
-use lpbuild::emit::Options;
 use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::{Callback, Callbacks, Jump, Manifest, Mode, check_name, check_others, is_identifier, is_line};
-use lpbuild::pipeline::{self, Analysis, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Options;
+use lpbuild::plan::manifest::{
+    Callback, Callbacks, Jump, Manifest, Mode, check_name, check_others, is_identifier, is_line,
+};
+use lpbuild::plan::{Analysis, Source};
 use lpbuild::report::{ModuleReport, Report};
 
 use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal, whole};
@@ -109,7 +112,7 @@ fn type_name(name: &str) -> std::result::Result<String, String> {
 }
 
 fn description(text: &str) -> std::result::Result<String, String> {
-    if is_line(text) { Ok(text.to_owned()) } else { Err(format!("not {}", lpbuild::manifest::LINE_RULE)) }
+    if is_line(text) { Ok(text.to_owned()) } else { Err(format!("not {}", lpbuild::plan::manifest::LINE_RULE)) }
 }
 
 fn callback(text: &str) -> std::result::Result<(Callback, String), String> {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use lpbuild::emit::Output;
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::manifest::Manifest;
-use lpbuild::pipeline::{Source, digest};
+use lpbuild::hash::digest;
+use lpbuild::plan::Source;
+use lpbuild::plan::manifest::Manifest;
 
 use super::sources::io;
 use lpbuild::codes;

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lpbuild::emit::Options;
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Options;
+use lpbuild::plan::Source;
 use lpbuild::report::{ModuleReport, Report};
 use rayon::prelude::*;
 

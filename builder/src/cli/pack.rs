@@ -4,12 +4,12 @@
 use std::process::ExitCode;
 
 use lpbuild::accept::Acceptances;
-use lpbuild::emit::Options;
 use lpbuild::error::Result;
 use lpbuild::kernel::KernelImage;
-use lpbuild::manifest::{Jump, Manifest};
 use lpbuild::pack::{PackArgs, check, check_hash, pack};
 use lpbuild::pipeline;
+use lpbuild::plan::Options;
+use lpbuild::plan::manifest::{Jump, Manifest};
 
 use super::{folder, sources::io, terminal};
 
@@ -28,7 +28,7 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
             let objects = folder::objects(&args.dir, &manifest)?;
             let patch = patch_options(&manifest);
             let mut analysis = pipeline::analyse(&objects, &patch)?;
-            pipeline::refuse(std::mem::take(&mut analysis.refused))?;
+            lpbuild::error::refuse(std::mem::take(&mut analysis.refused))?;
             // The objects are what is bound; the manifest is what somebody read.
             folder::same(&args.dir, &manifest, &pipeline::produce(&mut analysis, None, &patch)?.manifest)?;
             let kernel = KernelImage::open(image)?;

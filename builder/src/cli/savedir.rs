@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use lpbuild::codes;
 use lpbuild::config::Config;
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::manifest::Jump;
+use lpbuild::plan::manifest::Jump;
 use lpbuild::source::flow::Built;
 use lpbuild::tool::{self, Log};
 
@@ -146,11 +146,11 @@ mod tests {
         assert_eq!(words(&config), plain);
         config.description = "it's $(x)".into();
         config.version = "1;2".into();
-        config.mode = Some(lpbuild::manifest::Mode::Drain);
+        config.mode = Some(lpbuild::plan::manifest::Mode::Drain);
         (config.after, config.replaces) = (vec!["a".into()], vec!["b".into(), "c".into()]);
         config.oneshot = true;
         (config.deadline_ms, config.patience_ms) = (Some(500), 90);
-        config.callbacks.set(lpbuild::manifest::Callback::PreApply, "f".into());
+        config.callbacks.set(lpbuild::plan::manifest::Callback::PreApply, "f".into());
         config.accept.add(lpbuild::accept::Accept::Type, "struct a");
         let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --patience-ms 90 --jump rel32 \
                    --deadline-ms 500 --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f --accept 'type=struct a'";

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lpbuild::codes;
 use lpbuild::error::{Error, Place, Problem, Result};
-use lpbuild::pipeline::Source;
+use lpbuild::plan::Source;
 
 /// Objects of a build that are made from others, or are not part of the kernel proper.
 const DERIVED: &[&str] = &["vmlinux.o", ".tmp_vmlinux.o", "built-in.o"];

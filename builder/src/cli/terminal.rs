@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use lpbuild::error::{Error, Place, Problem, Result};
-use lpbuild::manifest::Jump;
+use lpbuild::plan::manifest::Jump;
 use lpbuild::style::{BAD, DIM, NOTE};
 use serde::Serialize;
 

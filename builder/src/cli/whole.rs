@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use lpbuild::annotate::Debug;
+use lpbuild::annotate::Images;
 use lpbuild::debuginfo::DebugInfo;
-use lpbuild::emit::Options;
 use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::kernel::KernelImage;
-use lpbuild::pipeline::{self, Analysis, Images};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Analysis;
+use lpbuild::plan::Options;
 use lpbuild::whole::{Backing, Form, Whole};
 
 use super::diff::{self, DiffArgs, Found};
@@ -55,7 +57,7 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
     drop(infos);
     drop((old_whole, new_whole, kernel_whole));
     if args.output.is_some() {
-        let (a, b) = rayon::join(|| pipeline::digest(old.file()), || pipeline::digest(new.file()));
+        let (a, b) = rayon::join(|| lpbuild::hash::digest(old.file()), || lpbuild::hash::digest(new.file()));
         analysis.digests = vec![(a, b)];
     }
     let open = |_: &Analysis| match (&args.kernel, &kernel) {

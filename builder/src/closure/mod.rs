@@ -13,121 +13,17 @@ mod resolve;
 
 pub use resolve::BIAS_WINDOW;
 
+use crate::plan::{Item, ItemEntry, ObjectPair, PairId, PatchSet, Role};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::accept::Accept;
-use crate::bind::Placement;
 use crate::codes;
-use crate::compare::{Comparer, Verdicts, parent_of};
-use crate::correlate::{NewAtom, OldAtom, Pairs};
+use crate::compare::parent_of;
+use crate::correlate::{NewAtom, OldAtom};
 use crate::error::{Place, Problem};
-use crate::manifest::{Callback, Callbacks};
-use crate::symbolize::{Atom, AtomKind, Class, EntryId, Object, Ref, Table, TextKind, Usage};
-
-/// Index of an object pair in the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PairId(pub u32);
-
-/// One object in both builds, compared.
-#[derive(Debug)]
-pub struct ObjectPair {
-    /// Path relative to the tree.
-    pub name: String,
-    /// The old build.
-    pub old: Object,
-    /// The new build.
-    pub new: Object,
-    /// Which is which.
-    pub pairs: Pairs,
-    /// What became of each atom.
-    pub verdicts: Verdicts,
-    /// Where the old atoms are in the kernel, if that is known already.
-    pub placement: Option<Placement>,
-}
-
-impl ObjectPair {
-    /// For asking whether two references agree.
-    pub fn comparer(&self) -> Comparer<'_> {
-        Comparer { old: &self.old, new: &self.new, pairs: &self.pairs }
-    }
-}
-
-/// Where a reference of carried code leads.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Dest {
-    /// To something the patch carries.
-    Carried(PairId, NewAtom, i64),
-    /// To something of the old object that stays in the kernel.
-    Old(PairId, OldAtom, i64),
-    /// To a symbol of another object.
-    Kernel(String, i64),
-    /// To the original of a function that the patch replaces (`lp_original_NAME`).
-    Original(PairId, NewAtom),
-    /// To a string or constant, by content.
-    Constant(Vec<u8>),
-}
-
-/// A reference and where it leads.
-#[derive(Clone, Debug)]
-pub struct Edge {
-    /// The field.
-    pub field: Ref,
-    /// Its destination.
-    pub dest: Dest,
-}
-
-/// What an item is in the patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Replaces this old function.
-    Replaces(OldAtom),
-    /// Belongs to a replaced or new function (`.cold` and the like).
-    Piece,
-    /// A function the old build does not have.
-    NewFunction,
-    /// Data.
-    Data,
-}
-
-/// One carried function or data object.
-#[derive(Debug)]
-pub struct Item {
-    /// Which object.
-    pub pair: PairId,
-    /// Which atom of its new build.
-    pub atom: NewAtom,
-    /// What it is for.
-    pub role: Role,
-    /// Why it is in the patch.
-    pub why: String,
-    /// Its references.
-    pub edges: Vec<Edge>,
-    /// Its table entries.
-    pub entries: Vec<ItemEntry>,
-}
-
-/// A carried table entry.
-#[derive(Debug)]
-pub struct ItemEntry {
-    /// The entry in the new object.
-    pub entry: EntryId,
-    /// Its references; the one to the owner included.
-    pub edges: Vec<Edge>,
-    /// References of the replacement instructions of an alternative.
-    pub replacement: Vec<Edge>,
-}
-
-/// Everything the patch carries.
-#[derive(Debug, Default)]
-pub struct PatchSet {
-    /// In the order of objects and atoms.
-    pub items: Vec<Item>,
-    /// The function of each callback, among the items.
-    pub callbacks: Vec<(Callback, (PairId, NewAtom))>,
-    /// What cannot be carried.
-    pub refused: Vec<Problem>,
-}
+use crate::plan::manifest::{Callback, Callbacks};
+use crate::symbolize::{Atom, AtomKind, Class, Ref, Table, TextKind, Usage};
 
 /// Work in progress.
 struct Closure<'a> {

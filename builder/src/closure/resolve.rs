@@ -1,12 +1,13 @@
 //! Where a reference of carried code leads: the rules for ambiguous section offsets, and what gets pulled in.
 
+use crate::plan::{Dest, Edge, ObjectPair, PairId};
 use lpbuild_abi::ORIGINAL_PREFIX;
 
 use crate::accept::Accept;
 use crate::codes;
 use crate::error::{Place, Problem};
 
-use super::{Closure, Dest, Edge, ObjectPair, PairId};
+use super::Closure;
 use crate::compare::{identity_matters, name_stays, parent_of};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::ingest::{SectionId, SymbolId, SymbolPlace, reloc};

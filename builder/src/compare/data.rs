@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::targets::{Comparer, certain};
+use super::targets::Comparer;
 use super::{Ignored, Verdicts, identity, lists};
 use crate::accept::Accept;
 use crate::codes;
-use crate::correlate::{NewAtom, OldAtom, base_name};
+use crate::correlate::{NewAtom, OldAtom};
 use crate::error::{Place, Problem};
+use crate::symbolize::base_name;
 use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, TextKind, id_difference, known_sections};
 use crate::uses::{self, Use};
 
@@ -152,7 +153,7 @@ fn ids_problem(object: &Object, id: AtomId, what: impl Into<String>) -> Problem 
 fn is_reached(object: &Object, id: AtomId) -> bool {
     let atom = object.atom(id);
     let (from, to) = (atom.start as i64 - identity::BIAS, atom.end.max(atom.start + 1) as i64 + identity::BIAS);
-    let meant = |to: i64| certain(object, (atom.section, to)).iter().any(|m| m.atom == id);
+    let meant = |to: i64| object.certain(atom.section, to).iter().any(|m| m.atom == id);
     object.incoming(atom.section, from, to).iter().any(|i| i.from != id && meant(i.to))
         || object.entries_into(atom.section, from, to).any(|(to, _)| meant(to))
 }

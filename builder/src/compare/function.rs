@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::targets::{Comparer, certain};
+use super::targets::Comparer;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::symbolize::{AtomId, Entry, Insn, Meaning, Object, Ref, RefKind, Table, Target, Usage};
 
@@ -164,7 +164,7 @@ fn changed_constant<'o>(new: &'o Object, r: &Ref, changed: &BTreeSet<NewAtom>) -
     if changed.is_empty() || r.kind == RefKind::Resolved {
         return None;
     }
-    let hit = certain(new, (s, o)).into_iter().find(|m| changed.contains(&NewAtom(m.atom)))?;
+    let hit = new.certain(s, o).into_iter().find(|m| changed.contains(&NewAtom(m.atom)))?;
     Some(&new.atom(hit.atom).name)
 }
 

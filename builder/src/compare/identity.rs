@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 
 use super::Comparer;
 use super::data::is_global;
-use super::targets::certain;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::symbolize::{AtomId, AtomKind, Class, Object, Ref, Target};
 use crate::uses::{self, Found, Use};
@@ -57,7 +56,7 @@ pub fn pointed_to_by(object: &Object, id: AtomId) -> BTreeSet<AtomId> {
     // A reference around the object may be meant for it as well: certain() says.
     let (from, to) = (atom.start as i64 - BIAS, atom.end as i64 + BIAS);
     let pointers = object.incoming(atom.section, from, to).iter().filter(|i| !object.atom(i.from).is_code());
-    pointers.filter(|i| certain(object, (i.section, i.to)).iter().any(|m| m.atom == id)).map(|i| i.from).collect()
+    pointers.filter(|i| object.certain(i.section, i.to).iter().any(|m| m.atom == id)).map(|i| i.from).collect()
 }
 
 /// How far from an object a pointer that means it may point, in bytes.
@@ -87,7 +86,7 @@ pub fn kept_by(object: &Object, id: AtomId) -> Option<AtomId> {
 /// Does a reference mean one of these?
 pub fn refers_to(object: &Object, r: &Ref, set: &BTreeSet<NewAtom>) -> bool {
     let Target::Section(s, o) = r.target else { return false };
-    certain(object, (s, o)).iter().any(|m| set.contains(&NewAtom(m.atom)))
+    object.certain(s, o).iter().any(|m| set.contains(&NewAtom(m.atom)))
 }
 
 /// New constants in the place of ones that are gone, where the new code compares the address: what the kernel has stored is

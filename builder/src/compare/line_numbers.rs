@@ -21,7 +21,8 @@ use iced_x86::{Code, Decoder, DecoderOptions, OpKind};
 use super::function::{self, Differing, What};
 use super::line_table::LineTable;
 use super::targets::Comparer;
-use crate::correlate::{NewAtom, OldAtom, base_name};
+use crate::correlate::{NewAtom, OldAtom};
+use crate::symbolize::base_name;
 use crate::symbolize::{Atom, AtomId, Class, Code as Decoded, Insn, Object, Ref, Target, Usage};
 
 /// What is read from both objects at the first question.

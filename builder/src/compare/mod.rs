@@ -29,7 +29,7 @@ use crate::symbolize::{AtomId, AtomKind, Class, Object, Target, TextKind};
 pub use function::first_difference;
 pub use identity::matters as identity_matters;
 pub use moved::stays as name_stays;
-pub use targets::{Comparer, certain};
+pub use targets::Comparer;
 
 /// Something that differs and does not matter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -60,7 +60,7 @@ impl Comparer<'_> {
         if mo.is_empty() && mn.is_empty() {
             return o.1 == n.1 && self.old.section(o.0).name == self.new.section(n.0).name;
         }
-        match (holds(self.old, &mo), holds(self.new, &mn)) {
+        match (self.old.holder_of(&mo), self.new.holder_of(&mn)) {
             (Some(a), Some(b)) => self.same_meaning(&a, &b),
             // Biased bases and ends with nothing behind them.
             _ => mo.iter().any(|a| mn.iter().any(|b| self.same_meaning(a, b))),
@@ -82,22 +82,6 @@ impl Comparer<'_> {
 pub fn insn_index(object: &Object, m: &Meaning) -> Option<usize> {
     let code = object.atom(m.atom).code.as_ref()?;
     code.index_at(u64::try_from(m.delta).ok()?)
-}
-
-/// The atom that holds the place, if one does.
-fn holds(object: &Object, list: &[Meaning]) -> Option<Meaning> {
-    let first = list.first().copied()?;
-    let size = object.atom(first.atom).size() as i64;
-    (0..size.max(1)).contains(&first.delta).then_some(first)
-}
-
-/// What the place means for certain: what holds it, else everything around it.
-pub fn certain(object: &Object, place: (SectionId, i64)) -> Vec<Meaning> {
-    let all = object.meanings_around(place.0, place.1);
-    match holds(object, &all) {
-        Some(one) => vec![one],
-        None => all,
-    }
 }
 
 fn same_kind(o: &Ref, n: &Ref) -> bool {

@@ -18,8 +18,8 @@ use lpbuild_abi::PATIENCE_MS;
 use crate::accept::Acceptances;
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::manifest::{Callbacks, Jump, Mode, NAME_MAX};
 use crate::pack::Signer;
+use crate::plan::manifest::{Callbacks, Jump, Mode, NAME_MAX};
 
 pub use expected::check_expected;
 pub use template::Template;
@@ -108,7 +108,7 @@ impl Config {
                 Err(problem) => problems.push(problem),
             }
         }
-        crate::pipeline::refuse(problems)?;
+        crate::error::refuse(problems)?;
         Ok(Config {
             file: None,
             name: name_from_patch(first),

@@ -9,8 +9,8 @@ use toml::Spanned;
 use crate::accept::{self, Accept, Acceptances};
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
-use crate::manifest::{self, Callbacks, Jump, Mode};
 use crate::pack::Signer;
+use crate::plan::manifest::{self, Callbacks, Jump, Mode};
 
 use super::schema::{self, Value};
 use super::text::{Text, nearest};
@@ -78,7 +78,7 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
     if let (true, Some(callback)) = (config.oneshot, &file.callbacks.pre_revert) {
         r.bad(callback.span(), "with oneshot = true the patch is never reverted, so this is never called");
     }
-    crate::pipeline::refuse(r.problems)?;
+    crate::error::refuse(r.problems)?;
     Ok(config)
 }
 

@@ -359,7 +359,7 @@ fn name_of_a_patch_file() {
     let long = name_from_patch(Path::new(&format!("{}-x.patch", "a".repeat(47))));
     assert_eq!(long, "a".repeat(47));
     for file in ["a__-_b", "Z9", "x".repeat(300).as_str()] {
-        crate::manifest::check_name(&name_from_patch(Path::new(file)), "").unwrap();
+        crate::plan::manifest::check_name(&name_from_patch(Path::new(file)), "").unwrap();
     }
 }
 

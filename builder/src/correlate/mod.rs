@@ -25,8 +25,8 @@ mod declared;
 mod evidence;
 mod flow;
 mod named;
-mod names;
 
+use crate::symbolize::base_name;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -34,7 +34,6 @@ use serde::Serialize;
 pub use content::blank_line_number;
 pub use debug::Files;
 pub use declared::{Declarations, Declared, Side, Unknown};
-pub use names::{base_name, is_cold, parent_name};
 
 use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
 use declared::Places;

@@ -6,12 +6,13 @@ use lpbuild_abi as abi;
 
 use super::dispatch::{self, Entrances};
 use super::writer::{Base, Kind, Writer};
-use super::{Input, Spot, all_edges, is_code, outside};
-use crate::closure::{BIAS_WINDOW, Dest, Edge, Item, PairId};
+use super::{Input, Spot, outside};
+use crate::closure::BIAS_WINDOW;
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::ingest::{SectionId, reloc};
+use crate::plan::{Dest, Edge, Item, PairId};
 use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage, boot_constant, known_sections};
 
 /// Where everything went.
@@ -34,7 +35,7 @@ pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
     let mut run = None;
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     for item in &input.set.items {
-        islands.push(if is_code(item) {
+        islands.push(if item.is_code() {
             place_code(w, input, item, &mut layout)?
         } else {
             place_data(w, input, item, &mut run, &mut layout)
@@ -226,7 +227,7 @@ fn blank(bytes: &mut [u8], edge: &Edge) {
 /// Strings and constants the kernel image does not hold, or that cannot be found in it.
 fn place_constants(w: &mut Writer, input: Input<'_>, layout: &mut Layout) -> Result<()> {
     for (index, item) in input.set.items.iter().enumerate() {
-        for edge in all_edges(item) {
+        for edge in item.all_edges() {
             let Dest::Constant(bytes) = &edge.dest else { continue };
             if layout.constants.contains_key(bytes) || outside(input, item, &edge.dest)?.is_some() {
                 continue;
@@ -336,7 +337,7 @@ fn write_entries(
             w.relocate(section, at + 4, reloc::PC32, &Base::Section(code), there as i64);
         }
     }
-    if is_code(item) {
+    if item.is_code() {
         write_orc(w, object, item, spot, islands);
     }
     Ok(())

@@ -16,11 +16,11 @@ use super::records::{moving_fields, running};
 use super::writer::{Base, Kind, Writer};
 use super::{Input, Spot};
 use crate::bind::Bound;
-use crate::closure::Role;
 use crate::codes;
 use crate::error::{Place, Problem, Result};
 use crate::ingest::reloc;
-use crate::manifest::Mode;
+use crate::plan::Role;
+use crate::plan::manifest::Mode;
 use crate::sites::{Site, moved};
 
 /// Where the two pieces of a function begin.

@@ -1,15 +1,17 @@
 //! The manifest of a patch set.
 
+use crate::hash;
+use crate::plan::Options;
 use lpbuild_abi as abi;
 
+use super::Input;
 use super::content::Layout;
 use super::records::running;
-use super::{Input, Options, all_edges, is_code};
 use crate::bind::{How, Resolved};
-use crate::closure::{Dest, ObjectPair, Role};
 use crate::correlate::OldAtom;
 use crate::error::Result;
-use crate::manifest as m;
+use crate::plan::manifest as m;
+use crate::plan::{Dest, ObjectPair, Role};
 use crate::sites;
 use crate::symbolize::{AtomId, Class};
 
@@ -22,7 +24,7 @@ pub fn pieces(pair: &ObjectPair, old: OldAtom) -> Vec<(AtomId, bool)> {
 pub fn describe(input: Input<'_>, options: &Options, layout: &Layout) -> Result<m::Manifest> {
     let kernel = input.bound.map(|b| m::Kernel {
         release: b.kernel.release().to_owned(),
-        build_id: m::to_hex(b.kernel.build_id()),
+        build_id: hash::to_hex(b.kernel.build_id()),
         anchor: b.anchor.to_owned(),
         anchor_address: b.anchor_address,
     });
@@ -71,7 +73,7 @@ pub fn describe(input: Input<'_>, options: &Options, layout: &Layout) -> Result<
 /// The certain ones; what only may outlive the patch is in the report.
 fn promises(input: Input<'_>) -> Vec<m::Promise> {
     let certain = input.promises.iter().filter(|p| p.certain);
-    let entry = |p: &crate::promises::Promise| m::Promise {
+    let entry = |p: &crate::plan::Promise| m::Promise {
         source: p.object.clone(),
         function: p.function.clone(),
         symbol: p.symbol.clone(),
@@ -118,7 +120,7 @@ fn function(input: Input<'_>, index: usize, site: &sites::Site) -> Option<m::Fun
             size: site.size,
             jump: site.jump,
             instructions: sites::disassemble(&original, u64::from(site.offset)),
-            original: m::to_hex(&original),
+            original: hash::to_hex(&original),
             rule: site.rule.name().to_owned(),
         },
         pieces: others,
@@ -135,7 +137,7 @@ fn carried(input: Input<'_>, layout: &Layout) -> Vec<m::Carried> {
         let atom = pair.new.atom(item.atom.0);
         let kind = match (item.role, pair.new.class(atom.section)) {
             (Role::NewFunction, _) => "function",
-            (_, _) if is_code(item) => "cold",
+            (_, _) if item.is_code() => "cold",
             (_, Class::Rodata) => "rodata",
             (_, Class::Bss) => "bss",
             (_, Class::Percpu) => "percpu",
@@ -155,7 +157,7 @@ fn carried(input: Input<'_>, layout: &Layout) -> Vec<m::Carried> {
         let pair = &input.pairs[item.pair.0 as usize];
         let (symbol, kind) = match bytes.split_last() {
             Some((0, text)) if !text.is_empty() => (format!("{:?}", String::from_utf8_lossy(text)), "string"),
-            _ => (m::to_hex(bytes), "constant"),
+            _ => (hash::to_hex(bytes), "constant"),
         };
         out.push(m::Carried {
             source: pair.name.clone(),
@@ -172,7 +174,7 @@ fn carried(input: Input<'_>, layout: &Layout) -> Vec<m::Carried> {
 fn symbols(input: Input<'_>) -> Result<Vec<m::BoundSymbol>> {
     let mut out = Vec::new();
     for item in &input.set.items {
-        for edge in all_edges(item) {
+        for edge in item.all_edges() {
             let symbol = match &edge.dest {
                 Dest::Kernel(name, _) => name.clone(),
                 Dest::Old(p, o, _) => input.pairs[p.0 as usize].old.atom(o.0).name.clone(),
@@ -180,7 +182,7 @@ fn symbols(input: Input<'_>) -> Result<Vec<m::BoundSymbol>> {
                 Dest::Constant(bytes) if bytes.last() == Some(&0) && bytes.len() > 1 => {
                     format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len() - 1]))
                 }
-                Dest::Constant(bytes) => m::to_hex(bytes),
+                Dest::Constant(bytes) => hash::to_hex(bytes),
                 Dest::Carried(..) | Dest::Original(..) => continue,
             };
             let source = input.pairs[item.pair.0 as usize].name.clone();

@@ -10,47 +10,17 @@ mod manifest;
 mod records;
 mod writer;
 
-use crate::accept::{Acceptances, Accepted};
+use crate::accept::Accepted;
 use crate::bind::{Bound, Resolved};
-use crate::closure::{Dest, Edge, Item, ObjectPair, PatchSet, Role};
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
-use crate::manifest::{Callbacks, Jump, Manifest, Mode};
-use crate::promises::Promise;
+use crate::plan::Options;
+use crate::plan::Promise;
+use crate::plan::manifest::{Manifest, Mode};
+use crate::plan::{Dest, Item, ObjectPair, PatchSet};
 use crate::sites::Site;
 
 use writer::{Base, Writer};
-
-/// What the user decides.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Name of the patch and its module.
-    pub name: String,
-    /// Version, see [`crate::manifest::is_plain`].
-    pub version: String,
-    /// What it is for, in one line.
-    pub description: String,
-    /// When to switch; decided by what is replaced when nothing is said.
-    pub mode: Option<Mode>,
-    /// Names of patches this one may lie on top of.
-    pub after: Vec<String>,
-    /// Names of patches this one takes the place of.
-    pub replaces: Vec<String>,
-    /// Milliseconds to try; by the mode when nothing is said.
-    pub deadline_ms: Option<u32>,
-    /// Milliseconds before tasks in user space are disturbed.
-    pub patience_ms: u32,
-    /// Form of the jumps.
-    pub jump: Jump,
-    /// Never reverted.
-    pub oneshot: bool,
-    /// Functions of the patch that the runtime calls.
-    pub callbacks: Callbacks,
-    /// What the author answers for.
-    pub accept: Acceptances,
-    /// Do unchanged lines have the same numbers in both builds, and no others (`source/lines.rs`)?
-    pub lines_kept: bool,
-}
 
 /// The two files.
 #[derive(Debug)]
@@ -82,13 +52,6 @@ pub struct Input<'a> {
     pub promises: &'a [Promise],
 }
 
-impl Options {
-    /// The deadline of a patch that switches like this.
-    pub fn deadline(&self, mode: Mode) -> u32 {
-        self.deadline_ms.unwrap_or(mode.to_abi().default_deadline_ms(self.patience_ms))
-    }
-}
-
 /// Writes both files.
 pub fn emit(input: Input<'_>, options: &Options) -> Result<Output> {
     let mut writer = Writer::new();
@@ -96,7 +59,7 @@ pub fn emit(input: Input<'_>, options: &Options) -> Result<Output> {
     records::write(&mut writer, input, options, &layout)?;
     let mut manifest = manifest::describe(input, options, &layout)?;
     let patch_o = writer.finish().map_err(|e| Error::new(codes::LP1000, Place::object("patch.o"), e))?;
-    manifest.patch.object_sha256 = Some(crate::pipeline::digest(&patch_o));
+    manifest.patch.object_sha256 = Some(crate::hash::digest(&patch_o));
     Ok(Output { patch_o, manifest })
 }
 
@@ -142,13 +105,4 @@ fn symbolic(input: Input<'_>, dest: &Dest) -> Option<(Base, i64)> {
         }
         Dest::Carried(..) | Dest::Constant(_) => None,
     }
-}
-
-/// All edges of an item.
-fn all_edges(item: &Item) -> impl Iterator<Item = &Edge> {
-    item.edges.iter().chain(item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement)))
-}
-
-fn is_code(item: &Item) -> bool {
-    !matches!(item.role, Role::Data)
 }

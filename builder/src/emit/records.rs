@@ -1,18 +1,19 @@
 //! The records the runtime reads: abi::PatchRecord, FuncRecord, RangeRecord, and the imports.
 
+use crate::plan::Options;
 use std::mem::offset_of;
 
 use lpbuild_abi as abi;
 
+use super::Input;
 use super::content::Layout;
 use super::manifest::pieces;
 use super::writer::{Base, Kind, Writer};
-use super::{Input, Options};
 use crate::bind::{Bound, IMAGE_BASE};
-use crate::closure::{ObjectPair, Role};
 use crate::correlate::OldAtom;
 use crate::error::Result;
 use crate::ingest::reloc;
+use crate::plan::{ObjectPair, Role};
 use crate::sites::{NOP5, Rule, Site, is_one_instruction};
 use crate::symbolize::RefKind;
 

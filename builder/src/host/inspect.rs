@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Report;
 use super::module::{ModuleFile, Signature};
 use crate::error::Result;
-use crate::manifest::{Callbacks, Function, Jump, Kernel, Manifest, Mode, Promise};
+use crate::plan::manifest::{Callbacks, Function, Jump, Kernel, Manifest, Mode, Promise};
 
 /// A module.
 #[derive(Clone, Debug, Serialize)]

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
-use crate::manifest::Manifest;
 use crate::pack::record_contradictions;
+use crate::plan::manifest::Manifest;
 
 const LE: LittleEndian = LittleEndian;
 /// Largest module read; the largest of a distribution have 10 MB, with DWARF 200 MB.

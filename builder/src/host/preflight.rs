@@ -13,8 +13,8 @@ use super::state::{PatchState, livepatched};
 use super::system::Host;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
+use crate::hash::to_hex;
 use crate::kernel::find_build_id;
-use crate::manifest::to_hex;
 
 /// Checks identity, then everything else. What could not be compared is a note.
 pub fn preflight(host: &Host, module: &ModuleFile) -> Result<Option<String>, Failure> {

@@ -17,6 +17,7 @@
 //! ```
 
 mod bzimage;
+pub mod config;
 mod elf;
 mod kallsyms;
 mod kallsyms_tables;

@@ -19,7 +19,7 @@ use lpbuild_abi as abi;
 
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::manifest::{Function, Jump};
+use crate::plan::manifest::{Function, Jump};
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
@@ -281,7 +281,8 @@ mod tests {
             relocate(&mut o, ".ibt_endbr_seal", 0, taken, 0, pc32);
         }
         let bytes = o.write().unwrap();
-        let manifest = crate::manifest::Manifest::parse(&super::super::tests::manifest(jump), "manifest.toml").unwrap();
+        let manifest =
+            crate::plan::manifest::Manifest::parse(&super::super::tests::manifest(jump), "manifest.toml").unwrap();
         let problems = check(&bytes, &Elf::parse(&bytes).unwrap(), "m.ko", &manifest.functions);
         for p in &problems {
             assert_eq!(p.place.symbol.as_deref(), Some("taken"));

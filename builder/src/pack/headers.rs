@@ -18,7 +18,7 @@ use std::{
 use super::io_error;
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::source::kernel_config;
+use crate::kernel::config as kernel_config;
 use crate::tool;
 
 /// Usable headers of one release.

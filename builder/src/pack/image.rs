@@ -4,13 +4,14 @@
 //! bytes and what stands before them against the code, the runtime's imports against the names they are of. What patch.o
 //! itself refers to is not read here: its hash is in the manifest, and its records are compared with it (`verify`).
 
+use crate::hash::{from_hex, to_hex};
 use lpbuild_abi as abi;
 
 use crate::bind::{self, Blacklist, IMAGE_BASE};
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::kernel::KernelImage;
-use crate::manifest::{Function, Kernel, Manifest, from_hex, to_hex};
+use crate::plan::manifest::{Function, Kernel, Manifest};
 use crate::sites::{self, ENDBR64, NOP5, Rule};
 
 /// Everything in which the manifest contradicts the image.
@@ -180,7 +181,7 @@ impl Check<'_> {
     }
 
     fn imports(&mut self, manifest: &Manifest) {
-        let names = |i: &crate::manifest::BoundImport| i.symbol.clone();
+        let names = |i: &crate::plan::manifest::BoundImport| i.symbol.clone();
         let says: Vec<String> = manifest.imports.iter().map(names).collect();
         if says.iter().ne(abi::IMPORTS.iter().map(|i| i.name)) {
             let place = Place::object(self.image.name());

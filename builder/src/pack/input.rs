@@ -12,7 +12,7 @@ use super::io_error;
 use crate::codes;
 use crate::{
     error::{Error, Place, Result},
-    manifest::{self, Kernel, Manifest},
+    plan::manifest::{self, Kernel, Manifest},
 };
 
 /// A patch that can be packed.
@@ -47,7 +47,7 @@ pub(super) fn read(dir: &Path) -> Result<Input> {
 
 /// The manifest is of exactly this patch.o.
 pub(super) fn check_hash(object: &[u8], manifest: &Manifest, path: &Path) -> Result<()> {
-    let is = crate::pipeline::digest(object);
+    let is = crate::hash::digest(object);
     let detail = match &manifest.patch.object_sha256 {
         Some(says) if *says == is => return Ok(()),
         Some(says) => format!("its sha256 is {is}, the manifest says {says}"),

@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 use super::{headers::Headers, input::Input, io_error};
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::manifest::Manifest;
+use crate::plan::manifest::Manifest;
 use crate::tool::{self, Log};
 
 const KBUILD: &str = include_str!("../../../templates/Kbuild.in");

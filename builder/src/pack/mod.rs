@@ -33,7 +33,7 @@ use serde::Serialize;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
-use crate::manifest::Manifest;
+use crate::plan::manifest::Manifest;
 use crate::tool::Log;
 
 pub use image::contradictions;
@@ -157,7 +157,7 @@ pub fn pack_with(runtime: &[u8], dir: &Path, opts: &PackOptions) -> Result<PackR
     Ok(PackReport {
         module: path,
         size: module.len() as u64,
-        sha256: crate::pipeline::digest(&module),
+        sha256: crate::hash::digest(&module),
         release: input.kernel.release.clone(),
         functions: input.manifest.functions.len(),
         signed: opts.sign.is_some(),

@@ -9,7 +9,7 @@ use object::{
 };
 
 use super::{headers, input, kbuild, verify};
-use crate::{error::Error, manifest::Manifest};
+use crate::{error::Error, plan::manifest::Manifest};
 
 const RELEASE: &str = "6.1.0-0-test";
 const MANIFEST: &str = r#"schema = 1
@@ -50,10 +50,10 @@ size = 32
 "#;
 
 /// The manifest of the tests with another form of jump.
-pub(super) fn manifest(jump: crate::manifest::Jump) -> String {
+pub(super) fn manifest(jump: crate::plan::manifest::Jump) -> String {
     match jump {
-        crate::manifest::Jump::Rel32 => MANIFEST.to_owned(),
-        crate::manifest::Jump::Abs64 => MANIFEST
+        crate::plan::manifest::Jump::Rel32 => MANIFEST.to_owned(),
+        crate::plan::manifest::Jump::Abs64 => MANIFEST
             .replace("rel32", "abs64")
             .replace("\nsize = 6\n", "\nsize = 12\n")
             .replace("535455565790", "535455565790909090909090"),
@@ -126,7 +126,7 @@ fn a_compiler_that_is_not_installed_is_named() {
 
 /// The manifest of exactly this object.
 fn hashed(manifest: &str, object: &[u8]) -> String {
-    let hash = format!("schema = 2\n[patch]\nobject-sha256 = \"{}\"", crate::pipeline::digest(object));
+    let hash = format!("schema = 2\n[patch]\nobject-sha256 = \"{}\"", crate::hash::digest(object));
     manifest.replacen("schema = 1\n[patch]", &hash, 1)
 }
 
@@ -282,7 +282,7 @@ impl Parts {
         }
     }
 
-    fn seal(&mut self, kernel: &crate::manifest::Kernel) {
+    fn seal(&mut self, kernel: &crate::plan::manifest::Kernel) {
         let digest = verify::digest(&self.write(), kernel).unwrap_or(0) ^ self.other_digest;
         self.patch[DIGEST..DIGEST + 8].copy_from_slice(&digest.to_le_bytes());
     }
@@ -506,7 +506,7 @@ fn texts_in_c_source() {
 #[test]
 fn a_kernel_with_ibt_wants_endbr_in_the_module() {
     // The record's new function is reached by an indirect jump.
-    let abs64 = manifest(crate::manifest::Jump::Abs64);
+    let abs64 = manifest(crate::plan::manifest::Jump::Abs64);
     for (config, want) in [("", &[""; 0][..]), ("CONFIG_X86_KERNEL_IBT=y\n", &["LP4012"])] {
         let root = tempfile::tempdir().unwrap();
         let objects = split_headers(root.path());
@@ -520,7 +520,7 @@ fn a_kernel_with_ibt_wants_endbr_in_the_module() {
         parts.manifest = abs64.clone();
         parts.funcs[34] = 12;
         parts.funcs[43..49].fill(0x90);
-        parts.funcs[35] = crate::manifest::Jump::Abs64.to_abi() as u8;
+        parts.funcs[35] = crate::plan::manifest::Jump::Abs64.to_abi() as u8;
         (parts.resume, parts.dispatch) = (None, None);
         parts.seal(&input.kernel);
         let found = verify::verify(&parts.write(), &input, &headers);

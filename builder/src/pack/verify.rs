@@ -21,7 +21,7 @@ use super::{endbr, headers::Headers, input::Input};
 use crate::codes;
 use crate::{
     error::{Error, Place, Problem, Result},
-    manifest::{Function, Kernel, Mode},
+    plan::manifest::{Function, Kernel, Mode},
     symbolize::is_near_branch,
 };
 
@@ -231,7 +231,7 @@ impl<'a> Verifier<'a> {
         let flags = input.manifest.callbacks.all().fold(oneshot, |flags, (callback, _)| flags | callback.flag());
         self.expect(codes::LP4009, place(), "flags", int(r, 14, 2), u64::from(flags));
         let id = r.get(16..16_usize.saturating_add(int(r, 13, 1) as usize)).unwrap_or(&[]);
-        let id = crate::manifest::to_hex(id);
+        let id = crate::hash::to_hex(id);
         self.expect(codes::LP4009, place(), "build id", id.as_str(), &input.kernel.build_id);
         self.expect(codes::LP4009, place(), "deadline", int(r, 48, 4), u64::from(m.deadline_ms));
         self.expect(codes::LP4009, place(), "patience", int(r, 60, 4), u64::from(m.patience_ms));
@@ -382,7 +382,7 @@ impl<'a> Verifier<'a> {
         let single = !first.is_invalid() && (!more || ends.contains(&first.flow_control()));
         let said = int(r, offset_of!(abi::FuncRecord, single), 1);
         self.expect(codes::LP4009, place(), "whether it is one instruction", said, u64::from(single));
-        let bytes = crate::manifest::to_hex(&bytes);
+        let bytes = crate::hash::to_hex(&bytes);
         self.expect(codes::LP4009, place(), "original bytes", bytes.as_str(), &f.site.original);
     }
 

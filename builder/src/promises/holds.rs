@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::sightings::{Sighting, Way};
 use super::{Thing, World};
-use crate::closure::Role;
+use crate::plan::Role;
 
 /// What each data object holds, itself apart.
 #[derive(Debug, Default)]

@@ -15,17 +15,15 @@ mod callees;
 mod holds;
 mod sightings;
 
+use crate::plan::Promise;
 use std::collections::BTreeSet;
-use std::fmt;
-
-use serde::Serialize;
 
 use crate::accept::Accept;
-use crate::closure::{ObjectPair, PairId, PatchSet};
 use crate::codes;
 use crate::correlate::NewAtom;
-use crate::emit::Options;
 use crate::error::{Place, Problem};
+use crate::plan::Options;
+use crate::plan::{ObjectPair, PairId, PatchSet};
 use crate::symbolize::{Class, Ref, Target, Usage};
 use crate::uses::{self, Copy};
 
@@ -44,32 +42,6 @@ enum Thing {
     Label(PairId, NewAtom),
     /// A string the kernel does not have.
     Text(Vec<u8>),
-}
-
-/// An address that may outlive the patch.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Promise {
-    /// The object of the function.
-    pub object: String,
-    /// The function that gives the address away.
-    pub function: String,
-    /// Offset of the instruction in it.
-    pub offset: u64,
-    /// What the address is of: a symbol, or the string.
-    pub symbol: String,
-    /// What the function does with it, as a sentence about the function.
-    pub what: String,
-    /// The kernel keeps it. Otherwise nobody knows.
-    pub certain: bool,
-    /// It is on the stack of a task that runs no function of the patch: no callback can take it back.
-    #[serde(skip)]
-    pub on_a_stack: bool,
-}
-
-impl fmt::Display for Promise {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}+{:#x} {}", self.object, self.function, self.offset, self.what)
-    }
 }
 
 /// Everything that outlives the patch, or may. `in_patch` says of a string whether the patch brings it along.
@@ -114,7 +86,7 @@ pub fn refusals(promises: &[Promise], options: &Options) -> Vec<Problem> {
 pub fn new_texts(pairs: &[ObjectPair]) -> impl Fn(PairId, &[u8]) -> bool {
     let of = |pair: &ObjectPair| -> BTreeSet<Vec<u8>> {
         if let Some(placement) = &pair.placement {
-            return placement.constants.keys().cloned().collect();
+            return placement.constants().keys().cloned().collect();
         }
         let refs = pair.old.atoms.iter().flat_map(|a| &a.refs);
         let text = |r: &Ref| match r.target {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::holds::Holds;
 use super::{Thing, World};
-use crate::closure::{Dest, Edge, PairId};
 use crate::correlate::NewAtom;
+use crate::plan::{Dest, Edge, PairId};
 use crate::symbolize::{AtomId, Ref, Usage};
 use crate::uses::{self, Callee, Copy, Found, Holder, Part, Use};
 
@@ -200,7 +200,7 @@ impl World<'_> {
 
     /// The variable of another object of the patch.
     fn carried_global(&self, name: &str) -> Option<(PairId, NewAtom)> {
-        let named = |i: &&crate::closure::Item| {
+        let named = |i: &&crate::plan::Item| {
             let atom = self.pair(i.pair).new.atom(i.atom.0);
             atom.global && (atom.name == name || atom.aliases.iter().any(|a| a == name))
         };

@@ -13,7 +13,7 @@ use lpbuild_abi as abi;
 
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::manifest::Jump;
+use crate::plan::manifest::Jump;
 use crate::symbolize::{AtomId, Insn, Meaning, Object, Ref, Table, Target, Usage};
 
 /// A place for a jump.

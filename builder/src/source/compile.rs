@@ -18,9 +18,11 @@ use super::toolchain::Toolchain;
 use super::tree::Tree;
 use super::{cache, lines, shadow};
 use crate::codes;
-use crate::emit::Options;
 use crate::error::{Error, Place, Result};
-use crate::pipeline::{self, Source, digest};
+use crate::hash::digest;
+use crate::pipeline::{self};
+use crate::plan::Options;
+use crate::plan::Source;
 use crate::tool::{self, Log};
 
 /// Puts every variable into a section named for it: code comes out the same, but references to data keep their names. Without

@@ -16,9 +16,12 @@ use crate::accept::Accepted;
 use crate::annotate::Rest;
 use crate::codes;
 use crate::config::{Config, check_expected};
-use crate::emit::{Options, Output};
-use crate::error::{Error, Place, Problem, Result};
-use crate::pipeline::{self, Source};
+use crate::emit::Output;
+use crate::error::{self, Error, Place, Problem, Result};
+use crate::hash;
+use crate::pipeline::{self};
+use crate::plan::Options;
+use crate::plan::Source;
 use crate::report::Report;
 use crate::tool::Log;
 
@@ -78,7 +81,7 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress, bui
     };
     let target = Target::find(&config.kernel, log, progress)?;
     built.release.clone_from(&target.release);
-    built.build_id = crate::manifest::to_hex(target.image.build_id());
+    built.build_id = crate::hash::to_hex(target.image.build_id());
     built.image.clone_from(&target.image_path);
     built.headers.clone_from(&target.headers);
     built.source.clone_from(&target.source);
@@ -121,7 +124,7 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress, bui
         match pipeline::produce(&mut analysis, Some(&target.image), &options) {
             Ok(output) => {
                 // What is handed out is read as somebody else's would be.
-                pipeline::refuse(crate::pack::contradictions(&output.manifest, &target.image))?;
+                error::refuse(crate::pack::contradictions(&output.manifest, &target.image))?;
                 built.output = Some(output);
             }
             Err(e) if e.exit_code() == 4 => analysis.refused = e.problems,
@@ -206,7 +209,7 @@ fn compile_all(
     let outside = elsewhere::Work { objects: &touched.elsewhere, change, jobs: how.jobs };
     let mut problems = elsewhere::check(tree, &compiler, &shadow, &outside)?;
     accepted.extend(config.accept.settle(&mut problems));
-    pipeline::refuse(problems)?;
+    error::refuse(problems)?;
     let stock: BTreeSet<PathBuf> =
         change.files.keys().filter_map(|p| tree.source.join(p).canonicalize().ok()).collect();
     progress.objects(recipes.len());
@@ -245,7 +248,7 @@ impl WorkDir {
     fn make(tree: &Tree, change: &SourceChange) -> Result<Self> {
         let root = cache::root()?.join("work");
         remove_abandoned(&root);
-        let key = pipeline::digest(format!("{}\n{}", tree.build.display(), change.digest()).as_bytes());
+        let key = hash::digest(format!("{}\n{}", tree.build.display(), change.digest()).as_bytes());
         let path = root.join(key.get(..16).unwrap_or(&key));
         let lock = cache::lock(&path)?;
         cache::empty_dir(&path)?;

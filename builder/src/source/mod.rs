@@ -20,7 +20,6 @@ pub mod flow;
 mod generated;
 pub mod includes;
 pub mod kbuild;
-pub mod kernel_config;
 pub mod lines;
 pub mod locate;
 mod makefiles;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::codes;
 use crate::error::{Error, Result};
-use crate::pipeline::digest;
+use crate::hash::digest;
 use crate::tool::{self, Log};
 
 /// Programs that stand before the compiler in PATH under its name and call it.

@@ -17,7 +17,7 @@ use super::locate::Target;
 use super::{Progress, cache, elsewhere};
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::manifest::to_hex;
+use crate::hash::to_hex;
 use crate::tool::{self, Log};
 
 /// Part of every key; raise it when the way trees are prepared changes.
@@ -123,7 +123,7 @@ fn folder(target: &Target, config: &str) -> Result<PathBuf> {
     for part in parts {
         text.push_str(&format!("{}:{part}", part.len()));
     }
-    let key = crate::pipeline::digest(text.as_bytes());
+    let key = crate::hash::digest(text.as_bytes());
     let name = format!("{}-{}-{}", target.release, id.get(..8).unwrap_or(&id), key.get(..8).unwrap_or(&key));
     let folder = cache::root()?.join("trees").join(name);
     if folder.to_str().is_none_or(|p| p.contains([' ', ':', '\t', '%'])) {

@@ -6,8 +6,8 @@
 
 use object::elf;
 
+use super::base_name;
 use super::{AtomId, Object};
-use crate::correlate::base_name;
 use crate::ingest::SymbolPlace;
 
 /// Begins the name of every symbol of an entry.

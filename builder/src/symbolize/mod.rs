@@ -12,6 +12,7 @@ mod cover;
 mod ids;
 pub mod known_sections;
 mod layout;
+mod names;
 mod relations;
 mod sections;
 mod tables;
@@ -26,6 +27,7 @@ pub use boot::{BIAS, BootConstant, DISPLACEMENT, boot_constant};
 pub use code::{Code, Insn, is_near_branch, memory_usage, usage};
 pub use cover::Cover;
 pub use ids::{Ids, Words, difference as id_difference};
+pub use names::{base_name, is_cold, parent_name};
 pub use relations::{Incoming, Relations};
 pub use sections::{Class, NOT_LOADED, Table, TextKind, classify};
 pub use tables::{Entry, EntryId, Replacement};
@@ -332,6 +334,19 @@ impl Object {
             }
         }
         found
+    }
+
+    /// What holds the place, of [`Self::meanings_around`] it, if anything does.
+    pub fn holder_of(&self, meanings: &[Meaning]) -> Option<Meaning> {
+        let first = meanings.first().copied()?;
+        let size = self.atom(first.atom).size() as i64;
+        (0..size.max(1)).contains(&first.delta).then_some(first)
+    }
+
+    /// What the place means for certain: what holds it, else everything around it.
+    pub fn certain(&self, section: SectionId, offset: i64) -> Vec<Meaning> {
+        let all = self.meanings_around(section, offset);
+        self.holder_of(&all).map_or(all, |one| vec![one])
     }
 
     /// As [`Object::meanings`]; for biased bases outside any atom, the neighbours.

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
+use super::is_cold;
 use super::{AtomId, AtomKind, Class, EntryId, Object, Ref, Target, TextKind, Usage};
-use crate::correlate::is_cold;
 use crate::ingest::SectionId;
 
 /// A reference, seen from its target.

@@ -3,12 +3,13 @@
 //! Input: the kernel of the manifest, and an image when the user names one. Output: its path. Refused: no image anywhere
 //! (LP6403), an image with another build id (LP6404), and what [`KernelImage::open`] refuses.
 
+use crate::hash::to_hex;
 use std::path::{Path, PathBuf};
 
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
-use crate::manifest::{Kernel, to_hex};
+use crate::plan::manifest::Kernel;
 use crate::source::debian::Unpacked;
 use crate::source::{Progress, locate};
 use crate::tool::Log;

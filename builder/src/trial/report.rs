@@ -15,7 +15,7 @@ use super::qemu::{End, Machine};
 use super::steps::{Step, Steps};
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::manifest::Kernel;
+use crate::plan::manifest::Kernel;
 
 use crate::host::{ModuleFile, pause};
 

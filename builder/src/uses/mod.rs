@@ -247,7 +247,7 @@ fn part_of(object: &Object, of: AtomId, place: (SectionId, i64), usage: Usage) -
     if place.0 != atom.section || usage == Usage::Branch {
         return None;
     }
-    let means = crate::compare::certain(object, place);
+    let means = object.certain(place.0, place.1);
     if means.iter().any(|m| m.atom == of) {
         return Some(Part::Inside);
     }

@@ -14,7 +14,7 @@ pub fn parents(whole: &Whole<'_>, uses: &Uses) -> Vec<SpanId> {
     let mut colds: Vec<(SpanId, String)> = Vec::new();
     for id in code(whole) {
         let name = whole.name_of(id);
-        if crate::correlate::is_cold(name) {
+        if crate::symbolize::is_cold(name) {
             let stem: Vec<&str> = name.split('.').take_while(|p| *p != "cold").collect();
             colds.push((id, stem.join(".")));
         } else if whole.span(id).kind == Kind::Chunk && whole.area_of(id).class == Class::Text(TextKind::AltAux) {

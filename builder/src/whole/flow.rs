@@ -3,7 +3,7 @@
 use super::same::{self, Compared, Sides};
 use super::tables::{self, Slots};
 use super::{Extract, Form, Proof, Twins, Uses, Whole, extract, pair, place, scan};
-use crate::bind::Placement;
+use crate::holder::Placement;
 
 /// Two images, everything compared.
 #[derive(Debug)]

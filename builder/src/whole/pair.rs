@@ -18,7 +18,8 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
 use super::spans::AUX_NAME;
 use super::{Kind, SpanId, Use, Uses, Whole};
-use crate::correlate::{Level, base_name};
+use crate::correlate::Level;
+use crate::symbolize::base_name;
 use crate::symbolize::{Class, Usage, known_sections};
 
 /// The rung that paired two spans; those of `correlate` and what only whole images need.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Extract, SpanId, Twins, Use, Uses, Whole};
-use crate::bind::Placement;
+use crate::holder::{Exact, Placement};
 use crate::symbolize::Atom;
 
 /// The old image is the kernel: nothing has to be found.
@@ -14,7 +14,11 @@ pub fn of_kernel(old: &Whole<'_>, extract: &mut Extract) -> Placement {
         Some((area.addr + a.start, true))
     };
     let atoms = extract.old.atoms.iter().map(address).collect();
-    Placement::exact(atoms, std::mem::take(&mut extract.externs), std::mem::take(&mut extract.constants))
+    Placement::Exact(Exact {
+        atoms,
+        externs: std::mem::take(&mut extract.externs),
+        constants: std::mem::take(&mut extract.constants),
+    })
 }
 
 /// The old image was compared with the kernel: `twins` and `same` are of that comparison.
@@ -41,7 +45,7 @@ pub fn by_twins(
             learn(old, kernel, a, b, &mut address, &mut externs, &mut constants);
         }
     }
-    Placement::exact(address, externs, constants)
+    Placement::Exact(Exact { atoms: address, externs, constants })
 }
 
 fn learn(

@@ -5,9 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lpbuild::emit::Options;
-use lpbuild::manifest::{Callbacks, Jump};
-use lpbuild::pipeline::{self, Analysis, Images};
+use lpbuild::annotate::Images;
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Analysis;
+use lpbuild::plan::Options;
+use lpbuild::plan::manifest::{Callbacks, Jump};
 use lpbuild::whole::Backing;
 use tempfile::TempDir;
 
@@ -115,7 +117,7 @@ pub fn pair(old: &str, new: &str, relocations: bool) -> Analysis {
 /// Functions that are replaced.
 pub fn changed(analysis: &Analysis) -> Vec<String> {
     let items = analysis.set.items.iter();
-    let replaced = items.filter(|i| matches!(i.role, lpbuild::closure::Role::Replaces(_)));
+    let replaced = items.filter(|i| matches!(i.role, lpbuild::plan::Role::Replaces(_)));
     let mut names: Vec<String> = replaced.map(|i| analysis.pairs[0].new.atom(i.atom.0).name.clone()).collect();
     names.sort();
     names

@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lpbuild::emit::Options;
-use lpbuild::manifest::{Callbacks, Jump};
-use lpbuild::pipeline::{self, Source};
+use lpbuild::pipeline::{self};
+use lpbuild::plan::Options;
+use lpbuild::plan::Source;
+use lpbuild::plan::manifest::{Callbacks, Jump};
 
 use super::difference::Difference;
 use super::names::{normal, parent};

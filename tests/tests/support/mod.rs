@@ -8,8 +8,8 @@ pub mod image;
 pub mod read;
 
 use lpbuild::accept::Acceptances;
-use lpbuild::emit::Options;
-use lpbuild::manifest::{Callbacks, Jump};
+use lpbuild::plan::Options;
+use lpbuild::plan::manifest::{Callbacks, Jump};
 
 /// Options every test uses.
 pub fn options() -> Options {

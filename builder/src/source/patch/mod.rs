@@ -110,7 +110,7 @@ impl SourceChange {
                 }
             }
         }
-        crate::manifest::to_hex(&hash.finalize())
+        crate::hash::to_hex(&hash.finalize())
     }
 }
 

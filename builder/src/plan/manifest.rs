@@ -1,5 +1,6 @@
 //! `manifest.toml`: what a patch does to one kernel, in a stable order. Schema and meaning: docs/manifest.md.
 
+use crate::hash::from_hex;
 use lpbuild_abi as abi;
 pub use lpbuild_abi::Callback;
 use serde::{Deserialize, Serialize};
@@ -405,19 +406,6 @@ fn patience() -> u32 {
 
 fn is_patience(ms: &u32) -> bool {
     *ms == patience()
-}
-
-/// Lower-case hex.
-pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The bytes of a hex string.
-pub fn from_hex(s: &str) -> Option<Vec<u8>> {
-    if !s.is_ascii() || !s.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).ok()).collect()
 }
 
 /// The longest patch name in bytes.

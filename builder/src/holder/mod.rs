@@ -1,0 +1,5 @@
+//! Who holds the old code: the kernel image.
+
+mod placement;
+
+pub use placement::{Doubt, Exact, Placement, RunPre};

@@ -1,0 +1,48 @@
+//! ingest .. compare: the bytes of one object in both builds become a compared pair.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::plan::{ObjectPair, Source};
+use crate::symbolize::Object;
+use crate::{compare, correlate, ingest};
+
+/// ingest .. compare of an object that is not carried; `lines_kept` as in [`crate::plan::Options`].
+pub fn compare_only(source: &Source, lines_kept: bool) -> Result<ObjectPair> {
+    compared(source, lines_kept, &mut Timer::new())
+}
+
+/// The same with the time each phase takes.
+pub(crate) fn compared(source: &Source, lines_kept: bool, t: &mut Timer) -> Result<ObjectPair> {
+    let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
+    let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
+    let old = t.time("symbolize", || Object::new(old))?;
+    let new = t.time("symbolize", || Object::new(new))?;
+    let pairs = t.time("correlate", || {
+        let debug = correlate::Files::new(&source.old, &source.new, lines_kept);
+        correlate::correlate_with(&old, &new, &debug)
+    });
+    let verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
+    Ok(ObjectPair { name: source.name.clone(), old, new, pairs, verdicts, placement: None })
+}
+
+/// Time by phase.
+pub(crate) struct Timer {
+    pub(crate) phases: Vec<(&'static str, Duration)>,
+}
+
+impl Timer {
+    pub(crate) fn new() -> Self {
+        Self { phases: Vec::new() }
+    }
+    pub(crate) fn time<T>(&mut self, phase: &'static str, f: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let out = f();
+        let spent = start.elapsed();
+        match self.phases.iter_mut().find(|p| p.0 == phase) {
+            Some(p) => p.1 += spent,
+            None => self.phases.push((phase, spent)),
+        }
+        out
+    }
+}

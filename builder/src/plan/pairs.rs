@@ -1,0 +1,51 @@
+//! Pairs: one object, or one image, in both builds.
+
+use std::path::PathBuf;
+
+use crate::compare::{Comparer, Verdicts};
+use crate::correlate::Pairs;
+use crate::holder::Placement;
+use crate::symbolize::Object;
+
+/// One object in both builds, as read from disk.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Path relative to the tree, or the file name.
+    pub name: String,
+    /// Where the old object was read from, for messages.
+    pub old_path: PathBuf,
+    /// Where the new object was read from.
+    pub new_path: PathBuf,
+    /// The old build.
+    pub old: Vec<u8>,
+    /// The new build.
+    pub new: Vec<u8>,
+}
+
+/// Index of an object pair in the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PairId(pub u32);
+
+/// One object in both builds, compared.
+#[derive(Debug)]
+pub struct ObjectPair {
+    /// Path relative to the tree.
+    pub name: String,
+    /// The old build.
+    pub old: Object,
+    /// The new build.
+    pub new: Object,
+    /// Which is which.
+    pub pairs: Pairs,
+    /// What became of each atom.
+    pub verdicts: Verdicts,
+    /// Where the old atoms are in the kernel, if that is known already.
+    pub placement: Option<Placement>,
+}
+
+impl ObjectPair {
+    /// For asking whether two references agree.
+    pub fn comparer(&self) -> Comparer<'_> {
+        Comparer { old: &self.old, new: &self.new, pairs: &self.pairs }
+    }
+}
