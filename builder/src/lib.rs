@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod annotate;
+pub mod backend;
 pub mod bind;
 pub mod closure;
 pub mod codes;
@@ -18,6 +19,7 @@ pub mod holder;
 pub mod host;
 pub mod ingest;
 pub mod interrupt;
+pub mod isa;
 pub mod kernel;
 pub mod owners;
 pub mod pack;
@@ -26,7 +28,6 @@ pub mod pipeline;
 pub mod plan;
 pub mod promises;
 pub mod report;
-pub mod sites;
 pub mod source;
 pub mod style;
 pub mod symbolize;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::holder::HolderName;
 use crate::plan::{ObjectPair, Source};
 use crate::symbolize::Object;
 use crate::{compare, correlate, ingest};
@@ -23,7 +24,15 @@ pub(crate) fn compared(source: &Source, lines_kept: bool, t: &mut Timer) -> Resu
         correlate::correlate_with(&old, &new, &debug)
     });
     let verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
-    Ok(ObjectPair { name: source.name.clone(), old, new, pairs, verdicts, placement: None })
+    Ok(ObjectPair {
+        name: source.name.clone(),
+        old,
+        new,
+        pairs,
+        verdicts,
+        holder: HolderName::Vmlinux,
+        placement: None,
+    })
 }
 
 /// Time by phase.

@@ -1,8 +1,11 @@
 //! The whole flow on one screen. Step name = folder = timing label.
 
 use crate::annotate::Images;
+use crate::backend::detour::{self, Lowering, Needs};
+use crate::error::Error;
 use crate::error::refuse;
 use crate::hash::digest;
+use crate::holder::HolderName;
 use crate::pairing::{self, Timer};
 use crate::plan::{Analysis, Source};
 
@@ -10,17 +13,14 @@ use crate::accept::Accept;
 use crate::annotate::{self, Rest};
 use crate::bind::{self, Bound};
 use crate::closure::{self};
-use crate::codes;
 use crate::compare;
 use crate::emit::{self, Output};
-use crate::error::{Place, Problem, Result};
+use crate::error::Result;
 use crate::kernel::KernelImage;
 use crate::owners;
 use crate::plan::Options;
-use crate::plan::manifest::Mode;
-use crate::plan::{Dest, ObjectPair, PatchSet, Role};
+use crate::plan::{ObjectPair, PatchSet};
 use crate::promises::{self};
-use crate::sites::{self, Site};
 use crate::whole::{self};
 
 /// ingest .. annotate, of objects that are all there is to know.
@@ -59,8 +59,9 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     let mut parts = t.time("extract", || whole::extract_pair(&scanned, images.kernel));
     let verdicts = t.time("compare", || compare::compare(&parts.old, &parts.new, &parts.pairs));
     let placement = parts.placement.take();
-    let name = "vmlinux".into();
-    let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, placement };
+    let holder = HolderName::Vmlinux;
+    let name = holder.to_string();
+    let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, holder, placement };
     let mut analysis = judge(vec![pair], vec![(String::new(), String::new())], t, options);
     analysis.refused.extend(scanned.compared.without_atoms());
     analysis.refused.sort();
@@ -71,31 +72,15 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
 
 fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, options: &Options) -> Analysis {
     let set = t.time("closure", || closure::close(&pairs, &options.callbacks));
-    let (sites, mut refused) = t.time("sites", || choose_sites(&pairs, &set, options));
+    let (detour, mut refused) = t.time("sites", || detour::judge(&pairs, &set, options));
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
-    refused.extend(check_originals(&pairs, &set, &sites));
-    let mode = choose_mode(&pairs, &set, &sites, options, &mut refused);
     let promises = t.time("promises", || promises::find(&pairs, &set, &promises::new_texts(&pairs)));
     refused.extend(promises::refusals(&promises, options));
     refused.sort();
     refused.dedup();
     let (accepted, unneeded, untyped, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (summary, timings) = (None, t.phases);
-    Analysis {
-        pairs,
-        digests,
-        set,
-        sites,
-        mode,
-        refused,
-        accepted,
-        unneeded,
-        untyped,
-        promises,
-        notes,
-        summary,
-        timings,
-    }
+    Analysis { pairs, digests, set, detour, refused, accepted, unneeded, untyped, promises, notes, summary, timings }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to, if only
@@ -134,11 +119,11 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
         check_names(analysis, kernel, options);
         refuse(std::mem::take(&mut analysis.refused))?;
     }
-    let bound: Option<Bound<'_>> = match kernel {
-        Some(k) => Some(t.time("bind", || bind::bind(&analysis.pairs, &analysis.set, k))?),
+    let bound: Option<(Bound<'_>, Needs)> = match kernel {
+        Some(k) => Some(t.time("bind", || bind_to(&analysis.pairs, &analysis.set, k))?),
         None => None,
     };
-    if let Some(bound) = &bound {
+    if let Some((bound, _)) = &bound {
         let promises = t.time("promises", || {
             promises::find(&analysis.pairs, &analysis.set, &|pair, text| bound.brings(pair, text))
         });
@@ -151,82 +136,24 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
         analysis.unneeded = options.accept.unneeded(&analysis.accepted);
         analysis.promises = promises;
     }
-    let input = emit::Input {
-        pairs: &analysis.pairs,
-        set: &analysis.set,
-        sites: &analysis.sites,
-        mode: analysis.mode,
-        bound: bound.as_ref(),
-        digests: &analysis.digests,
-        accepted: &analysis.accepted,
-        promises: &analysis.promises,
-    };
-    let output = t.time("emit", || emit::emit(input, options))?;
+    let output = t.time("emit", || {
+        let mut back_end = Lowering::new(analysis, bound.as_ref().map(|(b, n)| (b, n.clone())), options);
+        emit::emit(emit::Input { analysis, bound: bound.as_ref().map(|b| &b.0), options }, &mut back_end)
+    })?;
     analysis.timings.extend(t.phases);
     Ok(output)
 }
 
-fn choose_sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec<(usize, Site)>, Vec<Problem>) {
-    let (mut found, mut refused) = (Vec::new(), Vec::new());
-    for (index, item) in set.items.iter().enumerate() {
-        let Role::Replaces(old) = item.role else { continue };
-        match sites::choose(&pairs[item.pair.0 as usize].old, old.0, options.jump) {
-            Ok(site) => found.push((index, site)),
-            Err(problem) => refused.push(problem),
-        }
-    }
-    (found, refused)
-}
-
-/// Originals that carried code or data refers to must have an entrance.
-fn check_originals(pairs: &[ObjectPair], set: &PatchSet, sites: &[(usize, Site)]) -> Vec<Problem> {
-    let fixed = |to: (crate::plan::PairId, crate::correlate::NewAtom)| {
-        let of = |index: usize| (set.items[index].pair, set.items[index].atom);
-        sites.iter().find(|(index, _)| of(*index) == to)?.1.fixed.as_ref()
-    };
-    let mut problems = Vec::new();
-    for item in &set.items {
-        for edge in item.edges.iter().chain(item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement))) {
-            let Dest::Original(pair, atom) = edge.dest else { continue };
-            let Some(why) = fixed((pair, atom)) else { continue };
-            let own = &pairs[item.pair.0 as usize];
-            let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name).at(edge.field.at);
-            let name = &pairs[pair.0 as usize].new.atom(atom.0).name;
-            problems.push(Problem::new(codes::LP2018, place, format!("the jump in {name} covers {why}")));
-        }
-    }
-    problems
-}
-
-/// The mode that was asked for, else the least that keeps several functions together. Both modes that do not stop the
-/// machine send calls to the original while old and new are in use, so it must have an entrance.
-fn choose_mode(
-    pairs: &[ObjectPair],
-    set: &PatchSet,
-    sites: &[(usize, Site)],
-    options: &Options,
-    refused: &mut Vec<Problem>,
-) -> Mode {
-    let fixed: Vec<(&str, &str, &String)> = sites
-        .iter()
-        .filter_map(|(index, site)| {
-            let item = &set.items[*index];
-            let Role::Replaces(old) = item.role else { return None };
-            let pair = &pairs[item.pair.0 as usize];
-            Some((pair.name.as_str(), pair.old.atom(old.0).name.as_str(), site.fixed.as_ref()?))
-        })
-        .collect();
-    match options.mode {
-        None if !fixed.is_empty() => Mode::StopMachine,
-        None if sites.len() == 1 => Mode::Drain,
-        None => Mode::Transition,
-        Some(Mode::StopMachine) => Mode::StopMachine,
-        Some(mode) => {
-            refused.extend(fixed.into_iter().map(|(object, symbol, why)| {
-                let what = format!("mode {}, and the jump covers {why}", mode.name());
-                Problem::new(codes::LP2102, Place::symbol(object, symbol), what)
-            }));
-            mode
-        }
+/// Binds the patch, and the runtime, to a kernel.
+fn bind_to<'k>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'k KernelImage) -> Result<(Bound<'k>, Needs)> {
+    let (needs, missing) = Needs::of(kernel);
+    let bound = bind::bind(pairs, set, kernel);
+    let mut problems = bound.as_ref().err().map_or(Vec::new(), |e| e.problems.clone());
+    problems.extend(missing);
+    problems.sort();
+    problems.dedup();
+    match bound {
+        Ok(bound) if problems.is_empty() => Ok((bound, needs)),
+        _ => Err(Error { problems }),
     }
 }

@@ -131,7 +131,7 @@ impl Report {
             let (symbol, reason) = (atom.name.clone(), item.why.clone());
             match item.role {
                 Role::Replaces(old) => {
-                    let site = analysis.sites.iter().find(|(i, _)| *i == index);
+                    let site = analysis.detour.sites.iter().find(|(i, _)| *i == index);
                     report.changed.push(Changed {
                         object,
                         symbol,

@@ -264,7 +264,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).map(|i| i.symbol.clone()).collect();
     report.same("ignored", &ignored.into_iter().collect(), &expect.list("ignored"));
     for (function, rule) in expect.map("sites") {
-        let found = analysis.sites.iter().find(|(i, _)| {
+        let found = analysis.detour.sites.iter().find(|(i, _)| {
             let item = &analysis.set.items[*i];
             analysis.pairs[item.pair.0 as usize].new.atom(item.atom.0).name == function
         });

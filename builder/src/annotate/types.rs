@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{Decoder, DecoderOptions, OpKind, Register};
+use crate::isa::{Decoder, DecoderOptions, OpKind, Register};
 
 use super::sides::{Carried, Sides};
 use crate::codes;

@@ -33,9 +33,9 @@ impl Seals {
     pub fn check(&self, bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, out: &mut Vec<Problem>) {
         let pair = &pairs[item.pair.0 as usize];
         for edge in item.edges.iter().filter(|e| matches!(e.field.usage, Usage::Address | Usage::Pointer)) {
-            let Ok(Resolved::Image(address, _)) = bound.resolve(pairs, item, &edge.dest) else { continue };
+            let Some(Resolved::Image(address, _)) = bound.of(item.pair, &edge.dest) else { continue };
             let Some(name) = taken(pairs, edge) else { continue };
-            let is_function = bound.kernel.kallsyms().at(address).iter().any(|s| s.is_text());
+            let is_function = bound.holder.image.kallsyms().at(address).iter().any(|s| s.is_text());
             if !is_function || takes_it(&pair.old, pairs, &edge.dest) {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Relocated fields of the image: the address each one means, and bytes compared around them.
 
 use super::resolve::by_name;
-use crate::ingest::reloc;
+use crate::isa::reloc;
 use crate::kernel::{KernelImage, KernelSymbol};
 use crate::symbolize::{Class, Object, Ref, RefKind, Target};
 

@@ -97,8 +97,7 @@ pub fn references(pairs: &[ObjectPair], set: &PatchSet) -> Vec<Problem> {
     }
     let mut found = Vec::new();
     for item in &set.items {
-        let entry_edges = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement));
-        for edge in item.edges.iter().chain(entry_edges) {
+        for edge in item.all_edges() {
             let (name, section) = match &edge.dest {
                 Dest::Old(of, old, _) => {
                     let object = &pairs[of.0 as usize].old;

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 
 use super::resolve::by_name;
 use crate::codes;

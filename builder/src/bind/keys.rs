@@ -35,10 +35,11 @@ impl ReadOnly {
             }
             for edge in &entry.edges {
                 // Two bits of the field are flags.
-                let Ok(Resolved::Image(address, _)) = bound.resolve(pairs, item, &edge.dest) else { continue };
+                let Some(Resolved::Image(address, _)) = bound.of(item.pair, &edge.dest) else { continue };
                 let key = address & !3;
                 if (self.range.0..self.range.1).contains(&key) {
-                    let name = bound.kernel.kallsyms().at(key).first().map(|s| s.name.to_string()).unwrap_or_default();
+                    let name =
+                        bound.holder.image.kallsyms().at(key).first().map(|s| s.name.to_string()).unwrap_or_default();
                     let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
                     out.push(Problem::new(codes::LP2025, place, format!("it has a jump of the key {name}")));
                 }

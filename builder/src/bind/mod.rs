@@ -16,8 +16,10 @@ mod proof;
 mod resolve;
 mod tables;
 
+use crate::holder::Holder;
 use crate::holder::Placement;
-use lpbuild_abi as abi;
+use crate::plan::PairId;
+use std::collections::HashMap;
 
 use crate::codes;
 use crate::correlate::OldAtom;
@@ -28,10 +30,8 @@ use crate::plan::{Dest, Item, ObjectPair, PatchSet, Role};
 pub use blacklist::{Blacklist, Unpatchable};
 pub use init::references as init_references;
 pub use placement::place;
+use resolve::Resolver;
 pub use resolve::{How, Resolved};
-
-/// Exported in every kernel since 5.15 resp. 2.6 (kernel/printk/printk.c).
-const ANCHORS: &[&str] = &["_printk", "printk"];
 
 /// Everything below is not part of the image but an offset in the per-CPU area (arch/x86/include/asm/page_64_types.h,
 /// `__START_KERNEL_map`).
@@ -40,83 +40,67 @@ pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 /// A patch set with addresses.
 #[derive(Debug)]
 pub struct Bound<'a> {
-    /// The image.
-    pub kernel: &'a KernelImage,
-    /// Name of the anchor.
-    pub anchor: &'static str,
-    /// Link-time address of the anchor.
-    pub anchor_address: u64,
+    /// Who holds the old code.
+    pub holder: Holder<'a>,
     /// Where each pair's old sections are, by pair.
     pub placements: Vec<Placement>,
-    /// Kernel symbols the runtime needs, in the order of [`abi::IMPORTS`]; optional ones may be missing.
-    pub imports: Vec<(abi::Import, Option<u64>)>,
-    /// `__start_notes` and `__stop_notes`.
-    pub notes: (u64, u64),
+    /// Where each reference of each pair's carried code leads; each was resolved once.
+    refs: Vec<HashMap<Dest, Resolved>>,
 }
 
 impl Bound<'_> {
-    /// Distance from the anchor.
-    pub fn anchored(&self, address: u64) -> i64 {
-        address.wrapping_sub(self.anchor_address) as i64
-    }
-
     /// Address of an old atom.
-    pub fn old_address(&self, pair: crate::plan::PairId, old: OldAtom) -> Option<u64> {
+    pub fn old_address(&self, pair: PairId, old: OldAtom) -> Option<u64> {
         self.placements[pair.0 as usize].address(old.0)
     }
 
-    /// Bytes of the image.
+    /// Bytes of the holder.
     pub fn read(&self, address: u64, len: usize) -> Option<&[u8]> {
-        self.kernel.read(address, len)
+        self.holder.image.read(address, len)
     }
 
     /// Does the patch bring this string along for the code of a pair? The kernel does not have it, or not where it can be found.
-    pub fn brings(&self, pair: crate::plan::PairId, text: &[u8]) -> bool {
+    pub fn brings(&self, pair: PairId, text: &[u8]) -> bool {
         !self.placements[pair.0 as usize].constants().contains_key(text)
     }
 
-    /// Resolves a destination outside the patch.
-    pub fn resolve(&self, pairs: &[ObjectPair], from: &Item, dest: &Dest) -> Result<Resolved, Problem> {
-        resolve::resolve(self, pairs, from, dest)
+    /// Where a reference of a pair's carried code leads; nothing for one that was refused.
+    pub fn of(&self, pair: PairId, dest: &Dest) -> Option<Resolved> {
+        match dest {
+            Dest::Carried(..) | Dest::Original(..) => Some(Resolved::InPatch),
+            Dest::Kernel(..) | Dest::Old(..) | Dest::Constant(_) => self.refs.get(pair.0 as usize)?.get(dest).copied(),
+        }
     }
 }
 
-/// Binds a patch set to a kernel, or says everything that does not fit.
+/// Binds the patch set.
+///
+/// # Errors
+/// LP2003, LP2007, LP2025, LP3001 to LP3006: everything that does not fit, at once.
 pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -> Result<Bound<'a>> {
     let mut problems = Vec::new();
-    let (anchor, anchor_address) = find_anchor(kernel)?;
+    let holder = Holder::kernel(kernel)?;
     let tables = tables::Tables::of(kernel);
     let placed = |p: &ObjectPair| p.placement.clone().unwrap_or_else(|| placement::place_with(&p.old, kernel, &tables));
     let placements: Vec<Placement> = pairs.iter().map(placed).collect();
-    let mut imports = Vec::new();
-    for import in abi::IMPORTS {
-        let address = resolve::by_name(kernel, import.name);
-        if address.is_none() && !import.optional {
-            let place = Place::symbol(kernel.name(), import.name);
-            problems.push(Problem::new(
-                codes::LP3005,
-                place,
-                "the runtime calls it and kallsyms does not have it exactly once",
-            ));
+    let blacklist = Blacklist::of(kernel)?;
+    // An object that the patch adds has nothing to find.
+    let is_new = |pair: PairId| !pairs[pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
+    let is_found = |item: &&Item| is_new(item.pair) || placements[item.pair.0 as usize].counts() != (0, 0);
+    let mut refs: Vec<HashMap<Dest, Resolved>> = vec![HashMap::new(); pairs.len()];
+    let resolver = Resolver { kernel, pairs, placements: &placements };
+    for item in set.items.iter().filter(is_found) {
+        for edge in item.all_edges() {
+            if refs[item.pair.0 as usize].contains_key(&edge.dest) {
+                continue;
+            }
+            match resolver.resolve(item.pair, &edge.dest) {
+                Ok(found) => drop(refs[item.pair.0 as usize].insert(edge.dest.clone(), found)),
+                Err(problem) => problems.push(problem),
+            }
         }
-        imports.push((*import, address));
     }
-    let notes = match (resolve::by_name(kernel, "__start_notes"), resolve::by_name(kernel, "__stop_notes")) {
-        (Some(a), Some(b)) if a < b => (a, b),
-        _ => {
-            let place = Place::symbol(kernel.name(), "__start_notes");
-            problems.push(Problem::new(codes::LP3005, place, "the notes that hold the build id cannot be found"));
-            (0, 0)
-        }
-    };
-    let bound = Bound { kernel, anchor, anchor_address, placements, imports, notes };
-    let blacklist = match Blacklist::of(kernel) {
-        Ok(blacklist) => blacklist,
-        Err(problem) => {
-            problems.push(problem);
-            return Err(Error { problems });
-        }
-    };
+    let bound = Bound { holder, placements, refs };
     let seals = endbr::Seals::of(kernel);
     let init = init::Init::of(kernel);
     let sealed = keys::ReadOnly::of(kernel);
@@ -124,27 +108,21 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
         if let Some(sealed) = &sealed {
             sealed.check(&bound, pairs, item, &mut problems);
         }
-        // An object that the patch adds has nothing to find.
-        let is_new = !pairs[item.pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
-        if !is_new && bound.placements[item.pair.0 as usize].counts() == (0, 0) {
+        if !is_new(item.pair) && bound.placements[item.pair.0 as usize].counts() == (0, 0) {
             // One sentence says more than a list of every symbol the object does not find.
             let what = "none of its functions is in the kernel image; is it part of a module?";
             problems.push(Problem::new(codes::LP3001, Place::object(&pairs[item.pair.0 as usize].name), what));
             continue;
         }
         check_old(&bound, pairs, item, &blacklist, &mut problems);
-        if let Some(init) = &init {
-            init.check_old(&bound, pairs, item, &mut problems);
-        }
         if let Some(seals) = &seals {
             seals.check(&bound, pairs, item, &mut problems);
         }
-        let entry_edges = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement));
-        for edge in item.edges.iter().chain(entry_edges) {
-            match (bound.resolve(pairs, item, &edge.dest), &init) {
-                (Err(p), _) => problems.push(p),
-                (Ok(found), Some(init)) => init.check_edge(found, pairs, set, item, &edge.dest, &mut problems),
-                (Ok(_), None) => {}
+        let Some(init) = &init else { continue };
+        init.check_old(&bound, pairs, item, &mut problems);
+        for edge in item.all_edges() {
+            if let Some(found) = bound.of(item.pair, &edge.dest) {
+                init.check_edge(found, pairs, set, item, &edge.dest, &mut problems);
             }
         }
     }
@@ -161,24 +139,6 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
 pub fn unpatchable(kernel: &KernelImage) -> Result<Vec<Unpatchable>> {
     let black = Blacklist::of(kernel).map_err(|problem| Error { problems: vec![problem] })?;
     Ok(black.list(kernel))
-}
-
-/// The address of the one symbol of this name; of several, of the only global one.
-pub fn address_by_name(kernel: &KernelImage, name: &str) -> Option<u64> {
-    resolve::by_name(kernel, name)
-}
-
-fn find_anchor(kernel: &KernelImage) -> Result<(&'static str, u64)> {
-    for name in ANCHORS {
-        if let Some(address) = resolve::by_name(kernel, name) {
-            return Ok((name, address));
-        }
-    }
-    Err(Error::new(
-        codes::LP3005,
-        Place::object(kernel.name()),
-        "neither _printk nor printk is in kallsyms exactly once",
-    ))
 }
 
 /// The old function, and every piece of it, must be what runs.

@@ -1,10 +1,11 @@
 //! The address of each destination outside the patch, and how it was found.
 
-use super::{Bound, IMAGE_BASE};
+use super::IMAGE_BASE;
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::kernel::{KernelImage, KernelSymbol};
-use crate::plan::{Dest, Item, ObjectPair};
+use crate::holder::Placement;
+use crate::kernel::KernelImage;
+use crate::plan::{Dest, ObjectPair, PairId};
 use crate::symbolize::Class;
 
 /// How an address was found; in the manifest as `resolved`.
@@ -42,93 +43,95 @@ pub enum Resolved {
 
 /// The address of the one symbol of this name; of several, of the only global one.
 pub fn by_name(kernel: &KernelImage, name: &str) -> Option<u64> {
-    symbol_by_name(kernel, name).map(|s| s.addr)
+    kernel.by_name(name)
 }
 
-fn symbol_by_name<'k>(kernel: &'k KernelImage, name: &str) -> Option<&'k KernelSymbol> {
-    let all: Vec<&KernelSymbol> = kernel.kallsyms().named(name).collect();
-    match &all[..] {
-        [one] => Some(one),
-        _ => {
-            let mut global = all.into_iter().filter(|s| !s.is_local());
-            let first = global.next()?;
-            global.next().is_none().then_some(first)
-        }
-    }
+/// Where the references of a pair lead.
+pub(super) struct Resolver<'r> {
+    pub(super) kernel: &'r KernelImage,
+    pub(super) pairs: &'r [ObjectPair],
+    pub(super) placements: &'r [Placement],
 }
 
-pub(super) fn resolve(b: &Bound<'_>, pairs: &[ObjectPair], from: &Item, dest: &Dest) -> Result<Resolved, Problem> {
-    let placement = &b.placements[from.pair.0 as usize];
-    match dest {
-        Dest::Carried(..) | Dest::Original(..) => Ok(Resolved::InPatch),
-        Dest::Constant(bytes) => Ok(match placement.constants().get(bytes) {
-            Some(address) => Resolved::Image(*address, How::RunPre),
-            None => Resolved::InPatch,
-        }),
-        Dest::Kernel(name, _) => {
-            if let Some((a, b)) = placement.contradiction(name) {
-                let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
-                return Err(Problem::new(
-                    codes::LP3002,
-                    place,
-                    format!("code that matches shows it both at {a:#x} and at {b:#x}"),
-                ));
-            }
-            if let Some(address) = placement.extern_address(name) {
-                return Ok(image_or_percpu(address, How::RunPre));
-            }
-            match symbol_by_name(b.kernel, name) {
-                Some(s) if s.is_local() => {
-                    let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
-                    Err(Problem::new(
-                        codes::LP3003,
+impl Resolver<'_> {
+    pub(super) fn resolve(&self, from: PairId, dest: &Dest) -> Result<Resolved, Problem> {
+        let (pairs, placement) = (self.pairs, &self.placements[from.0 as usize]);
+        match dest {
+            Dest::Carried(..) | Dest::Original(..) => Ok(Resolved::InPatch),
+            Dest::Constant(bytes) => Ok(match placement.constants().get(bytes) {
+                Some(address) => Resolved::Image(*address, How::RunPre),
+                None => Resolved::InPatch,
+            }),
+            Dest::Kernel(name, _) => {
+                if let Some((a, b)) = placement.contradiction(name) {
+                    let place = Place::symbol(&pairs[from.0 as usize].name, name);
+                    return Err(Problem::new(
+                        codes::LP3002,
                         place,
-                        "the kernel image has it only as a local symbol of another file",
-                    ))
+                        format!("code that matches shows it both at {a:#x} and at {b:#x}"),
+                    ));
                 }
-                Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
-                None => {
-                    let n = b.kernel.kallsyms().named(name).count();
-                    let place = Place::symbol(&pairs[from.pair.0 as usize].name, name);
-                    Err(Problem::new(codes::LP3003, place, format!("the kernel image has {n} symbols of this name")))
+                if let Some(address) = placement.extern_address(name) {
+                    return Ok(image_or_percpu(address, How::RunPre));
                 }
-            }
-        }
-        Dest::Old(pair, old, _) => {
-            let object = &pairs[pair.0 as usize].old;
-            let placement = &b.placements[pair.0 as usize];
-            let atom = object.atom(old.0);
-            let place = Place::symbol(&pairs[pair.0 as usize].name, &atom.name);
-            if atom.is_code()
-                && let Err((code, why)) = placement.check(old.0)
-            {
-                // A weak function's callers reach the strong one; code that was not proven (a tail jump of another
-                // length) is still found by a name the image holds once.
-                let named = by_name(b.kernel, &atom.name).filter(|_| code == codes::LP3004 || code == codes::LP3001);
-                let named = named.map(|address| Resolved::Image(address, How::Kallsyms));
-                return named.ok_or_else(|| Problem::new(code, place, why));
-            }
-            if !atom.is_code() {
-                let read_only = object.class(atom.section) == Class::Rodata;
-                let checked = placement.check_data(old.0, read_only);
-                checked.map_err(|(code, why)| Problem::new(code, place.clone(), why))?;
-            }
-            let Some(address) = placement.address(old.0) else {
-                return match symbol_by_name(b.kernel, &atom.name) {
+                match self.kernel.symbol_by_name(name) {
+                    Some(s) if s.is_local() => {
+                        let place = Place::symbol(&pairs[from.0 as usize].name, name);
+                        Err(Problem::new(
+                            codes::LP3003,
+                            place,
+                            "the kernel image has it only as a local symbol of another file",
+                        ))
+                    }
                     Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
                     None => {
-                        let n = b.kernel.kallsyms().named(&atom.name).count();
-                        let what =
-                            format!("no code shows where it is and the kernel image has {n} symbols of this name");
-                        Err(Problem::new(codes::LP3003, place, what))
+                        let n = self.kernel.kallsyms().named(name).count();
+                        let place = Place::symbol(&pairs[from.0 as usize].name, name);
+                        Err(Problem::new(
+                            codes::LP3003,
+                            place,
+                            format!("the kernel image has {n} symbols of this name"),
+                        ))
                     }
-                };
-            };
-            let how = if placement.is_by_name(old.0) { How::Kallsyms } else { How::Section };
-            if object.class(atom.section) == Class::Percpu {
-                return Ok(Resolved::Percpu(address, how));
+                }
             }
-            Ok(image_or_percpu(address, how))
+            Dest::Old(pair, old, _) => {
+                let object = &pairs[pair.0 as usize].old;
+                let placement = &self.placements[pair.0 as usize];
+                let atom = object.atom(old.0);
+                let place = Place::symbol(&pairs[pair.0 as usize].name, &atom.name);
+                if atom.is_code()
+                    && let Err((code, why)) = placement.check(old.0)
+                {
+                    // A weak function's callers reach the strong one; code that was not proven (a tail jump of another
+                    // length) is still found by a name the image holds once.
+                    let named =
+                        self.kernel.by_name(&atom.name).filter(|_| code == codes::LP3004 || code == codes::LP3001);
+                    let named = named.map(|address| Resolved::Image(address, How::Kallsyms));
+                    return named.ok_or_else(|| Problem::new(code, place, why));
+                }
+                if !atom.is_code() {
+                    let read_only = object.class(atom.section) == Class::Rodata;
+                    let checked = placement.check_data(old.0, read_only);
+                    checked.map_err(|(code, why)| Problem::new(code, place.clone(), why))?;
+                }
+                let Some(address) = placement.address(old.0) else {
+                    return match self.kernel.symbol_by_name(&atom.name) {
+                        Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
+                        None => {
+                            let n = self.kernel.kallsyms().named(&atom.name).count();
+                            let what =
+                                format!("no code shows where it is and the kernel image has {n} symbols of this name");
+                            Err(Problem::new(codes::LP3003, place, what))
+                        }
+                    };
+                };
+                let how = if placement.is_by_name(old.0) { How::Kallsyms } else { How::Section };
+                if object.class(atom.section) == Class::Percpu {
+                    return Ok(Resolved::Percpu(address, how));
+                }
+                Ok(image_or_percpu(address, how))
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::error::{Place, Problem};
 use super::Closure;
 use crate::compare::{identity_matters, name_stays, parent_of};
 use crate::correlate::{NewAtom, OldAtom};
-use crate::ingest::{SectionId, SymbolId, SymbolPlace, reloc};
+use crate::ingest::{SectionId, SymbolId, SymbolPlace};
+use crate::isa::reloc;
 use crate::symbolize::{
     AtomId, BIAS, Class, DISPLACEMENT, Entry, Ids, Meaning, Object, Ref, RefKind, Target, TextKind, Usage,
     boot_constant, known_sections,

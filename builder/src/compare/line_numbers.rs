@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use iced_x86::{Code, Decoder, DecoderOptions, OpKind};
+use crate::isa::{Code, Decoder, DecoderOptions, OpKind};
 
 use super::function::{self, Differing, What};
 use super::line_table::LineTable;

@@ -1,7 +1,8 @@
 //! Do two references mean the same thing?
 
 use crate::correlate::{NewAtom, OldAtom, Pairs};
-use crate::ingest::{SectionId, reloc};
+use crate::ingest::SectionId;
+use crate::isa::reloc;
 use crate::symbolize::{AtomId, Class, Meaning, Object, Ref, RefKind, Target, Usage};
 
 /// Both objects and which atom is which.

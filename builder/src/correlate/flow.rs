@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use iced_x86::{Decoder, DecoderOptions};
+use crate::isa::{Decoder, DecoderOptions};
 
 use super::{content, group_key};
 use crate::symbolize::{AtomId, Class, Object, Ref, Table, Target, Usage};

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use lpbuild_abi as abi;
 
-use super::dispatch::{self, Entrances};
 use super::writer::{Base, Kind, Writer};
-use super::{Input, Spot, outside};
+use super::{BackEnd, Input, Spot, outside};
 use crate::closure::BIAS_WINDOW;
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
-use crate::ingest::{SectionId, reloc};
+use crate::ingest::SectionId;
+use crate::isa::reloc;
 use crate::plan::{Dest, Edge, Item, PairId};
 use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage, boot_constant, known_sections};
 
@@ -22,19 +22,19 @@ pub struct Layout {
     pub items: HashMap<(PairId, NewAtom), Spot>,
     /// Strings and constants brought along: by content, with the first item that needs them.
     pub constants: BTreeMap<Vec<u8>, (Spot, usize)>,
-    /// Beginning of the original and dispatcher of each replaced function that has them.
-    pub entrances: HashMap<(PairId, NewAtom), Entrances>,
+    /// Beginning of the original of each replaced function that has one.
+    pub originals: HashMap<(PairId, NewAtom), Spot>,
 }
 
 const ORC_ENTRY: usize = 6;
 
 /// Writes all content of the patch.
-pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
+pub fn write(w: &mut Writer, input: Input<'_>, back_end: &mut dyn BackEnd) -> Result<Layout> {
     let mut layout = Layout::default();
     let mut islands: Vec<Islands> = Vec::new();
     let mut run = None;
     let text = w.section(abi::SEC_TEXT, Kind::Code);
-    for item in &input.set.items {
+    for item in input.items() {
         islands.push(if item.is_code() {
             place_code(w, input, item, &mut layout)?
         } else {
@@ -44,17 +44,21 @@ pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
     // One byte behind the last function, so that its ORC terminator has an address of its own. The terminator goes on for
     // what follows: the unwinder gives up there.
     w.append_code(text, &[0xcc], 1);
-    dispatch::place(w, input, &mut layout)?;
-    place_constants(w, input, &mut layout)?;
-    for (item, islands) in input.set.items.iter().zip(&islands) {
+    if input.bound.is_some() {
+        layout.originals = back_end.entrances(w, &layout)?;
+    }
+    let back_end = &*back_end;
+    place_constants(w, input, back_end, &mut layout)?;
+    for (item, islands) in input.items().iter().zip(&islands) {
         let spot = layout.items[&(item.pair, item.atom)];
         for edge in &item.edges {
             if let Some(at) = islands.of(edge) {
-                link(w, input, &layout, item, edge, Spot { section: spot.section, offset: at }, true)?;
+                link(w, input, back_end, &layout, item, edge, Spot { section: spot.section, offset: at }, true)?;
             } else {
                 link(
                     w,
                     input,
+                    back_end,
                     &layout,
                     item,
                     edge,
@@ -63,7 +67,7 @@ pub fn write(w: &mut Writer, input: Input<'_>) -> Result<Layout> {
                 )?;
             }
         }
-        write_entries(w, input, &layout, item, spot, islands)?;
+        write_entries(w, input, back_end, &layout, item, spot, islands)?;
     }
     Ok(layout)
 }
@@ -86,7 +90,7 @@ impl Islands {
 const ISLAND: u64 = 5;
 
 fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout) -> Result<Islands> {
-    let object = &input.pairs[item.pair.0 as usize].new;
+    let object = &input.pair(item.pair).new;
     let atom = object.atom(item.atom.0);
     let mut bytes = object.bytes(item.atom.0).to_vec();
     for constant in atom.entries.iter().filter_map(|e| boot_constant(object, &object.entries[e.0 as usize])) {
@@ -160,7 +164,7 @@ struct Run {
 }
 
 fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, run: &mut Option<Run>, layout: &mut Layout) -> Islands {
-    let object = &input.pairs[item.pair.0 as usize].new;
+    let object = &input.pair(item.pair).new;
     let atom = object.atom(item.atom.0);
     let own = object.section(atom.section);
     // Walked by the module loader under this name: an array without holes.
@@ -225,11 +229,11 @@ fn blank(bytes: &mut [u8], edge: &Edge) {
 }
 
 /// Strings and constants the kernel image does not hold, or that cannot be found in it.
-fn place_constants(w: &mut Writer, input: Input<'_>, layout: &mut Layout) -> Result<()> {
-    for (index, item) in input.set.items.iter().enumerate() {
+fn place_constants(w: &mut Writer, input: Input<'_>, back_end: &dyn BackEnd, layout: &mut Layout) -> Result<()> {
+    for (index, item) in input.items().iter().enumerate() {
         for edge in item.all_edges() {
             let Dest::Constant(bytes) = &edge.dest else { continue };
-            if layout.constants.contains_key(bytes) || outside(input, item, &edge.dest)?.is_some() {
+            if layout.constants.contains_key(bytes) || outside(input, back_end, item, &edge.dest)?.is_some() {
                 continue;
             }
             let section = w.section(".rodata.lpbuild", Kind::ReadOnly);
@@ -245,6 +249,7 @@ fn place_constants(w: &mut Writer, input: Input<'_>, layout: &mut Layout) -> Res
 fn link(
     w: &mut Writer,
     input: Input<'_>,
+    back_end: &dyn BackEnd,
     layout: &Layout,
     item: &Item,
     edge: &Edge,
@@ -254,7 +259,7 @@ fn link(
     if stays(item, edge) {
         return Ok(());
     }
-    let (base, offset) = destination(input, layout, item, &edge.dest)?;
+    let (base, offset) = destination(input, back_end, layout, item, &edge.dest)?;
     let (kind, bias) = match edge.field.kind {
         _ if island => (reloc::PLT32, 4),
         RefKind::Reloc(kind) => (kind, i64::from(edge.field.bias)),
@@ -265,12 +270,18 @@ fn link(
     Ok(())
 }
 
-fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> Result<(Base, i64), Problem> {
-    if let Some(found) = outside(input, item, dest)? {
+fn destination(
+    input: Input<'_>,
+    back_end: &dyn BackEnd,
+    layout: &Layout,
+    item: &Item,
+    dest: &Dest,
+) -> Result<(Base, i64), Problem> {
+    if let Some(found) = outside(input, back_end, item, dest)? {
         return Ok(found);
     }
     let missing = || {
-        let pair = &input.pairs[item.pair.0 as usize];
+        let pair = input.pair(item.pair);
         Problem::new(
             codes::LP1000,
             Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name),
@@ -283,11 +294,10 @@ fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> R
             Ok((Base::Section(spot.section), spot.offset as i64 + delta))
         }
         Dest::Original(pair, atom) => {
-            let resume = layout.entrances.get(&(*pair, *atom)).map(|e| e.resume);
-            let spot = resume.ok_or_else(|| {
-                let own = &input.pairs[item.pair.0 as usize];
+            let spot = layout.originals.get(&(*pair, *atom)).ok_or_else(|| {
+                let own = input.pair(item.pair);
                 let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name);
-                let name = &input.pairs[pair.0 as usize].new.atom(atom.0).name;
+                let name = &input.pair(*pair).new.atom(atom.0).name;
                 Problem::new(codes::LP2018, place, format!("the beginning of {name} cannot be executed elsewhere"))
             })?;
             Ok((Base::Section(spot.section), spot.offset as i64))
@@ -303,12 +313,13 @@ fn destination(input: Input<'_>, layout: &Layout, item: &Item, dest: &Dest) -> R
 fn write_entries(
     w: &mut Writer,
     input: Input<'_>,
+    back_end: &dyn BackEnd,
     layout: &Layout,
     item: &Item,
     spot: Spot,
     islands: &Islands,
 ) -> Result<()> {
-    let object = &input.pairs[item.pair.0 as usize].new;
+    let object = &input.pair(item.pair).new;
     for carried in &item.entries {
         let entry = &object.entries[carried.entry.0 as usize];
         if entry.table == Table::OrcIp {
@@ -322,7 +333,7 @@ fn write_entries(
         }
         let at = w.append(section, &bytes, own.align.min(16));
         for edge in &carried.edges {
-            link(w, input, layout, item, edge, Spot { section, offset: at + edge.field.at }, false)?;
+            link(w, input, back_end, layout, item, edge, Spot { section, offset: at + edge.field.at }, false)?;
         }
         if let Some(replacement) = &entry.replacement {
             let code = w.section(".altinstr_replacement", Kind::Code);
@@ -332,7 +343,16 @@ fn write_entries(
             }
             let there = w.append_code(code, &bytes, 1);
             for edge in &carried.replacement {
-                link(w, input, layout, item, edge, Spot { section: code, offset: there + edge.field.at }, false)?;
+                link(
+                    w,
+                    input,
+                    back_end,
+                    layout,
+                    item,
+                    edge,
+                    Spot { section: code, offset: there + edge.field.at },
+                    false,
+                )?;
             }
             w.relocate(section, at + 4, reloc::PC32, &Base::Section(code), there as i64);
         }

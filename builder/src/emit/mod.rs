@@ -5,22 +5,21 @@
 //! module loader resolves. Without a kernel the references keep their names and `lpbuild pack --kernel` binds them later.
 
 mod content;
-mod dispatch;
 mod manifest;
-mod records;
 mod writer;
 
-use crate::accept::Accepted;
 use crate::bind::{Bound, Resolved};
 use crate::codes;
+use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
 use crate::plan::Options;
-use crate::plan::Promise;
-use crate::plan::manifest::{Manifest, Mode};
-use crate::plan::{Dest, Item, ObjectPair, PatchSet};
-use crate::sites::Site;
+use crate::plan::manifest::Manifest;
+use crate::plan::{Analysis, PairId, manifest as m};
+use crate::plan::{Dest, Item, ObjectPair};
+use std::collections::HashMap;
 
-use writer::{Base, Writer};
+pub use content::Layout;
+pub use writer::{Base, Kind, Writer};
 
 /// The two files.
 #[derive(Debug)]
@@ -34,30 +33,56 @@ pub struct Output {
 /// Everything emit works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// The compared objects.
-    pub pairs: &'a [ObjectPair],
-    /// What is carried.
-    pub set: &'a PatchSet,
-    /// Jump sites, one for each item that replaces a function, in the order of the items.
-    pub sites: &'a [(usize, Site)],
+    /// What was decided.
+    pub analysis: &'a Analysis,
     /// Addresses, if a kernel was given.
     pub bound: Option<&'a Bound<'a>>,
-    /// When to switch.
-    pub mode: Mode,
-    /// SHA-256 of old and new objects, by pair.
-    pub digests: &'a [(String, String)],
-    /// What was accepted.
-    pub accepted: &'a [Accepted],
-    /// What outlives the patch.
-    pub promises: &'a [Promise],
+    /// What the author decided.
+    pub options: &'a Options,
+}
+
+impl<'a> Input<'a> {
+    /// One of the pairs.
+    pub fn pair(&self, id: PairId) -> &'a ObjectPair {
+        &self.analysis.pairs[id.0 as usize]
+    }
+    /// What is carried.
+    pub fn items(&self) -> &'a [Item] {
+        &self.analysis.set.items
+    }
+}
+
+/// What a back end adds. Without a kernel there are only the functions of the manifest.
+pub trait BackEnd {
+    /// Writes code behind the carried functions; where the original of each replaced function can be called, by new function.
+    ///
+    /// # Errors
+    /// Refused: a function that the kernel cannot be led away from.
+    fn entrances(&mut self, w: &mut Writer, layout: &Layout) -> Result<HashMap<(PairId, NewAtom), Spot>>;
+    /// The symbol and the addend that stand for an address of the holder.
+    fn outside(&self, address: u64) -> (Base, i64);
+    /// Writes what tells the kernel's side about the patch.
+    ///
+    /// # Errors
+    /// What [`Self::entrances`] has.
+    fn records(&mut self, w: &mut Writer, layout: &Layout) -> Result<()>;
+    /// The replaced functions, as the manifest describes them.
+    fn functions(&self) -> Vec<m::Function>;
+    /// Kernel symbols its kernel's side is bound to, and their distance from the anchor.
+    fn imports(&self) -> Vec<m::BoundImport>;
 }
 
 /// Writes both files.
-pub fn emit(input: Input<'_>, options: &Options) -> Result<Output> {
+///
+/// # Errors
+/// Refusals of the back end, and LP2012, LP2018.
+pub fn emit(input: Input<'_>, back_end: &mut dyn BackEnd) -> Result<Output> {
     let mut writer = Writer::new();
-    let layout = content::write(&mut writer, input)?;
-    records::write(&mut writer, input, options, &layout)?;
-    let mut manifest = manifest::describe(input, options, &layout)?;
+    let layout = content::write(&mut writer, input, back_end)?;
+    if input.bound.is_some() {
+        back_end.records(&mut writer, &layout)?;
+    }
+    let mut manifest = manifest::describe(input, back_end, &layout)?;
     let patch_o = writer.finish().map_err(|e| Error::new(codes::LP1000, Place::object("patch.o"), e))?;
     manifest.patch.object_sha256 = Some(crate::hash::digest(&patch_o));
     Ok(Output { patch_o, manifest })
@@ -65,31 +90,43 @@ pub fn emit(input: Input<'_>, options: &Options) -> Result<Output> {
 
 /// A place in the patch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot {
+pub struct Spot {
+    /// Its section.
     pub section: object::write::SectionId,
+    /// Offset in the section.
     pub offset: u64,
 }
 
 /// Symbol and offset a destination outside the patch is emitted as.
-fn outside(input: Input<'_>, item: &Item, dest: &Dest) -> Result<Option<(Base, i64)>, Problem> {
+fn outside(input: Input<'_>, back_end: &dyn BackEnd, item: &Item, dest: &Dest) -> Result<Option<(Base, i64)>, Problem> {
     let Some(bound) = input.bound else { return Ok(symbolic(input, dest)) };
     let delta = match dest {
         Dest::Kernel(_, d) | Dest::Old(_, _, d) => *d,
         Dest::Carried(..) | Dest::Original(..) | Dest::Constant(_) => 0,
     };
-    Ok(match bound.resolve(input.pairs, item, dest)? {
+    Ok(match found(input, bound, item, dest)? {
         Resolved::InPatch => None,
         Resolved::Image(address, _) => {
-            Some((Base::Extern(bound.anchor.into()), bound.anchored(address).wrapping_add(delta)))
+            let (base, addend) = back_end.outside(address);
+            Some((base, addend.wrapping_add(delta)))
         }
         Resolved::Percpu(offset, _) => Some((Base::Absolute(percpu_name(input, dest), offset), delta)),
+    })
+}
+
+/// Where a reference leads, as bind has found it.
+fn found(input: Input<'_>, bound: &Bound<'_>, item: &Item, dest: &Dest) -> Result<Resolved, Problem> {
+    bound.of(item.pair, dest).ok_or_else(|| {
+        let pair = input.pair(item.pair);
+        let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
+        Problem::new(codes::LP1000, place, "a reference was not bound")
     })
 }
 
 fn percpu_name(input: Input<'_>, dest: &Dest) -> String {
     match dest {
         Dest::Kernel(name, _) => format!("percpu.{name}"),
-        Dest::Old(p, o, _) => format!("percpu.{}", input.pairs[p.0 as usize].old.atom(o.0).name),
+        Dest::Old(p, o, _) => format!("percpu.{}", input.pair(*p).old.atom(o.0).name),
         Dest::Carried(..) | Dest::Original(..) | Dest::Constant(_) => "percpu".into(),
     }
 }
@@ -98,9 +135,9 @@ fn percpu_name(input: Input<'_>, dest: &Dest) -> String {
 fn symbolic(input: Input<'_>, dest: &Dest) -> Option<(Base, i64)> {
     match dest {
         Dest::Kernel(name, d) => Some((Base::Extern(name.clone()), *d)),
-        Dest::Old(p, o, d) => Some((Base::Extern(input.pairs[p.0 as usize].old.atom(o.0).name.clone()), *d)),
+        Dest::Old(p, o, d) => Some((Base::Extern(input.pair(*p).old.atom(o.0).name.clone()), *d)),
         Dest::Original(p, n) => {
-            let name = &input.pairs[p.0 as usize].new.atom(n.0).name;
+            let name = &input.pair(*p).new.atom(n.0).name;
             Some((Base::Extern(format!("{}{name}", lpbuild_abi::ORIGINAL_PREFIX)), 0))
         }
         Dest::Carried(..) | Dest::Constant(_) => None,

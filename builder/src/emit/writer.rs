@@ -8,9 +8,10 @@ use object::{
     SymbolScope, elf,
 };
 
-use crate::ingest::reloc;
+use crate::isa::reloc;
 
 /// `patch.o` being written.
+#[derive(Debug)]
 pub struct Writer {
     object: Object<'static>,
     sections: HashMap<String, SectionId>,

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
+use crate::isa::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use serde::Serialize;
 
 use super::Report;

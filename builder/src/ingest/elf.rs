@@ -141,7 +141,7 @@ fn read_relocs(
                 return Err(bad(format!("the relocation at {offset:#x} names symbol {symbol}, which does not exist")));
             }
             let kind = rela.r_type(endian, false).0;
-            let width = super::reloc::width(kind).unwrap_or(1);
+            let width = crate::isa::reloc::width(kind).unwrap_or(1);
             if offset.checked_add(width).is_none_or(|end| end > section.data.len() as u64) {
                 return Err(bad(format!("the relocation at {offset:#x} is outside {}", section.name)));
             }

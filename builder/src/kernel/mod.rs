@@ -70,6 +70,24 @@ pub fn symbols_of(name: &str, vmlinux: &[u8]) -> Result<Vec<KernelSymbol>> {
 }
 
 impl KernelImage {
+    /// The address of the one symbol of this name; of several, of the only global one.
+    pub fn by_name(&self, name: &str) -> Option<u64> {
+        self.symbol_by_name(name).map(|s| s.addr)
+    }
+
+    /// The one symbol of this name; of several, the only global one.
+    pub fn symbol_by_name(&self, name: &str) -> Option<&KernelSymbol> {
+        let all: Vec<&KernelSymbol> = self.kallsyms().named(name).collect();
+        match &all[..] {
+            [one] => Some(one),
+            _ => {
+                let mut global = all.into_iter().filter(|s| !s.is_local());
+                let first = global.next()?;
+                global.next().is_none().then_some(first)
+            }
+        }
+    }
+
     /// Reads the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();

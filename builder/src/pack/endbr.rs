@@ -8,13 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::isa::{Decoder, DecoderOptions, Mnemonic};
 use goblin::elf::{
     Elf, Reloc,
     reloc::{R_X86_64_PC32, R_X86_64_PC64, R_X86_64_PLT32},
     section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS},
     sym::STT_FUNC,
 };
-use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use lpbuild_abi as abi;
 
 use crate::codes;

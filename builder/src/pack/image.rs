@@ -7,12 +7,14 @@
 use crate::hash::{from_hex, to_hex};
 use lpbuild_abi as abi;
 
-use crate::bind::{self, Blacklist, IMAGE_BASE};
+use crate::bind::{Blacklist, IMAGE_BASE};
 use crate::codes;
 use crate::error::{Place, Problem};
+use crate::holder::HolderName;
+use crate::isa::{self, ENDBR64, NOP5};
 use crate::kernel::KernelImage;
+use crate::plan::Rule;
 use crate::plan::manifest::{Function, Kernel, Manifest};
-use crate::sites::{self, ENDBR64, NOP5, Rule};
 
 /// Everything in which the manifest contradicts the image.
 pub fn contradictions(manifest: &Manifest, image: &KernelImage) -> Vec<Problem> {
@@ -67,7 +69,7 @@ impl Check<'_> {
             }
         }
         let (anchor, says) = (self.kernel.anchor.clone(), self.kernel.anchor_address);
-        match bind::address_by_name(self.image, &anchor) {
+        match self.image.by_name(&anchor) {
             Some(is) if is == says => true,
             Some(is) => {
                 self.problem(&anchor, format!("the anchor is at {is:#x}, the manifest says {says:#x}"));
@@ -81,8 +83,8 @@ impl Check<'_> {
     }
 
     fn function(&mut self, f: &Function) {
-        if f.object != "vmlinux" {
-            self.problem(&f.symbol, format!("it is said to be in {}, not in vmlinux", f.object));
+        if HolderName::named(&f.object).is_none() {
+            self.problem(&f.symbol, format!("it is said to be in {}, not in {}", f.object, HolderName::Vmlinux));
         }
         let Some(address) = f.anchor_offset.map(|o| self.address(o)) else {
             return self.problem(&f.symbol, "the manifest gives no address");
@@ -146,7 +148,7 @@ impl Check<'_> {
         if u32::from(site.offset) + u32::from(site.size) > f.old_size {
             self.problem(&f.symbol, "the site reaches past the end of the function");
         }
-        if site.instructions != sites::disassemble(&original, site.offset.into()) {
+        if site.instructions != isa::disassemble(&original, site.offset.into()) {
             self.problem(&f.symbol, "the instructions are not those of the original bytes");
         }
         let over = site.rule == Rule::OverFentry.name();
@@ -189,7 +191,7 @@ impl Check<'_> {
             self.problems.push(Problem::new(codes::LP4014, place, detail));
         }
         for import in &manifest.imports {
-            let (is, says) = (bind::address_by_name(self.image, &import.symbol), import.anchor_offset);
+            let (is, says) = (self.image.by_name(&import.symbol), import.anchor_offset);
             if is != says.map(|o| self.address(o)) {
                 let detail = format!("the image has it at {is:#x?}, the manifest says {says:?} from the anchor");
                 self.problem(&import.symbol, detail);
@@ -239,10 +241,10 @@ impl Check<'_> {
 
 /// Bytes that fill up to the next function.
 fn is_padding(bytes: &[u8]) -> bool {
-    let mut decoder = iced_x86::Decoder::new(64, bytes, iced_x86::DecoderOptions::NONE);
+    let mut decoder = crate::isa::Decoder::new(64, bytes, crate::isa::DecoderOptions::NONE);
     while decoder.can_decode() {
         let insn = decoder.decode();
-        if !matches!(insn.mnemonic(), iced_x86::Mnemonic::Nop | iced_x86::Mnemonic::Int3) {
+        if !matches!(insn.mnemonic(), crate::isa::Mnemonic::Nop | crate::isa::Mnemonic::Int3) {
             return false;
         }
     }

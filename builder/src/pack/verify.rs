@@ -6,6 +6,7 @@
 
 use std::mem::offset_of;
 
+use crate::isa::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use goblin::elf::{
     Elf, Reloc,
     reloc::{
@@ -14,15 +15,14 @@ use goblin::elf::{
     section_header::{SHF_ALLOC, SHT_NOBITS, SHT_RELA, SectionHeader},
     sym::STB_WEAK,
 };
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
 use lpbuild_abi as abi;
 
 use super::{endbr, headers::Headers, input::Input};
 use crate::codes;
 use crate::{
     error::{Error, Place, Problem, Result},
+    isa::is_near_branch,
     plan::manifest::{Function, Kernel, Mode},
-    symbolize::is_near_branch,
 };
 
 /// Checks everything; the error holds all problems found.
@@ -371,7 +371,7 @@ impl<'a> Verifier<'a> {
             self.expect(codes::LP4009, place(), what, int(r, offset, len), want);
         }
         // Whether the site is on the fentry nop itself.
-        let over = f.site.rule == crate::sites::Rule::OverFentry.name();
+        let over = f.site.rule == crate::plan::Rule::OverFentry.name();
         self.expect(codes::LP4009, place(), "rule", int(r, 36, 1), u64::from(over));
         let mut bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]).to_vec();
         self.complete(at + 37, &mut bytes, kernel);

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ObjectPair, PatchSet, Promise, Summary};
+use super::{Detour, ObjectPair, PatchSet, Promise, Summary};
 use crate::accept::{Acceptances, Accepted};
 use crate::error::Problem;
-use crate::plan::manifest::Mode;
-use crate::sites::Site;
 
 /// What is known about one replaced or new function.
 #[derive(Clone, Debug, Default)]
@@ -30,10 +28,8 @@ pub struct Analysis {
     pub digests: Vec<(String, String)>,
     /// What is carried.
     pub set: PatchSet,
-    /// Jump sites: index of the item and the site.
-    pub sites: Vec<(usize, Site)>,
-    /// When the switch is made.
-    pub mode: Mode,
+    /// How the functions are redirected.
+    pub detour: Detour,
     /// Everything that stands against the patch.
     pub refused: Vec<Problem>,
     /// What would stand against it and the author answers for.

@@ -4,6 +4,7 @@
 //! Nothing here knows how an entrance is redirected, or where anything is written.
 
 mod analysis;
+mod entrance;
 pub mod manifest;
 mod options;
 mod pairs;
@@ -12,6 +13,7 @@ mod set;
 mod summary;
 
 pub use analysis::{Analysis, Note};
+pub use entrance::{Detour, Rule, Site};
 pub use options::Options;
 pub use pairs::{ObjectPair, PairId, Source};
 pub use promise::Promise;

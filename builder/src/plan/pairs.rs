@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::compare::{Comparer, Verdicts};
 use crate::correlate::Pairs;
-use crate::holder::Placement;
+use crate::holder::{HolderName, Placement};
 use crate::symbolize::Object;
 
 /// One object in both builds, as read from disk.
@@ -39,6 +39,8 @@ pub struct ObjectPair {
     pub pairs: Pairs,
     /// What became of each atom.
     pub verdicts: Verdicts,
+    /// Who has the old code.
+    pub holder: HolderName,
     /// Where the old atoms are in the kernel, if that is known already.
     pub placement: Option<Placement>,
 }

@@ -7,7 +7,7 @@ use crate::error::Problem;
 use crate::symbolize::{EntryId, Ref};
 
 /// Where a reference of carried code leads.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dest {
     /// To something the patch carries.
     Carried(PairId, NewAtom, i64),

@@ -109,7 +109,7 @@ fn gap_cuts(object: &Object) -> Vec<BTreeSet<u64>> {
             }
             // The bias of a PC-relative field in code is 4 plus an immediate; cutting early is harmless only for code
             // chunks, which are reached by jumps without immediates.
-            let bias = if crate::ingest::reloc::is_pc_relative(reloc.kind) && section.is_exec() { 4 } else { 0 };
+            let bias = if crate::isa::reloc::is_pc_relative(reloc.kind) && section.is_exec() { 4 } else { 0 };
             if let Ok(offset) = u64::try_from((symbol.value as i64).saturating_add(reloc.addend).saturating_add(bias)) {
                 cuts[target.0 as usize].insert(offset);
             }

@@ -3,10 +3,12 @@
 //! The displacement of a PC-relative relocation counts from the end of its instruction, so the instruction is decoded to
 //! find the address that is meant (Intel SDM vol. 2, 2.2.1.6: RIP-relative addressing).
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use crate::isa::is_near_branch;
+use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use super::{Atom, AtomKind, Class, Object, Ref, RefKind, Target, TextKind, Usage};
-use crate::ingest::{Reloc, SectionId, Symbol, SymbolPlace, reloc};
+use crate::ingest::{Reloc, SectionId, Symbol, SymbolPlace};
+use crate::isa::reloc;
 
 /// One instruction of an atom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,12 +196,6 @@ fn decode_range(object: &Object, section: SectionId, start: u64, bytes: &[u8]) -
     }
     refs.sort_by_key(|r| r.at);
     (refs, code)
-}
-
-/// Direct jump, call, jcc, loop, jrcxz or xbegin.
-pub fn is_near_branch(insn: &Instruction) -> bool {
-    (0..insn.op_count())
-        .any(|i| matches!(insn.op_kind(i), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64))
 }
 
 /// What an instruction does with its displacement or immediate.

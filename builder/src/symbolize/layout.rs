@@ -5,7 +5,8 @@
 //! only another layout would have is not there. Sources: the kernel header beside each layout.
 
 use super::{Class, Object, Ref, Table, Target, TextKind};
-use crate::ingest::{SectionId, reloc};
+use crate::ingest::SectionId;
+use crate::isa::reloc;
 
 /// Does the section consist of entries of `stride` bytes?
 pub fn fits(object: &Object, id: SectionId, table: Table, stride: u64) -> bool {

@@ -24,7 +24,7 @@ use crate::ingest::{Image, SectionId, SymbolId};
 
 pub use assemble::Parts;
 pub use boot::{BIAS, BootConstant, DISPLACEMENT, boot_constant};
-pub use code::{Code, Insn, is_near_branch, memory_usage, usage};
+pub use code::{Code, Insn, memory_usage, usage};
 pub use cover::Cover;
 pub use ids::{Ids, Words, difference as id_difference};
 pub use names::{base_name, is_cold, parent_name};
@@ -364,7 +364,7 @@ impl Object {
 
     /// Where a relocation leads when the instruction around it is not known; off by the PC bias.
     pub fn raw_target(&self, r: &crate::ingest::Reloc) -> Target {
-        let bias = if crate::ingest::reloc::is_pc_relative(r.kind) { 4 } else { 0 };
+        let bias = if crate::isa::reloc::is_pc_relative(r.kind) { 4 } else { 0 };
         code::target_of(&self.image.symbols, r, bias)
     }
 

@@ -3,15 +3,16 @@
 //! Besides branches, an instruction is followed by the target of its jump label (`__jump_table`: the bytes are a nop), by the
 //! place its exception leads to (`__ex_table`), and the first one of an alternative by its replacement.
 
+use crate::isa::is_near_branch;
 use std::collections::HashMap;
 
-use iced_x86::{
+use crate::isa::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
 use super::state::{END, HELD, TOP, number};
 use super::{Callee, Part, Seed};
-use crate::symbolize::{AtomId, Entry, EntryId, Object, Ref, Table, Target, Usage, is_near_branch};
+use crate::symbolize::{AtomId, Entry, EntryId, Object, Ref, Table, Target, Usage};
 
 /// Where control goes.
 #[derive(Clone, Debug)]

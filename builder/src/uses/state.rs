@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use iced_x86::Register;
+use crate::isa::Register;
 
 /// It may hold the address, or the address and something added.
 pub const HELD: u8 = 1;

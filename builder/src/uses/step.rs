@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use crate::isa::{Instruction, Mnemonic, OpKind, Register};
 
 use super::graph::Node;
 use super::state::{ARGUMENTS, END, HELD, MIXED, RBP, RSP, STACK, State, TOP, VALUE, WALKED, number};

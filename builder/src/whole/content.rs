@@ -25,7 +25,7 @@ pub fn nameless_words(whole: &Whole<'_>, area: &Area<'_>) -> Vec<u64> {
 pub fn nameless_pointers(whole: &Whole<'_>, proof: Proof, addr: u64, len: u64) -> Vec<(u64, u64)> {
     if proof >= Proof::Addresses {
         let fields = whole.fields_in(addr, addr + len).iter();
-        let wide = fields.filter(|f| u32::from(f.kind) == crate::ingest::reloc::ABS64);
+        let wide = fields.filter(|f| u32::from(f.kind) == crate::isa::reloc::ABS64);
         return wide.filter_map(|f| Some((f.at - addr, whole.field_value(*f)?))).collect();
     }
     let skew = addr.wrapping_neg() % 8;

@@ -17,7 +17,7 @@ use super::spans;
 use super::{Field, Form, Named, Proof, Symbol, Whole};
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::ingest::reloc;
+use crate::isa::reloc;
 use crate::kernel::{IMAGE_BASE, KernelSymbol};
 use crate::symbolize::{Class, TextKind};
 

@@ -33,7 +33,7 @@ mod tables;
 
 use rustc_hash::FxHashMap;
 
-use crate::ingest::reloc;
+use crate::isa::reloc;
 use crate::symbolize::Cover;
 
 pub use area::Area;

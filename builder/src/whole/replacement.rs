@@ -1,11 +1,12 @@
 //! Replacement instructions of alternatives and templates of code: instructions no function holds, whose references are found
 //! by decoding them.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
+use crate::isa::is_near_branch;
+use crate::isa::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 use super::{Proof, Whole};
-use crate::ingest::reloc;
-use crate::symbolize::{Usage, is_near_branch, memory_usage, usage};
+use crate::isa::reloc;
+use crate::symbolize::{Usage, memory_usage, usage};
 
 /// A field that holds an address.
 #[derive(Clone, Copy, Debug)]

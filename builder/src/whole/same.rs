@@ -179,7 +179,7 @@ impl Sides<'_, '_> {
         let relative = |w: &Whole<'_>, name: &str| {
             let own = |a: &&super::Area<'_>| a.class == Class::Registered && a.name == name;
             let fields = w.areas.iter().filter(own).flat_map(|a| w.fields_in(a.addr, a.end()));
-            fields.into_iter().any(|f| crate::ingest::reloc::is_pc_relative(u32::from(f.kind)))
+            fields.into_iter().any(|f| crate::isa::reloc::is_pc_relative(u32::from(f.kind)))
         };
         let moves = |name: &String| super::scan::distances(name).is_some() || relative(self.old, name);
         all.into_iter().filter(|name| !moves(name) && differs(name)).collect()
@@ -406,7 +406,7 @@ impl Sides<'_, '_> {
         }
         let (mut a, mut b) = (a.to_vec(), b.to_vec());
         for (i, field) in tables::fields_of(x.table, x.size).iter().enumerate() {
-            let width = crate::ingest::reloc::width(field.1).unwrap_or(0) as usize;
+            let width = crate::isa::reloc::width(field.1).unwrap_or(0) as usize;
             let range = usize::from(field.0)..usize::from(field.0) + width;
             a[range.clone()].fill(0);
             b[range].fill(0);

@@ -12,13 +12,14 @@
 //! Any other constant equal to the offset of a per-CPU variable, in a function that computes per-CPU addresses, may be one
 //! or not: the function is noted as unproven, and refused where it must be carried.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
+use crate::isa::is_near_branch;
+use crate::isa::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 use rayon::prelude::*;
 
 use super::{Area, Field, Kind, Place, Proof, SpanId, Whole};
-use crate::ingest::reloc;
+use crate::isa::reloc;
 use crate::kernel::IMAGE_BASE;
-use crate::symbolize::{Usage, is_near_branch, memory_usage, usage};
+use crate::symbolize::{Usage, memory_usage, usage};
 
 /// A reference out of a function.
 #[derive(Clone, Copy, Debug)]
@@ -187,7 +188,7 @@ fn decode(whole: &Whole<'_>, proof: Proof, bases: &PercpuBases, id: SpanId, part
             let target = insn.near_branch_target();
             if target < span.addr || target >= span.end {
                 let fields = decoder.get_constant_offsets(&insn);
-                let call = insn.flow_control() == iced_x86::FlowControl::Call;
+                let call = insn.flow_control() == crate::isa::FlowControl::Call;
                 add(
                     fields.immediate_offset(),
                     fields.immediate_size() as u8,
@@ -256,7 +257,7 @@ fn decode(whole: &Whole<'_>, proof: Proof, bases: &PercpuBases, id: SpanId, part
                 _ => continue,
             };
             let is_mov = kind == OpKind::Immediate32to64
-                && insn.mnemonic() == iced_x86::Mnemonic::Mov
+                && insn.mnemonic() == crate::isa::Mnemonic::Mov
                 && insn.op0_kind() == OpKind::Register;
             let is_address = proof == Proof::None && whole.is_address(value);
             if is_address || is_mov && whole.is_percpu(value) {

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::content::{extent, nameless_pointers, string_at};
 use super::{Kind, Place, Proof, SpanId, Use, Uses, Whole, image::EXTERN_STEP, replacement, tables};
-use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace, reloc};
+use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace};
+use crate::isa::reloc;
 use crate::symbolize::{
     Atom, AtomId, AtomKind, Class, Entry, Incoming, Meaning, Object, Parts, Ref, RefKind, Sources, Table, Target, Usage,
 };

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl};
+use crate::isa::{Decoder, DecoderOptions, FlowControl};
 use object::elf;
 
 use super::area::Area;

@@ -4,7 +4,7 @@
 //! (sources at [`fields`]). An area that does not have that layout is *odd*: nothing that could have entries in it is carried.
 
 use super::{Place, SpanId, Whole};
-use crate::ingest::reloc;
+use crate::isa::reloc;
 use crate::symbolize::{Class, Table};
 
 /// One entry.

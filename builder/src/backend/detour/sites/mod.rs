@@ -6,59 +6,15 @@
 //! Refused (LP2101): no such place. A site must not be branched into, must not hold a return address in its middle, and
 //! no byte of it may be rewritten by the kernel itself later.
 
-pub mod moved;
-
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction};
+use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction};
+use crate::isa::{ENDBR64, NOP5, disassemble, moved};
+use crate::plan::{Rule, Site};
 use lpbuild_abi as abi;
 
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::plan::manifest::Jump;
 use crate::symbolize::{AtomId, Insn, Meaning, Object, Ref, Table, Target, Usage};
-
-/// A place for a jump.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
-    /// Offset from the start of the function, in bytes.
-    pub offset: u16,
-    /// Bytes covered.
-    pub size: u8,
-    /// Form of the jump.
-    pub jump: Jump,
-    /// The rule that chose it.
-    pub rule: Rule,
-    /// The covered bytes in the object; relocated fields hold what the object holds.
-    pub original: Vec<u8>,
-    /// The covered instruction that cannot be executed elsewhere, and why: the original cannot be entered any more.
-    pub fixed: Option<String>,
-}
-
-/// The rule that chose a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// Behind the fentry nop.
-    AfterFentry,
-    /// At the entry (behind ENDBR) of a function without fentry.
-    Entry,
-    /// The fentry nop: ftrace cannot be used on the function while patched.
-    OverFentry,
-}
-
-impl Rule {
-    /// As in the manifest.
-    pub fn name(self) -> &'static str {
-        match self {
-            Rule::AfterFentry => "after-fentry",
-            Rule::Entry => "entry",
-            Rule::OverFentry => "over-fentry",
-        }
-    }
-}
-
-/// `endbr64`
-pub const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
-/// `nopl 0(%rax,%rax,1)`: arch/x86/include/asm/nops.h, ASM_NOP5; what objtool leaves of `call __fentry__`.
-pub const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 
 /// Chooses the site of the function `id` of the old object.
 pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<Site, Problem> {
@@ -178,7 +134,7 @@ fn padding_behind(object: &Object, id: AtomId) -> usize {
         return bytes.len();
     }
     let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
-    decoder.iter().take_while(|i| i.mnemonic() == iced_x86::Mnemonic::Nop).map(|i| i.len()).sum()
+    decoder.iter().take_while(|i| i.mnemonic() == crate::isa::Mnemonic::Nop).map(|i| i.len()).sum()
 }
 
 /// Does anything lead into the site, or rewrite it?
@@ -247,21 +203,6 @@ pub fn is_one_instruction(bytes: &[u8]) -> bool {
 /// Not `ud2`: behind that of a warning it goes on (handle_bug, arch/x86/kernel/traps.c).
 fn ends_flow(insn: &Instruction) -> bool {
     matches!(insn.flow_control(), FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return)
-}
-
-/// The covered instructions as text, AT&T syntax, addresses relative to the function.
-pub fn disassemble(bytes: &[u8], offset: u64) -> Vec<String> {
-    let mut formatter = GasFormatter::new();
-    formatter.options_mut().set_rip_relative_addresses(true);
-    let mut decoder = Decoder::with_ip(64, bytes, offset, DecoderOptions::NONE);
-    let mut out = Vec::new();
-    while decoder.can_decode() {
-        let insn = decoder.decode();
-        let mut text = String::new();
-        formatter.format(&insn, &mut text);
-        out.push(text);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 
-use crate::ingest::reloc;
-use crate::symbolize::is_near_branch;
+use super::is_near_branch;
+use super::reloc;
 
 /// Instructions at a place that is not known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,22 +5,25 @@ use std::mem::offset_of;
 
 use lpbuild_abi as abi;
 
-use super::Input;
-use super::content::Layout;
-use super::manifest::pieces;
-use super::writer::{Base, Kind, Writer};
+use super::Lowering;
+use super::functions::pieces;
+use super::needs::Needs;
+use super::sites::is_one_instruction;
 use crate::bind::{Bound, IMAGE_BASE};
 use crate::correlate::OldAtom;
+use crate::emit::{Base, Kind, Layout, Writer};
 use crate::error::Result;
-use crate::ingest::reloc;
+use crate::isa::NOP5;
+use crate::isa::reloc;
+use crate::plan::{Analysis, Rule, Site};
 use crate::plan::{ObjectPair, Role};
-use crate::sites::{NOP5, Rule, Site, is_one_instruction};
 use crate::symbolize::RefKind;
 
 /// Writes all records. Without a kernel there are none: `pack --kernel` emits the patch again.
-pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layout) -> Result<()> {
-    let Some(bound) = input.bound else { return Ok(()) };
-    let anchor = Base::Extern(bound.anchor.into());
+pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> {
+    let (analysis, options) = (low.analysis, low.options);
+    let Some((bound, needs)) = low.bound.zip(low.needs.as_ref()) else { return Ok(()) };
+    let anchor = Base::Extern(bound.holder.anchor.symbol.into());
     let strings = w.section(abi::SEC_STRINGS, Kind::ReadOnly);
     let funcs = w.section(abi::SEC_FUNCS, Kind::ReadOnly);
     let ranges = w.section(abi::SEC_RANGES, Kind::ReadOnly);
@@ -29,18 +32,18 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     let (mut n_funcs, mut n_ranges) = (0u32, 0u32);
     let mut said = Said::default();
     // In the order of the manifest.
-    let mut sites: Vec<&(usize, Site)> = input.sites.iter().collect();
+    let mut sites: Vec<&(usize, Site)> = analysis.detour.sites.iter().collect();
     let name = |i: usize| {
-        let item = &input.set.items[i];
-        let pair = &input.pairs[item.pair.0 as usize];
+        let item = &analysis.set.items[i];
+        let pair = &analysis.pairs[item.pair.0 as usize];
         let old = pair.pairs.old_of(item.atom).map(|o| pair.old.atom(o.0).name.as_str());
         (pair.name.as_str(), old.unwrap_or_default())
     };
     sites.sort_by_key(|(i, _)| name(*i));
     for (index, site) in sites {
-        let item = &input.set.items[*index];
+        let item = &analysis.set.items[*index];
         let Role::Replaces(old) = item.role else { continue };
-        let pair = &input.pairs[item.pair.0 as usize];
+        let pair = &analysis.pairs[item.pair.0 as usize];
         let atom = pair.old.atom(old.0);
         let new = pair.new.atom(item.atom.0);
         let address = bound.old_address(item.pair, old).unwrap_or(0);
@@ -66,10 +69,10 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         let at = w.append(funcs, &r, 8);
         for field in &moving {
             let offset = at + offset_of!(abi::FuncRecord, original) as u64 + field.at as u64;
-            w.relocate(funcs, offset, field.kind, &anchor, bound.anchored(field.value));
+            w.relocate(funcs, offset, field.kind, &anchor, bound.holder.anchored(field.value));
         }
         let spot = layout.items[&(item.pair, item.atom)];
-        let entrances = layout.entrances.get(&(item.pair, item.atom));
+        let entrances = low.entrances.get(&(item.pair, item.atom));
         let place = |offset: u64| TEXT.wrapping_add(offset);
         let func = abi::FuncRecord {
             old: address,
@@ -87,7 +90,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
             dispatch: entrances.map_or(0, |e| place(e.dispatch.offset)),
         };
         said.funcs.push((func, atom.name.as_bytes()));
-        w.pointer(funcs, at, &anchor, bound.anchored(address));
+        w.pointer(funcs, at, &anchor, bound.holder.anchored(address));
         w.pointer(funcs, at + 8, &Base::Section(spot.section), spot.offset as i64);
         w.pointer(funcs, at + 16, &Base::Section(strings), name as i64);
         if let Some(entrances) = entrances {
@@ -105,7 +108,7 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
             r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
             r.extend_from_slice(&n_funcs.to_le_bytes());
             let at = w.append(ranges, &r, 8);
-            w.pointer(ranges, at, &anchor, bound.anchored(address));
+            w.pointer(ranges, at, &anchor, bound.holder.anchored(address));
             said.ranges.push(abi::RangeRecord { start: address, len: atom.size() as u32, func: n_funcs });
             n_ranges += 1;
         }
@@ -113,17 +116,17 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     }
     let name = c_string(w, strings, &options.name);
     let version = c_string(w, strings, &options.version);
-    let mut build_id = bound.kernel.build_id().to_vec();
+    let mut build_id = bound.holder.image.build_id().to_vec();
     let build_id_len = build_id.len().min(abi::MAX_BUILD_ID);
     build_id.resize(abi::MAX_BUILD_ID, 0);
     let mut r = Vec::with_capacity(size_of::<abi::PatchRecord>());
     r.extend_from_slice(&abi::MAGIC.to_le_bytes());
     r.extend_from_slice(&abi::ABI_VERSION.to_le_bytes());
-    r.push(input.mode.to_abi() as u8);
+    r.push(analysis.detour.mode.to_abi() as u8);
     r.push(build_id_len as u8);
     r.extend_from_slice(&flags(options).to_le_bytes());
     r.extend_from_slice(&build_id);
-    for word in [options.deadline(input.mode), n_funcs, n_ranges, options.patience_ms] {
+    for word in [options.deadline(analysis.detour.mode), n_funcs, n_ranges, options.patience_ms] {
         r.extend_from_slice(&word.to_le_bytes());
     }
     let pointers = r.len() as u64;
@@ -138,11 +141,11 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     let record = abi::PatchRecord {
         magic: abi::MAGIC,
         abi_version: abi::ABI_VERSION,
-        mode: input.mode.to_abi() as u8,
+        mode: analysis.detour.mode.to_abi() as u8,
         build_id_len: build_id_len as u8,
         flags: flags(options),
         build_id: build_id.try_into().unwrap_or_default(),
-        deadline_ms: options.deadline(input.mode),
+        deadline_ms: options.deadline(analysis.detour.mode),
         n_funcs,
         n_ranges,
         patience_ms: options.patience_ms,
@@ -150,8 +153,8 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         ranges: 0,
         name: 0,
         version: 0,
-        notes_start: bound.notes.0,
-        notes_end: bound.notes.1,
+        notes_start: needs.notes.0,
+        notes_end: needs.notes.1,
         text_start: TEXT,
         text_end: TEXT.wrapping_add(text_end),
         after: 0,
@@ -176,8 +179,8 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
         (Base::Section(ranges), 0),
         (Base::Section(strings), name as i64),
         (Base::Section(strings), version as i64),
-        (anchor.clone(), bound.anchored(bound.notes.0)),
-        (anchor.clone(), bound.anchored(bound.notes.1)),
+        (anchor.clone(), bound.holder.anchored(needs.notes.0)),
+        (anchor.clone(), bound.holder.anchored(needs.notes.1)),
         (Base::Section(text), 0),
         (Base::Section(text), text_end as i64),
     ];
@@ -187,8 +190,8 @@ pub fn write(w: &mut Writer, input: Input<'_>, options: &Options, layout: &Layou
     w.define(abi::SYM_PATCH, patch, at, size_of::<abi::PatchRecord>() as u64, false, true);
     w.define(abi::SYM_TEXT_START, text, 0, 0, false, true);
     w.define(abi::SYM_TEXT_END, text, text_end, 0, false, true);
-    imports(w, bound, &anchor);
-    callbacks(w, input, layout);
+    imports(w, bound, needs, &anchor);
+    callbacks(w, analysis, layout);
     Ok(())
 }
 
@@ -289,11 +292,11 @@ fn flags(options: &Options) -> u16 {
 }
 
 /// Thunks `lpbuild_call_KIND: jmp FUNCTION`: direct, as those of the imports; one that returns 0 where there is no function.
-fn callbacks(w: &mut Writer, input: Input<'_>, layout: &Layout) {
+fn callbacks(w: &mut Writer, analysis: &Analysis, layout: &Layout) {
     let code = w.section(abi::SEC_IMPORT, Kind::Code);
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     for callback in abi::Callback::ALL {
-        let root = input.set.callbacks.iter().find(|(c, _)| *c == callback);
+        let root = analysis.set.callbacks.iter().find(|(c, _)| *c == callback);
         let spot = root.and_then(|(_, key)| layout.items.get(key));
         let bytes: &[u8] = if spot.is_some() { JUMP } else { RETURN_0 };
         // Padding as before any function that is called (call depth tracking writes there).
@@ -312,10 +315,10 @@ const JUMP: &[u8] = &[0xe9, 0, 0, 0, 0];
 const RETURN_0: &[u8] = &[0x31, 0xc0, 0xc3];
 
 /// Thunks `lpk_NAME: jmp NAME` (direct, so that a sealed ENDBR at the target does not matter) and pointers.
-fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
+fn imports(w: &mut Writer, bound: &Bound<'_>, needs: &Needs, anchor: &Base) {
     let code = w.section(abi::SEC_IMPORT, Kind::Code);
     let data = w.section(abi::SEC_IMPORT_PTR, Kind::ReadOnly);
-    for (import, address) in &bound.imports {
+    for (import, address) in &needs.imports {
         match import.kind {
             abi::ImportKind::Call => {
                 let bytes = if address.is_some() { JUMP } else { RETURN_0 };
@@ -323,7 +326,7 @@ fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
                 w.append_code(code, &[0x90; 16], 16);
                 let at = w.append_code(code, bytes, 16);
                 if let Some(address) = address {
-                    w.relocate(code, at + 1, reloc::PLT32, anchor, bound.anchored(*address).wrapping_sub(4));
+                    w.relocate(code, at + 1, reloc::PLT32, anchor, bound.holder.anchored(*address).wrapping_sub(4));
                 }
                 let name = format!("{}{}", abi::IMPORT_CALL_PREFIX, import.name);
                 w.define(&name, code, at, bytes.len() as u64, true, true);
@@ -331,7 +334,7 @@ fn imports(w: &mut Writer, bound: &crate::bind::Bound<'_>, anchor: &Base) {
             abi::ImportKind::Pointer => {
                 let at = w.append(data, &[0; 8], 8);
                 if let Some(address) = address {
-                    w.pointer(data, at, anchor, bound.anchored(*address));
+                    w.pointer(data, at, anchor, bound.holder.anchored(*address));
                 }
                 let name = format!("{}{}", abi::IMPORT_PTR_PREFIX, import.name);
                 w.define(&name, data, at, 8, false, true);

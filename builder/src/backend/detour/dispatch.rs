@@ -9,19 +9,20 @@
 //! Both begin with ENDBR: the address of the first one can be taken, and an abs64 jump to the second one is indirect. They
 //! have no ORC entries: a stack that leads through them is not reliable.
 
+use std::collections::HashMap;
+
 use lpbuild_abi as abi;
 
-use super::content::Layout;
+use super::Lowering;
 use super::records::{moving_fields, running};
-use super::writer::{Base, Kind, Writer};
-use super::{Input, Spot};
 use crate::bind::Bound;
 use crate::codes;
+use crate::correlate::NewAtom;
+use crate::emit::{Base, Kind, Layout, Spot, Writer};
 use crate::error::{Place, Problem, Result};
-use crate::ingest::reloc;
-use crate::plan::Role;
+use crate::isa::{ENDBR64, moved, reloc};
 use crate::plan::manifest::Mode;
-use crate::sites::{Site, moved};
+use crate::plan::{Analysis, PairId, Role, Site};
 
 /// Where the two pieces of a function begin.
 #[derive(Clone, Copy, Debug)]
@@ -32,39 +33,39 @@ pub struct Entrances {
     pub dispatch: Spot,
 }
 
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// Padding as before any function that is called (call depth tracking writes there).
 const PADDING: [u8; 16] = [0x90; 16];
 
 /// Writes both pieces of every replaced function whose beginning can be executed elsewhere.
-pub fn place(w: &mut Writer, input: Input<'_>, layout: &mut Layout) -> Result<()> {
-    let Some(bound) = input.bound else { return Ok(()) };
-    for (index, site) in input.sites {
-        let item = &input.set.items[*index];
+pub fn place(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<HashMap<(PairId, NewAtom), Entrances>> {
+    let (analysis, Some(bound)) = (low.analysis, low.bound) else { return Ok(HashMap::new()) };
+    let mut entrances = HashMap::new();
+    for (index, site) in &analysis.detour.sites {
+        let item = &analysis.set.items[*index];
         let key = (item.pair, item.atom);
         let Some(new) = layout.items.get(&key).copied() else { continue };
-        if let Some(resume) = place_original(w, input, bound, *index, site)? {
-            let name = &input.pairs[item.pair.0 as usize].new.atom(item.atom.0).name;
+        if let Some(resume) = place_original(w, analysis, bound, *index, site)? {
+            let name = &analysis.pairs[item.pair.0 as usize].new.atom(item.atom.0).name;
             let dispatch = place_dispatcher(w, name, new, resume);
-            layout.entrances.insert(key, Entrances { resume, dispatch });
+            entrances.insert(key, Entrances { resume, dispatch });
         }
     }
     // One byte behind, so that the end of the text is not the address of anything else.
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     w.append_code(text, &[0xcc], 1);
-    Ok(())
+    Ok(entrances)
 }
 
 fn place_original(
     w: &mut Writer,
-    input: Input<'_>,
+    analysis: &Analysis,
     bound: &Bound<'_>,
     index: usize,
     site: &Site,
 ) -> Result<Option<Spot>> {
-    let item = &input.set.items[index];
+    let item = &analysis.set.items[index];
     let Role::Replaces(old) = item.role else { return Ok(None) };
-    let pair = &input.pairs[item.pair.0 as usize];
+    let pair = &analysis.pairs[item.pair.0 as usize];
     let atom = pair.old.atom(old.0);
     let address = bound.old_address(item.pair, old).unwrap_or(0);
     let at = address.wrapping_add(site.offset.into());
@@ -72,7 +73,7 @@ fn place_original(
     let code = match moved::encode(original, at) {
         Ok(code) => code,
         // Known before, except where the image has other instructions than the object.
-        Err(_) if input.mode == Mode::StopMachine => return Ok(None),
+        Err(_) if analysis.detour.mode == Mode::StopMachine => return Ok(None),
         Err(fixed) => {
             let place = Place::symbol(&pair.name, &atom.name).at(u64::from(site.offset) + fixed.at as u64);
             return Err(Problem::new(codes::LP2102, place, fixed.why).into());
@@ -92,15 +93,15 @@ fn place_original(
     let text = w.section(abi::SEC_TEXT, Kind::Code);
     w.append_code(text, &PADDING, 16);
     let start = w.append_code(text, &bytes, 16);
-    let anchor = Base::Extern(bound.anchor.into());
+    let anchor = Base::Extern(bound.holder.anchor.symbol.into());
     for field in &code.fields {
-        let addend = bound.anchored(field.target).wrapping_sub(field.bias);
+        let addend = bound.holder.anchored(field.target).wrapping_sub(field.bias);
         w.relocate(text, start + (from + field.at) as u64, field.kind, &anchor, addend);
     }
     for (to, field) in &moving {
-        w.relocate(text, start + *to as u64, field.kind, &anchor, bound.anchored(field.value));
+        w.relocate(text, start + *to as u64, field.kind, &anchor, bound.holder.anchored(field.value));
     }
-    let back = bound.anchored(at.wrapping_add(site.size.into())).wrapping_sub(4);
+    let back = bound.holder.anchored(at.wrapping_add(site.size.into())).wrapping_sub(4);
     w.relocate(text, start + bytes.len() as u64 - 4, reloc::PLT32, &anchor, back);
     let name = format!("{}{}", abi::ORIGINAL_PREFIX, atom.name);
     w.define(&name, text, start, bytes.len() as u64, true, false);
