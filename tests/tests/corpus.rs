@@ -418,7 +418,7 @@ fn same_beginning(patch: &Patch<'_>, f: &Function, old: u64, site: &[u8]) -> Res
         let (text, len) = (here.bytes.as_slice(), there.len());
         let means = here.refs.first().and_then(|r| patch.address(&r.target));
         let copied = decode(text, 0);
-        let same = if lpbuild::symbolize::is_near_branch(&there) {
+        let same = if lpbuild::isa::is_near_branch(&there) {
             // The field was taken off.
             let copied = decode(&[text, &[0; 4]].concat(), 0);
             there.mnemonic() == copied.mnemonic() && means == Some(there.near_branch_target())

@@ -5,9 +5,10 @@ mod support;
 
 use std::path::Path;
 
+use lpbuild::backend::detour;
 use lpbuild::error::Error;
 use lpbuild::kernel::KernelImage;
-use lpbuild::pipeline::{self};
+use lpbuild::pipeline;
 use lpbuild::plan::Source;
 use lpbuild::plan::manifest::Manifest;
 use lpbuild::{codes, pack};
@@ -102,9 +103,9 @@ impl Bound {
     fn refused(&self, manifest: &Value) -> Vec<String> {
         let text = toml::to_string(manifest).unwrap();
         self.write(&text);
-        let mut found = problems(pack::check(&self.patch(), &self.image));
+        let mut found = problems(pack::check(&detour::Runtime::default(), &self.patch(), &self.image));
         if let Ok(m) = Manifest::parse(&text, "manifest.toml") {
-            let records = pack::record_contradictions("patch.o", &self.patch_o, &text, &m);
+            let records = detour::record_contradictions("patch.o", &self.patch_o, &text, &m);
             // patch.o has no .modinfo yet: kbuild makes it of the manifest.
             let records = records.iter().filter(|p| p.code.id != "LP4007");
             found.extend(records.map(|p| p.to_string()));

@@ -12,8 +12,8 @@ use harness::edits::{Edit, PIPE, SHORT};
 use harness::module::Module;
 use harness::mutate::elf::{Elf, put_reloc};
 use harness::vm::Vm;
+use lpbuild::backend::detour;
 use lpbuild::hash::from_hex;
-use lpbuild::pack;
 use lpbuild::plan::manifest::Manifest;
 use lpbuild_tests::Env;
 
@@ -219,7 +219,7 @@ fn another_kernel_or_other_bytes_refuse_the_patch() {
     let record = altered(&hot.ko, "build_record.ko", &[(id, other)]);
     let unsealed = record.with_file_name("unsealed.ko");
     fs::copy(&record, &unsealed).unwrap();
-    fs::write(&record, pack::reseal(&fs::read(&record).unwrap(), &kernel).unwrap()).unwrap();
+    fs::write(&record, detour::reseal(&fs::read(&record).unwrap(), &kernel).unwrap()).unwrap();
     // FuncRecord: site offset, size, jump kind and the fentry flag lead the expected bytes.
     let site = &manifest.functions[0].site;
     let original = site.original_bytes().unwrap();
@@ -324,7 +324,7 @@ fn damaged_records(test: &str, series: &str) {
             }
         }
         if random(2) == 0
-            && let Some(sealed) = pack::reseal(&bytes, &kernel)
+            && let Some(sealed) = detour::reseal(&bytes, &kernel)
         {
             bytes = sealed;
         }

@@ -40,7 +40,7 @@ pub(super) fn place_with(object: &Object, kernel: &KernelImage, tables: &Tables<
         let proof = Proof { object, kernel, names: &names, tables, placement: &p };
         let found = proof.doubts();
         if found.is_empty() {
-            return Placement::RunPre(p);
+            return Placement::RunPre(Box::new(p));
         }
         doubted.extend(found);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use lpbuild::backend::detour::Runtime;
 use lpbuild::config::{self, Config};
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
@@ -246,7 +247,7 @@ fn finish(config: &Config, built: &Built, dir: &Path, keep: bool, log: &Log, bar
     folder::write(&patch, output, if keep { &built.sources } else { &[] })?;
     let options =
         PackOptions { headers: Some(built.headers.clone()), output: None, sign: config.sign.clone(), log: log.clone() };
-    let mut report = pack(&patch, &options)?;
+    let mut report = pack(&Runtime::default(), &patch, &options)?;
     let put = |name: &str, text: &str| {
         let path = patch.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io(&path, &e))

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use lpbuild::accept::Acceptances;
+use lpbuild::backend::detour::Runtime;
 use lpbuild::error::Result;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pack::{PackArgs, check, check_hash, pack};
@@ -17,10 +18,10 @@ use super::{folder, sources::io, terminal};
 pub fn run(args: &PackArgs) -> Result<ExitCode> {
     let mut options = args.options();
     let report = match &args.kernel {
-        None => pack(&args.dir, &options)?,
+        None => pack(&Runtime::default(), &args.dir, &options)?,
         Some(image) if folder::manifest(&args.dir)?.kernel.is_some() => {
-            check(&args.dir, &KernelImage::open(image)?)?;
-            pack(&args.dir, &options)?
+            check(&Runtime::default(), &args.dir, &KernelImage::open(image)?)?;
+            pack(&Runtime::default(), &args.dir, &options)?
         }
         Some(image) => {
             let manifest = folder::manifest(&args.dir)?;
@@ -38,7 +39,7 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
             folder::write(&dir, &output, &[])?;
             let name = format!("{}.ko", manifest.patch.name);
             options.output.get_or_insert_with(|| args.dir.join(name));
-            pack(&dir, &options)?
+            pack(&Runtime::default(), &dir, &options)?
         }
     };
     if args.json {

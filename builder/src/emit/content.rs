@@ -49,25 +49,15 @@ pub fn write(w: &mut Writer, input: Input<'_>, back_end: &mut dyn BackEnd) -> Re
     }
     let back_end = &*back_end;
     place_constants(w, input, back_end, &mut layout)?;
+    let linker = Linker { input, back_end, layout: &layout };
     for (item, islands) in input.items().iter().zip(&islands) {
         let spot = layout.items[&(item.pair, item.atom)];
         for edge in &item.edges {
-            if let Some(at) = islands.of(edge) {
-                link(w, input, back_end, &layout, item, edge, Spot { section: spot.section, offset: at }, true)?;
-            } else {
-                link(
-                    w,
-                    input,
-                    back_end,
-                    &layout,
-                    item,
-                    edge,
-                    Spot { section: spot.section, offset: spot.offset + edge.field.at },
-                    false,
-                )?;
-            }
+            let island = islands.of(edge);
+            let offset = island.unwrap_or(spot.offset + edge.field.at);
+            linker.link(w, item, edge, Spot { section: spot.section, offset }, island.is_some())?;
         }
-        write_entries(w, input, back_end, &layout, item, spot, islands)?;
+        linker.write_entries(w, item, spot, islands)?;
     }
     Ok(layout)
 }
@@ -245,122 +235,101 @@ fn place_constants(w: &mut Writer, input: Input<'_>, back_end: &dyn BackEnd, lay
     Ok(())
 }
 
-/// Writes the relocation of one reference. `island`: the field is the displacement of a trampoline.
-fn link(
-    w: &mut Writer,
-    input: Input<'_>,
-    back_end: &dyn BackEnd,
-    layout: &Layout,
-    item: &Item,
-    edge: &Edge,
-    at: Spot,
-    island: bool,
-) -> Result<()> {
-    if stays(item, edge) {
-        return Ok(());
-    }
-    let (base, offset) = destination(input, back_end, layout, item, &edge.dest)?;
-    let (kind, bias) = match edge.field.kind {
-        _ if island => (reloc::PLT32, 4),
-        RefKind::Reloc(kind) => (kind, i64::from(edge.field.bias)),
-        RefKind::Resolved if edge.field.usage == Usage::Branch => (reloc::PLT32, i64::from(edge.field.bias)),
-        RefKind::Resolved => (reloc::PC32, i64::from(edge.field.bias)),
-    };
-    w.relocate(at.section, at.offset, kind, &base, offset.wrapping_sub(bias));
-    Ok(())
+/// What a reference needs to find its destination.
+struct Linker<'a> {
+    input: Input<'a>,
+    back_end: &'a dyn BackEnd,
+    layout: &'a Layout,
 }
 
-fn destination(
-    input: Input<'_>,
-    back_end: &dyn BackEnd,
-    layout: &Layout,
-    item: &Item,
-    dest: &Dest,
-) -> Result<(Base, i64), Problem> {
-    if let Some(found) = outside(input, back_end, item, dest)? {
-        return Ok(found);
+impl Linker<'_> {
+    /// Writes the relocation of one reference. `island`: the field is the displacement of a trampoline.
+    fn link(&self, w: &mut Writer, item: &Item, edge: &Edge, at: Spot, island: bool) -> Result<()> {
+        if stays(item, edge) {
+            return Ok(());
+        }
+        let (base, offset) = self.destination(item, &edge.dest)?;
+        let (kind, bias) = match edge.field.kind {
+            _ if island => (reloc::PLT32, 4),
+            RefKind::Reloc(kind) => (kind, i64::from(edge.field.bias)),
+            RefKind::Resolved if edge.field.usage == Usage::Branch => (reloc::PLT32, i64::from(edge.field.bias)),
+            RefKind::Resolved => (reloc::PC32, i64::from(edge.field.bias)),
+        };
+        w.relocate(at.section, at.offset, kind, &base, offset.wrapping_sub(bias));
+        Ok(())
     }
-    let missing = || {
-        let pair = input.pair(item.pair);
-        Problem::new(
-            codes::LP1000,
-            Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name),
-            "a reference leads nowhere",
-        )
-    };
-    match dest {
-        Dest::Carried(pair, atom, delta) => {
-            let spot = layout.items.get(&(*pair, *atom)).ok_or_else(missing)?;
-            Ok((Base::Section(spot.section), spot.offset as i64 + delta))
-        }
-        Dest::Original(pair, atom) => {
-            let spot = layout.originals.get(&(*pair, *atom)).ok_or_else(|| {
-                let own = input.pair(item.pair);
-                let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name);
-                let name = &input.pair(*pair).new.atom(atom.0).name;
-                Problem::new(codes::LP2018, place, format!("the beginning of {name} cannot be executed elsewhere"))
-            })?;
-            Ok((Base::Section(spot.section), spot.offset as i64))
-        }
-        Dest::Constant(bytes) => {
-            let (spot, _) = layout.constants.get(bytes).ok_or_else(missing)?;
-            Ok((Base::Section(spot.section), spot.offset as i64))
-        }
-        Dest::Old(..) | Dest::Kernel(..) => Err(missing()),
-    }
-}
 
-fn write_entries(
-    w: &mut Writer,
-    input: Input<'_>,
-    back_end: &dyn BackEnd,
-    layout: &Layout,
-    item: &Item,
-    spot: Spot,
-    islands: &Islands,
-) -> Result<()> {
-    let object = &input.pair(item.pair).new;
-    for carried in &item.entries {
-        let entry = &object.entries[carried.entry.0 as usize];
-        if entry.table == Table::OrcIp {
-            continue;
+    fn destination(&self, item: &Item, dest: &Dest) -> Result<(Base, i64), Problem> {
+        let (input, layout) = (self.input, self.layout);
+        if let Some(found) = outside(input, self.back_end, item, dest)? {
+            return Ok(found);
         }
-        let own = object.section(entry.section);
-        let section = w.section(&own.name, if own.is_write() { Kind::Writable } else { Kind::ReadOnly });
-        let mut bytes = entry.bytes.clone();
-        for edge in &carried.edges {
-            blank(&mut bytes, edge);
+        let missing = || {
+            let pair = input.pair(item.pair);
+            Problem::new(
+                codes::LP1000,
+                Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name),
+                "a reference leads nowhere",
+            )
+        };
+        match dest {
+            Dest::Carried(pair, atom, delta) => {
+                let spot = layout.items.get(&(*pair, *atom)).ok_or_else(missing)?;
+                Ok((Base::Section(spot.section), spot.offset as i64 + delta))
+            }
+            Dest::Original(pair, atom) => {
+                let spot = layout.originals.get(&(*pair, *atom)).ok_or_else(|| {
+                    let own = input.pair(item.pair);
+                    let place = Place::symbol(&own.name, &own.new.atom(item.atom.0).name);
+                    let name = &input.pair(*pair).new.atom(atom.0).name;
+                    Problem::new(codes::LP2018, place, format!("the beginning of {name} cannot be executed elsewhere"))
+                })?;
+                Ok((Base::Section(spot.section), spot.offset as i64))
+            }
+            Dest::Constant(bytes) => {
+                let (spot, _) = layout.constants.get(bytes).ok_or_else(missing)?;
+                Ok((Base::Section(spot.section), spot.offset as i64))
+            }
+            Dest::Old(..) | Dest::Kernel(..) => Err(missing()),
         }
-        let at = w.append(section, &bytes, own.align.min(16));
-        for edge in &carried.edges {
-            link(w, input, back_end, layout, item, edge, Spot { section, offset: at + edge.field.at }, false)?;
-        }
-        if let Some(replacement) = &entry.replacement {
-            let code = w.section(".altinstr_replacement", Kind::Code);
-            let mut bytes = replacement.bytes.clone();
-            for edge in &carried.replacement {
+    }
+
+    fn write_entries(&self, w: &mut Writer, item: &Item, spot: Spot, islands: &Islands) -> Result<()> {
+        let input = self.input;
+        let object = &input.pair(item.pair).new;
+        for carried in &item.entries {
+            let entry = &object.entries[carried.entry.0 as usize];
+            if entry.table == Table::OrcIp {
+                continue;
+            }
+            let own = object.section(entry.section);
+            let section = w.section(&own.name, if own.is_write() { Kind::Writable } else { Kind::ReadOnly });
+            let mut bytes = entry.bytes.clone();
+            for edge in &carried.edges {
                 blank(&mut bytes, edge);
             }
-            let there = w.append_code(code, &bytes, 1);
-            for edge in &carried.replacement {
-                link(
-                    w,
-                    input,
-                    back_end,
-                    layout,
-                    item,
-                    edge,
-                    Spot { section: code, offset: there + edge.field.at },
-                    false,
-                )?;
+            let at = w.append(section, &bytes, own.align.min(16));
+            for edge in &carried.edges {
+                self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, false)?;
             }
-            w.relocate(section, at + 4, reloc::PC32, &Base::Section(code), there as i64);
+            if let Some(replacement) = &entry.replacement {
+                let code = w.section(".altinstr_replacement", Kind::Code);
+                let mut bytes = replacement.bytes.clone();
+                for edge in &carried.replacement {
+                    blank(&mut bytes, edge);
+                }
+                let there = w.append_code(code, &bytes, 1);
+                for edge in &carried.replacement {
+                    self.link(w, item, edge, Spot { section: code, offset: there + edge.field.at }, false)?;
+                }
+                w.relocate(section, at + 4, reloc::PC32, &Base::Section(code), there as i64);
+            }
         }
+        if item.is_code() {
+            write_orc(w, object, item, spot, islands);
+        }
+        Ok(())
     }
-    if item.is_code() {
-        write_orc(w, object, item, spot, islands);
-    }
-    Ok(())
 }
 
 /// Unwind entries of a function: the state at its start, its own, and a terminator behind it.

@@ -45,7 +45,7 @@ pub enum Base {
 
 impl Writer {
     /// An empty object.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
         Self { object, sections: HashMap::new(), externs: HashMap::new(), absolutes: HashMap::new() }
     }

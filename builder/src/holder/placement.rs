@@ -13,7 +13,7 @@ pub type Doubt = (&'static Code, String);
 #[derive(Clone, Debug)]
 pub enum Placement {
     /// Found by comparing code, section by section ([`crate::bind::place`]).
-    RunPre(RunPre),
+    RunPre(Box<RunPre>),
     /// Known from the start: the object was taken out of the holder's image.
     Exact(Exact),
 }

@@ -13,9 +13,9 @@ use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_REL, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
 use serde::Serialize;
 
+use crate::backend::detour::record_contradictions;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
-use crate::pack::record_contradictions;
 use crate::plan::manifest::Manifest;
 
 const LE: LittleEndian = LittleEndian;

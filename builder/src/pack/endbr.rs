@@ -19,7 +19,6 @@ use lpbuild_abi as abi;
 
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::plan::manifest::{Function, Jump};
 
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
@@ -46,7 +45,7 @@ const TABLES: &[&str] = &[
 ];
 
 /// Section and offset.
-type Spot = (usize, u64);
+pub(super) type Spot = (usize, u64);
 
 struct Module<'a> {
     bytes: &'a [u8],
@@ -55,11 +54,11 @@ struct Module<'a> {
     functions: BTreeMap<Spot, (&'a str, u64)>,
 }
 
-/// What lacks its ENDBR, or has one the kernel is told to remove. `functions`: those of the manifest, in its order.
-pub(super) fn check(bytes: &[u8], elf: &Elf<'_>, name: &str, functions: &[Function]) -> Vec<Problem> {
+/// What lacks its ENDBR, or has one the kernel is told to remove. `more`: what else is reached indirectly, and by what.
+pub(super) fn check(bytes: &[u8], elf: &Elf<'_>, name: &str, more: Vec<(Spot, String)>) -> Vec<Problem> {
     let m = Module::new(bytes, elf);
     let mut wanted: BTreeMap<Spot, String> = BTreeMap::new();
-    for (place, by) in m.taken().into_iter().chain(m.jumped_to(functions)) {
+    for (place, by) in m.taken().into_iter().chain(more) {
         wanted.entry(place).or_insert(by);
     }
     let sealed: BTreeSet<Spot> = m.relocs(".ibt_endbr_seal").filter_map(|(_, r)| m.target(&r)).collect();
@@ -177,17 +176,6 @@ impl<'a> Module<'a> {
         }
         found
     }
-
-    /// New functions that the jump of their site reaches by `jmp *%rax`.
-    fn jumped_to(&self, functions: &[Function]) -> Vec<(Spot, String)> {
-        let records = self.relocs(abi::SEC_FUNCS).filter_map(|(_, r)| {
-            let index = r.r_offset as usize / size_of::<abi::FuncRecord>();
-            let is_new = r.r_offset as usize % size_of::<abi::FuncRecord>() == 8;
-            let function = functions.get(index).filter(|f| is_new && f.site.jump == Jump::Abs64)?;
-            Some((self.target(&r)?, format!("the jump of {} is an indirect one (--jump abs64)", function.symbol)))
-        });
-        records.collect()
-    }
 }
 
 /// Is the PC-relative field at `offset` the operand of `call`, `jmp` or `jcc`? No other operand that counts from the
@@ -209,7 +197,10 @@ mod tests {
         Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
     };
 
+    use super::super::{Input, KernelSide, Reread};
     use super::*;
+    use crate::backend::detour::Runtime;
+    use crate::plan::manifest::Jump;
 
     /// How `user`, at 0, refers to `taken`, at 32.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -283,7 +274,11 @@ mod tests {
         let bytes = o.write().unwrap();
         let manifest =
             crate::plan::manifest::Manifest::parse(&super::super::tests::manifest(jump), "manifest.toml").unwrap();
-        let problems = check(&bytes, &Elf::parse(&bytes).unwrap(), "m.ko", &manifest.functions);
+        let kernel = manifest.kernel.clone().unwrap();
+        let input = Input { manifest, manifest_text: String::new(), kernel, object: Vec::new() };
+        let elf = Elf::parse(&bytes).unwrap();
+        let more = Runtime::default().called_indirectly(&Reread::new(&bytes, &elf, "m.ko".into()), &input);
+        let problems = check(&bytes, &elf, "m.ko", more);
         for p in &problems {
             assert_eq!(p.place.symbol.as_deref(), Some("taken"));
         }

@@ -6,23 +6,10 @@
 
 use std::{fs, path::Path};
 
-use super::{headers::Headers, input::Input, io_error};
+use super::{KernelSide, headers::Headers, input::Input, io_error};
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::plan::manifest::Manifest;
 use crate::tool::{self, Log};
-
-const KBUILD: &str = include_str!("../../../templates/Kbuild.in");
-const MODULE: &str = include_str!("../../../templates/module.c.in");
-/// The C half of the runtime, as templates/Kbuild.in lists it.
-const HELPERS: [(&str, &str); 6] = [
-    ("lp-runtime.h", include_str!("../../../runtime-kmod/c/lp-runtime.h")),
-    ("lp-kernel.c", include_str!("../../../runtime-kmod/c/kernel.c")),
-    ("lp-operate.c", include_str!("../../../runtime-kmod/c/operate.c")),
-    ("lp-files.c", include_str!("../../../runtime-kmod/c/files.c")),
-    ("lp-others.c", include_str!("../../../runtime-kmod/c/others.c")),
-    ("lp-init.c", include_str!("../../../runtime-kmod/c/init.c")),
-];
 
 /// Where kbuild leaves objtool to the linked module (scripts/Makefile.build, `multi-obj-m`), it is to take the parts one
 /// by one instead, as it does elsewhere: the patch has been through it before the functions were chosen, and objtool
@@ -30,8 +17,11 @@ const HELPERS: [(&str, &str); 6] = [
 /// parts need of it they get; `--ibt` insists on `--link`.
 const OBJTOOL_PER_OBJECT: [&str; 2] = ["delay-objtool=", "objtool-args=$(objtool-args-y) --link --module"];
 
+/// Name of the manifest among the parts.
+pub const MANIFEST: &str = "lp-manifest.toml";
+
 /// Makes the module and returns its bytes.
-pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log) -> Result<Vec<u8>> {
+pub(super) fn build(input: &Input, headers: &Headers, side: &dyn KernelSide, log: &Log) -> Result<Vec<u8>> {
     let temp =
         tempfile::Builder::new().prefix("lpbuild-pack-").tempdir().map_err(|e| io_error(&std::env::temp_dir(), &e))?;
     // make cannot handle blanks and colons in paths.
@@ -44,20 +34,8 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log)
     let module = root.join("module");
     fs::create_dir(&module).map_err(|e| io_error(&module, &e))?;
     let name = &input.manifest.patch.name;
-    for (file, content) in [
-        ("Kbuild", render(KBUILD, input).as_bytes()),
-        ("lp-module.c", render(MODULE, input).as_bytes()),
-        ("lp-manifest.toml", input.manifest_text.as_bytes()),
-        ("lp-runtime.o_shipped", runtime),
-        ("lp-patch.o_shipped", &input.object),
-        // modpost reads the command file of every part; these two were not compiled here.
-        (".lp-runtime.o.cmd", b""),
-        (".lp-patch.o.cmd", b""),
-    ]
-    .into_iter()
-    .chain(HELPERS.iter().map(|(file, text)| (*file, text.as_bytes())))
-    {
-        write(&module, file, content)?;
+    for (file, content) in side.parts(input)? {
+        write(&module, &file, &content)?;
     }
 
     let (objects, makefile) = headers.shadow(root)?;
@@ -74,7 +52,7 @@ pub(super) fn build(input: &Input, headers: &Headers, runtime: &[u8], log: &Log)
     make.arg(format!("KCFLAGS={flags}")).arg("KAFLAGS=-g0").arg("modules");
     log.run(&mut make, codes::LP4006)?;
     let made = module.join(format!("{name}.ko"));
-    embed_manifest(&made, &module.join("lp-manifest.toml"), log)?;
+    embed_manifest(&made, &module.join(MANIFEST), log)?;
     fs::read(&made).map_err(|e| io_error(&made, &e))
 }
 
@@ -85,29 +63,6 @@ fn embed_manifest(module: &Path, manifest: &Path, log: &Log) -> Result<()> {
     objcopy.arg("--add-section").arg(format!("{section}={}", manifest.display()));
     objcopy.arg("--set-section-flags").arg(format!("{section}=noload,readonly"));
     log.run(objcopy.arg(module), codes::LP4006).map(drop)
-}
-
-fn render(template: &str, input: &Input) -> String {
-    template
-        .replace("@NAME@", &input.manifest.patch.name)
-        .replace("@VERSION@", &input.manifest.patch.version)
-        .replace("@BUILD_ID@", &input.kernel.build_id)
-        .replace("@ABI@", &lpbuild_abi::ABI_VERSION.to_string())
-        .replace("@DESCRIPTION@", &c_text(&description(&input.manifest)))
-}
-
-/// What `modinfo` shows.
-pub(super) fn description(manifest: &Manifest) -> String {
-    match manifest.patch.description.as_str() {
-        "" => format!("lpbuild live patch {}", manifest.patch.name),
-        text => text.to_owned(),
-    }
-}
-
-/// The inside of a C string; what is not ASCII stays as it is.
-pub(super) fn c_text(text: &str) -> String {
-    let escaped = |c: char| if matches!(c, '"' | '\\' | '?') { format!("\\{c}") } else { c.to_string() };
-    text.chars().map(escaped).collect()
 }
 
 fn write(dir: &Path, name: &str, content: &[u8]) -> Result<()> {

@@ -5,7 +5,6 @@
 //!
 //! ```text
 //! input     folder -> Input            patch.o, manifest, and that they belong together
-//! image     manifest x image -> ()     when an image is given: what the manifest says of the kernel is so
 //! headers   release -> Headers         found, of the right release; compiler and signing hash they want
 //! kbuild    Input, Headers -> bytes    a temporary folder, the kernel's own build system
 //! verify    bytes -> ()                read again with goblin, compared with manifest and Module.symvers
@@ -15,9 +14,9 @@
 
 mod endbr;
 mod headers;
-mod image;
 mod input;
 mod kbuild;
+mod reader;
 mod sign;
 #[cfg(test)]
 mod tests;
@@ -31,15 +30,34 @@ use std::{
 use serde::Serialize;
 
 use crate::codes;
-use crate::error::{Error, Place, Problem, Result};
+use crate::error::{Error, Place, Problem, Result, refuse};
 use crate::kernel::KernelImage;
 use crate::plan::manifest::Manifest;
 use crate::tool::Log;
 
-pub use image::contradictions;
-pub use verify::reseal;
+pub use input::Input;
+pub use kbuild::MANIFEST;
+pub use reader::{Reread, Target, int};
 
-include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
+/// What a back end adds to the module, and looks at in the finished one.
+pub trait KernelSide {
+    /// A cheap look at a patch folder before anything is compiled.
+    ///
+    /// # Errors
+    /// LP1002, LP1003, LP4009.
+    fn check(&self, input: &Input, path: &Path) -> Result<()>;
+    /// Everything in which a manifest contradicts the image of its kernel.
+    fn contradictions(&self, manifest: &Manifest, image: &KernelImage) -> Vec<Problem>;
+    /// Name and content of the files kbuild makes the module of, the manifest among them ([`MANIFEST`]).
+    ///
+    /// # Errors
+    /// LP4001.
+    fn parts(&self, input: &Input) -> Result<Vec<(String, Vec<u8>)>>;
+    /// Notes what is wrong with its own sections of the finished module.
+    fn verify(&self, module: &mut Reread<'_>, input: &Input);
+    /// Places that are reached by indirect branches of its own, and by which: they must begin with ENDBR.
+    fn called_indirectly(&self, module: &Reread<'_>, input: &Input) -> Vec<((usize, u64), String)>;
+}
 
 /// Arguments of `lpbuild pack`.
 #[derive(Debug, clap::Args)]
@@ -114,17 +132,12 @@ pub struct PackReport {
     pub signed: bool,
 }
 
-/// Makes the module of the patch in `dir`.
-pub fn pack(dir: &Path, opts: &PackOptions) -> Result<PackReport> {
-    let runtime =
-        RUNTIME.ok_or_else(|| Error::new(codes::LP4001, Place::default(), "pack has no runtime to put in"))?;
-    pack_with(runtime, dir, opts)
-}
-
 /// Does the folder hold the patch.o that its manifest was written for, and does the manifest fit the image?
-pub fn check(dir: &Path, image: &KernelImage) -> Result<()> {
-    let problems = contradictions(&input::read(dir)?.manifest, image);
-    if problems.is_empty() { Ok(()) } else { Err(Error { problems }) }
+///
+/// # Errors
+/// LP1101, LP4002, LP4009, LP4013, LP4014.
+pub fn check(side: &dyn KernelSide, dir: &Path, image: &KernelImage) -> Result<()> {
+    refuse(side.contradictions(&input::read(dir, side)?.manifest, image))
 }
 
 /// Does the folder, bound or not, hold the patch.o that its manifest was written for?
@@ -134,20 +147,15 @@ pub fn check_hash(dir: &Path, manifest: &Manifest) -> Result<()> {
     input::check_hash(&object, manifest, &path)
 }
 
-/// Everything in which the records of a finished module contradict the manifest inside it.
-pub fn record_contradictions(name: &str, module: &[u8], text: &str, manifest: &Manifest) -> Vec<Problem> {
-    let Some(kernel) = manifest.kernel.clone() else { return Vec::new() };
-    let manifest = manifest.clone();
-    let input = input::Input { manifest, manifest_text: text.to_owned(), kernel, object: Vec::new() };
-    verify::records(name, module, &input)
-}
-
-/// The same with a given runtime object, for builds that have none inside.
-pub fn pack_with(runtime: &[u8], dir: &Path, opts: &PackOptions) -> Result<PackReport> {
-    let input = input::read(dir)?;
+/// Makes the module of the patch in `dir`.
+///
+/// # Errors
+/// LP40xx; then there is no new module.
+pub fn pack(side: &dyn KernelSide, dir: &Path, opts: &PackOptions) -> Result<PackReport> {
+    let input = input::read(dir, side)?;
     let headers = headers::find(&input.kernel.release, opts.headers.as_deref())?;
-    let mut module = kbuild::build(&input, &headers, runtime, &opts.log)?;
-    verify::verify(&module, &input, &headers)?;
+    let mut module = kbuild::build(&input, &headers, side, &opts.log)?;
+    verify::verify(&module, &input, &headers, side)?;
     if let Some(signer) = &opts.sign {
         module = sign::sign(&module, &headers, signer, &opts.log)?;
     }

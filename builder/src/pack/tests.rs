@@ -8,7 +8,8 @@ use object::{
     write::{Object, Relocation, SectionId, Symbol, SymbolId, SymbolSection},
 };
 
-use super::{headers, input, kbuild, verify};
+use super::{headers, input, verify};
+use crate::backend::detour::{self, Runtime};
 use crate::{error::Error, plan::manifest::Manifest};
 
 const RELEASE: &str = "6.1.0-0-test";
@@ -135,7 +136,7 @@ fn read(manifest: &str, object: &[u8]) -> Result<input::Input, Error> {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("manifest.toml"), manifest).unwrap();
     fs::write(dir.path().join("patch.o"), object).unwrap();
-    input::read(dir.path())
+    input::read(dir.path(), &Runtime::default())
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn another_object_than_the_manifest_was_written_for() {
         (hashed(MANIFEST, &good).replacen("schema = 2", "schema = 3", 1), &["LP1101"]),
     ] {
         fs::write(dir.path().join("manifest.toml"), &manifest).unwrap();
-        assert_eq!(code(input::read(dir.path())), want, "{manifest}");
+        assert_eq!(code(input::read(dir.path(), &Runtime::default())), want, "{manifest}");
     }
 }
 
@@ -190,7 +191,7 @@ fn a_folder_that_cannot_be_packed() {
     for cut in (0..good.len()).step_by(7) {
         assert_ne!(code(read(MANIFEST, &good[..cut])), [""; 0], "cut at {cut}");
     }
-    assert_eq!(code(input::read(Path::new("/nowhere"))), ["LP1001"]);
+    assert_eq!(code(input::read(Path::new("/nowhere"), &Runtime::default())), ["LP1001"]);
 }
 
 /// The parts of a module, to be changed before it is written.
@@ -283,7 +284,7 @@ impl Parts {
     }
 
     fn seal(&mut self, kernel: &crate::plan::manifest::Kernel) {
-        let digest = verify::digest(&self.write(), kernel).unwrap_or(0) ^ self.other_digest;
+        let digest = detour::digest(&self.write(), kernel).unwrap_or(0) ^ self.other_digest;
         self.patch[DIGEST..DIGEST + 8].copy_from_slice(&digest.to_le_bytes());
     }
 
@@ -411,7 +412,7 @@ fn verified_as(text: &str, change: impl FnOnce(&mut Parts)) -> Vec<&'static str>
     text.clone_into(&mut parts.manifest);
     change(&mut parts);
     parts.seal(&input.kernel);
-    code(verify::verify(&parts.write(), &input, &headers))
+    code(verify::verify(&parts.write(), &input, &headers, &Runtime::default()))
 }
 
 #[test]
@@ -500,7 +501,7 @@ fn callbacks_lead_to_the_functions_named() {
 
 #[test]
 fn texts_in_c_source() {
-    assert_eq!(kbuild::c_text("a \"b\" \\ ??/ ä"), "a \\\"b\\\" \\\\ \\?\\?/ ä");
+    assert_eq!(detour::c_text("a \"b\" \\ ??/ ä"), "a \\\"b\\\" \\\\ \\?\\?/ ä");
 }
 
 #[test]
@@ -523,7 +524,7 @@ fn a_kernel_with_ibt_wants_endbr_in_the_module() {
         parts.funcs[35] = crate::plan::manifest::Jump::Abs64.to_abi() as u8;
         (parts.resume, parts.dispatch) = (None, None);
         parts.seal(&input.kernel);
-        let found = verify::verify(&parts.write(), &input, &headers);
+        let found = verify::verify(&parts.write(), &input, &headers, &Runtime::default());
         assert_eq!(code(found), want, "{config}");
     }
 }

@@ -124,7 +124,7 @@ pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress, bui
         match pipeline::produce(&mut analysis, Some(&target.image), &options) {
             Ok(output) => {
                 // What is handed out is read as somebody else's would be.
-                error::refuse(crate::pack::contradictions(&output.manifest, &target.image))?;
+                error::refuse(crate::backend::detour::contradictions(&output.manifest, &target.image))?;
                 built.output = Some(output);
             }
             Err(e) if e.exit_code() == 4 => analysis.refused = e.problems,

@@ -4,7 +4,7 @@
 //! find the address that is meant (Intel SDM vol. 2, 2.2.1.6: RIP-relative addressing).
 
 use crate::isa::is_near_branch;
-use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 
 use super::{Atom, AtomKind, Class, Object, Ref, RefKind, Target, TextKind, Usage};
 use crate::ingest::{Reloc, SectionId, Symbol, SymbolPlace};

@@ -5,16 +5,28 @@
 //! dispatch   behind the carried code    the original's beginning and the dispatcher of each function
 //! records    -> sections of the abi     what the runtime reads
 //! functions  -> manifest                the replaced functions
+//! parts      -> kbuild                  the runtime and its C half
+//! image      manifest x image -> ()     what the manifest says of the kernel is so
+//! verify     module -> ()               the records again, as the second reader sees them
 //! ```
 
 mod dispatch;
 mod functions;
+mod image;
 mod judge;
+mod kernel_side;
 mod lowering;
 mod needs;
+mod parts;
 mod records;
 pub mod sites;
+mod verify;
 
+pub use image::contradictions;
 pub use judge::judge;
+pub use kernel_side::Runtime;
 pub use lowering::Lowering;
 pub use needs::Needs;
+pub use verify::{record_contradictions, reseal};
+#[cfg(test)]
+pub(crate) use {parts::c_text, verify::digest};

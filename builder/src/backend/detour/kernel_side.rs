@@ -1,0 +1,68 @@
+//! What pack asks of the detour.
+
+use std::path::Path;
+
+use lpbuild_abi as abi;
+use object::{Object, ObjectSection};
+
+use super::{image, parts, verify};
+use crate::codes;
+use crate::error::{Error, Place, Problem, Result};
+use crate::kernel::KernelImage;
+use crate::pack::{Input, KernelSide, Reread};
+use crate::plan::manifest::Manifest;
+
+/// The runtime of this project as a part of the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runtime<'r> {
+    /// Its object; the one inside lpbuild when nothing is given.
+    pub object: Option<&'r [u8]>,
+}
+
+impl KernelSide for Runtime<'_> {
+    fn check(&self, input: &Input, path: &Path) -> Result<()> {
+        check_object(&input.object, &input.manifest, path)
+    }
+    fn contradictions(&self, manifest: &Manifest, image: &KernelImage) -> Vec<Problem> {
+        image::contradictions(manifest, image)
+    }
+    fn parts(&self, input: &Input) -> Result<Vec<(String, Vec<u8>)>> {
+        parts::all(input, self.object)
+    }
+    fn verify(&self, module: &mut Reread<'_>, input: &Input) {
+        verify::records(module, input);
+    }
+    fn called_indirectly(&self, module: &Reread<'_>, input: &Input) -> Vec<((usize, u64), String)> {
+        verify::called_indirectly(module, &input.manifest.functions)
+    }
+}
+
+/// A cheap check before anything is compiled; `verify` looks at every field of the finished module.
+fn check_object(bytes: &[u8], manifest: &Manifest, path: &Path) -> Result<()> {
+    let place = || Place::object(path.display().to_string());
+    let file = object::File::parse(bytes).map_err(|e| Error::new(codes::LP1003, place(), e.to_string()))?;
+    if file.architecture() != object::Architecture::X86_64 || file.kind() != object::ObjectKind::Relocatable {
+        return Err(Error::new(codes::LP1002, place(), "not an x86-64 relocatable object"));
+    }
+    let size = |name: &str| file.section_by_name(name).map(|s| s.size());
+    let expected = [
+        (abi::SEC_PATCH, Some(size_of::<abi::PatchRecord>())),
+        (abi::SEC_FUNCS, Some(size_of::<abi::FuncRecord>() * manifest.functions.len())),
+        (abi::SEC_TEXT, None),
+    ];
+    for (section, want) in expected {
+        let fits = match (size(section), want) {
+            (Some(have), Some(want)) => have == want as u64,
+            (have, None) => have.is_some(),
+            (None, Some(_)) => false,
+        };
+        if !fits {
+            let detail = match size(section) {
+                Some(have) => format!("{have} bytes, but {} functions in the manifest", manifest.functions.len()),
+                None => "the section is missing".to_owned(),
+            };
+            return Err(Error::new(codes::LP4009, place().in_section(section), detail));
+        }
+    }
+    Ok(())
+}
