@@ -128,7 +128,7 @@ impl Report {
             let note = analysis.notes.iter().find(|n| n.item == index);
             let unit = note.and_then(|n| n.unit.as_deref()).or_else(|| pair.new.source_of(item.atom.0));
             let object = unit.unwrap_or(&pair.name).to_owned();
-            let (symbol, reason) = (atom.name.clone(), item.why.clone());
+            let (symbol, reason) = (atom.name.clone(), item.why(&analysis.pairs));
             match item.role {
                 Role::Replaces(old) => {
                     let site = analysis.detour.sites.iter().find(|(i, _)| *i == index);

@@ -119,7 +119,7 @@ fn analyse(env: &Env, object: &str, change: &Change) -> Analysis {
 fn differences(analysis: &Analysis) -> Vec<String> {
     let changed = analysis.set.items.iter().map(|i| {
         let pair = &analysis.pairs[i.pair.0 as usize];
-        format!("{}: {}", pair.new.atom(i.atom.0).name, i.why)
+        format!("{}: {}", pair.new.atom(i.atom.0).name, i.why(&analysis.pairs))
     });
     changed.chain(analysis.refused.iter().map(ToString::to_string)).collect()
 }

@@ -65,7 +65,7 @@ pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<
         pair.verdicts.ignored.sort();
         for note in &analysis.notes {
             if let (Some(inlined), Some(item)) = (&note.inlined, analysis.set.items.get_mut(note.item)) {
-                item.why = format!("{}; {inlined}", item.why);
+                item.inlined = Some(inlined.clone());
             }
         }
     } else if !analysis.set.items.is_empty() {

@@ -13,6 +13,7 @@ mod resolve;
 
 pub use resolve::BIAS_WINDOW;
 
+use crate::plan::Cause;
 use crate::plan::{Item, ItemEntry, ObjectPair, PairId, PatchSet, Role};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -33,7 +34,7 @@ struct Closure<'a> {
     /// Global names defined in the new objects, and how far inside the atom they are.
     globals: HashMap<&'a str, (PairId, NewAtom, i64)>,
     queue: VecDeque<(PairId, NewAtom)>,
-    why: BTreeMap<(PairId, NewAtom), String>,
+    cause: BTreeMap<(PairId, NewAtom), Cause>,
     refused: Vec<Problem>,
 }
 
@@ -44,7 +45,7 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
         replaced: BTreeSet::new(),
         globals: HashMap::new(),
         queue: VecDeque::new(),
-        why: BTreeMap::new(),
+        cause: BTreeMap::new(),
         refused: Vec::new(),
     };
     for (i, pair) in pairs.iter().enumerate() {
@@ -63,7 +64,7 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
             }
         }
         for (n, why) in &pair.verdicts.changed {
-            c.add_function(id, *n, why.clone());
+            c.add_function(id, *n, Cause::Changed(why.clone()));
         }
     }
     let mut roots = Vec::new();
@@ -91,20 +92,19 @@ impl Closure<'_> {
     }
 
     /// A function and all its pieces.
-    fn add_function(&mut self, id: PairId, n: NewAtom, why: String) {
+    fn add_function(&mut self, id: PairId, n: NewAtom, cause: Cause) {
         let pair = &self.pairs[id.0 as usize];
-        let name = &pair.new.atom(n.0).name;
         for piece in pair.new.pieces(n.0) {
             self.replaced.insert((id, NewAtom(*piece)));
-            self.add((id, NewAtom(*piece)), format!("piece of {name}"));
+            self.add((id, NewAtom(*piece)), Cause::PieceOf(id, n));
         }
         self.replaced.insert((id, n));
-        self.add((id, n), why);
+        self.add((id, n), cause);
     }
 
-    fn add(&mut self, key: (PairId, NewAtom), why: String) {
-        if let Entry::Vacant(slot) = self.why.entry(key) {
-            slot.insert(why);
+    fn add(&mut self, key: (PairId, NewAtom), cause: Cause) {
+        if let Entry::Vacant(slot) = self.cause.entry(key) {
+            slot.insert(cause);
             self.queue.push_back(key);
         }
     }
@@ -118,7 +118,7 @@ impl Closure<'_> {
         }
         let problem = match found.as_slice() {
             [(id, n)] if self.pair(*id).pairs.old_of(*n).is_none() => {
-                self.add((*id, *n), format!("{} callback", callback.name()));
+                self.add((*id, *n), Cause::Callback(callback));
                 return Some((*id, *n));
             }
             [(id, _)] => {
@@ -149,7 +149,7 @@ impl Closure<'_> {
     fn item(&mut self, id: PairId, n: NewAtom) -> Item {
         let pair = &self.pairs[id.0 as usize];
         let atom = pair.new.atom(n.0);
-        let why = self.why.get(&(id, n)).cloned().unwrap_or_default();
+        let cause = self.cause.get(&(id, n)).cloned().unwrap_or(Cause::PieceOf(id, n));
         if let Some(trouble) = atom.code.as_ref().and_then(|c| c.trouble.clone()) {
             self.refuse(id, n, codes::LP2009, None, trouble);
         }
@@ -200,7 +200,7 @@ impl Closure<'_> {
             };
             entries.push(ItemEntry { entry: *e, edges: own, replacement });
         }
-        Item { pair: id, atom: n, role, why, edges, entries }
+        Item { pair: id, atom: n, role, cause, inlined: None, edges, entries }
     }
 
     fn check_section(&mut self, id: PairId, n: NewAtom, role: Role) {

@@ -1,5 +1,6 @@
 //! Where a reference of carried code leads: the rules for ambiguous section offsets, and what gets pulled in.
 
+use crate::plan::Cause;
 use crate::plan::{Dest, Edge, ObjectPair, PairId};
 use lpbuild_abi::ORIGINAL_PREFIX;
 
@@ -102,7 +103,7 @@ impl Closure<'_> {
         let old = target.pairs.old_of(atom);
         let address_taken = r.usage != Usage::Branch && inside == 0;
         let Some(old) = old else {
-            let why = format!("{} of {} refers to it", self.pair(id).new.atom(from.0).name, self.pair(id).name);
+            let why = Cause::ReferredTo { by: (id, from), from_outside: true };
             if target.new.atom(atom.0).is_code() {
                 self.add_function(other, atom, why);
             } else {
@@ -221,7 +222,7 @@ impl Closure<'_> {
         let pair = &self.pairs[id.0 as usize];
         let target = NewAtom(m.atom);
         let atom = pair.new.atom(m.atom);
-        let why = || format!("{} refers to it", pair.new.atom(from.0).name);
+        let why = || Cause::ReferredTo { by: (id, from), from_outside: false };
         if pair.pairs.ambiguous.contains(&target)
             && matches!(pair.new.class_of(m.atom), Class::Data | Class::Bss | Class::Percpu)
         {
@@ -295,7 +296,7 @@ impl Closure<'_> {
     fn check_copy(&mut self, id: PairId, old: OldAtom, target: NewAtom) {
         let pair = self.pair(id);
         // A changed one is judged where it is compared.
-        if self.why.contains_key(&(id, target)) || pair.verdicts.changed_constants.contains(&target) {
+        if self.cause.contains_key(&(id, target)) || pair.verdicts.changed_constants.contains(&target) {
             return;
         }
         let Some(uses) = identity_matters(&pair.comparer(), Some(old), Some(target)) else { return };

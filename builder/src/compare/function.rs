@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::change::Change;
 use super::targets::Comparer;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::symbolize::{AtomId, Entry, Insn, Meaning, Object, Ref, RefKind, Table, Target, Usage};
@@ -22,35 +23,35 @@ pub enum What<'a> {
     Reference(&'a Ref, &'a Ref),
 }
 
-/// What differs first, in words; nothing when the functions are the same. Pairs for which `excuse` holds do not count.
+/// What differs first; nothing when the functions are the same. Pairs for which `excuse` holds do not count.
 pub fn difference(
     c: &Comparer<'_>,
     o: OldAtom,
     n: NewAtom,
     changed_constants: &BTreeSet<NewAtom>,
     excuse: &mut dyn FnMut(Differing<'_>) -> bool,
-) -> Option<String> {
+) -> Option<Change> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
     let (Some(oc), Some(nc)) = (&old.code, &new.code) else { return None };
     if c.old.class(old.section) != c.new.class(new.section) {
         // Same code, but freed after boot, or never to be probed, on one side only.
         let section = |object: &Object, id| object.section(id).name.clone();
-        return Some(format!("it moved from {} to {}", section(c.old, old.section), section(c.new, new.section)));
+        return Some(Change::Section { from: section(c.old, old.section), to: section(c.new, new.section) });
     }
     if oc.insns.len() != nc.insns.len() {
-        return Some(format!("{} instructions became {}", oc.insns.len(), nc.insns.len()));
+        return Some(Change::Instructions { old: oc.insns.len(), new: nc.insns.len() });
     }
     if c.old.prefix_bytes(o.0) != c.new.prefix_bytes(n.0) {
-        return Some(format!("{} bytes of call padding became {}", old.prefix, new.prefix));
+        return Some(Change::Padding { old: old.prefix, new: new.prefix });
     }
     let (ob, nb) = (c.old.bytes(o.0), c.new.bytes(n.0));
     if oc.trouble.is_some() || nc.trouble.is_some() {
         // Not all of it could be decoded: only the same bytes are the same.
         if ob != nb {
-            return Some("its bytes differ".into());
+            return Some(Change::Bytes);
         }
         if let Some(at) = c.raw_difference(o, n) {
-            return Some(format!("not all of it could be decoded, and the relocation at +{at:#x} differs"));
+            return Some(Change::Relocation { at });
         }
     }
     let (mut orefs, mut nrefs) = (old.refs.iter().peekable(), new.refs.iter().peekable());
@@ -58,14 +59,14 @@ pub fn difference(
         let ro = take(&mut orefs, io);
         let rn = take(&mut nrefs, ino);
         if !same_opcode(ob, io, &ro, nb, ino, &rn) && !excused(ob, io, &ro, nb, ino, &rn, index, excuse) {
-            return Some(format!("the instruction at +{:#x} differs", ino.at));
+            return Some(Change::Instruction { at: ino.at.into() });
         }
         for (a, b) in ro.iter().zip(&rn) {
             if !c.same_ref(a, b) && !excuse(Differing { index, what: What::Reference(a, b) }) {
-                return Some(format!("the instruction at +{:#x} refers to something else", ino.at));
+                return Some(Change::Reference { at: ino.at.into() });
             }
             if let Some(name) = changed_constant(c.new, b, changed_constants) {
-                return Some(format!("it refers to {name}, whose content changed"));
+                return Some(Change::Constant { name: name.to_owned() });
             }
         }
     }
@@ -174,12 +175,12 @@ fn compared(object: &Object, id: AtomId) -> Vec<&Entry> {
     all.filter(|e| !matches!(e.table, Table::OrcIp | Table::EndbrSeal)).collect()
 }
 
-fn entries_differ(c: &Comparer<'_>, o: AtomId, n: AtomId, changed: &BTreeSet<NewAtom>) -> Option<String> {
+fn entries_differ(c: &Comparer<'_>, o: AtomId, n: AtomId, changed: &BTreeSet<NewAtom>) -> Option<Change> {
     let (eo, en) = (compared(c.old, o), compared(c.new, n));
     let name = |e: &Entry| c.new.section(e.section).name.clone();
     if eo.len() != en.len() {
-        let list = en.first().or(eo.first()).map(|e| name(e)).unwrap_or_default();
-        return Some(format!("{} table entries became {} ({list} ...)", eo.len(), en.len()));
+        let table = en.first().or(eo.first()).map(|e| name(e)).unwrap_or_default();
+        return Some(Change::Entries { old: eo.len(), new: en.len(), table });
     }
     for (a, b) in eo.iter().zip(&en) {
         let at = b.owner.map_or(0, |m| m.delta);
@@ -190,10 +191,10 @@ fn entries_differ(c: &Comparer<'_>, o: AtomId, n: AtomId, changed: &BTreeSet<New
         // Of some tables there are several, named for what they are about.
         let same_table = a.table == b.table && c.old.section(a.section).name == c.new.section(b.section).name;
         if !same_table || !same_owner || !same_entry(c, a, b) {
-            return Some(format!("its {} entry at +{at:#x} differs", name(b)));
+            return Some(Change::Entry { table: name(b), at });
         }
         if let Some(constant) = b.refs.iter().find_map(|r| changed_constant(c.new, r, changed)) {
-            return Some(format!("its {} entry refers to {constant}, whose content changed", name(b)));
+            return Some(Change::EntryConstant { table: name(b), name: constant.to_owned() });
         }
     }
     None

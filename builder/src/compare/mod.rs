@@ -7,6 +7,7 @@
 //! code or data (LP2003), changed registrations (LP2005), code in sections that cannot be patched (LP2007), data that changed
 //! its size or kind (LP2002), names that moved (LP2022), changed lists of BTF ids (LP2023).
 
+mod change;
 mod data;
 mod function;
 mod identity;
@@ -29,6 +30,7 @@ use crate::symbolize::{AtomId, AtomKind, Class, Object, Target, TextKind};
 pub use function::first_difference;
 pub use identity::matters as identity_matters;
 pub use moved::stays as name_stays;
+pub use change::Change;
 pub use targets::Comparer;
 
 /// Something that differs and does not matter.
@@ -46,7 +48,7 @@ pub struct Ignored {
 #[derive(Debug, Default)]
 pub struct Verdicts {
     /// Functions to replace (parents, not their cold pieces), with what changed.
-    pub changed: BTreeMap<NewAtom, String>,
+    pub changed: BTreeMap<NewAtom, Change>,
     /// Read-only data whose content changed and that only code refers to: carried anew by the functions that use it.
     pub changed_constants: BTreeSet<NewAtom>,
     /// Lists of BTF ids whose content changed; the kernel keeps its own.
@@ -69,7 +71,7 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     data::compare_data(&comparer, &mut v);
     data::judge_gone(&comparer, &mut v);
     lists::compare_lists(&comparer, &mut v);
-    let mut differing: BTreeMap<NewAtom, String> = BTreeMap::new();
+    let mut differing: BTreeMap<NewAtom, Change> = BTreeMap::new();
     let (mut evidence, mut moved) = (line_numbers::Evidence::default(), Vec::new());
     for (o, n) in pairs.open() {
         if !new.atom(n.0).is_code() {
@@ -84,14 +86,15 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     }
     for (n, why) in differing {
         let parent = NewAtom(parent_of(new, n.0));
-        let why = if parent == n { why } else { format!("{}: {why}", new.atom(n.0).name) };
+        let name = || new.atom(n.0).name.clone();
+        let why = if parent == n { why } else { Change::InPiece { name: name(), change: Box::new(why) } };
         v.changed.entry(parent).or_insert(why);
     }
     // A piece that appeared or vanished changes its parent as well; the parent's own code shows it, but for certain.
     for atom in new.atoms.iter().filter(|a| a.is_code() && pairs.old_of(NewAtom(a.id)).is_none()) {
         let parent = NewAtom(parent_of(new, atom.id));
         if parent.0 != atom.id && pairs.old_of(parent).is_some() {
-            v.changed.entry(parent).or_insert_with(|| format!("{} is new", atom.name));
+            v.changed.entry(parent).or_insert_with(|| Change::NewPiece { name: atom.name.clone() });
         }
     }
     // A piece of a function that changed otherwise is replaced with it.

@@ -88,7 +88,7 @@ fn carried(input: Input<'_>, layout: &Layout) -> Vec<m::Carried> {
             symbol: atom.name.clone(),
             kind: kind.to_owned(),
             size: atom.size() as u32,
-            why: item.why.clone(),
+            why: item.why(&input.analysis.pairs),
         });
     }
     for (bytes, (_, index)) in &layout.constants {

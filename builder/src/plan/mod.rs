@@ -4,6 +4,7 @@
 //! Nothing here knows how an entrance is redirected, or where anything is written.
 
 mod analysis;
+mod cause;
 mod entrance;
 pub mod manifest;
 mod options;
@@ -13,6 +14,7 @@ mod set;
 mod summary;
 
 pub use analysis::{Analysis, Note};
+pub use cause::Cause;
 pub use entrance::{Detour, Rule, Site};
 pub use options::Options;
 pub use pairs::{ObjectPair, PairId, Source};

@@ -1,6 +1,6 @@
 //! What a patch carries: functions, data, table entries, their references, and the edge that pulled each in.
 
-use super::PairId;
+use super::{Cause, ObjectPair, PairId};
 use super::manifest::Callback;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::error::Problem;
@@ -53,7 +53,9 @@ pub struct Item {
     /// What it is for.
     pub role: Role,
     /// Why it is in the patch.
-    pub why: String,
+    pub cause: Cause,
+    /// The inlined function its difference is in, in words, where debug information says so.
+    pub inlined: Option<String>,
     /// Its references.
     pub edges: Vec<Edge>,
     /// Its table entries.
@@ -86,6 +88,11 @@ impl Item {
     /// All its references, those of its table entries and of their replacements included.
     pub fn all_edges(&self) -> impl Iterator<Item = &Edge> {
         self.edges.iter().chain(self.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement)))
+    }
+    /// Why it is in the patch, in words.
+    pub fn why(&self, pairs: &[ObjectPair]) -> String {
+        let cause = self.cause.text(pairs);
+        self.inlined.as_ref().map_or(cause.clone(), |inlined| format!("{cause}; {inlined}"))
     }
     /// Is it code?
     pub fn is_code(&self) -> bool {

@@ -52,7 +52,7 @@ fn function(analysis: &Analysis, bound: Option<&Bound<'_>>, index: usize, site: 
         anchor_offset: anchored(old.0),
         old_size: atom.size() as u32,
         new_size: pair.new.atom(item.atom.0).size() as u32,
-        why: item.why.clone(),
+        why: item.why(&analysis.pairs),
         site: m::Site {
             offset: site.offset,
             size: site.size,
