@@ -159,6 +159,10 @@ impl Error {
     pub fn io(path: &std::path::Path, e: &std::io::Error) -> Self {
         Self::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
     }
+    /// Is nothing broken, only refused?
+    pub fn is_refusal(&self) -> bool {
+        self.exit_code() != 1
+    }
     /// The process exit code: 1 when anything is broken, else 4.
     pub fn exit_code(&self) -> u8 {
         if self.problems.iter().any(|p| p.code.class == codes::Class::Broken) { 1 } else { 4 }

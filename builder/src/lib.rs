@@ -14,6 +14,7 @@ pub mod correlate;
 pub mod debuginfo;
 pub mod emit;
 pub mod error;
+pub mod flow;
 pub mod hash;
 pub mod holder;
 pub mod host;

@@ -23,12 +23,12 @@ fn file_is_written_for_the_release_and_the_patches() {
     assert_eq!(exit(&output), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "./livepatch.toml");
     let c = config::load(&dir.path().join("livepatch.toml")).unwrap();
-    assert_eq!((c.name.as_str(), c.kernel.release.as_deref()), ("a_fix", Some("6.1.0-1-test")));
+    assert_eq!((c.options.name.as_str(), c.kernel.release.as_deref()), ("a_fix", Some("6.1.0-1-test")));
     // A new folder: the patch is outside of it, so its path is absolute.
     let output = init(dir.path(), &["sub/folder", "0001-a-fix.patch", "--name", "n"]);
     assert_eq!(exit(&output), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let c = config::load(&dir.path().join("sub/folder/livepatch.toml")).unwrap();
-    assert_eq!(c.name, "n");
+    assert_eq!(c.options.name, "n");
     assert_eq!(c.patches, [dir.path().join("0001-a-fix.patch")]);
     let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(c.kernel.release.as_deref(), Some(running.trim()));

@@ -88,7 +88,7 @@ impl Maker<'_> {
     /// The module of an example, as its livepatch.toml says.
     pub fn example(&self, example: &Path) -> Result<Module> {
         let toml = example.join("livepatch.toml");
-        let name = lpbuild::config::load(&toml)?.name;
+        let name = lpbuild::config::load(&toml)?.options.name;
         self.make_patch(&name, &toml)
     }
 }

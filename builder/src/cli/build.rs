@@ -8,16 +8,17 @@ use std::time::Instant;
 use lpbuild::backend::detour::Runtime;
 use lpbuild::config::{self, Config};
 use lpbuild::error::{Error, Place, Result};
+use lpbuild::flow::patches::{self, Built, How};
+use lpbuild::flow::{Outcome, Verdict, folder, savedir};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
 use lpbuild::plan::manifest::{Jump, Mode, check_others};
 use lpbuild::report::Report;
-use lpbuild::source::flow::{self, Built, How};
 use lpbuild::tool::Log;
 use serde::Serialize;
 
 use super::diff::{AcceptArgs, mode, patch_name};
 use super::progress::Bars;
-use super::{EXIT_NOTHING, EXIT_REFUSED, folder, savedir, terminal};
+use super::terminal;
 use lpbuild::codes;
 
 /// Make a live patch of source patches: compile the objects they touch, compare, prove that it fits, pack.
@@ -148,14 +149,12 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let bars = Bars::new(args.json);
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let how = How { jobs: args.jobs.unwrap_or(cpus), leave_modules: args.leave_modules };
-    let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.name));
+    let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.options.name));
     let mut built = Built::default();
-    let outcome = flow::build(&config, &how, &log, &bars, &mut built).and_then(|()| {
-        if built.output.is_none() {
-            return Ok(None);
-        }
+    let outcome = patches::build(&config, &how, &log, &bars, &mut built).and_then(|()| {
+        let Some(output) = built.outcome.as_ref().and_then(|o| o.patch.as_ref()) else { return Ok(None) };
         let started = Instant::now();
-        let module = finish(&config, &built, &dir, args.keep, &log, &bars)?;
+        let module = finish(&config, &built, output, &dir, args.keep, &log, &bars)?;
         built.phases.push(("pack", started.elapsed()));
         Ok(Some(module))
     });
@@ -167,25 +166,14 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
         None => {}
     }
     let module = outcome?;
+    let report = built.outcome.as_ref().map(Outcome::report).unwrap_or_default();
     if args.json {
-        print_json(&config, &built, module.as_ref())?;
+        print_json(&config, &built, &report, module.as_ref())?;
     } else {
-        terminal::print(|out| print(&built, module.as_ref(), out))?;
+        terminal::print(|out| print(&built, &report, module.as_ref(), out))?;
     }
-    terminal::unneeded(&built.report.unneeded);
-    terminal::untyped(&built.report.types_not_compared);
-    terminal::jumps(config.jump);
-    for problem in &built.report.refused {
-        terminal::problem("refused", problem);
-    }
-    Ok(if !built.report.refused.is_empty() {
-        ExitCode::from(EXIT_REFUSED)
-    } else if module.is_none() {
-        terminal::note(&format!("nothing changed: {}", nothing(&built)));
-        ExitCode::from(EXIT_NOTHING)
-    } else {
-        ExitCode::SUCCESS
-    })
+    let verdict = built.outcome.as_ref().map_or(Verdict::Nothing, Outcome::verdict);
+    terminal::conclude(verdict, &report, config.options.jump, || nothing(&built))
 }
 
 fn nothing(built: &Built) -> String {
@@ -211,23 +199,23 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
         [one] if toml(one) => config::load(one)?,
         patches => Config::default_for(patches)?,
     };
-    for (given, place) in [(&args.name, &mut config.name), (&args.version, &mut config.version)] {
+    for (given, place) in [(&args.name, &mut config.options.name), (&args.version, &mut config.options.version)] {
         if let Some(given) = given {
             place.clone_from(given);
         }
     }
-    config.mode = args.mode.or(config.mode);
-    if let Err(detail) = check_others(&config.name, &config.after, &config.replaces) {
+    config.options.mode = args.mode.or(config.options.mode);
+    if let Err(detail) = check_others(&config.options.name, &config.options.after, &config.options.replaces) {
         return Err(Error::new(codes::LP6005, Place::object("--name"), detail));
     }
-    config.deadline_ms = args.deadline_ms.or(config.deadline_ms);
-    config.patience_ms = args.patience_ms.unwrap_or(config.patience_ms);
+    config.options.deadline_ms = args.deadline_ms.or(config.options.deadline_ms);
+    config.options.patience_ms = args.patience_ms.unwrap_or(config.options.patience_ms);
     match args.jump.as_deref() {
-        Some("abs64") => config.jump = Jump::Abs64,
-        Some(_) => config.jump = Jump::Rel32,
+        Some("abs64") => config.options.jump = Jump::Abs64,
+        Some(_) => config.options.jump = Jump::Rel32,
         None => {}
     }
-    args.accept.add_to(&mut config.accept);
+    args.accept.add_to(&mut config.options.accept);
     args.kernel.apply(&mut config.kernel)?;
     if let Some([key, cert]) = args.sign.as_deref() {
         config.sign = Some(Signer { key: key.clone(), cert: cert.clone() });
@@ -236,12 +224,17 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
 }
 
 /// Packs the module and puts the output folder in its place, whole.
-fn finish(config: &Config, built: &Built, dir: &Path, keep: bool, log: &Log, bars: &Bars) -> Result<PackReport> {
+fn finish(
+    config: &Config,
+    built: &Built,
+    output: &lpbuild::emit::Output,
+    dir: &Path,
+    keep: bool,
+    log: &Log,
+    bars: &Bars,
+) -> Result<PackReport> {
     use lpbuild::source::Progress;
     bars.status("packing");
-    let Some(output) = &built.output else {
-        return Err(Error::new(codes::LP1000, Place::default(), "nothing to pack"));
-    };
     let temp = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), &e))?;
     let patch = temp.path().join("patch");
     folder::write(&patch, output, if keep { &built.sources } else { &[] })?;
@@ -258,11 +251,11 @@ fn finish(config: &Config, built: &Built, dir: &Path, keep: bool, log: &Log, bar
         std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
     }
     folder::replace(dir, &patch)?;
-    report.module = dir.join(format!("{}.ko", config.name));
+    report.module = dir.join(format!("{}.ko", config.options.name));
     Ok(report)
 }
 
-fn print(built: &Built, module: Option<&PackReport>, out: &mut dyn Write) -> io::Result<()> {
+fn print(built: &Built, report: &Report, module: Option<&PackReport>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "kernel   {} (build id {})", built.release, built.build_id)?;
     for hunk in &built.moved {
         writeln!(out, "moved    {hunk}")?;
@@ -278,7 +271,7 @@ fn print(built: &Built, module: Option<&PackReport>, out: &mut dyn Write) -> io:
     for object in &built.left {
         writeln!(out, "left     {object}: its module keeps the old code")?;
     }
-    write!(out, "{}", built.report.text())?;
+    write!(out, "{}", report.text())?;
     if let Some(m) = module {
         let signed = if m.signed { ", signed" } else { "" };
         let (path, size) = (m.module.display(), m.size);
@@ -290,9 +283,9 @@ fn print(built: &Built, module: Option<&PackReport>, out: &mut dyn Write) -> io:
     Ok(())
 }
 
-fn print_json(config: &Config, built: &Built, module: Option<&PackReport>) -> Result<()> {
+fn print_json(config: &Config, built: &Built, report: &Report, module: Option<&PackReport>) -> Result<()> {
     let output = Output {
-        name: &config.name,
+        name: &config.options.name,
         release: &built.release,
         build_id: &built.build_id,
         compiled: &built.compiled,
@@ -300,7 +293,7 @@ fn print_json(config: &Config, built: &Built, module: Option<&PackReport>) -> Re
         unused: &built.unused,
         moved: &built.moved,
         modules_left: &built.left,
-        report: &built.report,
+        report,
         module,
         phases_us: built.phases.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
     };

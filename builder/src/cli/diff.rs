@@ -6,16 +6,14 @@ use std::process::ExitCode;
 
 use lpbuild::accept::{self, Accept, Acceptances};
 use lpbuild::error::{Error, Place, Problem, Result};
-use lpbuild::kernel::KernelImage;
-use lpbuild::pipeline::{self};
+use lpbuild::flow::{self, Ask, Verdict};
 use lpbuild::plan::Options;
 use lpbuild::plan::manifest::{
     Callback, Callbacks, Jump, Manifest, Mode, check_name, check_others, is_identifier, is_line,
 };
-use lpbuild::plan::{Analysis, Source};
-use lpbuild::report::{ModuleReport, Report};
+use lpbuild::report::Report;
 
-use super::{EXIT_NOTHING, EXIT_REFUSED, folder, sources, terminal, whole};
+use super::terminal;
 use lpbuild::codes;
 
 /// Compare two builds of kernel objects and describe the live patch between them.
@@ -153,7 +151,6 @@ impl PatchArgs {
         let mut accept = Acceptances::default();
         self.accept.add_to(&mut accept);
         Ok(Options {
-            name: self.name.clone(),
             version: self.version.clone(),
             description: self.description.clone(),
             mode: self.mode,
@@ -165,7 +162,7 @@ impl PatchArgs {
             oneshot: self.oneshot,
             callbacks,
             accept,
-            lines_kept: false,
+            ..Options::named(self.name.clone())
         })
     }
 }
@@ -173,92 +170,31 @@ impl PatchArgs {
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let options = args.patch.options()?;
-    let found = match compare(args, &options) {
-        Err(e) if args.json && e.exit_code() == EXIT_REFUSED => return report_refused(&e.problems),
+    let ask = Ask {
+        old: &args.old,
+        new: &args.new,
+        kernel: args.kernel.as_deref(),
+        output: args.output.as_deref(),
+        no_debug_info: args.no_debug_info,
+    };
+    let outcome = match flow::diff(&ask, &options) {
+        Err(e) if args.json && e.is_refusal() => return report_refused(&e.problems),
         other => other?,
     };
-    let Found { analysis, manifest, modules } = found;
-    let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
-    let report = Report { modules, ..Report::of(&analysis) };
+    let report = outcome.report();
     if args.json {
         terminal::json(&report)?;
     } else {
-        terminal::print(|out| print(&report, manifest.as_ref(), args, out))?;
+        terminal::print(|out| print(&report, outcome.patch.as_ref().map(|p| &p.manifest), args, out))?;
     }
-    terminal::unneeded(&report.unneeded);
-    terminal::untyped(&report.types_not_compared);
-    terminal::jumps(options.jump);
-    Ok(if !analysis.refused.is_empty() {
-        for problem in &analysis.refused {
-            terminal::problem("refused", problem);
-        }
-        ExitCode::from(EXIT_REFUSED)
-    } else if nothing {
-        terminal::note("nothing changed: no function differs");
-        ExitCode::from(EXIT_NOTHING)
-    } else {
-        ExitCode::SUCCESS
-    })
-}
-
-/// What was compared, and the manifest when there is a patch.
-pub(super) struct Found {
-    pub(super) analysis: Analysis,
-    pub(super) manifest: Option<Manifest>,
-    /// Modules that differ, of trees with whole kernels.
-    pub(super) modules: Vec<ModuleReport>,
-}
-
-fn compare(args: &DiffArgs, options: &Options) -> Result<Found> {
-    if let Some((old, new)) = whole::kernels(&args.old, &args.new)? {
-        return whole::compare(args, &old, &new, options);
-    }
-    let sources = sources::read(&args.old, &args.new)?;
-    let mut analysis = pipeline::analyse(&sources, options)?;
-    let image = args.kernel.as_deref().map(KernelImage::open).transpose()?;
-    if let Some(image) = &image {
-        pipeline::check_names(&mut analysis, image, options);
-    }
-    let kernel = |_: &Analysis| Ok(image);
-    let differing: Vec<Source> = sources.into_iter().filter(|s| s.old != s.new).collect();
-    let symbolic = if args.kernel.is_none() { &differing[..] } else { &[] };
-    finish(args, options, analysis, kernel, symbolic)
-}
-
-pub(super) fn finish(
-    args: &DiffArgs,
-    options: &Options,
-    mut analysis: Analysis,
-    kernel: impl FnOnce(&Analysis) -> Result<Option<KernelImage>>,
-    symbolic: &[Source],
-) -> Result<Found> {
-    let nothing = analysis.set.items.is_empty() && analysis.refused.is_empty();
-    if nothing || !analysis.refused.is_empty() {
-        return Ok(Found { analysis, manifest: None, modules: Vec::new() });
-    }
-    let kernel = kernel(&analysis)?;
-    match pipeline::produce(&mut analysis, kernel.as_ref(), options) {
-        Ok(output) => {
-            if let Some(dir) = &args.output {
-                folder::write(dir, &output, symbolic)?;
-            }
-            Ok(Found { analysis, manifest: Some(output.manifest), modules: Vec::new() })
-        }
-        Err(e) if e.exit_code() == EXIT_REFUSED => {
-            analysis.refused = e.problems;
-            Ok(Found { analysis, manifest: None, modules: Vec::new() })
-        }
-        Err(e) => Err(e),
-    }
+    terminal::conclude(outcome.verdict(), &report, options.jump, || "no function differs".to_owned())
 }
 
 /// Refused before anything was compared.
 fn report_refused(problems: &[Problem]) -> Result<ExitCode> {
-    terminal::json(&Report::refusal(problems))?;
-    for problem in problems {
-        terminal::problem("refused", problem);
-    }
-    Ok(ExitCode::from(EXIT_REFUSED))
+    let report = Report::refusal(problems);
+    terminal::json(&report)?;
+    terminal::conclude(Verdict::Refused, &report, Jump::Rel32, String::new)
 }
 
 fn print(report: &Report, manifest: Option<&Manifest>, args: &DiffArgs, out: &mut dyn Write) -> io::Result<()> {

@@ -9,7 +9,7 @@ use lpbuild::config::Template;
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::host::Host;
 
-use super::{diff::patch_name, sources::io, terminal};
+use super::{diff::patch_name, terminal};
 use lpbuild::codes;
 
 /// Write a commented livepatch.toml for the running kernel, with every key explained.
@@ -44,7 +44,7 @@ pub fn run(args: &InitArgs, host: &Host) -> Result<ExitCode> {
     };
     let release = args.release.clone().unwrap_or_else(|| host.release());
     let text = Template { name: args.name.clone(), release, patches }.text(&dir)?;
-    fs::create_dir_all(&dir).map_err(|e| io(&dir, &e))?;
+    fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, &e))?;
     let path = dir.join("livepatch.toml");
     write(&path, &text, args.force)?;
     terminal::print(|out| writeln!(out, "{}", path.display()))?;
@@ -63,6 +63,6 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
             Err(Error::new(codes::LP6010, Place::object(path.display().to_string()), "not overwritten"))
         }
-        Err(e) => Err(io(path, &e)),
+        Err(e) => Err(Error::io(path, &e)),
     }
 }

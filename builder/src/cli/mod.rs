@@ -3,16 +3,11 @@
 pub mod build;
 pub mod cache;
 pub mod diff;
-pub mod folder;
 pub mod init;
-pub mod modules;
 pub mod pack;
 pub mod progress;
-pub mod savedir;
-pub mod sources;
 pub mod terminal;
 pub mod trial;
-pub mod whole;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

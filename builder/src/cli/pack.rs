@@ -3,16 +3,13 @@
 
 use std::process::ExitCode;
 
-use lpbuild::accept::Acceptances;
 use lpbuild::backend::detour::Runtime;
-use lpbuild::error::Result;
+use lpbuild::error::{Error, Result};
+use lpbuild::flow::folder;
 use lpbuild::kernel::KernelImage;
-use lpbuild::pack::{PackArgs, check, check_hash, pack};
-use lpbuild::pipeline;
-use lpbuild::plan::Options;
-use lpbuild::plan::manifest::{Jump, Manifest};
+use lpbuild::pack::{PackArgs, check, pack};
 
-use super::{folder, sources::io, terminal};
+use super::terminal;
 
 /// Runs the command.
 pub fn run(args: &PackArgs) -> Result<ExitCode> {
@@ -24,20 +21,11 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
             pack(&Runtime::default(), &args.dir, &options)?
         }
         Some(image) => {
-            let manifest = folder::manifest(&args.dir)?;
-            check_hash(&args.dir, &manifest)?;
-            let objects = folder::objects(&args.dir, &manifest)?;
-            let patch = patch_options(&manifest);
-            let mut analysis = pipeline::analyse(&objects, &patch)?;
-            lpbuild::error::refuse(std::mem::take(&mut analysis.refused))?;
-            // The objects are what is bound; the manifest is what somebody read.
-            folder::same(&args.dir, &manifest, &pipeline::produce(&mut analysis, None, &patch)?.manifest)?;
-            let kernel = KernelImage::open(image)?;
-            let output = pipeline::produce(&mut analysis, Some(&kernel), &patch)?;
-            let bound = tempfile::tempdir().map_err(|e| io(&std::env::temp_dir(), &e))?;
+            let output = folder::bind(&args.dir, image)?;
+            let name = format!("{}.ko", output.manifest.patch.name);
+            let bound = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), &e))?;
             let dir = bound.path().join("patch");
             folder::write(&dir, &output, &[])?;
-            let name = format!("{}.ko", manifest.patch.name);
             options.output.get_or_insert_with(|| args.dir.join(name));
             pack(&Runtime::default(), &dir, &options)?
         }
@@ -59,28 +47,4 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
         )
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The options a manifest was made with.
-fn patch_options(m: &Manifest) -> Options {
-    let mut accept = Acceptances::default();
-    for accepted in &m.accepted {
-        accept.add(accepted.kind, accepted.name.clone());
-    }
-    let abs64 = m.functions.iter().any(|f| f.site.jump == Jump::Abs64);
-    Options {
-        name: m.patch.name.clone(),
-        version: m.patch.version.clone(),
-        description: m.patch.description.clone(),
-        mode: Some(m.patch.mode),
-        after: m.patch.after.clone(),
-        replaces: m.patch.replaces.clone(),
-        deadline_ms: Some(m.patch.deadline_ms),
-        patience_ms: m.patch.patience_ms,
-        jump: if abs64 { Jump::Abs64 } else { Jump::Rel32 },
-        oneshot: m.patch.oneshot,
-        callbacks: m.callbacks.clone(),
-        accept,
-        lines_kept: false,
-    }
 }

@@ -2,13 +2,16 @@
 //! and not with NO_COLOR; with `--json` one object on stdout, also when the command fails.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use lpbuild::error::{Error, Place, Problem, Result};
+use lpbuild::flow::Verdict;
 use lpbuild::plan::manifest::Jump;
+use lpbuild::report::Report;
 use lpbuild::style::{BAD, DIM, NOTE};
 use serde::Serialize;
 
-use super::EXIT_BROKEN;
+use super::{EXIT_BROKEN, EXIT_NOTHING, EXIT_REFUSED};
 use lpbuild::codes;
 
 /// Columns of a stream that is no terminal.
@@ -66,26 +69,44 @@ pub fn note(text: &str) {
 }
 
 /// Says what the author accepts without need: what it was for is gone, or the name is misspelt.
-pub fn unneeded(names: &[String]) {
+fn unneeded(names: &[String]) {
     for name in names {
         note(&format!("accepted without need: nothing is refused under {name}"));
     }
 }
 
 /// Says in one line what was compared without debug information.
-pub fn untyped(objects: &[String]) {
+fn untyped(objects: &[String]) {
     let (Some(first), more) = (objects.first(), objects.len().saturating_sub(1)) else { return };
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     note(&format!("types were not compared: no debug information in both builds of {first}{more} (compile with -g)"));
 }
 
 /// Says what the long form of jump costs: no retpoline guards it (Documentation/admin-guide/hw-vuln/spectre.rst).
-pub fn jumps(jump: Jump) {
+fn jumps(jump: Jump) {
     if jump == Jump::Abs64 {
         note(
             "an abs64 jump is indirect and no retpoline guards it; where spectre_v2 is mitigated by retpolines, use rel32",
         );
     }
+}
+
+/// Says on stderr what is to be known of a report and how it ended; the exit code of that. `nothing`: what did not differ.
+pub fn conclude(verdict: Verdict, report: &Report, jump: Jump, nothing: impl FnOnce() -> String) -> Result<ExitCode> {
+    unneeded(&report.unneeded);
+    untyped(&report.types_not_compared);
+    jumps(jump);
+    for refused in &report.refused {
+        problem("refused", refused);
+    }
+    Ok(match verdict {
+        Verdict::Patch => ExitCode::SUCCESS,
+        Verdict::Refused => ExitCode::from(EXIT_REFUSED),
+        Verdict::Nothing => {
+            note(&format!("nothing changed: {}", nothing()));
+            ExitCode::from(EXIT_NOTHING)
+        }
+    })
 }
 
 fn to_stderr(text: std::fmt::Arguments<'_>) {

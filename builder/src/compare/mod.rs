@@ -27,10 +27,10 @@ use crate::error::{Place, Problem};
 use crate::ingest::SectionId;
 use crate::symbolize::{AtomId, AtomKind, Class, Object, Target, TextKind};
 
+pub use change::Change;
 pub use function::first_difference;
 pub use identity::matters as identity_matters;
 pub use moved::stays as name_stays;
-pub use change::Change;
 pub use targets::Comparer;
 
 /// Something that differs and does not matter.

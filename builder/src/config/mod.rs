@@ -13,13 +13,11 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use lpbuild_abi::PATIENCE_MS;
-
-use crate::accept::Acceptances;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::pack::Signer;
-use crate::plan::manifest::{Callbacks, Jump, Mode, NAME_MAX};
+use crate::plan::Options;
+use crate::plan::manifest::NAME_MAX;
 
 pub use expected::check_expected;
 pub use template::Template;
@@ -29,38 +27,16 @@ pub use template::Template;
 pub struct Config {
     /// The file it was read from, if there is one.
     pub file: Option<PathBuf>,
-    /// Name of the patch and its module.
-    pub name: String,
-    /// Version, 1 to 32 plain characters.
-    pub version: String,
-    /// What it is for, in one line; may be empty.
-    pub description: String,
+    /// What is said about the patch itself.
+    pub options: Options,
     /// Source patches in the order they are applied; never empty; absolute.
     pub patches: Vec<PathBuf>,
     /// The functions that must change, no more and no fewer: `symbol` or `path/file.o:symbol`.
     pub functions: Option<Vec<String>>,
-    /// When the switch is made; by what is replaced when nothing is said.
-    pub mode: Option<Mode>,
-    /// Names of patches this one may lie on top of, and must be loaded behind.
-    pub after: Vec<String>,
-    /// Names of patches this one takes the place of.
-    pub replaces: Vec<String>,
-    /// Milliseconds after which applying or reverting gives up when the functions are busy; by the mode when nothing is said.
-    pub deadline_ms: Option<u32>,
-    /// Milliseconds before a transition disturbs tasks in user space.
-    pub patience_ms: u32,
-    /// The module stays: it cannot be reverted.
-    pub oneshot: bool,
-    /// Form of the jumps.
-    pub jump: Jump,
     /// The kernel it is for.
     pub kernel: Target,
     /// Extra options of the compiler, for the old and the new build, each a word that needs no quoting.
     pub flags: Vec<String>,
-    /// Functions the module calls around applying and reverting.
-    pub callbacks: Callbacks,
-    /// What the author answers for.
-    pub accept: Acceptances,
     /// Who signs the module.
     pub sign: Option<Signer>,
 }
@@ -111,22 +87,11 @@ impl Config {
         crate::error::refuse(problems)?;
         Ok(Config {
             file: None,
-            name: name_from_patch(first),
-            version: "1".to_owned(),
-            description: String::new(),
+            options: Options::named(name_from_patch(first)),
             patches: absolute,
             functions: None,
-            mode: None,
-            after: Vec::new(),
-            replaces: Vec::new(),
-            deadline_ms: None,
-            patience_ms: PATIENCE_MS,
-            oneshot: false,
-            jump: Jump::Rel32,
             kernel: Target::default(),
             flags: Vec::new(),
-            callbacks: Callbacks::default(),
-            accept: Acceptances::default(),
             sign: None,
         })
     }

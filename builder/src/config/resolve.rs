@@ -1,5 +1,6 @@
 //! What `schema` read becomes a [`Config`]: defaults, absolute paths, and every rule that is not a type.
 
+use crate::plan::Options;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -54,28 +55,31 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         if ok { Ok(()) } else { Err(format!("the description is not {}", manifest::LINE_RULE)) }
     });
     let [after, replaces] = r.other_patches(patch);
-    let config = Config {
-        name: patch.name.get_ref().clone(),
+    let options = Options {
         version: version.unwrap_or_else(|| "1".to_owned()),
         description: description.unwrap_or_default(),
-        patches: r.patches(&patch.patches),
-        functions: patch.functions.as_ref().map(|f| r.functions(f)),
         mode: patch.mode.as_ref().and_then(|mode| r.mode(mode)),
         after,
         replaces,
         deadline_ms: r.milliseconds(patch.deadline_ms.as_ref()),
         patience_ms: r.milliseconds(patch.patience_ms.as_ref()).unwrap_or(lpbuild_abi::PATIENCE_MS),
-        oneshot: patch.oneshot.as_ref().is_some_and(|o| *o.get_ref()),
         jump: r.jump(patch.jump.as_ref()),
-        kernel: r.kernel(&file.kernel),
-        flags: r.flags(&file.build.flags),
+        oneshot: patch.oneshot.as_ref().is_some_and(|o| *o.get_ref()),
         callbacks: r.callbacks(&file.callbacks),
         accept: r.accept(&file.accept),
+        ..Options::named(patch.name.get_ref().clone())
+    };
+    let config = Config {
+        options,
+        patches: r.patches(&patch.patches),
+        functions: patch.functions.as_ref().map(|f| r.functions(f)),
+        kernel: r.kernel(&file.kernel),
+        flags: r.flags(&file.build.flags),
         sign: file.sign.as_ref().map(|s| r.sign(s)),
         file: Some(path),
     };
     // post-revert also follows an apply that was refused.
-    if let (true, Some(callback)) = (config.oneshot, &file.callbacks.pre_revert) {
+    if let (true, Some(callback)) = (config.options.oneshot, &file.callbacks.pre_revert) {
         r.bad(callback.span(), "with oneshot = true the patch is never reverted, so this is never called");
     }
     crate::error::refuse(r.problems)?;

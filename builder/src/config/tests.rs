@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::error::Problem;
+use crate::plan::manifest::{Callbacks, Jump, Mode};
 
 struct Dir(tempfile::TempDir);
 
@@ -52,12 +53,15 @@ fn minimal_with(more: &str) -> String {
 fn minimal_file_gives_the_defaults() {
     let dir = Dir::new();
     let c = dir.load(MINIMAL).unwrap();
-    assert_eq!((c.name.as_str(), c.version.as_str(), c.description.as_str()), ("fix", "1", ""));
+    assert_eq!((c.options.name.as_str(), c.options.version.as_str(), c.options.description.as_str()), ("fix", "1", ""));
     assert_eq!(c.patches, [dir.at("fix.patch")]);
-    assert_eq!((c.mode, c.deadline_ms, c.patience_ms, c.oneshot, c.jump), (None, None, 15_000, false, Jump::Rel32));
-    assert!(c.after.is_empty() && c.replaces.is_empty());
+    assert_eq!(
+        (c.options.mode, c.options.deadline_ms, c.options.patience_ms, c.options.oneshot, c.options.jump),
+        (None, None, 15_000, false, Jump::Rel32)
+    );
+    assert!(c.options.after.is_empty() && c.options.replaces.is_empty());
     assert_eq!(c.kernel, Target::default());
-    assert_eq!(c.callbacks, Callbacks::default());
+    assert_eq!(c.options.callbacks, Callbacks::default());
     assert!(c.functions.is_none() && c.flags.is_empty() && c.sign.is_none());
     assert_eq!(c.file, Some(dir.at("livepatch.toml")));
 }
@@ -99,13 +103,16 @@ certificate = "cert.pem"
 "#,
         )
         .unwrap();
-    assert_eq!((c.name.as_str(), c.version.as_str()), ("fix_2", "2.1-rc1"));
-    assert_eq!(c.description, "It's \"quoted\"? ä");
+    assert_eq!((c.options.name.as_str(), c.options.version.as_str()), ("fix_2", "2.1-rc1"));
+    assert_eq!(c.options.description, "It's \"quoted\"? ä");
     assert_eq!(c.patches, [dir.at("b.patch"), dir.at("fix.patch")], "the order stays");
     assert_eq!(c.functions.unwrap(), ["one", "fs/proc/cmdline.o:two.isra.0"]);
-    assert_eq!((c.mode, c.deadline_ms, c.oneshot, c.jump), (Some(Mode::Drain), Some(250), true, Jump::Abs64));
-    assert_eq!(c.patience_ms, 2500);
-    assert_eq!((c.after, c.replaces), (vec!["fix_1".into(), "base".into()], vec!["fix_0".into()]));
+    assert_eq!(
+        (c.options.mode, c.options.deadline_ms, c.options.oneshot, c.options.jump),
+        (Some(Mode::Drain), Some(250), true, Jump::Abs64)
+    );
+    assert_eq!(c.options.patience_ms, 2500);
+    assert_eq!((c.options.after, c.options.replaces), (vec!["fix_1".into(), "base".into()], vec!["fix_0".into()]));
     let target = Target {
         release: Some("6.1.0-53-cloud-amd64".into()),
         image: Some(dir.at("vmlinuz")),
@@ -117,7 +124,7 @@ certificate = "cert.pem"
     assert_eq!(c.kernel, target);
     assert_eq!(c.flags, ["-DX=1", "-Wno-error"]);
     let callbacks = Callbacks { pre_apply: Some("a".into()), post_apply: Some("_b1".into()), ..Callbacks::default() };
-    assert_eq!(c.callbacks, callbacks);
+    assert_eq!(c.options.callbacks, callbacks);
     let sign = c.sign.unwrap();
     assert_eq!((sign.key, sign.cert), (dir.at("key.pem"), dir.at("cert.pem")));
 }
@@ -332,7 +339,7 @@ fn tables_for_suggestions_are_those_serde_knows() {
 fn patch_files_alone() {
     let dir = Dir::new();
     let c = Config::default_for(&[dir.at("b.patch"), dir.at("fix.patch")]).unwrap();
-    assert_eq!(c.name, "b");
+    assert_eq!(c.options.name, "b");
     assert_eq!(c.patches, [dir.at("b.patch"), dir.at("fix.patch")]);
     assert!(c.file.is_none());
     let e = Config::default_for(&[dir.at("gone.patch"), dir.at("linux")]).unwrap_err();
@@ -407,11 +414,11 @@ fn template(dir: &Dir, name: Option<&str>, patches: &[&str]) -> String {
 fn the_template_loads_as_it_is() {
     let dir = Dir::new();
     let c = dir.load(&template(&dir, None, &["b.patch", "fix.patch"])).unwrap();
-    assert_eq!(c.name, "b");
+    assert_eq!(c.options.name, "b");
     assert_eq!(c.patches, [dir.at("b.patch"), dir.at("fix.patch")]);
     assert_eq!(c.kernel.release.as_deref(), Some("6.1.0-53-cloud-amd64"));
     let c = dir.load(&template(&dir, Some("other"), &[])).unwrap();
-    assert_eq!((c.name.as_str(), c.patches.as_slice()), ("other", [dir.at("fix.patch")].as_slice()));
+    assert_eq!((c.options.name.as_str(), c.patches.as_slice()), ("other", [dir.at("fix.patch")].as_slice()));
     assert!(template(&dir, None, &["b.patch"]).contains("patches = [\"b.patch\"]\n"), "relative to the folder");
 }
 
@@ -437,7 +444,7 @@ fn every_key_of_the_template_can_be_uncommented() {
         fs::write(dir.at(file), "x").unwrap();
     }
     let c = dir.load(&text).unwrap();
-    assert!(c.kernel.config.is_some() && c.sign.is_some() && c.callbacks.post_revert.is_some());
+    assert!(c.kernel.config.is_some() && c.sign.is_some() && c.options.callbacks.post_revert.is_some());
     // Each of them alone as well, and with its default unless it is an example.
     let template = template(&dir, None, &[]).replace("\"/", "\"./");
     for line in template.lines().filter(|l| l.starts_with('#') && !l.starts_with("# ") && !l.starts_with("#[")) {

@@ -20,7 +20,7 @@ pub enum HolderName {
 
 impl HolderName {
     /// The name.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Vmlinux => "vmlinux",
         }

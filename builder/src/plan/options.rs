@@ -1,6 +1,6 @@
 //! What the author of a patch decides.
 
-use super::manifest::{Callbacks, Jump, Mode};
+use super::manifest::{Callbacks, Jump, Manifest, Mode};
 use crate::accept::Acceptances;
 
 /// What the user decides.
@@ -35,6 +35,48 @@ pub struct Options {
 }
 
 impl Options {
+    /// Those of a patch of which nothing but the name is said.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            version: "1".to_owned(),
+            description: String::new(),
+            mode: None,
+            after: Vec::new(),
+            replaces: Vec::new(),
+            deadline_ms: None,
+            patience_ms: lpbuild_abi::PATIENCE_MS,
+            jump: Jump::Rel32,
+            oneshot: false,
+            callbacks: Callbacks::default(),
+            accept: Acceptances::default(),
+            lines_kept: false,
+        }
+    }
+
+    /// Those a manifest was made with.
+    pub fn of(m: &Manifest) -> Self {
+        let mut accept = Acceptances::default();
+        for accepted in &m.accepted {
+            accept.add(accepted.kind, accepted.name.clone());
+        }
+        let abs64 = m.functions.iter().any(|f| f.site.jump == Jump::Abs64);
+        Self {
+            version: m.patch.version.clone(),
+            description: m.patch.description.clone(),
+            mode: Some(m.patch.mode),
+            after: m.patch.after.clone(),
+            replaces: m.patch.replaces.clone(),
+            deadline_ms: Some(m.patch.deadline_ms),
+            patience_ms: m.patch.patience_ms,
+            jump: if abs64 { Jump::Abs64 } else { Jump::Rel32 },
+            oneshot: m.patch.oneshot,
+            callbacks: m.callbacks.clone(),
+            accept,
+            ..Self::named(m.patch.name.clone())
+        }
+    }
+
     /// The deadline of a patch that switches like this.
     pub fn deadline(&self, mode: Mode) -> u32 {
         self.deadline_ms.unwrap_or(mode.to_abi().default_deadline_ms(self.patience_ms))

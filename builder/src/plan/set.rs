@@ -1,7 +1,7 @@
 //! What a patch carries: functions, data, table entries, their references, and the edge that pulled each in.
 
-use super::{Cause, ObjectPair, PairId};
 use super::manifest::Callback;
+use super::{Cause, ObjectPair, PairId};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::error::Problem;
 use crate::symbolize::{EntryId, Ref};

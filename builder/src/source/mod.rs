@@ -1,4 +1,4 @@
-//! From a source patch to a module: what `lpbuild build` does.
+//! From a source patch to pairs of objects: the first phases of `lpbuild build`.
 //!
 //! ```text
 //! locate     release, paths -> Target        image, headers, source, configuration, compiler; that they belong together
@@ -6,8 +6,6 @@
 //! tree       Target -> Tree                  configured and prepared once, cached
 //! touched    SourceChange -> Touched         the objects concerned; what cannot be patched is refused before any compile
 //! compile    Touched -> pairs of objects     by the commands kbuild names; unchanged lines keep their numbers
-//! ...                                        then the phases of pipeline.rs
-//! pack       patch folder -> NAME.ko
 //! ```
 //!
 //! Each line is a phase with a time in the report. Nothing but the cache is written until everything has succeeded.
@@ -16,7 +14,6 @@ pub mod cache;
 pub mod compile;
 pub mod debian;
 pub mod elsewhere;
-pub mod flow;
 mod generated;
 pub mod includes;
 pub mod kbuild;
@@ -24,6 +21,7 @@ pub mod lines;
 pub mod locate;
 mod makefiles;
 mod outline;
+pub mod pairs;
 pub mod patch;
 pub mod shadow;
 pub mod toolchain;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lpbuild::codes;
-use lpbuild::error::{Error, Place, Problem, Result};
-use lpbuild::plan::Source;
+use crate::codes;
+use crate::error::{Error, Place, Problem, Result};
+use crate::plan::Source;
 
 /// Objects of a build that are made from others, or are not part of the kernel proper.
 const DERIVED: &[&str] = &["vmlinux.o", ".tmp_vmlinux.o", "built-in.o"];
@@ -15,7 +15,7 @@ pub fn are_whole(old: &Path, new: &Path) -> Result<bool> {
     if !old.is_file() || !new.is_file() {
         return Ok(false);
     }
-    match (lpbuild::whole::is_whole(old), lpbuild::whole::is_whole(new)) {
+    match (crate::whole::is_whole(old), crate::whole::is_whole(new)) {
         (a, b) if a == b => Ok(a),
         (a, _) => {
             let (whole, other) = if a { (old, new) } else { (new, old) };

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lpbuild::error::{Error, Place, Result};
-use lpbuild::pipeline::{self};
-use lpbuild::plan::Options;
-use lpbuild::plan::Source;
-use lpbuild::report::{ModuleReport, Report};
+use crate::error::{Error, Place, Result};
+use crate::pipeline;
+use crate::plan::Options;
+use crate::plan::Source;
+use crate::report::{ModuleReport, Report};
 use rayon::prelude::*;
 
-use super::sources::{below, io};
-use lpbuild::codes;
+use super::inputs::{below, io};
+use crate::codes;
 
 /// Compares the modules of two trees; those that are the same are left out.
 pub fn compare(old: &Path, new: &Path, options: &Options) -> Result<Vec<ModuleReport>> {

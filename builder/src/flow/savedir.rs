@@ -12,12 +12,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lpbuild::codes;
-use lpbuild::config::Config;
-use lpbuild::error::{Error, Place, Result};
-use lpbuild::plan::manifest::Jump;
-use lpbuild::source::flow::Built;
-use lpbuild::tool::{self, Log};
+use super::patches::Built;
+use crate::codes;
+use crate::config::Config;
+use crate::error::{Error, Place, Result};
+use crate::plan::manifest::Jump;
+use crate::tool::{self, Log};
 
 /// What is known before the build has got anywhere.
 pub fn inputs(dir: &Path, config: &Config, log: &Log) -> Result<()> {
@@ -64,9 +64,9 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
          \"${{LPBUILD:=lpbuild}}\" diff objects/old objects/new --kernel vmlinuz -o replayed \\\n\
          \x20   {options}\n\
          \"$LPBUILD\" pack replayed --headers \"${{HEADERS:-{headers}}}\"\n",
-        name = config.name,
+        name = config.options.name,
         release = built.release,
-        options = options(config).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" "),
+        options = flags(config).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" "),
         headers = built.headers.display(),
     );
     write(dir, "replay.sh", script.as_bytes())?;
@@ -76,14 +76,15 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
 }
 
 /// What `lpbuild diff` is told about the patch.
-fn options(config: &Config) -> Vec<String> {
-    let jump = if config.jump == Jump::Abs64 { "abs64" } else { "rel32" };
-    let (deadline, patience) = (config.deadline_ms.map(|ms| ms.to_string()), config.patience_ms.to_string());
+fn flags(config: &Config) -> Vec<String> {
+    let jump = if config.options.jump == Jump::Abs64 { "abs64" } else { "rel32" };
+    let (deadline, patience) =
+        (config.options.deadline_ms.map(|ms| ms.to_string()), config.options.patience_ms.to_string());
     let mut options = Vec::new();
     for (option, value) in [
-        ("--name", config.name.as_str()),
-        ("--patch-version", &config.version),
-        ("--patch-description", &config.description),
+        ("--name", config.options.name.as_str()),
+        ("--patch-version", &config.options.version),
+        ("--patch-description", &config.options.description),
         ("--patience-ms", &patience),
         ("--jump", jump),
     ] {
@@ -92,19 +93,19 @@ fn options(config: &Config) -> Vec<String> {
     if let Some(deadline) = deadline {
         options.extend(["--deadline-ms".to_owned(), deadline]);
     }
-    if let Some(mode) = config.mode {
+    if let Some(mode) = config.options.mode {
         options.extend(["--mode".to_owned(), mode.name().to_owned()]);
     }
-    for (option, names) in [("--after", &config.after), ("--replaces", &config.replaces)] {
+    for (option, names) in [("--after", &config.options.after), ("--replaces", &config.options.replaces)] {
         options.extend(names.iter().flat_map(|name| [option.to_owned(), name.clone()]));
     }
-    if config.oneshot {
+    if config.options.oneshot {
         options.push("--oneshot".to_owned());
     }
-    for (callback, function) in config.callbacks.all() {
+    for (callback, function) in config.options.callbacks.all() {
         options.extend(["--callback".to_owned(), format!("{}={function}", callback.name())]);
     }
-    for (kind, name) in config.accept.iter() {
+    for (kind, name) in config.options.accept.iter() {
         options.extend(["--accept".to_owned(), format!("{}={name}", kind.name())]);
     }
     options
@@ -142,16 +143,16 @@ mod tests {
         fs::write(&patch, "x").unwrap();
         let mut config = Config::default_for(&[patch]).unwrap();
         let plain = "--name fix --patch-version 1 --patch-description '' --patience-ms 15000 --jump rel32";
-        let words = |c: &Config| options(c).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" ");
+        let words = |c: &Config| flags(c).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" ");
         assert_eq!(words(&config), plain);
-        config.description = "it's $(x)".into();
-        config.version = "1;2".into();
-        config.mode = Some(lpbuild::plan::manifest::Mode::Drain);
-        (config.after, config.replaces) = (vec!["a".into()], vec!["b".into(), "c".into()]);
-        config.oneshot = true;
-        (config.deadline_ms, config.patience_ms) = (Some(500), 90);
-        config.callbacks.set(lpbuild::plan::manifest::Callback::PreApply, "f".into());
-        config.accept.add(lpbuild::accept::Accept::Type, "struct a");
+        config.options.description = "it's $(x)".into();
+        config.options.version = "1;2".into();
+        config.options.mode = Some(crate::plan::manifest::Mode::Drain);
+        (config.options.after, config.options.replaces) = (vec!["a".into()], vec!["b".into(), "c".into()]);
+        config.options.oneshot = true;
+        (config.options.deadline_ms, config.options.patience_ms) = (Some(500), 90);
+        config.options.callbacks.set(crate::plan::manifest::Callback::PreApply, "f".into());
+        config.options.accept.add(crate::accept::Accept::Type, "struct a");
         let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --patience-ms 90 --jump rel32 \
                    --deadline-ms 500 --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f --accept 'type=struct a'";
         assert_eq!(words(&config), all);

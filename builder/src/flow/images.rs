@@ -1,42 +1,41 @@
-//! `lpbuild diff` of two whole kernels: files, or trees that have a vmlinux.
+//! Two whole kernels: files, or trees that have one, with the modules beside them.
 
 use std::path::{Path, PathBuf};
 
-use lpbuild::annotate::Debug;
-use lpbuild::annotate::Images;
-use lpbuild::debuginfo::DebugInfo;
-use lpbuild::error::{Error, Place, Problem, Result};
-use lpbuild::kernel::KernelImage;
-use lpbuild::pipeline::{self};
-use lpbuild::plan::Analysis;
-use lpbuild::plan::Options;
-use lpbuild::whole::{Backing, Form, Whole};
+use crate::annotate::Debug;
+use crate::annotate::Images;
+use crate::debuginfo::DebugInfo;
+use crate::error::{Error, Place, Problem, Result};
+use crate::holder::HolderName;
+use crate::kernel::KernelImage;
+use crate::pipeline;
+use crate::plan::Options;
+use crate::whole::{Backing, Form, Whole};
 
-use super::diff::{self, DiffArgs, Found};
-use super::{modules, sources};
-use lpbuild::codes;
+use super::{Ask, Outcome, conclude, inputs, modules};
+use crate::codes;
 
 /// The two kernels, if that is what was given.
 pub fn kernels(old: &Path, new: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
-    const KERNEL: &str = "vmlinux";
+    const KERNEL: &str = HolderName::Vmlinux.as_str();
     if old.is_dir() && new.is_dir() && old.join(KERNEL).is_file() && new.join(KERNEL).is_file() {
         return Ok(Some((old.join(KERNEL), new.join(KERNEL))));
     }
-    Ok(sources::are_whole(old, new)?.then(|| (old.to_owned(), new.to_owned())))
+    Ok(inputs::are_whole(old, new)?.then(|| (old.to_owned(), new.to_owned())))
 }
 
 /// Compares two kernels, and the modules beside them when trees were given.
-pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options: &Options) -> Result<Found> {
-    let modules = if args.old.is_dir() { modules::compare(&args.old, &args.new, options)? } else { Vec::new() };
+pub(super) fn compare(ask: &Ask<'_>, old_path: &Path, new_path: &Path, options: &Options) -> Result<Outcome> {
+    let modules = if ask.old.is_dir() { modules::compare(ask.old, ask.new, options)? } else { Vec::new() };
     let (old, new) = rayon::join(|| Backing::open(old_path), || Backing::open(new_path));
     let (old, new) = (old?, new?);
     let (old_whole, new_whole) = rayon::join(|| old.whole(), || new.whole());
     let (mut old_whole, mut new_whole) = (old_whole?, new_whole?);
     old_whole.fit(&new_whole);
     new_whole.fit(&old_whole);
-    let kernel = match (&args.kernel, old_whole.form) {
+    let kernel = match (ask.kernel, old_whole.form) {
         (Some(path), Form::Relocatable) => Some(Backing::open(path)?),
-        (None, Form::Relocatable) if args.output.is_some() => {
+        (None, Form::Relocatable) if ask.output.is_some() => {
             let what = "a relocatable vmlinux.o has no addresses; name the running kernel with --kernel";
             return Err(Error::new(codes::LP3007, Place::object(old_path.display().to_string()), what));
         }
@@ -46,7 +45,7 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
     if let Some(kernel) = &mut kernel_whole {
         kernel.fit(&old_whole);
     }
-    let infos = if args.no_debug_info { None } else { debug(&old, &old_whole).zip(debug(&new, &new_whole)) };
+    let infos = if ask.no_debug_info { None } else { debug(&old, &old_whole).zip(debug(&new, &new_whole)) };
     let images = Images {
         old: &old_whole,
         new: &new_whole,
@@ -56,11 +55,11 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
     let mut analysis = pipeline::analyse_whole(images, options);
     drop(infos);
     drop((old_whole, new_whole, kernel_whole));
-    if args.output.is_some() {
-        let (a, b) = rayon::join(|| lpbuild::hash::digest(old.file()), || lpbuild::hash::digest(new.file()));
+    if ask.output.is_some() {
+        let (a, b) = rayon::join(|| crate::hash::digest(old.file()), || crate::hash::digest(new.file()));
         analysis.digests = vec![(a, b)];
     }
-    let open = |_: &Analysis| match (&args.kernel, &kernel) {
+    let open = || match (ask.kernel, &kernel) {
         (Some(path), None) => {
             let given = KernelImage::open(path)?;
             let own = old.kernel()?;
@@ -71,14 +70,14 @@ pub(super) fn compare(args: &DiffArgs, old_path: &Path, new_path: &Path, options
             Ok(Some(own))
         }
         (Some(_), Some(kernel)) => kernel.kernel().map(Some),
-        (None, _) if args.output.is_none() && old.form() == Form::Relocatable => Ok(None),
+        (None, _) if ask.output.is_none() && old.form() == Form::Relocatable => Ok(None),
         (None, _) => old.kernel().map(Some),
     };
     for module in modules.iter().filter(|m| !m.changed.is_empty() || !m.codes.is_empty()) {
         let what = format!("{} function(s) of it differ", module.changed.len());
         analysis.refused.push(Problem::new(codes::LP3008, Place::object(&module.module), what));
     }
-    Ok(Found { modules, ..diff::finish(args, options, analysis, open, &[])? })
+    Ok(Outcome { modules, ..conclude(analysis, open, options)? })
 }
 
 fn debug<'f>(file: &'f Backing, whole: &Whole<'_>) -> Option<DebugInfo<'f>> {

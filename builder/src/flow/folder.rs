@@ -4,14 +4,19 @@
 
 use std::path::{Path, PathBuf};
 
-use lpbuild::emit::Output;
-use lpbuild::error::{Error, Place, Result};
-use lpbuild::hash::digest;
-use lpbuild::plan::Source;
-use lpbuild::plan::manifest::Manifest;
+use crate::emit::Output;
+use crate::error::{Error, Place, Result};
+use crate::hash::digest;
+use crate::plan::Source;
+use crate::plan::manifest::Manifest;
 
-use super::sources::io;
-use lpbuild::codes;
+use super::inputs::io;
+use crate::codes;
+use crate::error::refuse;
+use crate::kernel::KernelImage;
+use crate::pack;
+use crate::pipeline;
+use crate::plan::Options;
 
 const MANIFEST: &str = "manifest.toml";
 const PATCH: &str = "patch.o";
@@ -90,7 +95,7 @@ pub fn manifest(dir: &Path) -> Result<Manifest> {
 }
 
 /// Is a symbolic manifest the one that its objects give?
-pub fn same(dir: &Path, manifest: &Manifest, again: &Manifest) -> Result<()> {
+fn same(dir: &Path, manifest: &Manifest, again: &Manifest) -> Result<()> {
     if manifest == again {
         return Ok(());
     }
@@ -101,7 +106,7 @@ pub fn same(dir: &Path, manifest: &Manifest, again: &Manifest) -> Result<()> {
 }
 
 /// Reads the compared objects of a symbolic patch folder and checks that they are still the ones the manifest names.
-pub fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
+fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
     let mut out = Vec::new();
     for input in &manifest.inputs {
         let inside = !input.source.starts_with('/') && !input.source.split('/').any(|p| p == "..");
@@ -120,4 +125,20 @@ pub fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
         out.push(Source { name: input.source.clone(), old_path, new_path, old, new });
     }
     Ok(out)
+}
+
+/// Binds a symbolic patch folder to a kernel: its objects are compared again, and the outcome is what somebody read in it.
+///
+/// # Errors
+/// LP1101, LP4013, and whatever is refused on the way.
+pub fn bind(dir: &Path, kernel: &Path) -> Result<Output> {
+    let given = manifest(dir)?;
+    pack::check_hash(dir, &given)?;
+    let objects = objects(dir, &given)?;
+    let options = Options::of(&given);
+    let mut analysis = pipeline::analyse(&objects, &options)?;
+    refuse(std::mem::take(&mut analysis.refused))?;
+    same(dir, &given, &pipeline::produce(&mut analysis, None, &options)?.manifest)?;
+    let kernel = KernelImage::open(kernel)?;
+    pipeline::produce(&mut analysis, Some(&kernel), &options)
 }

@@ -1,0 +1,101 @@
+//! From what a user has to a patch: one driver for every kind of input, with one [`Outcome`].
+//!
+//! ```text
+//! patches    source patches            lpbuild build
+//! objects    two objects or trees      lpbuild diff
+//! images     two whole kernels         lpbuild diff
+//! folder     a symbolic patch folder   lpbuild pack --kernel
+//! ```
+//!
+//! Each brings an analysis and a kernel; [`conclude`] makes the patch, or says why there is none. The phases are in
+//! `pipeline.rs`.
+
+pub mod folder;
+mod images;
+mod inputs;
+mod modules;
+mod objects;
+pub mod patches;
+pub mod savedir;
+
+use std::borrow::Borrow;
+
+use crate::emit::Output;
+use crate::error::{Problem, Result};
+use crate::kernel::KernelImage;
+use crate::pipeline;
+use crate::plan::{Analysis, Options};
+use crate::report::{ModuleReport, Report};
+
+pub use objects::{Ask, diff};
+
+/// What came of an input.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Everything that was found out.
+    pub analysis: Analysis,
+    /// The patch, if there is one.
+    pub patch: Option<Output>,
+    /// Modules beside two kernels that differ.
+    pub modules: Vec<ModuleReport>,
+}
+
+/// An outcome in one word; each has an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is a patch.
+    Patch,
+    /// No function differs.
+    Nothing,
+    /// Something stands against the patch.
+    Refused,
+}
+
+impl Outcome {
+    /// In one word.
+    pub fn verdict(&self) -> Verdict {
+        match &self.patch {
+            _ if !self.analysis.refused.is_empty() => Verdict::Refused,
+            Some(_) => Verdict::Patch,
+            None => Verdict::Nothing,
+        }
+    }
+    /// For people and programs.
+    pub fn report(&self) -> Report {
+        Report { modules: self.modules.clone(), ..Report::of(&self.analysis) }
+    }
+}
+
+/// Makes the patch of an analysis that refused nothing. What is refused on the way is part of the outcome; `kernel` is asked only
+/// when there is something to bind.
+///
+/// # Errors
+/// What is broken (exit 1); refusals are no errors here.
+pub fn conclude<K: Borrow<KernelImage>>(
+    mut analysis: Analysis,
+    kernel: impl FnOnce() -> Result<Option<K>>,
+    options: &Options,
+) -> Result<Outcome> {
+    let mut patch = None;
+    if !analysis.set.items.is_empty() && analysis.refused.is_empty() {
+        let kernel = kernel()?;
+        match pipeline::produce(&mut analysis, kernel.as_ref().map(Borrow::borrow), options) {
+            Ok(output) => patch = Some(output),
+            Err(e) if e.is_refusal() => analysis.refused = e.problems,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Outcome { analysis, patch, modules: Vec::new() })
+}
+
+impl Outcome {
+    /// The same with more that stands against it: then there is no patch.
+    #[must_use]
+    pub fn refused_as_well(mut self, problems: Vec<Problem>) -> Self {
+        if !problems.is_empty() {
+            self.analysis.refused.extend(problems);
+            self.patch = None;
+        }
+        self
+    }
+}

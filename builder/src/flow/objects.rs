@@ -1,0 +1,53 @@
+//! Two builds, whatever form they have: objects and trees here, whole kernels in `images`.
+
+use std::path::Path;
+
+use super::{Outcome, conclude, folder, images, inputs};
+use crate::error::Result;
+use crate::kernel::KernelImage;
+use crate::pipeline;
+use crate::plan::{Options, Source};
+
+/// What `lpbuild diff` is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The build that runs.
+    pub old: &'a Path,
+    /// The fixed build.
+    pub new: &'a Path,
+    /// The kernel to bind to.
+    pub kernel: Option<&'a Path>,
+    /// The patch folder to write.
+    pub output: Option<&'a Path>,
+    /// Leave debug information of whole images aside.
+    pub no_debug_info: bool,
+}
+
+/// Compares the two builds and writes the patch folder, if one is wanted and there is a patch.
+///
+/// # Errors
+/// What cannot be read or compared at all; refusals of the patch are part of the outcome.
+pub fn diff(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
+    let (outcome, symbolic) = match images::kernels(ask.old, ask.new)? {
+        Some((old, new)) => (images::compare(ask, &old, &new, options)?, Vec::new()),
+        None => objects(ask, options)?,
+    };
+    if let (Some(dir), Some(patch)) = (ask.output, &outcome.patch) {
+        folder::write(dir, patch, &symbolic)?;
+    }
+    Ok(outcome)
+}
+
+/// With the objects that a symbolic patch keeps.
+fn objects(ask: &Ask<'_>, options: &Options) -> Result<(Outcome, Vec<Source>)> {
+    let sources = inputs::read(ask.old, ask.new)?;
+    let mut analysis = pipeline::analyse(&sources, options)?;
+    let image = ask.kernel.map(KernelImage::open).transpose()?;
+    if let Some(image) = &image {
+        pipeline::check_names(&mut analysis, image, options);
+    }
+    let symbolic = image.is_none();
+    let outcome = conclude(analysis, || Ok(image), options)?;
+    let kept = sources.into_iter().filter(|s| symbolic && s.old != s.new).collect();
+    Ok((outcome, kept))
+}

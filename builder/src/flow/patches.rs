@@ -1,0 +1,117 @@
+//! The whole of `lpbuild build`, phase after phase.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{Outcome, conclude};
+use crate::annotate::Rest;
+use crate::backend::detour::Runtime;
+use crate::config::{Config, check_expected};
+use crate::error::{Result, refuse};
+use crate::pack::KernelSide;
+use crate::pipeline;
+use crate::plan::{Options, Source};
+use crate::report::Report;
+use crate::source::locate::Target;
+use crate::source::pairs::{self, Job};
+use crate::source::touched::{self, Unused};
+use crate::source::tree::Tree;
+use crate::source::{Progress, patch};
+use crate::tool::Log;
+
+pub use crate::source::pairs::How;
+
+/// What a build found and made; the module is not packed yet.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// As `uname -r` prints it.
+    pub release: String,
+    /// GNU build id, lower-case hex.
+    pub build_id: String,
+    /// The image used.
+    pub image: PathBuf,
+    /// The headers used.
+    pub headers: PathBuf,
+    /// The source used.
+    pub source: PathBuf,
+    /// The configuration used.
+    pub config: PathBuf,
+    /// The prepared tree used.
+    pub tree: PathBuf,
+    /// Objects compiled in both versions.
+    pub compiled: Vec<String>,
+    /// Those of them that differ.
+    pub objects: Vec<String>,
+    /// Changed files without a part in this kernel.
+    pub unused: Vec<Unused>,
+    /// Hunks that applied at another line.
+    pub moved: Vec<String>,
+    /// Objects of modules that differ and keep their old code.
+    pub left: Vec<String>,
+    /// The pairs that differ.
+    pub sources: Vec<Source>,
+    /// What was found and made; nothing while the build is not that far.
+    pub outcome: Option<Outcome>,
+    /// Name and time of each phase, in order.
+    pub phases: Vec<(&'static str, Duration)>,
+}
+
+/// The phases up to emit. What is refused after the analysis is in the report, so that everything found can be shown. Where a
+/// phase fails, `built` has what those before it found.
+pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress, built: &mut Built) -> Result<()> {
+    let mut clock = Instant::now();
+    let mut lap = |built: &mut Built, name| {
+        built.phases.push((name, clock.elapsed()));
+        clock = Instant::now();
+    };
+    let target = Target::find(&config.kernel, log, progress)?;
+    built.release.clone_from(&target.release);
+    built.build_id = crate::hash::to_hex(target.image.build_id());
+    built.image.clone_from(&target.image_path);
+    built.headers.clone_from(&target.headers);
+    built.source.clone_from(&target.source);
+    built.config.clone_from(&target.config);
+    lap(built, "locate");
+
+    let change = patch::apply(&target.source, &config.patches)?;
+    built.moved = change.moved.iter().map(ToString::to_string).collect();
+    let mut accepted = touched::screen(&change, &config.options.accept)?;
+    lap(built, "patch");
+
+    let tree = Tree::ensure(&target, log, progress)?;
+    built.tree.clone_from(&tree.build);
+    lap(built, "tree");
+
+    let mut touched = touched::touched(&tree, &change)?;
+    built.unused = std::mem::take(&mut touched.unused);
+    lap(built, "touched");
+
+    let job = Job { target: &target, tree: &tree, change: &change, touched: &touched, config, how, log, progress };
+    let compiled = pairs::compile(&job)?;
+    built.compiled = compiled.objects;
+    built.left = compiled.of_modules.iter().map(|s| s.name.clone()).collect();
+    accepted.extend(compiled.accepted);
+    lap(built, "compile");
+
+    let options = Options { lines_kept: true, ..config.options.clone() };
+    progress.status("comparing");
+    built.sources = compiled.sources;
+    built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
+    let mut analysis = pipeline::analyse_in(&built.sources, Rest::Built { left: &compiled.of_modules }, &options)?;
+    analysis.accepted.splice(0..0, accepted);
+    analysis.unneeded = options.accept.unneeded(&analysis.accepted);
+    pipeline::check_names(&mut analysis, &target.image, &options);
+    if let Some(expected) = &config.functions {
+        let report = Report::of(&analysis);
+        let changed: Vec<_> = report.changed.iter().map(|c| (&c.object, &c.symbol)).collect();
+        analysis.refused.extend(check_expected(expected, &changed));
+    }
+    let outcome = conclude(analysis, || Ok(Some(&target.image)), &options)?;
+    if let Some(patch) = &outcome.patch {
+        // What is handed out is read as somebody else's would be.
+        refuse(Runtime::default().contradictions(&patch.manifest, &target.image))?;
+    }
+    built.phases.extend(outcome.analysis.timings.iter().copied());
+    built.outcome = Some(outcome);
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Touched -> pairs of objects: both versions of everything a change concerns, compiled by the kernel's own commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::compile::{self, Compiler, Work};
+use super::kbuild::{Part, Recipe};
+use super::locate::Target;
+use super::makefiles::{self, Recompiled};
+use super::patch::SourceChange;
+use super::touched::Touched;
+use super::tree::Tree;
+use super::{Progress, cache, elsewhere, generated};
+use crate::accept::Accepted;
+use crate::codes;
+use crate::config::Config;
+use crate::error::{Error, Place, Problem, Result, refuse};
+use crate::hash;
+use crate::plan::{Options, Source};
+use crate::tool::Log;
+
+/// How to build, beside what the configuration says.
+#[derive(Clone, Debug)]
+pub struct How {
+    /// Compilers at a time.
+    pub jobs: usize,
+    /// Build although code of modules changes, and leave that as it is.
+    pub leave_modules: bool,
+}
+
+/// Everything a compilation works on.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// The kernel.
+    pub target: &'a Target,
+    /// Its prepared tree.
+    pub tree: &'a Tree,
+    /// What the patches change.
+    pub change: &'a SourceChange,
+    /// The objects concerned.
+    pub touched: &'a Touched,
+    /// What was asked for.
+    pub config: &'a Config,
+    /// How to go about it.
+    pub how: &'a How,
+    /// Where commands are noted.
+    pub log: &'a Log,
+    /// Who is told.
+    pub progress: &'a dyn Progress,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Names of the objects that were compiled in both versions.
+    pub objects: Vec<String>,
+    /// Those of the image that differ.
+    pub sources: Vec<Source>,
+    /// Those of modules that differ and keep their old code.
+    pub of_modules: Vec<Source>,
+    /// What the author answers for.
+    pub accepted: Vec<Accepted>,
+}
+
+/// Both versions of every object concerned, if they differ in more than debug information: those of the image, and those of
+/// modules that keep their old code.
+pub fn compile(job: &Job<'_>) -> Result<Compiled> {
+    let Job { target, tree, change, touched, config, how, log, progress } = *job;
+    let work = WorkDir::make(tree, change)?;
+    let mut asked = touched.objects.clone();
+    asked.extend(touched.modules.iter().cloned());
+    let elsewhere = touched.elsewhere.keys().filter_map(|o| Some(&tree.layout.elsewhere.get(o)?.source));
+    let mut folders: BTreeSet<PathBuf> =
+        asked.iter().chain(elsewhere).filter_map(|o| Path::new(o).parent().map(PathBuf::from)).collect();
+    let compiler = Compiler::new(tree, &target.toolchain, &config.flags, &work.path, log);
+    let mut shadow = compiler.shadow(change, &folders)?;
+    let mut recipes = tree.kbuild(log).recipes(&tree.layout, &asked)?;
+    let mut supposed: BTreeSet<String> = touched.supposed.union(&touched.modules).cloned().collect();
+    supposed.retain(|o| !change.files.contains_key(&source_file(o)));
+    let mut modules = touched.modules.clone();
+    let (mut added, mut otherwise) = (BTreeSet::new(), BTreeMap::new());
+    if !touched.folders.is_empty() {
+        let changed = makefiles::compare(tree, &shadow, &touched.folders, log)?;
+        folders.extend(changed.keys().filter_map(|o| Path::new(o).parent().map(PathBuf::from)));
+        if !folders.iter().all(|f| shadow.covers(f)) {
+            shadow = compiler.shadow(change, &folders)?;
+        }
+        for (object, Recompiled { part, old, new }) in changed {
+            if part == Part::Module {
+                modules.insert(object.clone());
+            }
+            if let Some(old) = old {
+                otherwise.insert(object.clone(), new);
+                recipes.insert(object, old);
+            } else {
+                added.insert(object.clone());
+                recipes.insert(object, new);
+            }
+        }
+    }
+    if let Some(missing) = asked.iter().find(|o| !recipes.contains_key(*o)) {
+        return Err(Error::new(codes::LP6212, Place::object(missing), "kbuild has no rule to compile it"));
+    }
+    generated::check(tree, change, &shadow, &work.path, log)?;
+    let outside = elsewhere::Work { objects: &touched.elsewhere, change, jobs: how.jobs };
+    let mut problems = elsewhere::check(tree, &compiler, &shadow, &outside)?;
+    let accepted = config.options.accept.settle(&mut problems);
+    refuse(problems)?;
+    let stock: BTreeSet<PathBuf> =
+        change.files.keys().filter_map(|p| tree.source.join(p).canonicalize().ok()).collect();
+    progress.objects(recipes.len());
+    let todo = Work { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
+    let options = Options { lines_kept: true, ..config.options.clone() };
+    let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options, &|name| progress.object(name))?;
+    let (of_modules, sources): (Vec<Source>, Vec<Source>) =
+        pairs.differing.into_iter().partition(|s| modules.contains(&s.name));
+    if !how.leave_modules && !of_modules.is_empty() {
+        return Err(Error { problems: of_modules.iter().map(|s| module_problem(&recipes, s)).collect() });
+    }
+    Ok(Compiled { objects: pairs.compiled, sources, of_modules, accepted })
+}
+
+fn module_problem(recipes: &BTreeMap<String, Recipe>, source: &Source) -> Problem {
+    let module = recipes.get(&source.name).and_then(Recipe::module);
+    let what = module.map_or("it is part of a module".to_owned(), |m| format!("it is part of the module {m}"));
+    Problem::new(codes::LP6307, Place::object(&source.name), what)
+}
+
+/// The source an object is usually made from.
+fn source_file(object: &str) -> String {
+    format!("{}.c", object.strip_suffix(".o").unwrap_or(object))
+}
+
+/// The folder of one build in the cache: the same for the same change, so that launchers that cache (ccache) see the same
+/// paths again. Locked while it is used and removed at the end.
+#[derive(Debug)]
+struct WorkDir {
+    path: PathBuf,
+    _lock: cache::Lock,
+}
+
+impl WorkDir {
+    fn make(tree: &Tree, change: &SourceChange) -> Result<Self> {
+        let root = cache::root()?.join("work");
+        remove_abandoned(&root);
+        let key = hash::digest(format!("{}\n{}", tree.build.display(), change.digest()).as_bytes());
+        let path = root.join(key.get(..16).unwrap_or(&key));
+        let lock = cache::lock(&path)?;
+        cache::empty_dir(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next build.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Folders that an interrupted build left.
+fn remove_abandoned(root: &Path) {
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir()
+            && let Ok(Some(_lock)) = cache::try_lock(&path)
+        {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
+}
