@@ -134,7 +134,7 @@ fn what_is_accepted_arrives_by_kind_and_name() {
     let dir = Dir::new();
     let text = "[accept]\ntypes = [\"struct a\", \"b\"]\nconstants = [\"c\"]\nlists = [\".BTF_ids\"]\nsignatures = [\"d\"]\n\
                 inlines = [\"e\"]\npromises = [\"fs/x.o:f\"]\nnames = [\"g\"]\nstates = [\"h.1\"]";
-    let found = dir.load(&minimal_with(text)).unwrap().accept;
+    let found = dir.load(&minimal_with(text)).unwrap().options.accept;
     let found: Vec<(&str, &str)> = found.iter().map(|(kind, name)| (kind.key(), name)).collect();
     let expected = [
         ("types", "struct a"),
@@ -279,7 +279,10 @@ fn all_bad_values_are_reported_at_once() {
 #[test]
 fn every_mode_has_its_word() {
     for mode in Mode::ALL {
-        assert_eq!(Dir::new().load(&minimal_with(&format!("mode = \"{}\"", mode.name()))).unwrap().mode, Some(mode));
+        assert_eq!(
+            Dir::new().load(&minimal_with(&format!("mode = \"{}\"", mode.name()))).unwrap().options.mode,
+            Some(mode)
+        );
     }
     assert_eq!(Dir::new().load("[patch]").unwrap_err().exit_code(), 1);
 }
@@ -478,5 +481,8 @@ fn commented_values_of_the_template_are_the_defaults() {
         assert!(template.contains(&format!("\n{line}\n")), "{line}");
     }
     let defaults = dir.load(MINIMAL).unwrap();
-    assert_eq!((defaults.mode, defaults.patience_ms, defaults.jump), (None, 15_000, Jump::Rel32));
+    assert_eq!(
+        (defaults.options.mode, defaults.options.patience_ms, defaults.options.jump),
+        (None, 15_000, Jump::Rel32)
+    );
 }
