@@ -78,6 +78,75 @@ const BY_HAND: &[&str] = &[
     "__x86_return_thunk",
 ];
 
+/// Tracers run these with no guard, or before it.
+const TRACED: &[&str] = &[
+    "function_trace_call",
+    "ftrace_return_to_handler",
+    "trace_graph_return",
+    "trace_clock_local",
+    "tracing_gen_ctx_irq_test",
+    "trace_event_raw_event_nmi_handler",
+    "trace_event_buffer_lock_reserve",
+    "__trace_trigger_soft_disabled",
+    "perf_trace_nmi_handler",
+    "perf_swevent_get_recursion_context",
+    "__bpf_trace_nmi_handler",
+    "bpf_trace_run3",
+    "__bpf_prog_enter_recur",
+    "migrate_disable",
+    "update_prog_stats",
+    "rethook_trampoline_handler",
+    "kvm_sched_clock_read",
+];
+
+/// These behind a guard, or never for what an int3 runs.
+const NOT_TRACED: &[&str] = &[
+    "rb_move_tail",
+    "filter_match_preds",
+    "stack_trace_save",
+    "trace_seq_printf",
+    "print_trace_line",
+    "ring_buffer_read_start",
+    "event_hist_trigger",
+    "trace_event_raw_event_sched_switch",
+    "perf_event_overflow",
+    "__set_cpus_allowed_ptr",
+    "call_rcu",
+    "bpf_prog_put",
+    "register_ftrace_function",
+];
+
+/// A CPU runs these while an int3 resets the machine.
+const BEFORE_IDT: &[&str] = &[
+    "secondary_startup_64",
+    "early_setup_idt",
+    "start_secondary",
+    "cr4_init",
+    "cr4_set_bits",
+    "cpu_init_exception_handling",
+    "get_cpu_entry_area",
+    "native_load_tr_desc",
+    "load_direct_gdt",
+    "load_current_idt",
+    "wakeup_long64",
+    "restore_processor_state",
+    "native_write_cr4",
+];
+
+/// These behind that.
+const BEHIND_IDT: &[&str] = &[
+    "cpu_init",
+    "smp_store_cpu_info",
+    "calibrate_delay",
+    "notify_cpu_starting",
+    "set_cpu_sibling_map",
+    "perf_restore_debug_store",
+    "initialize_tlbstate_and_flush",
+    "load_mm_ldt",
+    "save_processor_state",
+    "do_trace_write_msr",
+];
+
 fn check(test: &str, series: &str) {
     let Some(env) = Env::find_series(test, series) else { return };
     let kernel = KernelImage::open(&env.kernel.vmlinuz).unwrap();
@@ -96,15 +165,29 @@ fn check(test: &str, series: &str) {
     }
     // All of it is little: a call that leads away from it would bring half of the kernel.
     assert!((30..150).contains(&way.len()), "{} functions: {way:?}", way.len());
-    for name in [
-        "hw_breakpoint_exceptions_notify",
-        "cpu_init_exception_handling",
-        "cr4_init",
-        "function_trace_call",
-        "trace_event_buffer_reserve",
+    assert!(way.contains("hw_breakpoint_exceptions_notify"));
+    for (begin, inside, outside, most) in [
+        ("tracers run it on what an int3 runs", TRACED, NOT_TRACED, 250),
+        ("a CPU that comes runs it before it has an IDT", BEFORE_IDT, BEHIND_IDT, 100),
     ] {
-        assert!(why.contains_key(name), "{name} is not listed");
+        let class: BTreeSet<&str> = all.iter().filter(|u| u.why.starts_with(begin)).map(|u| &*u.name).collect();
+        for name in inside {
+            // What a kernel does not have, or another reason has already.
+            let there = kernel.kallsyms().named(name).next().is_some();
+            assert!(!there || class.contains(name) || way.contains(name), "{name}: {:?}", why.get(name));
+        }
+        for name in outside {
+            assert!(!class.contains(name), "{name}: {:?}", why.get(name));
+        }
+        assert!((30..most).contains(&class.len()), "{}: {class:?}", class.len());
     }
+    // The probes of a tracepoint on the way are those of its class.
+    if series == "6.12" {
+        for name in ["trace_event_raw_event_notifier_info", "perf_trace_notifier_info", "__bpf_trace_notifier_info"] {
+            assert!(why.get(name).is_some_and(|w| w.starts_with("tracers")), "{name}: {:?}", why.get(name));
+        }
+    }
+    assert!(why.contains_key("__cpuidle_text_start"), "the area of idle code is not listed");
     // Where RCU does not watch, nobody waits for an idle task.
     for name in ["default_idle", "acpi_idle_enter", "poll_idle"] {
         assert!(
@@ -118,7 +201,7 @@ fn check(test: &str, series: &str) {
     for u in &all {
         assert!(black.why(u.address, 1).is_some(), "{} is listed and not refused", u.name);
     }
-    for name in lpbuild_abi::UNPATCHABLE {
+    for name in bind::BY_HAND.iter().flat_map(|(names, _)| names.iter()) {
         for symbol in kernel.kallsyms().named(name).filter(|s| s.is_text()) {
             assert!(black.why(symbol.addr, 1).is_some(), "{name} is not refused");
         }

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lpbuild_abi as abi;
 
-use super::int3;
+use super::calls::{Calls, Closure};
 use super::resolve::by_name;
+use super::{bringup, int3, tracing};
 use crate::error::Problem;
-use crate::kernel::{KernelImage, KernelSymbol};
+use crate::kernel::KernelImage;
 use crate::symbolize::parent_name;
 
 /// Address ranges with the reason.
@@ -65,8 +66,8 @@ const ENTER_IDLE: &[&str] = &[
     "poll_idle",
 ];
 
-/// What tracers and events run for each function they follow, before they notice that they are in themselves: with a tracer on what an
-/// int3 runs, an int3 in one of these comes again and again (kernel/trace/{trace_functions,trace_functions_graph,fgraph,trace,ring_buffer}.c).
+/// The least of what tracers and events run for each function they follow, before they notice that they are in themselves
+/// (kernel/trace/{trace_functions,trace_functions_graph,fgraph,trace,ring_buffer}.c); [`tracing`] finds it in the image.
 const TRACING: &[&str] = &[
     "__ftrace_return_to_handler",
     "__trace_buffer_lock_reserve",
@@ -93,8 +94,8 @@ const TRACING: &[&str] = &[
     "trace_graph_return",
 ];
 
-/// What a CPU that comes runs before it has an IDT (start_secondary, arch/x86/kernel/smpboot.c; cpu_init_exception_handling,
-/// arch/x86/kernel/cpu/common.c): an int3 resets the machine.
+/// The least of what a CPU that comes runs before it has an IDT (start_secondary, arch/x86/kernel/smpboot.c;
+/// cpu_init_exception_handling, arch/x86/kernel/cpu/common.c); [`bringup`] finds it in the image.
 const BEFORE_IDT: &[&str] = &[
     "start_secondary",
     "ap_starting",
@@ -115,6 +116,17 @@ const BEFORE_IDT: &[&str] = &[
     "setup_ghcb",
     "x86_configure_nx",
 ];
+
+/// The lists kept by hand, with the reason: the least that is refused, whatever the image shows.
+pub const BY_HAND: &[(&[&str], &str)] = &[
+    (abi::UNPATCHABLE, "the runtime or the int3 handler depends on it while it switches"),
+    (ENTER_IDLE, IDLE),
+    (BEFORE_IDT, BEFORE),
+    (TRACING, TRACED),
+];
+
+const BEFORE: &str = "a CPU that comes runs it before it has an IDT";
+const TRACED: &str = "tracers run it on what an int3 runs";
 
 impl Blacklist {
     /// Reads the lists of an image.
@@ -139,29 +151,24 @@ impl Blacklist {
             }
         }
         // Clones (.isra, .constprop, .part, .cold) of a listed function are as much in the way as the function.
-        let listed: BTreeSet<&str> = abi::UNPATCHABLE.iter().copied().collect();
-        for symbol in kernel.kallsyms().iter().filter(|s| s.is_text() && listed.contains(parent_name(&s.name))) {
-            functions.insert(symbol.addr, "the runtime or the int3 handler depends on it while it switches".into());
+        for (names, why) in BY_HAND {
+            let names: BTreeSet<&str> = names.iter().copied().collect();
+            for symbol in kernel.kallsyms().iter().filter(|s| s.is_text() && names.contains(parent_name(&s.name))) {
+                functions.insert(symbol.addr, (*why).into());
+            }
         }
-        let idle = |s: &&KernelSymbol| s.is_text() && ENTER_IDLE.contains(&parent_name(&s.name));
-        for symbol in kernel.kallsyms().iter().filter(idle) {
-            functions.insert(symbol.addr, IDLE.into());
-        }
-        let early = |s: &&KernelSymbol| s.is_text() && BEFORE_IDT.contains(&parent_name(&s.name));
-        for symbol in kernel.kallsyms().iter().filter(early) {
-            functions.insert(symbol.addr, "a CPU that comes runs it before it has an IDT".into());
-        }
-        let tracing = |s: &&KernelSymbol| s.is_text() && TRACING.contains(&parent_name(&s.name));
-        for symbol in kernel.kallsyms().iter().filter(tracing) {
-            functions.insert(symbol.addr, "tracers run it on what an int3 runs".into());
-        }
-        for step in int3::path(kernel)? {
-            let why = match step.caller {
-                Some(by) => format!("it is on the way from an int3 to its handler: {by} calls it"),
-                None => "an int3 or an NMI begins with it".to_owned(),
-            };
-            functions.insert(step.address, why.into());
-        }
+        let calls = Calls::of(kernel)?;
+        // The most urgent reason is written last.
+        let way = int3::path(kernel, &calls)?;
+        let mut add = |closure: Closure, first: &str, then: &str| {
+            for step in closure.steps.into_values() {
+                let why = step.caller.map_or_else(|| first.to_owned(), |by| format!("{then}: {by} calls it"));
+                functions.insert(step.address, why.into());
+            }
+        };
+        add(tracing::path(kernel, &calls, &way)?, TRACED, TRACED);
+        add(bringup::path(&calls)?, BEFORE, BEFORE);
+        add(way, "an int3 or an NMI begins with it", "it is on the way from an int3 to its handler");
         Ok(Self { ranges, functions })
     }
 

@@ -5,6 +5,8 @@
 //! image as one piece (arch/x86/kernel/head64.c); per-CPU offsets are absolute and do not move.
 
 mod blacklist;
+mod bringup;
+mod calls;
 mod endbr;
 mod field;
 mod init;
@@ -15,6 +17,7 @@ mod placement;
 mod proof;
 mod resolve;
 mod tables;
+mod tracing;
 
 use crate::holder::Holder;
 use crate::holder::Placement;
@@ -27,7 +30,7 @@ use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
 use crate::plan::{Dest, Item, ObjectPair, PatchSet, Role};
 
-pub use blacklist::{Blacklist, Unpatchable};
+pub use blacklist::{BY_HAND, Blacklist, Unpatchable};
 pub use init::references as init_references;
 pub use placement::place;
 use resolve::Resolver;
