@@ -92,6 +92,13 @@ impl<'a> Patch<'a> {
         if (record.after == 0 && record.n_after != 0) || (record.replaces == 0 && record.n_replaces != 0) {
             return bad("a missing address");
         }
+        // What means nothing is zero: nothing else would notice what happened to it.
+        if (record.after != 0 && record.n_after == 0) || (record.replaces != 0 && record.n_replaces == 0) {
+            return bad("an address of nothing");
+        }
+        if record.build_id.iter().skip(record.build_id_len.into()).any(|b| *b != 0) {
+            return bad("bytes behind the build id");
+        }
         if !record.after.is_multiple_of(8) || !record.replaces.is_multiple_of(8) {
             return bad("a misaligned array");
         }
@@ -168,6 +175,9 @@ impl<'a> Patch<'a> {
         }
         if size < jump_len(kind) || size > MAX_SITE {
             return bad("size of a jump site");
+        }
+        if f.original.iter().skip(size).any(|b| *b != 0) {
+            return bad("bytes behind a jump site");
         }
         if f.name == 0 || f.old == 0 || f.old.checked_add(SITE_REACH).is_none() {
             return bad("address of a function");

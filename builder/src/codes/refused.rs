@@ -56,8 +56,10 @@ codes! {
         title: "code that must not be replaced",
         why: "noinstr, entry and kprobe-blacklisted code runs in the path of the int3 handler that guards the poke, or where \
               no handler can run at all (include/linux/compiler_types.h, kernel/kprobes.c); stop_machine and the stopper \
-              threads carry out the switch itself.",
-        advice: "fix the problem in a caller of this function",
+              threads carry out the switch itself. The same holds for what an int3 runs, what tracers run for that before they notice \
+              that they are in themselves, and what a CPU runs before it has an IDT; these are found in the image.",
+        advice: "have the callers that matter call a repaired function of another name, which the patch brings along; what an int3 or a tracer \
+                 runs by itself (lpbuild explain --unpatchable IMAGE says who calls it) changes with another kernel only",
     }
     LP2008 {
         class: Refused,
@@ -208,7 +210,8 @@ codes! {
         title: "no room for a jump",
         why: "The function is shorter than a jump, or branches lead between the instructions a jump would cover, or they \
               are rewritten by the kernel itself (alternatives, jump labels, static calls, paravirt).",
-        advice: "fix the problem in a caller of this function",
+        advice: "have the callers that matter call a repaired function of another name, which the patch brings along; of a function that is \
+                 called from everywhere, or by a pointer, the rest keeps the old one",
     }
     LP2102 {
         class: Refused,

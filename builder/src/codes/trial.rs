@@ -97,4 +97,11 @@ codes! {
         why: "A trial needs a patch that is bound to a kernel: its image is what is booted.",
         advice: "pack it with --kernel IMAGE",
     }
+    LP6416 {
+        class: Broken,
+        title: "the guest had no time to boot",
+        why: "The time given with --timeout or --silence was over before the guest's first program ran; nothing is known about patch or \
+              kernel.",
+        advice: "give it more: a guest that is emulated takes 10 s and more to boot",
+    }
 }

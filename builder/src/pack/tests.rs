@@ -426,11 +426,11 @@ fn every_field_of_the_module_is_compared() {
         assert_eq!(verified(|p| p.modinfo[i] = "x=y".into()), ["LP4007"], "modinfo {i}");
     }
     assert_eq!(verified(|p| p.manifest.push(' ')), ["LP4007"]);
-    for at in [0, 8, 12, 13, 14, 16, 48, 52, 60] {
+    for at in [0, 8, 12, 13, 14, 16, 48, 52, 60, 128, 136] {
         assert_eq!(verified(|p| p.patch[at] ^= 4), ["LP4009"], "patch record {at}");
     }
     assert_eq!(verified(|p| p.other_digest = 1), ["LP4009"], "digest");
-    for at in [24, 28, 32, 34, 35, 37, 42] {
+    for at in [24, 28, 32, 34, 35, 37, 42, 43, 62] {
         assert_ne!(verified(|p| p.funcs[at] ^= 4), [""; 0], "function record {at}");
     }
     let single = std::mem::offset_of!(abi::FuncRecord, single);

@@ -41,6 +41,7 @@ use crate::error::{Error, Place, Result};
 use crate::host::ModuleFile;
 use crate::interrupt;
 use crate::source::Progress;
+use console::Verdict;
 use programs::Programs;
 use qemu::{Accel, End, Machine, unwritable};
 use steps::Steps;
@@ -205,7 +206,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
         steps = Steps::new([quiet, quiet, machine.overtime], options.cycles, progress);
         let again = machine.boot(temp.path(), &log, &mut steps)?;
         if steps.steps.is_empty() {
-            return Err(does_not_boot(&machine, &again, &steps));
+            return Err(does_not_boot(options, &machine, &again, &steps));
         }
         end = Some(again);
         if !emulated {
@@ -218,15 +219,40 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     Ok(report::report(options, &module, kernel, &machine, &end, &steps))
 }
 
-fn does_not_boot(machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
+fn does_not_boot(options: &Options, machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
     let console: String = steps.tail.iter().map(|l| format!("\n{l}")).collect();
     let detail = format!("{}{console}", report::ended(&end.verdict));
-    Error::new(codes::LP6414, Place::object(machine.image.display().to_string()), detail)
+    Error::new(
+        unbooted(options.timeout, options.silence, &end.verdict),
+        Place::object(machine.image.display().to_string()),
+        detail,
+    )
+}
+
+/// Whose fault it is that the guest's first program did not run: that of the time, where somebody has set that.
+fn unbooted(timeout: Option<Duration>, silence: Option<Duration>, verdict: &Verdict) -> &'static codes::Code {
+    match verdict {
+        Verdict::Overtime(_) if timeout.is_some() => codes::LP6416,
+        Verdict::Silent(_) if silence.is_some() => codes::LP6416,
+        _ => codes::LP6414,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_without_time_says_nothing_about_the_image() {
+        let second = Duration::from_secs(1);
+        for (verdict, timeout, silence) in
+            [(Verdict::Overtime(second), Some(second), None), (Verdict::Silent(second), None, Some(second))]
+        {
+            assert_eq!(unbooted(timeout, silence, &verdict).id, "LP6416");
+            assert_eq!(unbooted(silence, timeout, &verdict).id, "LP6414");
+            assert_eq!(unbooted(timeout, silence, &Verdict::None).id, "LP6414");
+        }
+    }
 
     #[test]
     fn a_script_from_a_pipe_is_there_in_every_phase() {

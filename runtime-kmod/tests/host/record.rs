@@ -38,6 +38,9 @@ fn every_rule_of_the_patch_record() {
     assert_eq!(rejected(|p, _, _| p.funcs = 0), "a missing address");
     assert_eq!(rejected(|p, _, _| p.ranges = 0), "a missing address");
     assert_eq!(rejected(|p, _, _| p.name = 0), "a missing address");
+    assert_eq!(rejected(|p, _, _| p.after = 8), "an address of nothing");
+    assert_eq!(rejected(|p, _, _| p.replaces = 8), "an address of nothing");
+    assert_eq!(rejected(|p, _, _| p.build_id[31] = 1), "bytes behind the build id");
     assert_eq!(rejected(|p, _, _| p.funcs += 4), "a misaligned array");
     assert_eq!(rejected(|p, _, _| p.text_end = p.text_start - 1), "an inverted range");
     assert_eq!(rejected(|p, _, _| p.notes_end = p.notes_start - 1), "an inverted range");
@@ -53,6 +56,7 @@ fn every_rule_of_a_function() {
     }
     // abs64 needs 12 bytes.
     assert_eq!(rejected(|_, f, _| f[1].jump_kind = 2), "size of a jump site");
+    assert_eq!(rejected(|_, f, _| f[1].original[9] = 1), "bytes behind a jump site");
     assert_eq!(rejected(|_, f, _| f[1].old = 0), "address of a function");
     assert_eq!(rejected(|_, f, _| f[1].old = u64::MAX - 8), "address of a function");
     for new in [NEW - 1, NEW + 0x200, OLD, u64::MAX] {

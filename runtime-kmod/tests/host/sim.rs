@@ -479,7 +479,7 @@ impl Fixture {
             mode: 1,
             build_id_len: 20,
             flags: 0,
-            build_id: [7; 32],
+            build_id: std::array::from_fn(|i| if i < 20 { 7 } else { 0 }),
             deadline_ms: 1000,
             n_funcs: n as u32,
             n_ranges: n as u32,

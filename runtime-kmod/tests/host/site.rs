@@ -13,6 +13,7 @@ fn jump(kind: u8, size: u8, new: u64) -> Result<Vec<u8>, Refusal> {
     let mut f = Fixture::new(1, 1);
     f.funcs[0].jump_kind = kind;
     f.funcs[0].site_size = size;
+    f.funcs[0].original.iter_mut().skip(size.into()).for_each(|b| *b = 0);
     f.funcs[0].new = new;
     (f.record.text_start, f.record.text_end) = (new, new + 0x100);
     Ok(site(&f.patch(), 0, ())?.bytes(Route::New).to_vec())

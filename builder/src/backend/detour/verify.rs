@@ -112,6 +112,10 @@ impl<'a> Reread<'a> {
             let have = self.names(list as u64, names.len());
             let want = Some(names.iter().map(String::as_str).collect());
             self.expect(codes::LP4009, place().at(list as u64), "names of other patches", have, want);
+            if names.is_empty() {
+                let there = self.pointer(abi::SEC_PATCH, list as u64).is_some() || int(r, list, 8) != 0;
+                self.expect(codes::LP4009, place().at(list as u64), "an address of nothing", there, false);
+            }
         }
         self.expect(codes::LP4009, place(), "size", r.len(), size_of::<abi::PatchRecord>());
         self.expect(codes::LP4009, place(), "magic", int(r, 0, 8), abi::MAGIC);
@@ -272,6 +276,8 @@ impl<'a> Reread<'a> {
         let single = !first.is_invalid() && (!more || ends.contains(&first.flow_control()));
         let said = int(r, offset_of!(abi::FuncRecord, single), 1);
         self.expect(codes::LP4009, place(), "whether it is one instruction", said, u64::from(single));
+        let rest = r.get(37 + bytes.len()..37 + abi::MAX_SITE).unwrap_or(&[]);
+        self.expect(codes::LP4009, place(), "bytes behind the site", rest.iter().any(|b| *b != 0), false);
         let bytes = crate::hash::to_hex(&bytes);
         self.expect(codes::LP4009, place(), "original bytes", bytes.as_str(), &f.site.original);
     }
