@@ -22,15 +22,22 @@ pub fn publish(entry: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<P
     }
 }
 
-/// Takes the first free of `n` numbered locks `name.0` .. `name.n-1`, waiting for one when all are held.
-pub fn slot(name: &str, n: usize) -> Result<Lock> {
+/// Takes `n` of the `all` numbered locks `name.0` .. `name.ALL-1`, waiting until as many are free; never more than there are.
+/// Who waits comes before all who come later, so that one who needs many gets them.
+pub fn slots(name: &str, n: usize, all: usize) -> Result<Vec<Lock>> {
     let dir = root()?.join("slots");
+    let _turn = lock(&dir.join(format!("{name}.turn"))).context("wait for a turn")?;
+    let mut held = Vec::new();
     loop {
-        for i in 0..n.max(1) {
-            if let Some(lock) = try_lock(&dir.join(format!("{name}.{i}"))).context("lock a slot")? {
-                return Ok(lock);
+        for i in 0..all.max(1) {
+            if held.len() == n.clamp(1, all.max(1)) {
+                return Ok(held);
             }
+            held.extend(try_lock(&dir.join(format!("{name}.{i}"))).context("lock a slot")?);
         }
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        if held.len() == n.clamp(1, all.max(1)) {
+            return Ok(held);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }

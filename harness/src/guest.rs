@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{cache, cmd, workspace_root};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Names the finished program in the environment of tests that run one process each.
+pub const FINISHED: &str = "LPBUILD_GUEST";
+
 /// Builds `tests/guest` (cargo sees for itself whether anything changed) and returns the binary.
 pub fn build() -> Result<PathBuf> {
+    if let Some(finished) = std::env::var_os(FINISHED) {
+        return Ok(finished.into());
+    }
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BUILT.get_or_init(|| build_now().map_err(|e| format!("{e:#}"))).clone().map_err(|e| anyhow!(e))
 }
@@ -24,13 +30,15 @@ fn build_now() -> Result<PathBuf> {
     binary.exists().then_some(binary).context("cargo built no guest binary")
 }
 
-/// `cargo build --release -p PACKAGE`, linked statically; returns the folder of the binaries.
+/// `cargo build --release -p PACKAGE`, linked statically; returns the folder of the binaries. What cargo says is shown: it can
+/// take minutes.
 pub fn static_build(package: &str, target_dir: &std::path::Path, env: &[(&str, &std::ffi::OsStr)]) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut c = cmd::command(cargo);
-    c.args(["build", "--quiet", "--release", "--target", TARGET, "--package", package]);
+    c.args(["build", "--release", "--target", TARGET, "--package", package]);
     c.arg("--target-dir").arg(target_dir).current_dir(workspace_root());
     c.env("RUSTFLAGS", "-C target-feature=+crt-static").envs(env.iter().copied());
-    cmd::output(&mut c)?;
+    let status = c.status().with_context(|| format!("cannot start `{}`", cmd::describe(&c)))?;
+    ensure!(status.success(), "`{}` failed ({status})", cmd::describe(&c));
     Ok(target_dir.join(TARGET).join("release"))
 }

@@ -7,6 +7,7 @@
 //! Pair          -> module::Module    the change as a loadable module, made by the lpbuild binary
 //! Kernel + case -> vm::Run           one boot of the stock image: verdict, results, console log
 //! source + configuration -> own::OwnKernel   a small kernel of our own, with and without patches
+//! apt's sources -> emulator      a QEMU with a thread per CPU
 //! ```
 //!
 //! Nothing here writes into the checkout except the guest program's own target folder; everything that is slow is kept
@@ -19,6 +20,7 @@ pub mod cmd;
 pub mod damage;
 pub mod debug_images;
 pub mod edits;
+pub mod emulator;
 pub mod guest;
 pub mod kernels;
 pub mod module;

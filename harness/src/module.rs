@@ -4,11 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
 use crate::change::Change;
 use crate::kernels::Kernel;
 use crate::tree::{Flags, Pair, Tree};
 use crate::{cache, cmd, workspace_root};
+
+/// Names a run of all tests in their environment: within one, a module is made once, however many processes use it.
+pub const RUN: &str = "LPBUILD_RUN";
 
 /// A finished module.
 #[derive(Clone, Debug)]
@@ -40,25 +44,22 @@ impl Maker<'_> {
         self.make_of(name, &self.tree.pair(change, Flags::Plain)?, &[])
     }
 
-    /// The same from finished objects, with more options for `lpbuild diff`. The result is in `target/modules/NAME`.
+    /// The same from finished objects, with more options for `lpbuild diff`. The result is in `target/modules/NAME-KEY`.
     pub fn make_of(&self, name: &str, pair: &Pair, options: &[String]) -> Result<Module> {
         self.make_in(name, name, pair, options)
     }
 
-    /// The same in `target/modules/FOLDER`, for modules of one name.
+    /// The same in `target/modules/FOLDER-KEY`, for modules of one name.
     pub fn make_in(&self, folder: &str, name: &str, pair: &Pair, options: &[String]) -> Result<Module> {
-        let dir = workspace_root().join("target/modules").join(folder);
-        let _lock = cache::lock(&dir)?;
-        if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
-        }
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let mut report = cmd::output(self.diff(pair, &dir).args(["--name", name]).args(options))?;
-        let ko = dir.join(format!("{name}.ko"));
-        let mut pack = cmd::command(self.lpbuild);
-        pack.arg("pack").arg(&dir).arg("--headers").arg(&self.kernel.headers).arg("-o").arg(&ko);
-        report += &cmd::output(&mut pack)?;
-        Ok(Module { name: name.to_string(), dir, ko, report })
+        let objects = format!("{} {}", pair.new.display(), pair.objects.join(" "));
+        let inputs = [&[name.to_owned(), objects], options].concat();
+        once(folder, name, &inputs, |dir, ko| {
+            let mut report = cmd::output(self.diff(pair, dir).args(["--name", name]).args(options))?;
+            let mut pack = cmd::command(self.lpbuild);
+            pack.arg("pack").arg(dir).arg("--headers").arg(&self.kernel.headers).arg("-o").arg(ko);
+            report += &cmd::output(&mut pack)?;
+            Ok(report)
+        })
     }
 
     /// `lpbuild diff OLD NEW --kernel IMAGE -o DIR`, not yet started; for cases that expect a refusal.
@@ -77,12 +78,11 @@ impl Maker<'_> {
         c
     }
 
-    /// The module of a source patch, or of a livepatch.toml, in `target/modules/NAME`.
+    /// The module of a source patch, or of a livepatch.toml, in `target/modules/NAME-KEY`.
     pub fn make_patch(&self, name: &str, patch: &Path) -> Result<Module> {
-        let dir = workspace_root().join("target/modules").join(name);
-        let _lock = cache::lock(&dir)?;
-        let report = cmd::output(self.build(&[patch], &dir).args(["--name", name, "--keep"]))?;
-        Ok(Module { name: name.to_string(), ko: dir.join(format!("{name}.ko")), dir, report })
+        let text = fs::read_to_string(patch).with_context(|| format!("read {}", patch.display()))?;
+        let inputs = [patch.display().to_string(), text, self.kernel.release.clone()];
+        once(name, name, &inputs, |dir, _| cmd::output(self.build(&[patch], dir).args(["--name", name, "--keep"])))
     }
 
     /// The module of an example, as its livepatch.toml says.
@@ -91,4 +91,43 @@ impl Maker<'_> {
         let name = lpbuild::config::load(&toml)?.options.name;
         self.make_patch(&name, &toml)
     }
+}
+
+/// The module NAME in `target/modules/FOLDER-KEY`, where the key stands for `inputs`: tests that run side by side can use one
+/// name for different modules. `make` fills the empty folder, puts the module where it is told, and returns a report. What
+/// another process of this run has made is taken as it is; outside of a run everything is made again, as `lpbuild` may have
+/// changed.
+pub fn once(
+    folder: &str,
+    name: &str,
+    inputs: &[String],
+    make: impl FnOnce(&Path, &Path) -> Result<String>,
+) -> Result<Module> {
+    let mut hash = Sha256::new();
+    for part in inputs {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let key: String = hash.finalize().iter().take(4).map(|b| format!("{b:02x}")).collect();
+    let folder = format!("{folder}-{key}");
+    let dir = workspace_root().join("target/modules").join(&folder);
+    // Not in the folder: `lpbuild build` renews that as a whole.
+    let stamp = workspace_root().join("target/modules").join(format!("{folder}.made"));
+    let _lock = cache::lock(&dir)?;
+    let ko = dir.join(format!("{name}.ko"));
+    let run = std::env::var(RUN).unwrap_or_default();
+    if let Ok(text) = fs::read_to_string(&stamp)
+        && let Some((of, report)) = text.split_once('\n')
+        && !run.is_empty()
+        && of == run
+    {
+        return Ok(Module { name: name.to_string(), dir, ko, report: report.to_owned() });
+    }
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let report = make(&dir, &ko)?;
+    cache::write_atomic(&stamp, format!("{run}\n{report}").as_bytes())?;
+    Ok(Module { name: name.to_string(), dir, ko, report })
 }

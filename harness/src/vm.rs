@@ -17,13 +17,30 @@ use anyhow::{Context, Result, bail};
 use lpbuild::trial::console::{Transcript, Verdict};
 use lpbuild::trial::initramfs::Initramfs;
 use lpbuild::trial::programs::Programs;
-use lpbuild::trial::qemu::{Accel, Machine, Source, Watch};
+use lpbuild::trial::qemu::{self, Accel, Machine, Source, Watch};
 
 use crate::kernels::Kernel;
-use crate::{cache, cmd, guest, workspace_root};
+use crate::{cache, cmd, emulator, guest, workspace_root};
 
-/// Guests that run at one time on this host, all test processes together.
-const SLOTS: usize = 2;
+/// CPUs of guests that run at one time for each CPU of this host, all test processes together: guests wait at times, for a
+/// deadline or for a program that sleeps.
+const GUEST_CPUS: usize = 2;
+
+/// A place to run a guest of so many CPUs in, waited for; it is free again when this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _held: Vec<cache::Lock>,
+}
+
+impl Place {
+    /// For a guest run by the QEMU of [`emulator::find`].
+    pub fn wait_for(cpus: u32) -> Result<Self> {
+        let all = GUEST_CPUS * std::thread::available_parallelism().map_or(2, usize::from);
+        // CPUs that take turns use no more than one of the host.
+        let cpus = if qemu::has_threads(&emulator::find()?) { cpus } else { GUEST_CPUS as u32 };
+        Ok(Self { _held: cache::slots("vm", cpus as usize, all)? })
+    }
+}
 /// Shell functions every case can use; `set -e` makes any failing command the end of the case.
 const PREAMBLE: &str = r#"set -eu
 fail() { echo "$*" > /run/reason; echo "case: FAIL $*"; exit 1; }
@@ -38,7 +55,7 @@ step() { echo "--- $*"; echo "lpbuild-case: $*" > /dev/kmsg; }
 /// How guest time passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// With the host; the CPUs take turns ([`Accel::Emulated`]).
+    /// With the host ([`Accel::Emulated`]).
     Host,
     /// One instruction is one nanosecond; one CPU, and no random addresses: the same figures every run.
     Instructions,
@@ -229,13 +246,13 @@ impl Vm {
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let _named = cache::lock(&dir)?;
         let initramfs = self.initramfs()?;
-        let _slot = cache::slot("vm", SLOTS)?;
         let (accel, cpus) = match self.clock {
             Clock::Host => (Accel::Emulated, self.cpus),
             Clock::Instructions => (Accel::Counted, 1),
         };
+        let _place = Place::wait_for(cpus)?;
         let machine = Machine {
-            qemu: Programs::find()?.qemu,
+            qemu: emulator::find()?,
             image: self.vmlinuz.clone(),
             initramfs,
             accel,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use harness::change::Change;
 use harness::edits::Edit;
-use harness::module::Module;
+use harness::module::{Module, once};
 use harness::tree::Flags;
 use harness::vm::{Run, Vm};
 
@@ -109,15 +109,14 @@ impl Bench {
     /// A module of one C file that is no patch.
     #[must_use]
     pub fn other(mut self, name: &str, source: &str) -> Self {
-        let dir = harness::workspace_root().join("target/modules").join(self.series).join(name);
-        let _lock = harness::cache::lock(&dir).unwrap();
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join(format!("{name}.c")), source).unwrap();
-        std::fs::write(dir.join("Kbuild"), format!("obj-m := {name}.o\n")).unwrap();
-        let mut make = harness::cmd::command("make");
-        make.arg("-C").arg(&self.env.kernel.headers).arg(format!("M={}", dir.display())).arg("modules");
-        harness::cmd::output(&mut make).unwrap();
-        self.others.push((name.to_owned(), dir.join(format!("{name}.ko"))));
+        let headers = &self.env.kernel.headers;
+        let made = once(&format!("{}/{name}", self.series), name, &[source.to_owned()], |dir, _| {
+            std::fs::write(dir.join(format!("{name}.c")), source)?;
+            std::fs::write(dir.join("Kbuild"), format!("obj-m := {name}.o\n"))?;
+            let mut make = harness::cmd::command("make");
+            harness::cmd::output(make.arg("-C").arg(headers).arg(format!("M={}", dir.display())).arg("modules"))
+        });
+        self.others.push((name.to_owned(), made.unwrap().ko));
         self
     }
 

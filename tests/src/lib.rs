@@ -93,6 +93,10 @@ pub fn lpbuild_bin() -> PathBuf {
 pub fn built_lpbuild() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        // `cargo xtask test` has built it already.
+        if let Some(built) = std::env::var_os("LPBUILD_BUILT") {
+            return built.into();
+        }
         // target/PROFILE/deps/TEST-HASH -> target/PROFILE
         let profile = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));

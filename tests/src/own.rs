@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use harness::module::Module;
+use harness::cmd;
+use harness::module::{Module, once};
 use harness::own::{OwnKernel, Variant};
 use harness::vm::Vm;
-use harness::{cache, cmd};
 use serde::Deserialize;
 
 use crate::in_checkout;
@@ -89,7 +89,7 @@ impl Fix {
         format!("{}_{}", variant.name(), self.name).replace('-', "_")
     }
 
-    /// The module of the pairs of objects, in `target/modules/NAME`.
+    /// The module of the pairs of objects, in `target/modules/NAME-KEY`.
     pub fn from_objects(&self, kernel: &OwnKernel, lpbuild: &Path) -> Result<Module> {
         let pair = kernel.patched(&self.patch())?.objects;
         self.made(kernel, lpbuild, &[&pair.old, &pair.new], "o", &["--kernel".as_ref(), kernel.vmlinux.as_os_str()])
@@ -117,18 +117,15 @@ impl Fix {
         bind: &[&OsStr],
     ) -> Result<Module> {
         let name = format!("{}_{form}", self.module(kernel.variant));
-        let dir = harness::workspace_root().join("target/modules").join(&name);
-        let _lock = cache::lock(&dir)?;
-        if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
-        }
-        let mut diff = cmd::command(lpbuild);
-        diff.arg("diff").args(sides).args(bind).arg("-o").arg(&dir);
-        let mut report = cmd::output(diff.args(["--name", &name]))?;
-        let ko = dir.join(format!("{name}.ko"));
-        let mut pack = cmd::command(lpbuild);
-        report += &cmd::output(pack.arg("pack").arg(&dir).arg("--headers").arg(&kernel.build).arg("-o").arg(&ko))?;
-        Ok(Module { name, dir, ko, report })
+        let inputs: Vec<String> = sides.iter().map(|s| s.display().to_string()).collect();
+        once(&name, &name, &inputs, |dir, ko| {
+            let mut diff = cmd::command(lpbuild);
+            diff.arg("diff").args(sides).args(bind).arg("-o").arg(dir);
+            let mut report = cmd::output(diff.args(["--name", &name]))?;
+            let mut pack = cmd::command(lpbuild);
+            report += &cmd::output(pack.arg("pack").arg(dir).arg("--headers").arg(&kernel.build).arg("-o").arg(ko))?;
+            Ok(report)
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use harness::change::Change;
 use harness::module::Module;
+use harness::vm::Place;
 use lpbuild_tests::{Env, built_lpbuild, in_checkout};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -59,13 +60,13 @@ impl Bench {
         fs::create_dir_all(&tmp).unwrap();
         let mut c = Command::new(&self.lpbuild);
         c.arg("try").arg(module).arg("--image").arg(&self.env.kernel.vmlinuz).args(args);
-        c.env("TMPDIR", tmp).stdin(Stdio::null());
+        c.env("TMPDIR", tmp).env("PATH", harness::emulator::path().unwrap()).stdin(Stdio::null());
         c
     }
 
     /// Runs it, and sees that nothing is left in TMPDIR.
     fn run(&self, mut c: Command) -> Answer {
-        let _slot = harness::cache::slot("vm", 2).unwrap();
+        let _slot = Place::wait_for(2).unwrap();
         let Output { status, stdout, stderr } = c.output().unwrap();
         self.nothing_left();
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
@@ -327,7 +328,7 @@ fn a_full_disk_is_said() {
 #[test]
 fn an_interrupt_stops_the_guest_and_leaves_nothing() {
     let Some(b) = Bench::find("an_interrupt_stops_the_guest_and_leaves_nothing") else { return };
-    let _slot = harness::cache::slot("vm", 2).unwrap();
+    let _slot = Place::wait_for(2).unwrap();
     let script = b.script("sleep 1000");
     let err = b.dir.path().join("stderr");
     let mut c = b.command(&b.module.ko, &["--during", script.to_str().unwrap()]);

@@ -24,7 +24,11 @@ type Task = fn(&[String]) -> Result<()>;
 
 /// Name, function, help.
 const TASKS: &[(&str, Task, &str)] = &[
-    ("setup", setup::task, "install packages, fetch the stock kernel, prepare its build folder (all cached)"),
+    (
+        "setup",
+        setup::task,
+        "install packages, fetch QEMU and the stock kernels, prepare their build folders (all cached)",
+    ),
     ("runtime", build::runtime_task, "compile the in-kernel runtime and print its path"),
     ("build", build::task, "build the static lpbuild binary and print its path"),
     ("demo", demo::task, "[EXAMPLE] patch a stock kernel in a VM with a fix and take it out again"),

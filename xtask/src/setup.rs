@@ -6,6 +6,8 @@ use harness::packages;
 use harness::tree::Tree;
 
 pub fn task(_: &[String]) -> Result<()> {
+    packages::ensure_packages(packages::NEEDED)?;
+    println!("qemu     {}", harness::emulator::ensure()?.display());
     for series in kernels::wanted()? {
         let (kernel, tree) = run(&series.series)?;
         println!("kernel   {} ({}, fixes from {})", kernel.release, kernel.version, kernel.new_version);

@@ -27,12 +27,28 @@ const POLL: Duration = Duration::from_millis(20);
 pub enum Accel {
     /// The processor where this user may use KVM, else emulation.
     Any,
-    /// Emulation; the CPUs take turns in one thread. With a thread for each, QEMU 7.2 now and then executes a breakpoint that
-    /// is long gone from memory, and the kernel dies of it, whoever changes the code.
+    /// Emulation, with a thread for each CPU where QEMU can be trusted with that ([`has_threads`]).
     Emulated,
     /// Emulation of one CPU where an instruction takes one nanosecond, without random addresses: the same figures every
     /// run.
     Counted,
+}
+
+/// The first version of QEMU whose emulated CPUs get a thread each. With a thread for each, QEMU 7.2 now and then executes a
+/// breakpoint that is long gone from memory, and the kernel dies of it, whoever changes the code; QEMU 10.0 never did in
+/// millions of calls of functions that came and went. CPUs of older ones take turns in one thread.
+pub const THREADS_SINCE: (u32, u32) = (8, 1);
+
+/// Whether this QEMU is new enough for a thread per emulated CPU; one that does not say its version is not.
+pub fn has_threads(qemu: &Path) -> bool {
+    let said = Command::new(qemu).arg("--version").env("LC_ALL", "C").stdin(Stdio::null()).output();
+    said.is_ok_and(|o| version(&String::from_utf8_lossy(&o.stdout)).is_some_and(|v| v >= THREADS_SINCE))
+}
+
+/// `QEMU emulator version 10.0.2 (Debian ..)`
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split_once(" version ")?.1.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// A guest.
@@ -100,7 +116,8 @@ impl Machine {
         }
         let errors = File::create(&complaints).map_err(|e| unwritable(&complaints, &e))?;
         let emulated = self.emulated();
-        let mut qemu = self.command(emulated, &initramfs, [&kernel, &case]);
+        let threads = self.accel != Accel::Counted && has_threads(&self.qemu);
+        let mut qemu = self.command(emulated, threads, &initramfs, [&kernel, &case]);
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let log_file = File::create(log).map_err(|e| unwritable(log, &e))?;
         let started = Instant::now();
@@ -126,7 +143,7 @@ impl Machine {
         self.accel != Accel::Any || !kvm::usable()
     }
 
-    fn command(&self, emulated: bool, initramfs: &Path, serial: [&Path; 2]) -> Command {
+    fn command(&self, emulated: bool, threads: bool, initramfs: &Path, serial: [&Path; 2]) -> Command {
         // The guest must not outlive a process that is killed.
         let mut c = match tool::find("setpriv") {
             Ok(setpriv) => {
@@ -139,14 +156,15 @@ impl Machine {
         // Ctrl-C at a terminal is for this process, which then stops the guest.
         c.env("LC_ALL", "C").process_group(0);
         let counted = self.accel == Accel::Counted;
+        let emulation = if threads { "tcg,thread=multi" } else { "tcg,thread=single" };
         match (counted, emulated) {
             (true, _) => {
                 c.args(["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
                 // Random numbers and the date decide where the guest puts things, which costs an instruction here or there.
                 c.args(["-seed", "1", "-rtc", "base=2024-01-01,clock=vm"])
             }
-            (false, true) => c.args(["-accel", "tcg,thread=single"]),
-            (false, false) => c.args(["-accel", "kvm", "-accel", "tcg,thread=single"]),
+            (false, true) => c.args(["-accel", emulation]),
+            (false, false) => c.args(["-accel", "kvm", "-accel", emulation]),
         };
         let cpus = if counted { 1 } else { self.cpus };
         c.args(["-cpu", "max", "-smp", &cpus.to_string(), "-m", &self.memory_mib.to_string()]);
@@ -275,25 +293,44 @@ impl Drop for Guest<'_> {
 mod tests {
     use super::*;
 
+    fn arguments(accel: Accel, emulated: bool, threads: bool) -> Vec<String> {
+        let machine = Machine {
+            qemu: "qemu".into(),
+            image: "vmlinuz".into(),
+            initramfs: Vec::new(),
+            accel,
+            cpus: 2,
+            memory_mib: 512,
+            append: "preempt=full".into(),
+            allowed: Vec::new(),
+            overtime: Duration::ZERO,
+        };
+        let c = machine.command(emulated, threads, Path::new("i"), [Path::new("k"), Path::new("c")]);
+        c.get_args().map(|a| a.to_string_lossy().into_owned()).collect()
+    }
+
     #[test]
     fn the_kernel_does_not_count_ticks() {
         for (accel, emulated) in [(Accel::Any, false), (Accel::Any, true), (Accel::Counted, true)] {
-            let machine = Machine {
-                qemu: "qemu".into(),
-                image: "vmlinuz".into(),
-                initramfs: Vec::new(),
-                accel,
-                cpus: 2,
-                memory_mib: 512,
-                append: "preempt=full".into(),
-                allowed: Vec::new(),
-                overtime: Duration::ZERO,
-            };
-            let c = machine.command(emulated, Path::new("i"), [Path::new("k"), Path::new("c")]);
-            let args: Vec<_> = c.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+            let args = arguments(accel, emulated, true);
             let at = args.iter().position(|a| a == "-append").unwrap();
             assert!(args[at + 1].split(' ').any(|p| p == "no_timer_check"), "{args:?}");
             assert!(args[at + 1].ends_with(" preempt=full"), "what the user says comes last: {args:?}");
         }
+    }
+
+    #[test]
+    fn cpus_have_threads_where_qemu_is_new_enough_and_instructions_are_not_counted() {
+        let said = |v: &str| version(&format!("QEMU emulator version {v}\nCopyright (c) 2003-2025\n"));
+        for (text, threads) in [("7.2.22 (Debian 1:7.2)", false), ("8.0.5", false), ("8.1.0", true), ("10.0.2", true)] {
+            assert_eq!(said(text).unwrap() >= THREADS_SINCE, threads, "{text}");
+        }
+        assert_eq!(version("what?"), None);
+        let has = |args: &[String], what: &str| args.iter().any(|a| a == what);
+        let all = |accel, threads| arguments(accel, true, threads);
+        assert!(has(&all(Accel::Emulated, true), "tcg,thread=multi"));
+        assert!(has(&all(Accel::Emulated, false), "tcg,thread=single"));
+        assert!(has(&all(Accel::Counted, true), "tcg,thread=single"), "the figures would not be the same every run");
+        assert!(has(&arguments(Accel::Any, false, true), "tcg,thread=multi"), "what KVM falls back on");
     }
 }
