@@ -13,6 +13,7 @@ mod own;
 mod runtime;
 mod setup;
 mod sites;
+mod soak;
 mod test;
 mod vm;
 
@@ -32,7 +33,8 @@ const TASKS: &[(&str, Task, &str)] = &[
     ("runtime", build::runtime_task, "compile the in-kernel runtime and print its path"),
     ("build", build::task, "build the static lpbuild binary and print its path"),
     ("demo", demo::task, "[EXAMPLE] patch a stock kernel in a VM with a fix and take it out again"),
-    ("test", test::task, "[FILTER] all tests: on the host, then in VMs; ends with one line of totals"),
+    ("test", test::task, "[FILTER].. all tests, side by side; ends with the slowest ten and one line of totals"),
+    ("soak", soak::task, "[PART].. [--minutes M] .. the same tests at length, and mutants: hours (docs/tests.md)"),
     ("vm", vm::task, "--case FILE [--add GUEST=HOST].. boot a stock kernel and run a shell script in it"),
     (
         "own",

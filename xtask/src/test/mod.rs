@@ -44,22 +44,16 @@ pub fn run(filters: &[String], more_env: &[(String, OsString)]) -> Result<()> {
     packages::ensure_packages(&[packages::NEEDED, packages::CLANG].concat())?;
     crate::setup::run(own::SERIES)?;
     let finished = Arc::new(AtomicBool::new(false));
-    // Of tests that are named, few need them.
-    if filters.is_empty() || filters.iter().any(|f| NEED_OWN_KERNELS.contains(&f.as_str())) {
-        let finished = Arc::clone(&finished);
-        std::thread::spawn(move || {
-            if let Err(why) = own_kernels() {
-                // The tests that need one will try again, and say so themselves.
-                harness::progress(format!("no kernel of our own: {why:#}"));
-            }
-            finished.store(true, Ordering::Release);
-        });
-    } else {
-        finished.store(true, Ordering::Release);
+    if filters.is_empty() {
+        own_kernels(&finished);
     }
     crate::setup::task(&[])?;
     let env = [environment()?, more_env.to_vec()].concat();
     let (ready, waiting, mut done) = jobs(filters)?;
+    // Of tests that are named, few need them.
+    if !filters.is_empty() && !waiting.is_empty() {
+        own_kernels(&finished);
+    }
     let started = Instant::now();
     // One more than there are CPUs: guests sleep at times.
     let workers = std::thread::available_parallelism().map_or(2, usize::from) + 1;
@@ -144,10 +138,20 @@ fn examples_in_comments() -> Result<Done> {
     })
 }
 
-/// Builds what `tests/` has in common of them; all of it is kept in the cache.
-fn own_kernels() -> Result<()> {
-    for variant in Variant::ALL {
-        OwnKernel::ensure(variant)?;
-    }
-    OwnKernel::ensure(Variant::Bare)?.elsewhere().map(drop)
+/// Begins to build what `tests/` has in common of them; all of it is kept in the cache.
+fn own_kernels(finished: &Arc<AtomicBool>) {
+    let finished = Arc::clone(finished);
+    let build = || -> Result<()> {
+        for variant in Variant::ALL {
+            OwnKernel::ensure(variant)?;
+        }
+        OwnKernel::ensure(Variant::Bare)?.elsewhere().map(drop)
+    };
+    std::thread::spawn(move || {
+        if let Err(why) = build() {
+            // The tests that need one will try again, and say so themselves.
+            harness::progress(format!("no kernel of our own: {why:#}"));
+        }
+        finished.store(true, Ordering::Release);
+    });
 }
