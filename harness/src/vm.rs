@@ -22,9 +22,10 @@ use lpbuild::trial::qemu::{self, Accel, Machine, Source, Watch};
 use crate::kernels::Kernel;
 use crate::{cache, cmd, emulator, guest, workspace_root};
 
-/// CPUs of guests that run at one time for each CPU of this host, all test processes together: guests wait at times, for a
-/// deadline or for a program that sleeps.
-const GUEST_CPUS: usize = 2;
+/// CPUs of guests that run at one time for each CPU of this host, all test processes together. Guests wait at times, for a
+/// deadline or for a program that sleeps; but with more threads than CPUs, a guest's CPU that spins for another one burns
+/// what that one needs.
+const GUEST_CPUS: f64 = 1.5;
 
 /// A place to run a guest of so many CPUs in, waited for; it is free again when this is dropped.
 #[derive(Debug)]
@@ -35,9 +36,10 @@ pub struct Place {
 impl Place {
     /// For a guest run by the QEMU of [`emulator::find`].
     pub fn wait_for(cpus: u32) -> Result<Self> {
-        let all = GUEST_CPUS * std::thread::available_parallelism().map_or(2, usize::from);
+        let all = GUEST_CPUS * std::thread::available_parallelism().map_or(2.0, |n| n.get() as f64);
+        let all = all.ceil() as usize;
         // CPUs that take turns use no more than one of the host.
-        let cpus = if qemu::has_threads(&emulator::find()?) { cpus } else { GUEST_CPUS as u32 };
+        let cpus = if qemu::has_threads(&emulator::find()?) { cpus } else { 1 };
         Ok(Self { _held: cache::slots("vm", cpus as usize, all)? })
     }
 }

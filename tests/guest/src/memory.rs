@@ -15,11 +15,13 @@ pub fn kmem(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Everything from `_stext` to `_etext`: nothing a patch leaves behind goes unseen.
+/// Everything from `_text` to `_etext`: nothing a patch leaves behind goes unseen. Cases do this dozens of times, so the names of
+/// all symbols are read only when something differs.
 pub fn ktext(args: &[String]) -> Result<()> {
     let [action, file] = exactly(args, "ktext save|diff FILE")?;
-    let start = resolve("_stext")?;
-    let now = Kcore::open()?.read(start, (resolve("_etext")? - start) as usize)?;
+    let kcore = Kcore::open()?;
+    let (start, length) = kcore.text()?;
+    let now = kcore.read(start, length)?;
     match action {
         "save" => fs::write(file, now).with_context(|| file.to_string()),
         "diff" => {
@@ -27,11 +29,12 @@ pub fn ktext(args: &[String]) -> Result<()> {
             if saved.len() != now.len() {
                 bail!("{file} has {} bytes, the kernel's text {}", saved.len(), now.len());
             }
-            let changed: Vec<usize> = (0..now.len()).filter(|i| now[*i] != saved[*i]).collect();
-            println!("RESULT text_bytes_changed={}", changed.len());
-            if changed.is_empty() {
+            if saved == now {
+                println!("RESULT text_bytes_changed=0");
                 return Ok(());
             }
+            let changed: Vec<usize> = (0..now.len()).filter(|i| now[*i] != saved[*i]).collect();
+            println!("RESULT text_bytes_changed={}", changed.len());
             let symbols = Symbols::read()?;
             let runs = changed.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len()));
             let name = |(at, length)| format!("{}..{length}", symbols.name(start + at as u64));
@@ -63,6 +66,23 @@ impl Kcore {
             }
         }
         Ok(Self { file, segments })
+    }
+
+    /// Address and size of the kernel's text. The lowest segment of the half of the kernel's image begins at `_text` (`kcore_text`,
+    /// fs/proc/kcore.c); from there to `_etext` is the resource "Kernel code" (`code_resource`, arch/x86/kernel/setup.c).
+    fn text(&self) -> Result<(u64, usize)> {
+        let in_image = self.segments.iter().map(|(start, ..)| *start).filter(|start| *start >= 0xffff_ffff_8000_0000);
+        let start = in_image.min().context("/proc/kcore has no segment of the kernel's image")?;
+        let iomem = fs::read_to_string("/proc/iomem").context("/proc/iomem")?;
+        let code =
+            iomem.lines().find_map(|l| l.trim().strip_suffix(" : Kernel code")).context("no kernel code in iomem")?;
+        let (first, last) = code.split_once('-').with_context(|| format!("{code:?} is no range"))?;
+        let number = |text: &str| u64::from_str_radix(text, 16).with_context(|| format!("{text:?} is no address"));
+        let length = number(last)? + 1 - number(first)?;
+        if length < 4096 {
+            bail!("/proc/iomem hides the addresses");
+        }
+        Ok((start, length as usize))
     }
 
     fn read(&self, address: u64, length: usize) -> Result<Vec<u8>> {
@@ -98,8 +118,15 @@ fn resolve(place: &str) -> Result<u64> {
         return number(place);
     }
     let (name, offset) = place.split_once('+').unwrap_or((place, "0"));
-    let symbols = Symbols::read()?;
-    let found: Vec<u64> = symbols.sorted.iter().filter(|(_, n)| n == name).map(|(a, _)| *a).collect();
+    let text = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        // ADDRESS TYPE NAME[TAB[MODULE]]: most lines are of other names.
+        let Some((address, rest)) = line.split_once(' ') else { continue };
+        if rest.get(2..).is_some_and(|n| n.strip_prefix(name).is_some_and(|r| r.is_empty() || r.starts_with('\t'))) {
+            found.push(u64::from_str_radix(address, 16).context("an address in /proc/kallsyms")?);
+        }
+    }
     match found.as_slice() {
         [0] => bail!("/proc/kallsyms hides the addresses"),
         [address] => Ok(address + number(offset)?),
