@@ -23,9 +23,11 @@ use crate::kernels::Kernel;
 use crate::{cache, cmd, emulator, guest, workspace_root};
 
 /// CPUs of guests that run at one time for each CPU of this host, all test processes together. Guests wait at times, for a
-/// deadline or for a program that sleeps; but with more threads than CPUs, a guest's CPU that spins for another one burns
-/// what that one needs.
-const GUEST_CPUS: f64 = 1.5;
+/// deadline or for a program that sleeps; with many more threads than CPUs, one that spins burns what another needs.
+const GUEST_CPUS: usize = 2;
+
+/// Nearly half of a boot of the stock kernels are the self-tests of their cryptography (`crypto_algapi_init`).
+const FAST_BOOT: &str = "cryptomgr.notests";
 
 /// A place to run a guest of so many CPUs in, waited for; it is free again when this is dropped.
 #[derive(Debug)]
@@ -36,11 +38,10 @@ pub struct Place {
 impl Place {
     /// For a guest run by the QEMU of [`emulator::find`].
     pub fn wait_for(cpus: u32) -> Result<Self> {
-        let all = GUEST_CPUS * std::thread::available_parallelism().map_or(2.0, |n| n.get() as f64);
-        let all = all.ceil() as usize;
+        let all = GUEST_CPUS * std::thread::available_parallelism().map_or(2, usize::from);
         // CPUs that take turns use no more than one of the host.
-        let cpus = if qemu::has_threads(&emulator::find()?) { cpus } else { 1 };
-        Ok(Self { _held: cache::slots("vm", cpus as usize, all)? })
+        let cpus = if qemu::has_threads(&emulator::find()?) { cpus as usize } else { GUEST_CPUS };
+        Ok(Self { _held: cache::slots("vm", cpus, all)? })
     }
 }
 /// Shell functions every case can use; `set -e` makes any failing command the end of the case.
@@ -248,9 +249,9 @@ impl Vm {
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let _named = cache::lock(&dir)?;
         let initramfs = self.initramfs()?;
-        let (accel, cpus) = match self.clock {
-            Clock::Host => (Accel::Emulated, self.cpus),
-            Clock::Instructions => (Accel::Counted, 1),
+        let (accel, cpus, fast) = match self.clock {
+            Clock::Host => (Accel::Emulated, self.cpus, FAST_BOOT),
+            Clock::Instructions => (Accel::Counted, 1, ""),
         };
         let _place = Place::wait_for(cpus)?;
         let machine = Machine {
@@ -260,7 +261,7 @@ impl Vm {
             accel,
             cpus,
             memory_mib: self.memory_mib,
-            append: self.append.clone(),
+            append: format!("{fast} {}", self.append.trim()),
             allowed: self.allowed.clone(),
             overtime: self.overtime,
         };

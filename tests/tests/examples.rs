@@ -12,22 +12,20 @@ fn examples_take_effect_and_leave_no_trace() {
     examples.retain(|e| e.join("fix.patch").exists());
     examples.sort();
     assert!(!examples.is_empty());
+    let mut vm = Vm::new("examples", &env.kernel).file("/bin/lpbuild", &lpbuild);
+    let mut script = String::new();
     for example in examples {
         let module = env.maker(&lpbuild).example(&example).unwrap();
-        let script = format!(
-            "ktext save /tmp/text; before=$(sh /show.sh)\n\
-             lpbuild load /patch.ko; during=$(sh /show.sh); lpbuild unload {}\n\
-             expect after \"$before\" \"$(sh /show.sh)\"; ktext diff /tmp/text\n\
-             [ \"$before\" != \"$during\" ] || fail 'the fix has no effect'\n",
-            module.name
+        let name = &module.name;
+        vm = vm
+            .file(&format!("/{name}.ko"), &module.ko)
+            .text(&format!("/{name}.sh"), &fs::read_to_string(example.join("show.sh")).unwrap());
+        script += &format!(
+            "step {name}\nktext save /tmp/text; before=$(sh /{name}.sh)\n\
+             lpbuild load /{name}.ko; during=$(sh /{name}.sh); lpbuild unload {name}\n\
+             expect after \"$before\" \"$(sh /{name}.sh)\"; ktext diff /tmp/text\n\
+             [ \"$before\" != \"$during\" ] || fail 'the fix of {name} has no effect'\n",
         );
-        let run = Vm::new(&format!("example-{}", module.name), &env.kernel)
-            .file("/bin/lpbuild", &lpbuild)
-            .file("/patch.ko", &module.ko)
-            .text("/show.sh", &fs::read_to_string(example.join("show.sh")).unwrap())
-            .case(&script)
-            .run()
-            .unwrap();
-        run.require_pass().unwrap_or_else(|e| panic!("{}: {e:#}", example.display()));
     }
+    vm.case(&script).run().unwrap().require_pass().unwrap_or_else(|e| panic!("{e:#}"));
 }

@@ -11,9 +11,12 @@ use harness::{cmd, workspace_root};
 const FIRST: &str = "01-proc-cmdline";
 
 pub fn task(args: &[String]) -> Result<()> {
-    let example = workspace_root().join("examples").join(args.first().map_or(FIRST, String::as_str));
+    let name = args.first().map_or(FIRST, String::as_str);
+    harness::progress(format!("demo {name}: kernel and build folder, lpbuild, the module, then a VM that loads it"));
+    let example = workspace_root().join("examples").join(name);
     let (kernel, tree) = crate::setup::run(crate::setup::SERIES)?;
     let lpbuild = crate::build::lpbuild()?;
+    harness::progress(format!("lpbuild build of {}", example.display()));
     let module = Maker { lpbuild: &lpbuild, kernel: &kernel, tree: &tree }.example(&example)?;
     print!("{}", module.report);
     let show = example.join("show.sh");
