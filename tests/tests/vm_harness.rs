@@ -113,7 +113,8 @@ fn the_helpers_do_what_they_say() {
     assert_eq!(run.result("entry").unwrap(), "0f1f440000");
     assert_eq!(run.result("errno").unwrap(), "14", "EFAULT");
     assert!(run.number("before_slab_kb").unwrap() > 1000.0);
-    assert!(run.transcript.case.iter().any(|l| l.contains("cmdline_proc_show+0x5..5")), "{}", run.log_end(60));
+    // One byte of a breakpoint, or five of the jump that the kernel makes of it a moment later.
+    assert!(run.transcript.case.iter().any(|l| l.contains("cmdline_proc_show+0x5..")), "{}", run.log_end(60));
 }
 
 #[test]
