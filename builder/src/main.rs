@@ -5,9 +5,10 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use cli::host::{InspectArgs, LoadArgs, StatusArgs, UnloadArgs};
 use cli::terminal;
 use lpbuild::error::Result;
-use lpbuild::host::{Host, InspectArgs, LoadArgs, PRICE_OF_FORCE, StatusArgs, UnloadArgs};
+use lpbuild::host::{Host, PRICE_OF_FORCE};
 
 /// Declarative live-patch build system for x86-64 Linux.
 ///
@@ -25,7 +26,7 @@ enum Command {
     Init(cli::init::InitArgs),
     Diff(cli::diff::DiffArgs),
     /// Make a kernel module of a patch folder; --kernel binds a symbolic one first.
-    Pack(lpbuild::pack::PackArgs),
+    Pack(cli::pack::PackArgs),
     Try(cli::trial::TryArgs),
     /// Apply a patch on this host: check that it fits, insert the module, say how it went.
     Load(LoadArgs),

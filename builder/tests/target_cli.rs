@@ -2,11 +2,16 @@
 //!
 //! The system calls themselves, and the runtime's answers, are tested in a VM.
 
+/// What the binary is told.
+#[path = "../src/cli/host.rs"]
+mod host;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use host::{InspectArgs, LoadArgs, StatusArgs, UnloadArgs};
 use lpbuild::error::Error;
-use lpbuild::host::{Host, InspectArgs, LoadArgs, StatusArgs, UnloadArgs, parse_log};
+use lpbuild::host::{Host, parse_log};
 use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 use serde_json::Value;

@@ -15,6 +15,7 @@
 //! rendezvous  all CPUs in one place, in lockstep                binding    that trait, in a real kernel
 //! board       which version does a task run?                    switch      who may change over, and when
 //! poke        int3, tails, first bytes                          machine     the steps of apply and revert
+//! wire        numbers of both halves
 //! ```
 //!
 //! Everything but `binding` is also built for the host, where `tests/` drives it against a simulated kernel.
@@ -38,6 +39,7 @@ pub mod status;
 pub mod survey;
 pub mod switch;
 pub mod text;
+pub mod wire;
 
 #[cfg(lpbuild_kernel)]
 mod binding;

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod cache;
 pub mod diff;
+pub mod host;
 pub mod init;
 pub mod pack;
 pub mod progress;

@@ -1,15 +1,50 @@
 //! `lpbuild pack DIR`: makes the module. When a kernel is given, a symbolic patch is bound to it first, and a bound one
 //! checked against it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lpbuild::backend::detour::Runtime;
 use lpbuild::error::{Error, Result};
 use lpbuild::flow::folder;
 use lpbuild::kernel::KernelImage;
-use lpbuild::pack::{PackArgs, check, pack};
+use lpbuild::pack::{PackOptions, Signer, check, pack};
+use lpbuild::tool::Log;
 
 use super::terminal;
+
+/// Arguments of `lpbuild pack`.
+#[derive(Debug, clap::Args)]
+pub struct PackArgs {
+    /// Folder with patch.o and manifest.toml
+    pub dir: PathBuf,
+    /// Kernel image (vmlinux or vmlinuz) to bind a symbolic patch to, or to check a bound one against
+    #[arg(long, value_name = "IMAGE")]
+    pub kernel: Option<PathBuf>,
+    /// Kernel headers [default: /lib/modules/RELEASE/build or /usr/src/linux-headers-RELEASE]
+    #[arg(long, value_name = "DIR")]
+    pub headers: Option<PathBuf>,
+    /// Where the module is written [default: NAME.ko in DIR]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Sign the module with this private key and X.509 certificate
+    #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
+    pub sign: Option<Vec<PathBuf>>,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PackArgs {
+    /// The same as options of [`pack`].
+    pub fn options(&self) -> PackOptions {
+        let sign = match self.sign.as_deref() {
+            Some([key, cert]) => Some(Signer { key: key.clone(), cert: cert.clone() }),
+            _ => None,
+        };
+        PackOptions { headers: self.headers.clone(), output: self.output.clone(), sign, log: Log::default() }
+    }
+}
 
 /// Runs the command.
 pub fn run(args: &PackArgs) -> Result<ExitCode> {

@@ -30,7 +30,7 @@ pub fn read(old: &Path, new: &Path) -> Result<Vec<Source>> {
     match (old.is_dir(), new.is_dir()) {
         (false, false) => {
             let name = new.file_name().unwrap_or(new.as_os_str()).to_string_lossy().into_owned();
-            Ok(vec![pair(name, old, new)?])
+            Ok(vec![Source::read(name, old, new)?])
         }
         (true, true) => read_trees(old, new),
         (old_is_dir, _) => {
@@ -39,11 +39,6 @@ pub fn read(old: &Path, new: &Path) -> Result<Vec<Source>> {
             Err(Error::new(codes::LP2004, Place::object(file.display().to_string()), what))
         }
     }
-}
-
-fn pair(name: String, old: &Path, new: &Path) -> Result<Source> {
-    let read = |p: &Path| std::fs::read(p).map_err(|e| io(p, &e));
-    Ok(Source { old: read(old)?, new: read(new)?, name, old_path: old.to_owned(), new_path: new.to_owned() })
 }
 
 fn read_trees(old: &Path, new: &Path) -> Result<Vec<Source>> {
@@ -61,7 +56,7 @@ fn read_trees(old: &Path, new: &Path) -> Result<Vec<Source>> {
         let what = format!("there is no object file below {}", old.display());
         return Err(Error::new(codes::LP2004, Place::object(old.display().to_string()), what));
     }
-    olds.iter().map(|(name, path)| pair(name.clone(), path, &news[name])).collect()
+    olds.iter().map(|(name, path)| Source::read(name.clone(), path, &news[name])).collect()
 }
 
 fn objects_below(root: &Path) -> Result<BTreeMap<String, PathBuf>> {

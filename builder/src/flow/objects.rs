@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::{Outcome, conclude, folder, images, inputs};
+use super::{Outcome, folder, images, inputs};
 use crate::error::Result;
 use crate::kernel::KernelImage;
-use crate::pipeline;
 use crate::plan::{Options, Source};
 
 /// What `lpbuild diff` is asked.
@@ -41,13 +40,8 @@ pub fn diff(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
 /// With the objects that a symbolic patch keeps.
 fn objects(ask: &Ask<'_>, options: &Options) -> Result<(Outcome, Vec<Source>)> {
     let sources = inputs::read(ask.old, ask.new)?;
-    let mut analysis = pipeline::analyse(&sources, options)?;
     let image = ask.kernel.map(KernelImage::open).transpose()?;
-    if let Some(image) = &image {
-        pipeline::check_names(&mut analysis, image, options);
-    }
-    let symbolic = image.is_none();
-    let outcome = conclude(analysis, || Ok(image), options)?;
-    let kept = sources.into_iter().filter(|s| symbolic && s.old != s.new).collect();
+    let outcome = crate::diff(&sources, image.as_ref(), options)?;
+    let kept = sources.into_iter().filter(|s| image.is_none() && s.old != s.new).collect();
     Ok((outcome, kept))
 }

@@ -59,39 +59,6 @@ pub trait KernelSide {
     fn called_indirectly(&self, module: &Reread<'_>, input: &Input) -> Vec<((usize, u64), String)>;
 }
 
-/// Arguments of `lpbuild pack`.
-#[derive(Debug, clap::Args)]
-pub struct PackArgs {
-    /// Folder with patch.o and manifest.toml
-    pub dir: PathBuf,
-    /// Kernel image (vmlinux or vmlinuz) to bind a symbolic patch to, or to check a bound one against
-    #[arg(long, value_name = "IMAGE")]
-    pub kernel: Option<PathBuf>,
-    /// Kernel headers [default: /lib/modules/RELEASE/build or /usr/src/linux-headers-RELEASE]
-    #[arg(long, value_name = "DIR")]
-    pub headers: Option<PathBuf>,
-    /// Where the module is written [default: NAME.ko in DIR]
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Sign the module with this private key and X.509 certificate
-    #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
-    pub sign: Option<Vec<PathBuf>>,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    pub json: bool,
-}
-
-impl PackArgs {
-    /// The same as options of [`pack`].
-    pub fn options(&self) -> PackOptions {
-        let sign = match self.sign.as_deref() {
-            Some([key, cert]) => Some(Signer { key: key.clone(), cert: cert.clone() }),
-            _ => None,
-        };
-        PackOptions { headers: self.headers.clone(), output: self.output.clone(), sign, log: Log::default() }
-    }
-}
-
 /// Options of [`pack`]; the default packs unsigned into the folder of the patch.
 #[derive(Clone, Debug, Default)]
 pub struct PackOptions {

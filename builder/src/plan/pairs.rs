@@ -1,9 +1,10 @@
 //! Pairs: one object, or one image, in both builds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::compare::{Comparer, Verdicts};
 use crate::correlate::Pairs;
+use crate::error::{Error, Result};
 use crate::holder::{HolderName, Placement};
 use crate::symbolize::Object;
 
@@ -20,6 +21,18 @@ pub struct Source {
     pub old: Vec<u8>,
     /// The new build.
     pub new: Vec<u8>,
+}
+
+impl Source {
+    /// Reads both builds of one object.
+    ///
+    /// # Errors
+    /// LP1001.
+    pub fn read(name: impl Into<String>, old: &Path, new: &Path) -> Result<Self> {
+        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io(path, &e));
+        let (old_path, new_path) = (old.to_owned(), new.to_owned());
+        Ok(Self { name: name.into(), old: read(old)?, new: read(new)?, old_path, new_path })
+    }
 }
 
 /// Index of an object pair in the input.

@@ -3,6 +3,7 @@
 //! A function is the same when its bytes are, apart from the fields of references, when each reference means the same
 //! (`meaning`), and when its table entries do. Everything else is a candidate: the ordinary `compare` decides about those.
 
+use crate::holder::HolderName;
 use std::collections::{BTreeSet, HashMap};
 
 use rayon::prelude::*;
@@ -39,19 +40,19 @@ impl Compared {
         let list = |name: &String| {
             Problem::new(
                 codes::LP2005,
-                ErrorPlace::object("vmlinux").in_section(name),
+                ErrorPlace::object(HolderName::Vmlinux.as_str()).in_section(name),
                 "an entry without a name differs",
             )
         };
         let label = |name: &String| {
             Problem::new(
                 codes::LP2001,
-                ErrorPlace::symbol("vmlinux", name),
+                ErrorPlace::symbol(HolderName::Vmlinux.as_str(), name),
                 "what this label of assembly names differs",
             )
         };
         let set = |name: &String| {
-            let place = ErrorPlace::symbol("vmlinux", name).in_section(".BTF_ids");
+            let place = ErrorPlace::symbol(HolderName::Vmlinux.as_str(), name).in_section(".BTF_ids");
             let what = "the functions of this set, or their flags, differ";
             Problem::new(codes::LP2023, place, what).acceptable(Accept::List, name)
         };

@@ -1,6 +1,7 @@
 //! One image -> [`Object`]: every area becomes a section and every span an atom; what is wanted gets its references, as
 //! relocations, and its table entries.
 
+use crate::holder::HolderName;
 use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
@@ -147,7 +148,7 @@ impl<'a, 'd> Side<'a, 'd> {
         let mut parents: Vec<AtomId> = self.parents.iter().map(|p| AtomId(p.0)).collect();
         parents.extend(self.extra.gaps.iter().copied());
         let image = Image {
-            name: String::from("vmlinux"),
+            name: HolderName::Vmlinux.to_string(),
             sections: self.sections,
             symbols: self.symbols,
             line_info: LineInfo::default(),

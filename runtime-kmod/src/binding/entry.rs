@@ -39,20 +39,11 @@ use crate::{
     sites::Sites,
     status::{self, State, Status},
     switch::Scan,
+    wire::{CALL, DONE, EFFECTIVE, LET_GO, NOW, RCU_TASKS},
 };
 
 /// Frames of the deepest stack that is walked; a 16 KiB stack seldom holds more than 100.
 const FRAMES: usize = 512;
-
-// Results of a step, besides a positive number of milliseconds to wait and a negative errno. As in c/lp-runtime.h.
-const DONE: c_int = 0;
-const RCU_TASKS: c_int = c_int::MAX;
-const EFFECTIVE: c_int = c_int::MAX - 1;
-const REPLACED: c_int = c_int::MAX - 2;
-/// The next step at once, with other locks.
-const NOW: c_int = c_int::MAX - 3;
-/// This and the number of the callback to call.
-const CALL: c_int = 0x4000_0000;
 
 /// A number that stands for the sources and the compiler of this runtime, C half included.
 const RUNTIME: u64 = match u64::from_str_radix(env!("LPBUILD_RUNTIME"), 16) {
@@ -214,7 +205,7 @@ fn result(step: Step) -> c_int {
         Step::Done => DONE,
         Step::RcuTasks => RCU_TASKS,
         Step::Effective => EFFECTIVE,
-        Step::Replaced => REPLACED,
+        Step::Replaced => LET_GO,
         Step::Call(callback) => CALL + callback as c_int,
         Step::Again(0) => NOW,
         Step::Again(ms) => c_int::try_from(ms).unwrap_or(1000).max(1),

@@ -7,6 +7,7 @@ use core::{
 
 use super::ffi;
 use crate::kernel::{Kernel, Level, Rest, Seen, Unreliable, View, Who, Work};
+use crate::wire;
 
 /// The kernel this module is loaded into.
 pub(super) struct Linux;
@@ -37,7 +38,7 @@ extern "C" fn at_last<L: FnOnce()>(data: *mut c_void) {
     }
 }
 
-/// What `lpb_look` calls. Flags as in c/lp-runtime.h: 1 blocked, 2 never in user mode.
+/// What `lpb_look` calls. Flags of [`wire`].
 extern "C" fn on_view<F: FnMut(View<'_>)>(
     data: *mut c_void,
     frames: *const u64,
@@ -50,7 +51,7 @@ extern "C" fn on_view<F: FnMut(View<'_>)>(
         Ok(n) => Ok(unsafe { slice::from_raw_parts(frames, n) }),
         Err(_) => Err(Unreliable::Unwind),
     };
-    let view = View { frames, blocked: flags & 1 != 0, switches, kernel: flags & 2 != 0 };
+    let view = View { frames, blocked: flags & wire::BLOCKED != 0, switches, kernel: flags & wire::KERNEL != 0 };
     // SAFETY: `look` passes a pointer to an `F` that it owns and does not touch meanwhile.
     unsafe { (*data.cast::<F>())(view) };
 }

@@ -10,26 +10,27 @@ use crate::{
     stack::MAX_BLOCKERS,
     status::{self, State},
     text::{LINE, Text},
+    wire,
 };
 
-// Operations shown by lpbuild_show. As in c/lp-runtime.h.
-const SHOW_STATE: c_int = 0;
-const SHOW_MODE: c_int = 1;
-const SHOW_FUNCTIONS: c_int = 2;
-const SHOW_BLOCKERS: c_int = 3;
-const SHOW_PAUSE: c_int = 4;
-const SHOW_ATTEMPTS: c_int = 5;
-const SHOW_LAST_ERROR: c_int = 6;
-const SHOW_VERSION: c_int = 7;
-const SHOW_DEADLINE: c_int = 8;
-const SHOW_ENABLED: c_int = 9;
-const SHOW_ONESHOT: c_int = 10;
-const SHOW_SWITCHED: c_int = 11;
-const SHOW_FORCE: c_int = 12;
-const SHOW_ABI: c_int = 13;
-const SHOW_AFTER: c_int = 14;
-const SHOW_REPLACES: c_int = 15;
-const SHOW_PATIENCE: c_int = 16;
+// Operations shown by lpbuild_show.
+const SHOW_STATE: c_int = wire::show("STATE");
+const SHOW_MODE: c_int = wire::show("MODE");
+const SHOW_FUNCTIONS: c_int = wire::show("FUNCTIONS");
+const SHOW_BLOCKERS: c_int = wire::show("BLOCKERS");
+const SHOW_PAUSE: c_int = wire::show("PAUSE");
+const SHOW_ATTEMPTS: c_int = wire::show("ATTEMPTS");
+const SHOW_LAST_ERROR: c_int = wire::show("LAST_ERROR");
+const SHOW_VERSION: c_int = wire::show("VERSION");
+const SHOW_DEADLINE: c_int = wire::show("DEADLINE");
+const SHOW_ENABLED: c_int = wire::show("ENABLED");
+const SHOW_ONESHOT: c_int = wire::show("ONESHOT");
+const SHOW_SWITCHED: c_int = wire::show("SWITCHED");
+const SHOW_FORCE: c_int = wire::show("FORCE");
+const SHOW_ABI: c_int = wire::show("ABI");
+const SHOW_AFTER: c_int = wire::show("AFTER");
+const SHOW_REPLACES: c_int = wire::show("REPLACES");
+const SHOW_PATIENCE: c_int = wire::show("PATIENCE");
 
 /// Bytes that `lpbuild_show` needs at most.
 ///

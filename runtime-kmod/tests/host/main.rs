@@ -13,3 +13,4 @@ mod report;
 mod revert;
 mod sim;
 mod site;
+mod wire;
