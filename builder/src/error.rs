@@ -165,7 +165,7 @@ impl Error {
     }
     /// The process exit code: 1 when anything is broken, else 4.
     pub fn exit_code(&self) -> u8 {
-        if self.problems.iter().any(|p| p.code.class == codes::Class::Broken) { 1 } else { 4 }
+        if self.problems.iter().any(|p| p.code.class == codes::Severity::Broken) { 1 } else { 4 }
     }
 }
 

@@ -138,7 +138,7 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
     }
     let output = t.time("emit", || {
         let mut back_end = Lowering::new(analysis, bound.as_ref().map(|(b, n)| (b, n.clone())), options);
-        emit::emit(emit::Input { analysis, bound: bound.as_ref().map(|b| &b.0), options }, &mut back_end)
+        emit::emit(emit::Draft { analysis, bound: bound.as_ref().map(|b| &b.0), options }, &mut back_end)
     })?;
     analysis.timings.extend(t.phases);
     Ok(output)

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use lpbuild::codes::{self, Class};
+use lpbuild::codes::{self, Severity};
 
 #[test]
 fn refusals_page_is_complete() {
@@ -14,7 +14,7 @@ fn refusals_page_is_complete() {
          lpbuild --test docs`.\n",
     );
     for c in codes::all() {
-        let class = if c.class == Class::Broken { "broken" } else { "refused" };
+        let class = if c.class == Severity::Broken { "broken" } else { "refused" };
         let _ = write!(page, "\n## {}: {}\n\n*{class}* {}\n\nWhat to do: {}.\n", c.id, c.title, c.why, c.advice);
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/refusals.md");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use lpbuild::config;
 use lpbuild::source::compile::Compiler;
-use lpbuild::source::kbuild::Layout;
-use lpbuild::source::locate::Target;
+use lpbuild::source::kbuild::TreeLayout;
+use lpbuild::source::locate::TargetKernel;
 use lpbuild::source::patch::SourceChange;
 use lpbuild::source::toolchain::Toolchain;
 use lpbuild::source::tree as prepared;
@@ -90,8 +90,8 @@ impl Tree {
         Ok(Self::of(prepared::Tree::ensure(&target, &Log::default(), &Said)?, &target))
     }
 
-    fn target(kernel: &Kernel) -> Result<Target> {
-        let wish = config::Target {
+    fn target(kernel: &Kernel) -> Result<TargetKernel> {
+        let wish = config::KernelChoice {
             release: Some(kernel.release.clone()),
             image: Some(kernel.vmlinuz.clone()),
             headers: Some(kernel.headers.clone()),
@@ -99,10 +99,10 @@ impl Tree {
             config: Some(kernel.config.clone()),
             compiler: None,
         };
-        Ok(Target::find(&wish, &Log::default(), &Said)?)
+        Ok(TargetKernel::find(&wish, &Log::default(), &Said)?)
     }
 
-    fn of(tree: prepared::Tree, target: &Target) -> Self {
+    fn of(tree: prepared::Tree, target: &TargetKernel) -> Self {
         let toolchain = target.toolchain.clone();
         let make_args = prepared::make_args(target, &tree.build);
         Self { source: tree.source.clone(), build: tree.build.clone(), tree, toolchain, make_args }
@@ -128,7 +128,7 @@ impl Tree {
     }
 
     /// The objects of its configuration.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &TreeLayout {
         &self.tree.layout
     }
 

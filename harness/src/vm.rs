@@ -14,10 +14,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lpbuild::trial::console::{Transcript, Verdict};
+use lpbuild::trial::console::{ConsoleVerdict, Transcript};
 use lpbuild::trial::initramfs::Initramfs;
 use lpbuild::trial::programs::Programs;
-use lpbuild::trial::qemu::{self, Accel, Machine, Source, Watch};
+use lpbuild::trial::qemu::{self, Accel, ImageSource, Machine, Watch};
 
 use crate::kernels::Kernel;
 use crate::{cache, cmd, emulator, guest, workspace_root};
@@ -85,7 +85,7 @@ pub struct Vm {
 #[derive(Clone, Debug)]
 pub struct Run {
     /// How it ended.
-    pub verdict: Verdict,
+    pub verdict: ConsoleVerdict,
     /// Everything it printed, by source.
     pub transcript: Transcript,
     /// The log: kernel lines begin with `k| `, lines of the case with `c| `, in the order they were read.
@@ -97,7 +97,7 @@ pub struct Run {
 impl Run {
     /// An error with the end of the log, unless the verdict is PASS.
     pub fn require_pass(&self) -> Result<&Self> {
-        if self.verdict == Verdict::Pass {
+        if self.verdict == ConsoleVerdict::Pass {
             return Ok(self);
         }
         bail!("verdict {:?}; the end of {}:\n{}", self.verdict, self.log.display(), self.log_end(60))
@@ -237,7 +237,7 @@ impl Vm {
     /// and then loses the start of the second CPU or the timer. Once the case has begun nothing is repeated.
     pub fn run(&self) -> Result<Run> {
         let run = self.run_once()?;
-        if run.verdict == Verdict::Pass || !run.transcript.case.is_empty() {
+        if run.verdict == ConsoleVerdict::Pass || !run.transcript.case.is_empty() {
             return Ok(run);
         }
         crate::progress(format!("{}: {:?} before PID 1 started; booting once more", self.name, run.verdict));
@@ -292,7 +292,7 @@ impl Vm {
 struct Patience(Duration);
 
 impl Watch for Patience {
-    fn line(&mut self, _: Source, _: &str) {}
+    fn line(&mut self, _: ImageSource, _: &str) {}
     fn silence(&self) -> Duration {
         self.0
     }
@@ -343,7 +343,7 @@ mod tests {
     fn results_are_the_last_of_their_key() {
         let lines = ["RESULT a=1", "noise", "RESULT b = x=y", "RESULT a=2"].map(str::to_owned).to_vec();
         let transcript = Transcript { case: lines, ..Transcript::default() };
-        let run = Run { verdict: Verdict::Pass, transcript, log: PathBuf::new(), took: Duration::ZERO };
+        let run = Run { verdict: ConsoleVerdict::Pass, transcript, log: PathBuf::new(), took: Duration::ZERO };
         assert_eq!((run.result("a").unwrap(), run.result("b").unwrap()), ("2", "x=y"));
         assert_eq!(run.number("a").unwrap(), 2.0);
         assert!(run.result("c").is_err() && run.number("b").is_err());

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use harness::module::{Maker, Module};
 use harness::{cmd, progress};
 use lpbuild::plan::manifest::Manifest;
-use lpbuild::source::kbuild::Part;
+use lpbuild::source::kbuild::ObjectPart;
 use serde::Deserialize;
 
 use crate::in_checkout;
@@ -167,7 +167,7 @@ fn others(maker: &Maker<'_>, list: &List) -> Vec<String> {
     for (object, part) in &maker.tree.layout().objects {
         let file = format!("{}.c", object.trim_end_matches(".o"));
         let known = list.fix.iter().any(|f| f.file == file);
-        if *part == Part::Builtin && !known && differs(&old, &new, &file) {
+        if *part == ObjectPart::Builtin && !known && differs(&old, &new, &file) {
             let folder = file.split('/').next().unwrap_or_default().to_owned();
             parts.entry(folder).or_default().push(file);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::vm::{Clock, Vm};
-use lpbuild::trial::console::Verdict;
+use lpbuild::trial::console::ConsoleVerdict;
 use lpbuild_tests::Env;
 
 #[test]
@@ -21,12 +21,12 @@ fn a_case_that_passes() {
 fn a_case_that_fails_gives_its_reason() {
     let Some(env) = Env::find("a_case_that_fails_gives_its_reason") else { return };
     let run = Vm::new("harness-fail", &env.kernel).case("expect colour red blue").run().unwrap();
-    assert_eq!(run.verdict, Verdict::Fail("colour: expected 'red', got 'blue'".into()), "{}", run.log_end(40));
+    assert_eq!(run.verdict, ConsoleVerdict::Fail("colour: expected 'red', got 'blue'".into()), "{}", run.log_end(40));
     let shown = run.require_pass().unwrap_err().to_string();
     assert!(shown.contains("LPBUILD-VERDICT: FAIL"), "{shown}");
 
     let run = Vm::new("harness-fail", &env.kernel).case("echo before; (exit 7); echo after").run().unwrap();
-    assert_eq!(run.verdict, Verdict::Fail("the case exited with status 7".into()), "{}", run.log_end(40));
+    assert_eq!(run.verdict, ConsoleVerdict::Fail("the case exited with status 7".into()), "{}", run.log_end(40));
     assert!(!run.transcript.case.iter().any(|l| l == "after"));
 }
 
@@ -34,7 +34,7 @@ fn a_case_that_fails_gives_its_reason() {
 fn a_panic_is_seen() {
     let Some(env) = Env::find("a_panic_is_seen") else { return };
     let run = Vm::new("harness-panic", &env.kernel).case("echo c > /proc/sysrq-trigger").run().unwrap();
-    assert!(matches!(&run.verdict, Verdict::Fault(_)), "{:?}\n{}", run.verdict, run.log_end(40));
+    assert!(matches!(&run.verdict, ConsoleVerdict::Fault(_)), "{:?}\n{}", run.verdict, run.log_end(40));
     assert!(run.kernel_said("sysrq triggered crash"), "{}", run.log_end(40));
 }
 
@@ -43,7 +43,7 @@ fn a_fault_counts_even_when_the_case_passes_unless_it_is_allowed() {
     let Some(env) = Env::find("a_fault_counts_even_when_the_case_passes") else { return };
     let vm = Vm::new("harness-warn", &env.kernel).case("echo '<4>WARNING: CPU: made up' > /dev/kmsg");
     let run = vm.run().unwrap();
-    assert!(matches!(&run.verdict, Verdict::Fault(line) if line.contains("made up")), "{}", run.log_end(40));
+    assert!(matches!(&run.verdict, ConsoleVerdict::Fault(line) if line.contains("made up")), "{}", run.log_end(40));
     vm.allow("WARNING: CPU: made up").run().unwrap().require_pass().unwrap();
 }
 
@@ -52,7 +52,7 @@ fn a_silent_guest_is_stopped() {
     let Some(env) = Env::find("a_silent_guest_is_stopped") else { return };
     let limit = Duration::from_secs(20);
     let run = Vm::new("harness-silent", &env.kernel).case("sleep 1000").silence(limit).run().unwrap();
-    assert_eq!(run.verdict, Verdict::Silent(limit), "{}", run.log_end(40));
+    assert_eq!(run.verdict, ConsoleVerdict::Silent(limit), "{}", run.log_end(40));
     assert!(run.took < limit * 4, "{:?}", run.took);
 }
 
@@ -62,21 +62,21 @@ fn a_guest_that_talks_forever_is_stopped() {
     let limit = Duration::from_secs(25);
     let script = "while true; do echo x; sleep 1; done";
     let run = Vm::new("harness-overtime", &env.kernel).case(script).overtime(limit).run().unwrap();
-    assert_eq!(run.verdict, Verdict::Overtime(limit), "{}", run.log_end(40));
+    assert_eq!(run.verdict, ConsoleVerdict::Overtime(limit), "{}", run.log_end(40));
 }
 
 #[test]
 fn two_verdicts_are_none() {
     let Some(env) = Env::find("two_verdicts_are_none") else { return };
     let run = Vm::new("harness-two", &env.kernel).case("echo LPBUILD-VERDICT: PASS").run().unwrap();
-    assert_eq!(run.verdict, Verdict::Several(2), "{}", run.log_end(40));
+    assert_eq!(run.verdict, ConsoleVerdict::Several(2), "{}", run.log_end(40));
 }
 
 #[test]
 fn no_verdict_is_no_pass() {
     let Some(env) = Env::find("no_verdict_is_no_pass") else { return };
     let run = Vm::new("harness-none", &env.kernel).case("poweroff -f; sleep 100").run().unwrap();
-    assert_eq!(run.verdict, Verdict::None, "{}", run.log_end(40));
+    assert_eq!(run.verdict, ConsoleVerdict::None, "{}", run.log_end(40));
 }
 
 #[test]

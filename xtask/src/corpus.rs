@@ -16,8 +16,8 @@ use harness::kernels::Kernel;
 use harness::module::Maker;
 use harness::tree::Tree;
 use harness::{cmd, workspace_root};
-use lpbuild::source::includes::Index;
-use lpbuild::source::kbuild::Part;
+use lpbuild::source::includes::IncludeIndex;
+use lpbuild::source::kbuild::ObjectPart;
 use serde_json::Value;
 
 /// Objects at most that a patch of a file with its headers may concern.
@@ -60,9 +60,9 @@ pub fn task(args: &[String]) -> Result<()> {
     let lpbuild = crate::build::lpbuild()?;
     let maker = Maker { lpbuild: &lpbuild, kernel: &kernel, tree: &tree };
     let layout = tree.layout();
-    let index = Index::read(&tree.source, &tree.build, layout);
+    let index = IncludeIndex::read(&tree.source, &tree.build, layout);
     let headers = changed_headers(&kernel)?;
-    let sources = layout.objects.iter().filter(|(_, part)| **part == Part::Builtin);
+    let sources = layout.objects.iter().filter(|(_, part)| **part == ObjectPart::Builtin);
     let mut files: Vec<String> = Vec::new();
     for (object, _) in sources {
         let file = format!("{}.c", object.trim_end_matches(".o"));
@@ -106,7 +106,7 @@ struct Run<'a> {
     maker: Maker<'a>,
     kernel: &'a Kernel,
     tree: &'a Tree,
-    index: &'a Index,
+    index: &'a IncludeIndex,
     headers: &'a BTreeSet<String>,
 }
 

@@ -22,7 +22,7 @@ use harness::mutate::trial::Base;
 use harness::tree::Tree;
 use harness::workspace_root;
 use lpbuild::kernel::KernelImage;
-use lpbuild::source::kbuild::Part;
+use lpbuild::source::kbuild::ObjectPart;
 
 /// Mutants of one object.
 const GROUP: u64 = 200;
@@ -155,7 +155,7 @@ pub fn task(args: &[String]) -> Result<()> {
 
 /// Built-in objects made of C, in order.
 fn objects(tree: &Tree) -> Vec<String> {
-    let own = tree.layout().objects.iter().filter(|(_, part)| **part == Part::Builtin).map(|(name, _)| name);
+    let own = tree.layout().objects.iter().filter(|(_, part)| **part == ObjectPart::Builtin).map(|(name, _)| name);
     // What is made for another world than the kernel's text.
     let apart = ["arch/x86/entry/vdso/", "arch/x86/boot/", "arch/x86/realmode/", "arch/x86/purgatory/"];
     let is_c =

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::sides::{Carried, Sides, section_address};
+use super::sides::{CarriedFunction, Sides, section_address};
 use super::{Debug, Rest, sides};
 use crate::accept::Accept;
 use crate::codes;
@@ -36,7 +36,7 @@ pub fn bodies(sides: Sides<'_, '_>, set: &PatchSet) -> Bodies {
     of_functions(sides, sides.carried(set).into_iter())
 }
 
-fn of_functions(sides: Sides<'_, '_>, functions: impl Iterator<Item = Carried>) -> Bodies {
+fn of_functions(sides: Sides<'_, '_>, functions: impl Iterator<Item = CarriedFunction>) -> Bodies {
     let mut out = Bodies::new();
     let lines = OnceCell::new();
     for carried in functions {
@@ -55,7 +55,7 @@ fn of_left(source: &Source) -> Option<BTreeSet<Helper>> {
     let (old_at, new_at) = (|id| sides::object_address(&pair.old, id), |id| sides::object_address(&pair.new, id));
     let sides =
         Sides { debug: Debug { old: &old, new: &new }, pair: &pair, id: PairId(0), old_at: &old_at, new_at: &new_at };
-    let changed = pair.verdicts.changed.keys().map(|new| Carried { old: pair.pairs.old_of(*new), new: *new });
+    let changed = pair.verdicts.changed.keys().map(|new| CarriedFunction { old: pair.pairs.old_of(*new), new: *new });
     Some(of_functions(sides, changed).into_keys().collect())
 }
 
@@ -115,7 +115,11 @@ type Names = BTreeSet<(String, Option<String>)>;
 type Owned = BTreeMap<Option<(String, Option<String>)>, Vec<String>>;
 
 /// The inline functions of headers whose bodies changed in a function; nothing when that cannot be said.
-fn changed_in(sides: Sides<'_, '_>, carried: Carried, lines: &OnceCell<[Lines; 2]>) -> Option<BTreeSet<Helper>> {
+fn changed_in(
+    sides: Sides<'_, '_>,
+    carried: CarriedFunction,
+    lines: &OnceCell<[Lines; 2]>,
+) -> Option<BTreeSet<Helper>> {
     let old = carried.old?;
     let (was, is) = (
         sides.debug.old.function_in_full((sides.old_at)(old.0)?)?,

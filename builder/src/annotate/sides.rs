@@ -42,7 +42,7 @@ pub fn object_address(object: &Object, id: AtomId) -> Option<u64> {
 
 /// A carried function.
 #[derive(Clone, Copy, Debug)]
-pub struct Carried {
+pub struct CarriedFunction {
     /// What it replaces; nothing when it is new.
     pub old: Option<OldAtom>,
     /// The function.
@@ -51,18 +51,18 @@ pub struct Carried {
 
 impl Sides<'_, '_> {
     /// The functions of the pair that are carried, pieces apart.
-    pub fn carried(&self, set: &PatchSet) -> Vec<Carried> {
+    pub fn carried(&self, set: &PatchSet) -> Vec<CarriedFunction> {
         let own = set.items.iter().filter(|i| i.pair == self.id);
         let carried = own.filter_map(|i| match i.role {
-            Role::Replaces(old) => Some(Carried { old: Some(old), new: i.atom }),
-            Role::NewFunction => Some(Carried { old: None, new: i.atom }),
+            Role::Replaces(old) => Some(CarriedFunction { old: Some(old), new: i.atom }),
+            Role::NewFunction => Some(CarriedFunction { old: None, new: i.atom }),
             Role::Piece | Role::Data => None,
         });
         carried.collect()
     }
 
     /// The same as debug information is asked about it.
-    pub fn user(&self, carried: Carried) -> Option<User> {
+    pub fn user(&self, carried: CarriedFunction) -> Option<User> {
         let old = match carried.old {
             Some(old) => Some((self.old_at)(old.0)?),
             None => None,

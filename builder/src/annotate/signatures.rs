@@ -10,10 +10,10 @@ use std::collections::BTreeSet;
 use object::{Object as _, ObjectSymbol as _};
 
 use super::Rest;
-use super::sides::{Carried, Sides, section_address};
+use super::sides::{CarriedFunction, Sides, section_address};
 use crate::accept::Accept;
 use crate::codes;
-use crate::debuginfo::{DebugInfo, Signature};
+use crate::debuginfo::{DebugInfo, Prototype};
 use crate::error::{Place, Problem};
 use crate::plan::PatchSet;
 use crate::plan::Source;
@@ -31,13 +31,13 @@ pub fn compare(sides: Sides<'_, '_>, set: &PatchSet, rest: Rest<'_>) -> Vec<Prob
     problems
 }
 
-fn problem(place: Place, why: &str, old: &Signature, new: &Signature) -> Problem {
+fn problem(place: Place, why: &str, old: &Prototype, new: &Prototype) -> Problem {
     let problem = Problem::new(codes::LP2019, place, why).with_lines(&format!("  old: {old}\n  new: {new}"));
     problem.acceptable(Accept::Signature, &new.name)
 }
 
 /// A replaced function, seen from its callers.
-fn called(sides: Sides<'_, '_>, carried: Carried, rest: Rest<'_>) -> Option<Problem> {
+fn called(sides: Sides<'_, '_>, carried: CarriedFunction, rest: Rest<'_>) -> Option<Problem> {
     let old = carried.old?;
     let was = sides.debug.old.signature_at((sides.old_at)(old.0)?)?;
     let is = sides.debug.new.signature_at((sides.new_at)(carried.new.0)?)?;
@@ -50,8 +50,8 @@ fn called(sides: Sides<'_, '_>, carried: Carried, rest: Rest<'_>) -> Option<Prob
 
 fn unpatched(
     sides: Sides<'_, '_>,
-    carried: Carried,
-    signatures: (&Signature, &Signature),
+    carried: CarriedFunction,
+    signatures: (&Prototype, &Prototype),
     rest: Rest<'_>,
 ) -> Option<String> {
     let (pair, old) = (sides.pair, carried.old?);
@@ -126,7 +126,7 @@ fn needs(bytes: &[u8], name: &str) -> bool {
 }
 
 /// Functions of objects that were not given, which carried code calls otherwise than the old build.
-fn calls(sides: Sides<'_, '_>, carried: Carried, sources: &[Source]) -> Vec<Problem> {
+fn calls(sides: Sides<'_, '_>, carried: CarriedFunction, sources: &[Source]) -> Vec<Problem> {
     let pair = sides.pair;
     let family = pair.new.family(carried.new.0);
     let refs = family.iter().flat_map(|id| &pair.new.atom(*id).refs).filter(|r| r.usage == Usage::Branch);

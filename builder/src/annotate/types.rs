@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::isa::{Decoder, DecoderOptions, OpKind, Register};
 
-use super::sides::{Carried, Sides};
+use super::sides::{CarriedFunction, Sides};
 use crate::codes;
 use crate::compare::Ignored;
 use crate::debuginfo::{TypeChange, User, changed_types};
@@ -27,7 +27,7 @@ const LOW: u64 = u32::MAX as u64;
 
 /// What stands against the patch, and what does not matter, in words.
 pub fn compare(sides: Sides<'_, '_>, set: &PatchSet) -> (Vec<Problem>, Vec<Ignored>) {
-    let users: Vec<(Carried, User)> =
+    let users: Vec<(CarriedFunction, User)> =
         sides.carried(set).into_iter().filter_map(|c| Some((c, sides.user(c)?))).collect();
     let asked: Vec<User> = users.iter().map(|(_, user)| user.clone()).collect();
     let (mut refused, mut ignored) = (Vec::new(), Vec::new());
@@ -72,7 +72,7 @@ fn problem(change: TypeChange, guessed: bool, place: Place) -> Problem {
 
 /// Displacements and immediates that the code of a function has more or less often in the new build. Of a new function there is
 /// nothing to compare with.
-fn differing_numbers(sides: Sides<'_, '_>, carried: Carried) -> BTreeSet<u64> {
+fn differing_numbers(sides: Sides<'_, '_>, carried: CarriedFunction) -> BTreeSet<u64> {
     let mut count: BTreeMap<u64, i64> = BTreeMap::new();
     let Some(old) = carried.old else { return BTreeSet::new() };
     count_numbers(&sides.pair.old, old.0, -1, &mut count);

@@ -47,7 +47,7 @@ const TRACEPOINTS: &[&str] = &["__SCT__tp_func_", "__traceiter_"];
 
 /// One function of a closure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct Callee {
     /// Where it is, at link time.
     pub address: u64,
     /// Its name in kallsyms.
@@ -56,7 +56,7 @@ pub struct Step {
     pub caller: Option<String>,
 }
 
-impl Step {
+impl Callee {
     /// A function that something begins with.
     pub(super) fn first(symbol: &KernelSymbol) -> Self {
         Self { address: symbol.addr, name: symbol.name.to_string(), caller: None }
@@ -79,7 +79,7 @@ pub(super) struct Rules {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closure {
     /// The functions.
-    pub steps: BTreeMap<u64, Step>,
+    pub steps: BTreeMap<u64, Callee>,
     /// Names of tracepoints that something in it calls.
     pub tracepoints: BTreeSet<String>,
 }
@@ -108,16 +108,21 @@ impl<'k> Calls<'k> {
     }
 
     /// The functions of these names. Clones (`nmi_handle.part.0`) begin on their own as well.
-    pub fn named(&self, names: &[&str]) -> Vec<Step> {
+    pub fn named(&self, names: &[&str]) -> Vec<Callee> {
         let of = |s: &&KernelSymbol| s.is_text() && names.contains(&parent_name(&s.name));
-        self.kernel.kallsyms().iter().filter(of).map(Step::first).collect()
+        self.kernel.kallsyms().iter().filter(of).map(Callee::first).collect()
     }
 
     /// All that can run once the first ones do; what `known` has is neither in it nor followed.
     ///
     /// # Errors
     /// LP3005 when it has no end.
-    pub fn closure(&self, first: Vec<Step>, rules: &Rules, known: &BTreeMap<u64, Step>) -> Result<Closure, Problem> {
+    pub fn closure(
+        &self,
+        first: Vec<Callee>,
+        rules: &Rules,
+        known: &BTreeMap<u64, Callee>,
+    ) -> Result<Closure, Problem> {
         let mut found = Closure::default();
         let mut waiting = VecDeque::new();
         for step in first {
@@ -143,7 +148,7 @@ impl<'k> Calls<'k> {
                 }
                 found.steps.entry(to).or_insert_with(|| {
                     waiting.push_back(to);
-                    Step { address: to, name: callee, caller: Some(name.clone()) }
+                    Callee { address: to, name: callee, caller: Some(name.clone()) }
                 });
             }
             if found.steps.len() > rules.most {

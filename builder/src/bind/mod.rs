@@ -34,7 +34,7 @@ pub use blacklist::{BY_HAND, Blacklist, Unpatchable};
 pub use init::references as init_references;
 pub use placement::place;
 use resolve::Resolver;
-pub use resolve::{How, Resolved};
+pub use resolve::{FoundBy, Resolved};
 
 /// Everything below is not part of the image but an offset in the per-CPU area (arch/x86/include/asm/page_64_types.h,
 /// `__START_KERNEL_map`).

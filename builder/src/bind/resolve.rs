@@ -10,7 +10,7 @@ use crate::symbolize::Class;
 
 /// How an address was found; in the manifest as `resolved`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum How {
+pub enum FoundBy {
     /// Read back from a field of matching code.
     RunPre,
     /// Its section was placed by run-pre matching.
@@ -19,13 +19,13 @@ pub enum How {
     Kallsyms,
 }
 
-impl How {
+impl FoundBy {
     /// As in the manifest.
     pub fn name(self) -> &'static str {
         match self {
-            How::RunPre => "run-pre",
-            How::Section => "section",
-            How::Kallsyms => "kallsyms",
+            FoundBy::RunPre => "run-pre",
+            FoundBy::Section => "section",
+            FoundBy::Kallsyms => "kallsyms",
         }
     }
 }
@@ -36,9 +36,9 @@ pub enum Resolved {
     /// In the patch itself, or brought along as a constant.
     InPatch,
     /// Link-time address in the kernel image.
-    Image(u64, How),
+    Image(u64, FoundBy),
     /// Offset in the per-CPU area; does not move.
-    Percpu(u64, How),
+    Percpu(u64, FoundBy),
 }
 
 /// The address of the one symbol of this name; of several, of the only global one.
@@ -59,7 +59,7 @@ impl Resolver<'_> {
         match dest {
             Dest::Carried(..) | Dest::Original(..) => Ok(Resolved::InPatch),
             Dest::Constant(bytes) => Ok(match placement.constants().get(bytes) {
-                Some(address) => Resolved::Image(*address, How::RunPre),
+                Some(address) => Resolved::Image(*address, FoundBy::RunPre),
                 None => Resolved::InPatch,
             }),
             Dest::Kernel(name, _) => {
@@ -72,7 +72,7 @@ impl Resolver<'_> {
                     ));
                 }
                 if let Some(address) = placement.extern_address(name) {
-                    return Ok(image_or_percpu(address, How::RunPre));
+                    return Ok(image_or_percpu(address, FoundBy::RunPre));
                 }
                 match self.kernel.symbol_by_name(name) {
                     Some(s) if s.is_local() => {
@@ -83,7 +83,7 @@ impl Resolver<'_> {
                             "the kernel image has it only as a local symbol of another file",
                         ))
                     }
-                    Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
+                    Some(s) => Ok(image_or_percpu(s.addr, FoundBy::Kallsyms)),
                     None => {
                         let n = self.kernel.kallsyms().named(name).count();
                         let place = Place::symbol(&pairs[from.0 as usize].name, name);
@@ -107,7 +107,7 @@ impl Resolver<'_> {
                     // length) is still found by a name the image holds once.
                     let named =
                         self.kernel.by_name(&atom.name).filter(|_| code == codes::LP3004 || code == codes::LP3001);
-                    let named = named.map(|address| Resolved::Image(address, How::Kallsyms));
+                    let named = named.map(|address| Resolved::Image(address, FoundBy::Kallsyms));
                     return named.ok_or_else(|| Problem::new(code, place, why));
                 }
                 if !atom.is_code() {
@@ -117,7 +117,7 @@ impl Resolver<'_> {
                 }
                 let Some(address) = placement.address(old.0) else {
                     return match self.kernel.symbol_by_name(&atom.name) {
-                        Some(s) => Ok(image_or_percpu(s.addr, How::Kallsyms)),
+                        Some(s) => Ok(image_or_percpu(s.addr, FoundBy::Kallsyms)),
                         None => {
                             let n = self.kernel.kallsyms().named(&atom.name).count();
                             let what =
@@ -126,7 +126,7 @@ impl Resolver<'_> {
                         }
                     };
                 };
-                let how = if placement.is_by_name(old.0) { How::Kallsyms } else { How::Section };
+                let how = if placement.is_by_name(old.0) { FoundBy::Kallsyms } else { FoundBy::Section };
                 if object.class(atom.section) == Class::Percpu {
                     return Ok(Resolved::Percpu(address, how));
                 }
@@ -137,6 +137,6 @@ impl Resolver<'_> {
 }
 
 /// Per-CPU offsets lie below the kernel image (arch/x86/kernel/vmlinux.lds.S places .data..percpu at 0).
-fn image_or_percpu(address: u64, how: How) -> Resolved {
+fn image_or_percpu(address: u64, how: FoundBy) -> Resolved {
     if address < IMAGE_BASE { Resolved::Percpu(address, how) } else { Resolved::Image(address, how) }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use lpbuild::backend::detour::Runtime;
 use lpbuild::config::{self, Config};
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::flow::patches::{self, Built, How};
+use lpbuild::flow::patches::{self, BuildOptions, Built};
 use lpbuild::flow::{Outcome, Verdict, folder, savedir};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
 use lpbuild::plan::manifest::{Jump, Mode, check_others};
@@ -103,7 +103,7 @@ pub struct KernelArgs {
 
 impl KernelArgs {
     /// Puts what was given into the place of what `target` says.
-    fn apply(&self, target: &mut config::Target) -> Result<()> {
+    fn apply(&self, target: &mut config::KernelChoice) -> Result<()> {
         let absolute = |p: &Path| p.canonicalize().map_err(|e| Error::io(p, &e));
         for (given, place) in [
             (&self.image, &mut target.image),
@@ -148,7 +148,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let log = Log::default();
     let bars = Bars::new(args.json);
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    let how = How { jobs: args.jobs.unwrap_or(cpus), leave_modules: args.leave_modules };
+    let how = BuildOptions { jobs: args.jobs.unwrap_or(cpus), leave_modules: args.leave_modules };
     let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.options.name));
     let mut built = Built::default();
     let outcome = patches::build(&config, &how, &log, &bars, &mut built).and_then(|()| {

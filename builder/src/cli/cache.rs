@@ -74,14 +74,14 @@ pub fn run(args: &CacheArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(root: &Path, entries: &[tree::Entry], out: &mut dyn Write) -> io::Result<()> {
+fn print(root: &Path, entries: &[tree::CachedTree], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "cache    {}", root.display())?;
     for e in entries {
         let mib = e.size as f64 / (1 << 20) as f64;
         let state = match (&e.stamp, e.busy) {
             (_, true) => "in use".to_owned(),
             (Some(s), _) => format!("{} for {} (build id {})", e.kind.name(), s.release, s.build_id),
-            (None, _) if e.kind == tree::Kind::Tree => "unfinished, goes on with the next build".to_owned(),
+            (None, _) if e.kind == tree::TreeKind::Tree => "unfinished, goes on with the next build".to_owned(),
             (None, _) => e.kind.name().to_owned(),
         };
         writeln!(out, "{:8} {:52} {mib:8.1} MiB  {state}", e.kind.name(), e.name)?;

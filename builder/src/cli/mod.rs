@@ -60,8 +60,8 @@ pub fn explain(args: &ExplainArgs) -> Result<ExitCode> {
         (true, _) => terminal::json(&List { codes: found })?,
         (false, [c]) => terminal::print(|out| {
             let class = match c.class {
-                codes::Class::Broken => "broken (exit 1)",
-                codes::Class::Refused => "refused (exit 4)",
+                codes::Severity::Broken => "broken (exit 1)",
+                codes::Severity::Refused => "refused (exit 4)",
             };
             writeln!(out, "{HEAD}{}: {}{HEAD:#}\n{class}\n\n{}\n\nWhat to do: {}.", c.id, c.title, c.why, c.advice)
         })?,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lpbuild::error::Result;
-use lpbuild::trial::{self, Options, Scripts};
+use lpbuild::trial::{self, Scripts, TrialOptions};
 
 use super::progress::Bars;
 use super::{EXIT_REFUSED, terminal};
@@ -101,7 +101,7 @@ pub fn run(args: &TryArgs) -> Result<ExitCode> {
             Scripts { before: args.before.clone(), during: args.during.clone(), after: args.after.clone(), same: false }
         }
     };
-    let options = Options {
+    let options = TrialOptions {
         module: args.module.clone(),
         image: args.image.clone(),
         scripts,

@@ -1,6 +1,6 @@
 //! LP30xx: a patch that does not bind to the kernel image.
 
-use super::Class::Refused;
+use super::Severity::Refused;
 
 codes! {
     LP3001 {

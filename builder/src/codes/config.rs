@@ -1,6 +1,6 @@
 //! LP60xx: livepatch.toml, and what it expects of the build.
 
-use super::Class::{Broken, Refused};
+use super::Severity::{Broken, Refused};
 
 codes! {
     LP6001 {

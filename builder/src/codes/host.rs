@@ -1,6 +1,6 @@
 //! LP51xx: refusals by the commands on the target, before the kernel sees the module.
 
-use super::Class::{Broken, Refused};
+use super::Severity::{Broken, Refused};
 
 codes! {
     LP5101 {

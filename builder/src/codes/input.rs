@@ -1,6 +1,6 @@
 //! LP10xx, LP11xx: input that cannot be read.
 
-use super::Class::Broken;
+use super::Severity::Broken;
 
 codes! {
     LP1000 {

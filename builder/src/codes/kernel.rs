@@ -1,6 +1,6 @@
 //! LP12xx, LP30xx: the kernel image and binding to it.
 
-use super::Class::Broken;
+use super::Severity::Broken;
 
 codes! {
     LP1201 {

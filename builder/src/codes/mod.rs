@@ -55,7 +55,7 @@ pub use self::trial::*;
 /// Which exit code an entry leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Class {
+pub enum Severity {
     /// Malformed input, I/O, a bug: exit 1.
     Broken,
     /// Understood, but not live-patchable, or not now: exit 4.
@@ -69,7 +69,7 @@ pub struct Code {
     #[serde(rename = "code")]
     pub id: &'static str,
     /// Broken or refused.
-    pub class: Class,
+    pub class: Severity,
     /// What it is, in a few words.
     pub title: &'static str,
     /// Why lpbuild stops there, with the kernel or manual source of the rule.

@@ -1,6 +1,6 @@
 //! LP40xx: making the module.
 
-use super::Class::{Broken, Refused};
+use super::Severity::{Broken, Refused};
 
 codes! {
     LP4001 {

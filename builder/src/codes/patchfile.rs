@@ -1,6 +1,6 @@
 //! LP61xx: source patches.
 
-use super::Class::{Broken, Refused};
+use super::Severity::{Broken, Refused};
 
 codes! {
     LP6101 {

@@ -1,6 +1,6 @@
 //! LP20xx, LP21xx: changes and sites that cannot be live-patched.
 
-use super::Class::Refused;
+use super::Severity::Refused;
 
 codes! {
     LP2001 {

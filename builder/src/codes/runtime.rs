@@ -1,6 +1,6 @@
 //! LP50xx: refusals by the runtime inside the kernel (runtime-kmod/src/refusal.rs). Each also ends `insmod` with an errno.
 
-use super::Class::{Broken, Refused};
+use super::Severity::{Broken, Refused};
 
 codes! {
     LP5001 {

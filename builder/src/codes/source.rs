@@ -1,6 +1,6 @@
 //! LP62xx: finding a kernel's parts, preparing its tree, compiling.
 
-use super::Class::{Broken, Refused};
+use super::Severity::{Broken, Refused};
 
 codes! {
     LP6201 {

@@ -1,6 +1,6 @@
 //! LP63xx: changes of the source that no live patch can make, told before anything is compiled.
 
-use super::Class::Refused;
+use super::Severity::Refused;
 
 codes! {
     LP6301 {

@@ -1,6 +1,6 @@
 //! LP64xx: trials of a module in a virtual machine (`lpbuild try`).
 
-use super::Class::{Broken, Refused};
+use super::Severity::{Broken, Refused};
 
 codes! {
     LP6401 {

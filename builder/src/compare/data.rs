@@ -10,7 +10,7 @@ use crate::correlate::{NewAtom, OldAtom};
 use crate::error::{Place, Problem};
 use crate::symbolize::base_name;
 use crate::symbolize::{Atom, AtomId, AtomKind, Class, Ids, Object, TextKind, id_difference, known_sections};
-use crate::uses::{self, Use};
+use crate::uses::{self, AddressUse};
 
 /// Fills the data part of the verdicts.
 pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
@@ -271,8 +271,8 @@ fn written_after_boot(object: &Object, id: AtomId) -> Option<String> {
     let is_init = |at: AtomId| object.class_of(at) == Class::Text(TextKind::Init);
     let found = uses::of_data(object, id);
     let written = found.iter().find(|f| match f.what {
-        Use::Read => false,
-        Use::Written => !is_init(f.atom),
+        AddressUse::Read => false,
+        AddressUse::Written => !is_init(f.atom),
         _ => true,
     });
     written.map(|f| f.text(object)).or_else(|| {

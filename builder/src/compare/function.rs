@@ -12,11 +12,11 @@ pub struct Differing<'a> {
     /// Index of the instruction in both functions.
     pub index: usize,
     /// What it is.
-    pub what: What<'a>,
+    pub what: DifferingPart<'a>,
 }
 
 /// The two sides.
-pub enum What<'a> {
+pub enum DifferingPart<'a> {
     /// Other bytes, with the fields of references blanked.
     Bytes(&'a [u8], &'a [u8]),
     /// One of the references; all else up to it is the same.
@@ -62,7 +62,7 @@ pub fn difference(
             return Some(Change::Instruction { at: ino.at.into() });
         }
         for (a, b) in ro.iter().zip(&rn) {
-            if !c.same_ref(a, b) && !excuse(Differing { index, what: What::Reference(a, b) }) {
+            if !c.same_ref(a, b) && !excuse(Differing { index, what: DifferingPart::Reference(a, b) }) {
                 return Some(Change::Reference { at: ino.at.into() });
             }
             if let Some(name) = changed_constant(c.new, b, changed_constants) {
@@ -117,7 +117,7 @@ fn excused(
         return false;
     }
     match (blanked(ob, io, ro), blanked(nb, ino, rn)) {
-        (Some(old), Some(new)) => excuse(Differing { index, what: What::Bytes(&old, &new) }),
+        (Some(old), Some(new)) => excuse(Differing { index, what: DifferingPart::Bytes(&old, &new) }),
         _ => false,
     }
 }

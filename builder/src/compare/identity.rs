@@ -11,7 +11,7 @@ use super::Comparer;
 use super::data::is_global;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::symbolize::{AtomId, AtomKind, Class, Object, Ref, Target};
-use crate::uses::{self, Found, Use};
+use crate::uses::{self, AddressUse, Found};
 
 /// Uses that are named; there may be more.
 const NAMED: usize = 3;
@@ -41,12 +41,12 @@ pub fn matters(c: &Comparer<'_>, o: Option<OldAtom>, n: Option<NewAtom>) -> Opti
 /// The most telling use first.
 fn rank(f: &Found) -> u8 {
     match f.what {
-        Use::Stored(_) => 0,
-        Use::Compared => 1,
-        Use::Passed { .. } | Use::Left { .. } => 2,
-        Use::Returned => 3,
-        Use::Unknown(_) => 4,
-        Use::Read | Use::Copied(_) | Use::Written => 5,
+        AddressUse::Stored(_) => 0,
+        AddressUse::Compared => 1,
+        AddressUse::Passed { .. } | AddressUse::Left { .. } => 2,
+        AddressUse::Returned => 3,
+        AddressUse::Unknown(_) => 4,
+        AddressUse::Read | AddressUse::Copied(_) | AddressUse::Written => 5,
     }
 }
 
@@ -104,7 +104,7 @@ pub fn renamed(c: &Comparer<'_>) -> Vec<(NewAtom, String)> {
         // One of the same kind, if there is one; a member more makes another size.
         let alike = gone.iter().find(|id| c.old.atom(**id).size() == a.size());
         let before = alike.or(gone.first())?;
-        let compared = uses::of_data(c.new, a.id).into_iter().find(|f| f.what == Use::Compared)?;
+        let compared = uses::of_data(c.new, a.id).into_iter().find(|f| f.what == AddressUse::Compared)?;
         let what = format!(
             "it is new, and {}; what the kernel holds is at most the address of {}",
             compared.text(c.new),

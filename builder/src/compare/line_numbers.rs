@@ -18,16 +18,16 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::isa::{Code, Decoder, DecoderOptions, OpKind};
 
-use super::function::{self, Differing, What};
+use super::function::{self, Differing, DifferingPart};
 use super::line_table::LineTable;
 use super::targets::Comparer;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::symbolize::base_name;
-use crate::symbolize::{Atom, AtomId, Class, Code as Decoded, Insn, Object, Ref, Target, Usage};
+use crate::symbolize::{Atom, AtomId, Class, Decoded, Insn, Object, Ref, Target, Usage};
 
 /// What is read from both objects at the first question.
 #[derive(Debug, Default)]
-pub struct Evidence {
+pub struct LineEvidence {
     tables: Option<Tables>,
 }
 
@@ -58,7 +58,7 @@ enum Rest {
 /// Instructions between a number and the call that gets it.
 const REACH: usize = 32;
 
-impl Evidence {
+impl LineEvidence {
     /// Do the functions differ in proven line numbers only?
     pub fn only_line_numbers(&mut self, c: &Comparer<'_>, o: OldAtom, n: NewAtom, changed: &BTreeSet<NewAtom>) -> bool {
         if c.old.image.line_info.line.is_empty() || c.new.image.line_info.line.is_empty() {
@@ -67,8 +67,8 @@ impl Evidence {
         let mut found: Vec<Found> = Vec::new();
         let mut collect = |d: Differing<'_>| {
             let number = match d.what {
-                What::Bytes(old, new) => operands(d.index, old, new),
-                What::Reference(old, new) => texts(c, d.index, old, new),
+                DifferingPart::Bytes(old, new) => operands(d.index, old, new),
+                DifferingPart::Reference(old, new) => texts(c, d.index, old, new),
             };
             number.map(|n| found.push(n)).is_some()
         };

@@ -72,7 +72,7 @@ pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
     data::judge_gone(&comparer, &mut v);
     lists::compare_lists(&comparer, &mut v);
     let mut differing: BTreeMap<NewAtom, Change> = BTreeMap::new();
-    let (mut evidence, mut moved) = (line_numbers::Evidence::default(), Vec::new());
+    let (mut evidence, mut moved) = (line_numbers::LineEvidence::default(), Vec::new());
     for (o, n) in pairs.open() {
         if !new.atom(n.0).is_code() {
             continue;

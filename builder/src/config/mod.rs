@@ -34,7 +34,7 @@ pub struct Config {
     /// The functions that must change, no more and no fewer: `symbol` or `path/file.o:symbol`.
     pub functions: Option<Vec<String>>,
     /// The kernel it is for.
-    pub kernel: Target,
+    pub kernel: KernelChoice,
     /// Extra options of the compiler, for the old and the new build, each a word that needs no quoting.
     pub flags: Vec<String>,
     /// Who signs the module.
@@ -43,7 +43,7 @@ pub struct Config {
 
 /// The kernel a patch is for. Paths are absolute and exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Target {
+pub struct KernelChoice {
     /// As `uname -r` prints it.
     pub release: Option<String>,
     /// vmlinux or vmlinuz.
@@ -90,7 +90,7 @@ impl Config {
             options: Options::named(name_from_patch(first)),
             patches: absolute,
             functions: None,
-            kernel: Target::default(),
+            kernel: KernelChoice::default(),
             flags: Vec::new(),
             sign: None,
         })

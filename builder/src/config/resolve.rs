@@ -15,7 +15,7 @@ use crate::plan::manifest::{self, Callbacks, Jump, Mode};
 
 use super::schema::{self, Value};
 use super::text::{Text, nearest};
-use super::{Config, Target, expected};
+use super::{Config, KernelChoice, expected};
 
 /// What stands where a path is expected.
 #[derive(Clone, Copy)]
@@ -236,7 +236,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn kernel(&mut self, k: &schema::Kernel) -> Target {
+    fn kernel(&mut self, k: &schema::Kernel) -> KernelChoice {
         let release = self.checked(k.release.as_ref(), |r| {
             let ok = manifest::is_plain(r, manifest::RELEASE_MAX) && !r.contains('/');
             if ok { Ok(()) } else { Err(format!("{r:?} is not a kernel release as `uname -r` prints it")) }
@@ -258,7 +258,7 @@ impl Resolver<'_> {
                 None => Ok(()),
             }
         });
-        Target { release, image, headers, source, config, compiler }
+        KernelChoice { release, image, headers, source, config, compiler }
     }
 
     /// They reach the compiler through make and the shell as they are.

@@ -60,7 +60,7 @@ fn minimal_file_gives_the_defaults() {
         (None, None, 15_000, false, Jump::Rel32)
     );
     assert!(c.options.after.is_empty() && c.options.replaces.is_empty());
-    assert_eq!(c.kernel, Target::default());
+    assert_eq!(c.kernel, KernelChoice::default());
     assert_eq!(c.options.callbacks, Callbacks::default());
     assert!(c.functions.is_none() && c.flags.is_empty() && c.sign.is_none());
     assert_eq!(c.file, Some(dir.at("livepatch.toml")));
@@ -113,7 +113,7 @@ certificate = "cert.pem"
     );
     assert_eq!(c.options.patience_ms, 2500);
     assert_eq!((c.options.after, c.options.replaces), (vec!["fix_1".into(), "base".into()], vec!["fix_0".into()]));
-    let target = Target {
+    let target = KernelChoice {
         release: Some("6.1.0-53-cloud-amd64".into()),
         image: Some(dir.at("vmlinuz")),
         headers: Some(dir.at("headers")),

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::{Declarations, Declared, Side};
+use super::{Declarations, Declared, DeclaredSide};
 use crate::debuginfo::DebugInfo;
 use crate::ingest::SectionId;
 
@@ -25,8 +25,8 @@ impl<'d> Files<'d> {
 }
 
 impl Declarations for Files<'_> {
-    fn of(&self, side: Side, section: SectionId, offset: u64) -> Option<Declared> {
-        let index = usize::from(side == Side::New);
+    fn of(&self, side: DeclaredSide, section: SectionId, offset: u64) -> Option<Declared> {
+        let index = usize::from(side == DeclaredSide::New);
         let open = || DebugInfo::open_relocatable(self.bytes[index], &|i| Some((i as u64) << OFFSET_BITS));
         let info = self.opened[index].get_or_init(open).as_ref()?;
         let address = (u64::from(section.0) << OFFSET_BITS) + offset;

@@ -30,7 +30,7 @@ pub struct Declared {
 
 /// Which of the two builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum DeclaredSide {
     /// The old one.
     Old,
     /// The new one.
@@ -40,7 +40,7 @@ pub enum Side {
 /// What debug information says, read when it is asked.
 pub trait Declarations {
     /// Where the variable at this place is declared.
-    fn of(&self, side: Side, section: SectionId, offset: u64) -> Option<Declared>;
+    fn of(&self, side: DeclaredSide, section: SectionId, offset: u64) -> Option<Declared>;
     /// Do lines that did not change have the same numbers in both builds, and no others?
     fn lines_kept(&self) -> bool;
 }
@@ -50,7 +50,7 @@ pub trait Declarations {
 pub struct Unknown;
 
 impl Declarations for Unknown {
-    fn of(&self, _: Side, _: SectionId, _: u64) -> Option<Declared> {
+    fn of(&self, _: DeclaredSide, _: SectionId, _: u64) -> Option<Declared> {
         None
     }
     fn lines_kept(&self) -> bool {
@@ -88,7 +88,7 @@ impl Places {
             }
             found
         };
-        let (old, new) = (ask(Side::Old, old, a), ask(Side::New, new, b));
+        let (old, new) = (ask(DeclaredSide::Old, old, a), ask(DeclaredSide::New, new, b));
         Self { old, new, partly, lines_kept: debug.lines_kept() }
     }
 

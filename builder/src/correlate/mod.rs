@@ -33,7 +33,7 @@ use serde::Serialize;
 
 pub use content::blank_line_number;
 pub use debug::Files;
-pub use declared::{Declarations, Declared, Side, Unknown};
+pub use declared::{Declarations, Declared, DeclaredSide, Unknown};
 
 use crate::symbolize::{AtomId, AtomKind, Class, Object, TextKind};
 use declared::Places;

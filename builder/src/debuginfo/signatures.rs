@@ -13,7 +13,7 @@ use super::spelling::Spelling;
 
 /// Result and parameters of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signature {
+pub struct Prototype {
     /// Its name in the source.
     pub name: String,
     result: String,
@@ -21,7 +21,7 @@ pub struct Signature {
     parameters: Vec<(String, Option<String>)>,
 }
 
-impl Signature {
+impl Prototype {
     /// Whether a call written for one is right for the other: the same types, and not the same names in another order.
     pub fn agrees(&self, other: &Self) -> bool {
         let types = |s: &Self| s.parameters.iter().map(|p| p.0.clone()).collect::<Vec<_>>();
@@ -39,7 +39,7 @@ impl Signature {
     }
 }
 
-impl std::fmt::Display for Signature {
+impl std::fmt::Display for Prototype {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let one = |(of, name): &(String, Option<String>)| match name {
             Some(name) => format!("{of} {name}"),
@@ -53,7 +53,7 @@ impl std::fmt::Display for Signature {
 
 impl DebugInfo<'_> {
     /// The signature of the function at this address.
-    pub fn signature_at(&self, address: u64) -> Option<Signature> {
+    pub fn signature_at(&self, address: u64) -> Option<Prototype> {
         let (unit, offset) = self.function_place(address)?;
         let reader = Reader::new(self, unit)?;
         let entry = reader.entry(offset)?;
@@ -61,7 +61,7 @@ impl DebugInfo<'_> {
     }
 
     /// The signature a function of this name is declared or defined with; of several units, the first that has it.
-    pub fn signature_named(&self, name: &str) -> Option<Signature> {
+    pub fn signature_named(&self, name: &str) -> Option<Prototype> {
         self.ids().find_map(|unit| {
             let reader = Reader::new(self, unit)?;
             let mut found = None;
@@ -78,7 +78,7 @@ impl DebugInfo<'_> {
 }
 
 /// Nothing when the entry leaves its name, and with it the rest, to the one it was made of.
-fn read<'a>(reader: &Reader<'a>, entry: &Entry<'a>) -> Option<Signature> {
+fn read<'a>(reader: &Reader<'a>, entry: &Entry<'a>) -> Option<Prototype> {
     let name = reader.string(entry, constants::DW_AT_name)?.into_owned();
     let mut spelling = Spelling::new(reader);
     let text = |spelled: Rc<str>| spelled.to_string();
@@ -92,5 +92,5 @@ fn read<'a>(reader: &Reader<'a>, entry: &Entry<'a>) -> Option<Signature> {
         constants::DW_TAG_unspecified_parameters => parameters.push(("...".to_owned(), Some(String::new()))),
         _ => {}
     });
-    Some(Signature { name, result, parameters })
+    Some(Prototype { name, result, parameters })
 }

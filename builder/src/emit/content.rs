@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use lpbuild_abi as abi;
 
-use super::writer::{Base, Kind, Writer};
-use super::{BackEnd, Input, Spot, outside};
+use super::writer::{Access, Base, Writer};
+use super::{BackEnd, Draft, Spot, outside};
 use crate::closure::BIAS_WINDOW;
 use crate::codes;
 use crate::correlate::NewAtom;
@@ -29,11 +29,11 @@ pub struct Layout {
 const ORC_ENTRY: usize = 6;
 
 /// Writes all content of the patch.
-pub fn write(w: &mut Writer, input: Input<'_>, back_end: &mut dyn BackEnd) -> Result<Layout> {
+pub fn write(w: &mut Writer, input: Draft<'_>, back_end: &mut dyn BackEnd) -> Result<Layout> {
     let mut layout = Layout::default();
     let mut islands: Vec<Islands> = Vec::new();
     let mut run = None;
-    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let text = w.section(abi::SEC_TEXT, Access::Code);
     for item in input.items() {
         islands.push(if item.is_code() {
             place_code(w, input, item, &mut layout)?
@@ -79,7 +79,7 @@ impl Islands {
 
 const ISLAND: u64 = 5;
 
-fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout) -> Result<Islands> {
+fn place_code(w: &mut Writer, input: Draft<'_>, item: &Item, layout: &mut Layout) -> Result<Islands> {
     let object = &input.pair(item.pair).new;
     let atom = object.atom(item.atom.0);
     let mut bytes = object.bytes(item.atom.0).to_vec();
@@ -112,7 +112,7 @@ fn place_code(w: &mut Writer, input: Input<'_>, item: &Item, layout: &mut Layout
             return Err(Error::new(codes::LP2012, place, "a short jump leaves the function"));
         }
     }
-    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let text = w.section(abi::SEC_TEXT, Access::Code);
     // int3 behind every function: the ORC terminator has an address of its own.
     w.append_code(text, &[0xcc], 1);
     // The function begins at a multiple of 16; its call padding and, before that, its islands lead up to it.
@@ -153,18 +153,18 @@ struct Run {
     end: u64,
 }
 
-fn place_data(w: &mut Writer, input: Input<'_>, item: &Item, run: &mut Option<Run>, layout: &mut Layout) -> Islands {
+fn place_data(w: &mut Writer, input: Draft<'_>, item: &Item, run: &mut Option<Run>, layout: &mut Layout) -> Islands {
     let object = &input.pair(item.pair).new;
     let atom = object.atom(item.atom.0);
     let own = object.section(atom.section);
     // Walked by the module loader under this name: an array without holes.
     let carried_as = known_sections::carried_as(&own.name);
     let (section, zeroed) = match object.class(atom.section) {
-        _ if carried_as.is_some() => (w.section(&own.name, Kind::Writable), false),
-        Class::Rodata => (w.section(".rodata.lpbuild", Kind::ReadOnly), false),
-        Class::Bss => (w.section(".bss.lpbuild", Kind::Zeroed), true),
-        Class::Percpu => (w.section(".data..percpu", Kind::Writable), false),
-        _ => (w.section(".data.lpbuild", Kind::Writable), false),
+        _ if carried_as.is_some() => (w.section(&own.name, Access::Writable), false),
+        Class::Rodata => (w.section(".rodata.lpbuild", Access::ReadOnly), false),
+        Class::Bss => (w.section(".bss.lpbuild", Access::Zeroed), true),
+        Class::Percpu => (w.section(".data..percpu", Access::Writable), false),
+        _ => (w.section(".data.lpbuild", Access::Writable), false),
     };
     let zeroes = |w: &mut Writer, size: u64, align: u64| {
         if zeroed { w.append_zeroed(section, size, align) } else { w.append(section, &vec![0; size as usize], align) }
@@ -219,14 +219,14 @@ fn blank(bytes: &mut [u8], edge: &Edge) {
 }
 
 /// Strings and constants the kernel image does not hold, or that cannot be found in it.
-fn place_constants(w: &mut Writer, input: Input<'_>, back_end: &dyn BackEnd, layout: &mut Layout) -> Result<()> {
+fn place_constants(w: &mut Writer, input: Draft<'_>, back_end: &dyn BackEnd, layout: &mut Layout) -> Result<()> {
     for (index, item) in input.items().iter().enumerate() {
         for edge in item.all_edges() {
             let Dest::Constant(bytes) = &edge.dest else { continue };
             if layout.constants.contains_key(bytes) || outside(input, back_end, item, &edge.dest)?.is_some() {
                 continue;
             }
-            let section = w.section(".rodata.lpbuild", Kind::ReadOnly);
+            let section = w.section(".rodata.lpbuild", Access::ReadOnly);
             let align = if bytes.len().is_power_of_two() && bytes.len() <= 64 { bytes.len() as u64 } else { 1 };
             let offset = w.append(section, bytes, align);
             layout.constants.insert(bytes.clone(), (Spot { section, offset }, index));
@@ -237,7 +237,7 @@ fn place_constants(w: &mut Writer, input: Input<'_>, back_end: &dyn BackEnd, lay
 
 /// What a reference needs to find its destination.
 struct Linker<'a> {
-    input: Input<'a>,
+    input: Draft<'a>,
     back_end: &'a dyn BackEnd,
     layout: &'a Layout,
 }
@@ -303,7 +303,7 @@ impl Linker<'_> {
                 continue;
             }
             let own = object.section(entry.section);
-            let section = w.section(&own.name, if own.is_write() { Kind::Writable } else { Kind::ReadOnly });
+            let section = w.section(&own.name, if own.is_write() { Access::Writable } else { Access::ReadOnly });
             let mut bytes = entry.bytes.clone();
             for edge in &carried.edges {
                 blank(&mut bytes, edge);
@@ -313,7 +313,7 @@ impl Linker<'_> {
                 self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, false)?;
             }
             if let Some(replacement) = &entry.replacement {
-                let code = w.section(".altinstr_replacement", Kind::Code);
+                let code = w.section(".altinstr_replacement", Access::Code);
                 let mut bytes = replacement.bytes.clone();
                 for edge in &carried.replacement {
                     blank(&mut bytes, edge);
@@ -360,8 +360,8 @@ fn write_orc(w: &mut Writer, object: &Object, item: &Item, spot: Spot, islands: 
         entries.push((spot.offset + atom.size(), at_start));
     }
     entries.push((end, vec![0; ORC_ENTRY]));
-    let ip = w.section(".orc_unwind_ip", Kind::ReadOnly);
-    let unwind = w.section(".orc_unwind", Kind::ReadOnly);
+    let ip = w.section(".orc_unwind_ip", Access::ReadOnly);
+    let unwind = w.section(".orc_unwind", Access::ReadOnly);
     for (address, bytes) in entries {
         let at = w.append(ip, &[0; 4], 4);
         w.relocate(ip, at, reloc::PC32, &Base::Section(spot.section), address as i64);

@@ -1,8 +1,8 @@
 //! The manifest of a patch set.
 
 use super::content::Layout;
-use super::{BackEnd, Input, found};
-use crate::bind::{How, Resolved};
+use super::{BackEnd, Draft, found};
+use crate::bind::{FoundBy, Resolved};
 use crate::error::Result;
 use crate::hash;
 use crate::plan::manifest as m;
@@ -10,7 +10,7 @@ use crate::plan::{Dest, Role};
 use crate::symbolize::Class;
 
 /// Describes the patch.
-pub fn describe(input: Input<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Result<m::Manifest> {
+pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Result<m::Manifest> {
     let (options, mode) = (input.options, input.analysis.detour.mode);
     let kernel = input.bound.map(|b| m::Kernel {
         release: b.holder.image.release().to_owned(),
@@ -55,7 +55,7 @@ pub fn describe(input: Input<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
 }
 
 /// The certain ones; what only may outlive the patch is in the report.
-fn promises(input: Input<'_>) -> Vec<m::Promise> {
+fn promises(input: Draft<'_>) -> Vec<m::Promise> {
     let certain = input.analysis.promises.iter().filter(|p| p.certain);
     let entry = |p: &crate::plan::Promise| m::Promise {
         source: p.object.clone(),
@@ -66,7 +66,7 @@ fn promises(input: Input<'_>) -> Vec<m::Promise> {
     certain.map(entry).collect()
 }
 
-fn carried(input: Input<'_>, layout: &Layout) -> Vec<m::Carried> {
+fn carried(input: Draft<'_>, layout: &Layout) -> Vec<m::Carried> {
     let mut out = Vec::new();
     for item in input.items() {
         if matches!(item.role, Role::Replaces(_)) {
@@ -110,7 +110,7 @@ fn carried(input: Input<'_>, layout: &Layout) -> Vec<m::Carried> {
     out
 }
 
-fn symbols(input: Input<'_>) -> Result<Vec<m::BoundSymbol>> {
+fn symbols(input: Draft<'_>) -> Result<Vec<m::BoundSymbol>> {
     let mut out = Vec::new();
     for item in input.items() {
         for edge in item.all_edges() {
@@ -131,7 +131,9 @@ fn symbols(input: Input<'_>) -> Result<Vec<m::BoundSymbol>> {
                 Some(b) => match found(input, b, item, &edge.dest)? {
                     Resolved::InPatch => continue,
                     Resolved::Image(a, how) => (how.name(), Some(b.holder.anchored(a))),
-                    Resolved::Percpu(o, How::Kallsyms | How::RunPre | How::Section) => ("percpu", Some(o as i64)),
+                    Resolved::Percpu(o, FoundBy::Kallsyms | FoundBy::RunPre | FoundBy::Section) => {
+                        ("percpu", Some(o as i64))
+                    }
                 },
             };
             out.push(m::BoundSymbol { symbol, source, resolved: resolved.to_owned(), anchor_offset });

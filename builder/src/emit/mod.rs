@@ -19,7 +19,7 @@ use crate::plan::{Dest, Item, ObjectPair};
 use std::collections::HashMap;
 
 pub use content::Layout;
-pub use writer::{Base, Kind, Writer};
+pub use writer::{Access, Base, Writer};
 
 /// The two files.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Output {
 
 /// Everything emit works on.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct Draft<'a> {
     /// What was decided.
     pub analysis: &'a Analysis,
     /// Addresses, if a kernel was given.
@@ -41,7 +41,7 @@ pub struct Input<'a> {
     pub options: &'a Options,
 }
 
-impl<'a> Input<'a> {
+impl<'a> Draft<'a> {
     /// One of the pairs.
     pub fn pair(&self, id: PairId) -> &'a ObjectPair {
         &self.analysis.pairs[id.0 as usize]
@@ -76,7 +76,7 @@ pub trait BackEnd {
 ///
 /// # Errors
 /// Refusals of the back end, and LP2012, LP2018.
-pub fn emit(input: Input<'_>, back_end: &mut dyn BackEnd) -> Result<Output> {
+pub fn emit(input: Draft<'_>, back_end: &mut dyn BackEnd) -> Result<Output> {
     let mut writer = Writer::new();
     let layout = content::write(&mut writer, input, back_end)?;
     if input.bound.is_some() {
@@ -98,7 +98,7 @@ pub struct Spot {
 }
 
 /// Symbol and offset a destination outside the patch is emitted as.
-fn outside(input: Input<'_>, back_end: &dyn BackEnd, item: &Item, dest: &Dest) -> Result<Option<(Base, i64)>, Problem> {
+fn outside(input: Draft<'_>, back_end: &dyn BackEnd, item: &Item, dest: &Dest) -> Result<Option<(Base, i64)>, Problem> {
     let Some(bound) = input.bound else { return Ok(symbolic(input, dest)) };
     let delta = match dest {
         Dest::Kernel(_, d) | Dest::Old(_, _, d) => *d,
@@ -115,7 +115,7 @@ fn outside(input: Input<'_>, back_end: &dyn BackEnd, item: &Item, dest: &Dest) -
 }
 
 /// Where a reference leads, as bind has found it.
-fn found(input: Input<'_>, bound: &Bound<'_>, item: &Item, dest: &Dest) -> Result<Resolved, Problem> {
+fn found(input: Draft<'_>, bound: &Bound<'_>, item: &Item, dest: &Dest) -> Result<Resolved, Problem> {
     bound.of(item.pair, dest).ok_or_else(|| {
         let pair = input.pair(item.pair);
         let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
@@ -123,7 +123,7 @@ fn found(input: Input<'_>, bound: &Bound<'_>, item: &Item, dest: &Dest) -> Resul
     })
 }
 
-fn percpu_name(input: Input<'_>, dest: &Dest) -> String {
+fn percpu_name(input: Draft<'_>, dest: &Dest) -> String {
     match dest {
         Dest::Kernel(name, _) => format!("percpu.{name}"),
         Dest::Old(p, o, _) => format!("percpu.{}", input.pair(*p).old.atom(o.0).name),
@@ -132,7 +132,7 @@ fn percpu_name(input: Input<'_>, dest: &Dest) -> String {
 }
 
 /// Without a kernel, by name.
-fn symbolic(input: Input<'_>, dest: &Dest) -> Option<(Base, i64)> {
+fn symbolic(input: Draft<'_>, dest: &Dest) -> Option<(Base, i64)> {
     match dest {
         Dest::Kernel(name, d) => Some((Base::Extern(name.clone()), *d)),
         Dest::Old(p, o, d) => Some((Base::Extern(input.pair(*p).old.atom(o.0).name.clone()), *d)),

@@ -21,7 +21,7 @@ pub struct Writer {
 
 /// What a section is for; decides its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum Access {
     /// `ax`
     Code,
     /// `a`
@@ -51,15 +51,15 @@ impl Writer {
     }
 
     /// The section `name`, made on first use.
-    pub fn section(&mut self, name: &str, kind: Kind) -> SectionId {
+    pub fn section(&mut self, name: &str, kind: Access) -> SectionId {
         if let Some(id) = self.sections.get(name) {
             return *id;
         }
         let (sort, flags, sh_type) = match kind {
-            Kind::Code => (SectionKind::Text, elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0, elf::SHT_PROGBITS),
-            Kind::ReadOnly => (SectionKind::ReadOnlyData, elf::SHF_ALLOC.0, elf::SHT_PROGBITS),
-            Kind::Writable => (SectionKind::Data, elf::SHF_ALLOC.0 | elf::SHF_WRITE.0, elf::SHT_PROGBITS),
-            Kind::Zeroed => (SectionKind::UninitializedData, elf::SHF_ALLOC.0 | elf::SHF_WRITE.0, elf::SHT_NOBITS),
+            Access::Code => (SectionKind::Text, elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0, elf::SHT_PROGBITS),
+            Access::ReadOnly => (SectionKind::ReadOnlyData, elf::SHF_ALLOC.0, elf::SHT_PROGBITS),
+            Access::Writable => (SectionKind::Data, elf::SHF_ALLOC.0 | elf::SHF_WRITE.0, elf::SHT_PROGBITS),
+            Access::Zeroed => (SectionKind::UninitializedData, elf::SHF_ALLOC.0 | elf::SHF_WRITE.0, elf::SHT_NOBITS),
         };
         let id = self.object.add_section(Vec::new(), name.as_bytes().to_vec(), sort);
         *self.object.section_flags_mut(id) = SectionFlags::Elf { sh_type, sh_flags: elf::SectionFlags(flags) };

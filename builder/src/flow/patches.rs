@@ -12,14 +12,14 @@ use crate::pack::KernelSide;
 use crate::pipeline;
 use crate::plan::{Options, Source};
 use crate::report::Report;
-use crate::source::locate::Target;
+use crate::source::locate::TargetKernel;
 use crate::source::pairs::{self, Job};
 use crate::source::touched::{self, Unused};
 use crate::source::tree::Tree;
 use crate::source::{Progress, patch};
 use crate::tool::Log;
 
-pub use crate::source::pairs::How;
+pub use crate::source::pairs::BuildOptions;
 
 /// What a build found and made; the module is not packed yet.
 #[derive(Debug, Default)]
@@ -58,13 +58,13 @@ pub struct Built {
 
 /// The phases up to emit. What is refused after the analysis is in the report, so that everything found can be shown. Where a
 /// phase fails, `built` has what those before it found.
-pub fn build(config: &Config, how: &How, log: &Log, progress: &dyn Progress, built: &mut Built) -> Result<()> {
+pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Progress, built: &mut Built) -> Result<()> {
     let mut clock = Instant::now();
     let mut lap = |built: &mut Built, name| {
         built.phases.push((name, clock.elapsed()));
         clock = Instant::now();
     };
-    let target = Target::find(&config.kernel, log, progress)?;
+    let target = TargetKernel::find(&config.kernel, log, progress)?;
     built.release.clone_from(&target.release);
     built.build_id = crate::hash::to_hex(target.image.build_id());
     built.image.clone_from(&target.image_path);

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::failure::{Cause, Failure};
+use super::failure::{Failure, Obstacle};
 use super::module::ModuleFile;
 use super::system::Host;
 use crate::codes;
@@ -46,7 +46,7 @@ pub(super) fn check(host: &Host, module: &ModuleFile) -> Result<Option<String>, 
             return Ok(Some(why.to_owned()));
         }
     };
-    let mut causes: Vec<Cause> = Vec::new();
+    let mut causes: Vec<Obstacle> = Vec::new();
     for (name, sympos, offset) in wanted {
         let mut listed = found.get(name).cloned().unwrap_or_default();
         listed.sort_unstable();

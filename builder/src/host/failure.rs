@@ -17,12 +17,12 @@ const NAMED: usize = 20;
 #[derive(Clone, Debug, Default)]
 pub struct Failure {
     /// Never empty; in the order they were found.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<Obstacle>,
 }
 
 /// One problem, and whom it concerns.
 #[derive(Clone, Debug)]
-pub struct Cause {
+pub struct Obstacle {
     /// Code, place and sentence.
     pub problem: Problem,
     /// The function it is about.
@@ -33,7 +33,7 @@ pub struct Cause {
     pub owner: Option<String>,
 }
 
-impl Cause {
+impl Obstacle {
     /// The same problem, held by another patch or livepatch.
     #[must_use]
     pub(super) fn owned_by(mut self, owner: &str) -> Self {
@@ -42,7 +42,7 @@ impl Cause {
     }
 }
 
-impl From<Problem> for Cause {
+impl From<Problem> for Obstacle {
     fn from(problem: Problem) -> Self {
         Self { function: problem.place.symbol.clone(), problem, blockers: Vec::new(), owner: None }
     }
@@ -50,12 +50,12 @@ impl From<Problem> for Cause {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { causes: error.problems.into_iter().map(Cause::from).collect() }
+        Self { causes: error.problems.into_iter().map(Obstacle::from).collect() }
     }
 }
 
-impl From<Cause> for Failure {
-    fn from(cause: Cause) -> Self {
+impl From<Obstacle> for Failure {
+    fn from(cause: Obstacle) -> Self {
         Self { causes: vec![cause] }
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn runtime_cause<'a>(
     (code, text): (&str, &str),
     functions: impl IntoIterator<Item = &'a str>,
     blockers: &[Blocker],
-) -> Cause {
+) -> Obstacle {
     let first = text.split_once(": ").map(|(name, _)| name);
     let function = functions.into_iter().find(|f| Some(*f) == first).map(str::to_owned);
     let own = place.object.clone();
@@ -101,7 +101,7 @@ pub(super) fn runtime_cause<'a>(
         Some(code) => Problem { code, place, detail, accept: None },
         None => Problem::new(codes::LP5119, place, format!("{code}: {detail}")),
     };
-    Cause { problem, function, blockers: blockers.to_vec(), owner: owner(host, text, own.as_deref()) }
+    Obstacle { problem, function, blockers: blockers.to_vec(), owner: owner(host, text, own.as_deref()) }
 }
 
 /// The module in brackets behind an address, or the first loaded patch the text names.
@@ -136,7 +136,7 @@ struct Entry<'a> {
 
 impl<'a> From<&'a Failure> for FailureReport<'a> {
     fn from(failure: &'a Failure) -> Self {
-        let entry = |c: &'a Cause| Entry {
+        let entry = |c: &'a Obstacle| Entry {
             problem: &c.problem,
             message: c.problem.to_string(),
             function: c.function.as_deref(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::isa::{Decoder, DecoderOptions, Formatter, GasFormatter};
 use serde::Serialize;
 
-use super::Report;
+use super::Shown;
 use super::module::{ModuleFile, Signature};
 use crate::error::Result;
 use crate::plan::manifest::{Callbacks, Function, Jump, Kernel, Manifest, Mode, Promise};
@@ -197,7 +197,7 @@ fn decode(bytes: &[u8], start: u64, site: u64) -> Vec<Instruction> {
     out
 }
 
-impl Report for InspectReport {
+impl Shown for InspectReport {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "patch      {} {}", self.name, self.version)?;
         if !self.description.is_empty() {

@@ -14,8 +14,8 @@ use lpbuild_abi::{DEADLINE_MS, Mode};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::Report;
-use super::failure::{Cause, Failure, runtime_cause};
+use super::Shown;
+use super::failure::{Failure, Obstacle, runtime_cause};
 use super::klog::{KernelMessages, Log};
 use super::module::ModuleFile;
 use super::preflight::{options, preflight};
@@ -214,7 +214,7 @@ fn taken_back(host: &Host, name: &str) -> Result<String, Failure> {
 }
 
 /// What the runtime found against a module that it took all the same.
-fn found(host: &Host, module: &ModuleFile, log: &KernelMessages, patch: &PatchState) -> Vec<Cause> {
+fn found(host: &Host, module: &ModuleFile, log: &KernelMessages, patch: &PatchState) -> Vec<Obstacle> {
     let last = patch.last_error.as_deref().map(|e| e.split_once(": ").unwrap_or((e, "")));
     let mut said: Vec<(&str, &str)> = last.into_iter().collect();
     for (code, text) in &log.refusals {
@@ -226,7 +226,7 @@ fn found(host: &Host, module: &ModuleFile, log: &KernelMessages, patch: &PatchSt
 }
 
 /// Each thing the runtime said; the tasks belong to the ones that speak of tasks.
-fn causes(host: &Host, module: &ModuleFile, said: &[(&str, &str)], blockers: &[Blocker]) -> Vec<Cause> {
+fn causes(host: &Host, module: &ModuleFile, said: &[(&str, &str)], blockers: &[Blocker]) -> Vec<Obstacle> {
     let functions = || module.manifest.functions.iter().map(|f| f.symbol.as_str());
     let cause = |&(code, text): &(&str, &str)| {
         let theirs = if about_tasks(code) { blockers } else { &[] };
@@ -243,7 +243,7 @@ fn about_tasks(code: &str) -> bool {
 }
 
 /// Translates the kernel's answer.
-fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: &KernelMessages) -> Vec<Cause> {
+fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: &KernelMessages) -> Vec<Obstacle> {
     let said: Vec<(&str, &str)> = log.refusals.iter().map(|(code, text)| (code.as_str(), text.as_str())).collect();
     if !said.is_empty() {
         return causes(host, module, &said, &log.blockers);
@@ -269,7 +269,7 @@ fn refused(host: &Host, module: &ModuleFile, errno: Errno, log: &KernelMessages)
     vec![problem.into()]
 }
 
-impl Report for LoadReport {
+impl Shown for LoadReport {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let p = &self.patch;
         let attempts = if p.attempts == 1 { "attempt" } else { "attempts" };

@@ -29,7 +29,7 @@ use serde::Serialize;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
-pub use failure::{Cause, Failure};
+pub use failure::{Failure, Obstacle};
 pub use inspect::{InspectReport, InspectedFunction, InspectedKernel, InspectedSite, Instruction, inspect};
 pub use klog::{KernelMessages, parse_log};
 pub(crate) use load::pause;
@@ -42,7 +42,7 @@ pub use system::Host;
 pub use unload::{UnloadOptions, UnloadReport, unload};
 
 /// A report for people.
-pub trait Report: Serialize {
+pub trait Shown: Serialize {
     /// Writes it.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ pub trait Report: Serialize {
 ///
 /// # Errors
 /// The failure, and LP1001 where `out` cannot be written; a reader that has gone away is none.
-pub fn finish<R: Report>(result: Result<R, Failure>, json: bool, out: &mut dyn Write) -> Result<()> {
+pub fn finish<R: Shown>(result: Result<R, Failure>, json: bool, out: &mut dyn Write) -> Result<()> {
     let written = match &result {
         Ok(report) if json => to_json(report, out),
         Ok(report) => report.text(out),

@@ -6,7 +6,7 @@
 use lpbuild_abi::Mode;
 
 use super::addresses;
-use super::failure::{Cause, Failure};
+use super::failure::{Failure, Obstacle};
 use super::load::LoadOptions;
 use super::module::ModuleFile;
 use super::state::{PatchState, livepatched};
@@ -34,9 +34,9 @@ pub fn preflight(host: &Host, module: &ModuleFile) -> Result<Option<String>, Fai
 fn contradictions(module: &ModuleFile) -> Result<(), Failure> {
     let causes = module.contradictions.iter().map(|p| {
         let detail = format!("{}: {}", p.place, p.detail);
-        Cause::from(Problem::new(codes::LP5118, module.place(), detail))
+        Obstacle::from(Problem::new(codes::LP5118, module.place(), detail))
     });
-    let causes: Vec<Cause> = causes.collect();
+    let causes: Vec<Obstacle> = causes.collect();
     if causes.is_empty() { Ok(()) } else { Err(Failure { causes }) }
 }
 
@@ -97,7 +97,7 @@ fn identity(host: &Host, module: &ModuleFile) -> Result<()> {
     Ok(())
 }
 
-fn already_loaded(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
+fn already_loaded(host: &Host, module: &ModuleFile, causes: &mut Vec<Obstacle>) {
     let name = &module.manifest.patch.name;
     if let Some(state) = PatchState::read(host, name) {
         let detail = format!("{name} {} is {}", state.version, state.state);
@@ -107,7 +107,7 @@ fn already_loaded(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
     }
 }
 
-fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
+fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Obstacle>) {
     // What lies below, and what gives its place up, is meant to have the function; the runtime checks that it has.
     let patch = &module.manifest.patch;
     let patches: Vec<PatchState> = PatchState::names(host)
@@ -125,17 +125,17 @@ fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
             && let Some(p) = patches.iter().find(|p| p.functions.iter().any(|x| x.symbol == f.symbol))
         {
             let problem = Problem::new(codes::LP5107, place(), format!("the patch {} replaces it", p.name));
-            causes.push(Cause::from(problem).owned_by(&p.name));
+            causes.push(Obstacle::from(problem).owned_by(&p.name));
         }
         let same = |sympos: u32| f.sympos.is_none_or(|own| own.max(1) == sympos);
         if let Some(l) = livepatched.iter().find(|l| l.object == f.object && l.symbol == f.symbol && same(l.sympos)) {
             let problem = Problem::new(codes::LP5108, place(), format!("the livepatch {} replaces it", l.patch));
-            causes.push(Cause::from(problem).owned_by(&l.patch));
+            causes.push(Obstacle::from(problem).owned_by(&l.patch));
         }
     }
 }
 
-fn permission(host: &Host, module: &ModuleFile, causes: &mut Vec<Cause>) {
+fn permission(host: &Host, module: &ModuleFile, causes: &mut Vec<Obstacle>) {
     if !host.may_load() {
         causes.push(Problem::new(codes::LP5109, module.place(), "this process has no CAP_SYS_MODULE").into());
     }

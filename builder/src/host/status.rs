@@ -8,7 +8,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::Report;
+use super::Shown;
 use super::load::{functions, pause};
 use super::state::{PatchState, livepatched};
 use super::system::Host;
@@ -63,7 +63,7 @@ pub fn status(host: &Host, name: Option<&str>) -> Result<StatusReport> {
     Ok(StatusReport { patches })
 }
 
-impl Report for StatusReport {
+impl Shown for StatusReport {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
         if self.patches.is_empty() {
             return writeln!(out, "no patches");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use lpbuild_abi::{Mode, PATIENCE_MS};
 use serde::Serialize;
 
-use super::Report;
+use super::Shown;
 use super::failure::{Failure, runtime_cause};
 use super::load::{GRACE, deadline_of_transition, pause};
 use super::remove::remove;
@@ -198,7 +198,7 @@ impl Revert<'_> {
     }
 }
 
-impl Report for UnloadReport {
+impl Shown for UnloadReport {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let attempts = if self.attempts == 1 { "attempt" } else { "attempts" };
         let pause = pause(self.pause_ns);

@@ -10,18 +10,18 @@ use super::reloc;
 
 /// Instructions at a place that is not known yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
+pub struct MovedCode {
     /// The code; fields are zero.
     pub bytes: Vec<u8>,
     /// What counts from the instruction pointer.
-    pub fields: Vec<Field>,
+    pub fields: Vec<PcField>,
     /// Old and new offset and the length of each instruction that was copied.
     copied: Vec<(usize, usize, usize)>,
 }
 
 /// A PC-relative field of 4 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct PcField {
     /// Offset in the code.
     pub at: usize,
     /// Type of the relocation.
@@ -41,7 +41,7 @@ pub struct Fixed {
     pub why: &'static str,
 }
 
-impl Moved {
+impl MovedCode {
     /// Where a byte of a copied instruction went.
     pub fn at(&self, old: usize) -> Option<usize> {
         self.copied
@@ -53,8 +53,8 @@ impl Moved {
 
 /// Encodes the instructions that are at `ip` again. What lies behind the end of the flow is padding, or never reached: no
 /// branch leads into a site.
-pub fn encode(bytes: &[u8], ip: u64) -> Result<Moved, Fixed> {
-    let mut out = Moved::default();
+pub fn encode(bytes: &[u8], ip: u64) -> Result<MovedCode, Fixed> {
+    let mut out = MovedCode::default();
     let mut decoder = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE);
     while decoder.can_decode() {
         let at = decoder.position();
@@ -73,7 +73,7 @@ pub fn encode(bytes: &[u8], ip: u64) -> Result<Moved, Fixed> {
             out.bytes.extend_from_slice(opcode.as_slice());
             let (at, target) = (out.bytes.len(), insn.near_branch_target());
             out.bytes.extend_from_slice(&[0; 4]);
-            out.fields.push(Field { at, kind: reloc::PLT32, target, bias: 4 });
+            out.fields.push(PcField { at, kind: reloc::PLT32, target, bias: 4 });
         } else {
             out.bytes.extend_from_slice(raw);
             out.copied.push((at, to, raw.len()));
@@ -84,7 +84,7 @@ pub fn encode(bytes: &[u8], ip: u64) -> Result<Moved, Fixed> {
                 let field = decoder.get_constant_offsets(&insn).displacement_offset();
                 out.bytes[to + field..to + field + 4].fill(0);
                 let (target, bias) = (insn.ip_rel_memory_address(), (raw.len() - field) as i64);
-                out.fields.push(Field { at: to + field, kind: reloc::PC32, target, bias });
+                out.fields.push(PcField { at: to + field, kind: reloc::PC32, target, bias });
             }
         }
         if matches!(
@@ -118,8 +118,8 @@ mod tests {
 
     const AT: u64 = 0xffff_ffff_8100_0000;
 
-    fn field(at: usize, kind: u32, target: u64, bias: i64) -> Field {
-        Field { at, kind, target, bias }
+    fn field(at: usize, kind: u32, target: u64, bias: i64) -> PcField {
+        PcField { at, kind, target, bias }
     }
 
     #[test]

@@ -197,7 +197,7 @@ mod tests {
         Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
     };
 
-    use super::super::{Input, KernelSide, Reread};
+    use super::super::{KernelSide, PatchFolder, Reread};
     use super::*;
     use crate::backend::detour::Runtime;
     use crate::plan::manifest::Jump;
@@ -275,7 +275,7 @@ mod tests {
         let manifest =
             crate::plan::manifest::Manifest::parse(&super::super::tests::manifest(jump), "manifest.toml").unwrap();
         let kernel = manifest.kernel.clone().unwrap();
-        let input = Input { manifest, manifest_text: String::new(), kernel, object: Vec::new() };
+        let input = PatchFolder { manifest, manifest_text: String::new(), kernel, object: Vec::new() };
         let elf = Elf::parse(&bytes).unwrap();
         let more = Runtime::default().called_indirectly(&Reread::new(&bytes, &elf, "m.ko".into()), &input);
         let problems = check(&bytes, &elf, "m.ko", more);

@@ -16,7 +16,7 @@ use crate::{
 
 /// A patch that can be packed.
 #[derive(Debug)]
-pub struct Input {
+pub struct PatchFolder {
     /// What the patch does.
     pub manifest: Manifest,
     /// `manifest.toml` as it is; goes into the module unchanged.
@@ -27,7 +27,7 @@ pub struct Input {
     pub object: Vec<u8>,
 }
 
-pub(super) fn read(dir: &Path, side: &dyn KernelSide) -> Result<Input> {
+pub(super) fn read(dir: &Path, side: &dyn KernelSide) -> Result<PatchFolder> {
     let path = dir.join("manifest.toml");
     let manifest_text = fs::read_to_string(&path).map_err(|e| io_error(&path, &e))?;
     let manifest = Manifest::parse(&manifest_text, &path.display().to_string())?;
@@ -42,7 +42,7 @@ pub(super) fn read(dir: &Path, side: &dyn KernelSide) -> Result<Input> {
     let path = dir.join("patch.o");
     let object = fs::read(&path).map_err(|e| io_error(&path, &e))?;
     check_hash(&object, &manifest, &path)?;
-    let input = Input { manifest, manifest_text, kernel, object };
+    let input = PatchFolder { manifest, manifest_text, kernel, object };
     side.check(&input, &path)?;
     Ok(input)
 }

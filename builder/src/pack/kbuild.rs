@@ -6,7 +6,7 @@
 
 use std::{fs, path::Path};
 
-use super::{KernelSide, headers::Headers, input::Input, io_error};
+use super::{KernelSide, headers::Headers, input::PatchFolder, io_error};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::tool::{self, Log};
@@ -21,7 +21,7 @@ const OBJTOOL_PER_OBJECT: [&str; 2] = ["delay-objtool=", "objtool-args=$(objtool
 pub const MANIFEST: &str = "lp-manifest.toml";
 
 /// Makes the module and returns its bytes.
-pub(super) fn build(input: &Input, headers: &Headers, side: &dyn KernelSide, log: &Log) -> Result<Vec<u8>> {
+pub(super) fn build(input: &PatchFolder, headers: &Headers, side: &dyn KernelSide, log: &Log) -> Result<Vec<u8>> {
     let temp =
         tempfile::Builder::new().prefix("lpbuild-pack-").tempdir().map_err(|e| io_error(&std::env::temp_dir(), &e))?;
     // make cannot handle blanks and colons in paths.

@@ -35,9 +35,9 @@ use crate::kernel::KernelImage;
 use crate::plan::manifest::Manifest;
 use crate::tool::Log;
 
-pub use input::Input;
+pub use input::PatchFolder;
 pub use kbuild::MANIFEST;
-pub use reader::{Reread, Target, int};
+pub use reader::{Reached, Reread, int};
 
 /// What a back end adds to the module, and looks at in the finished one.
 pub trait KernelSide {
@@ -45,18 +45,18 @@ pub trait KernelSide {
     ///
     /// # Errors
     /// LP1002, LP1003, LP4009.
-    fn check(&self, input: &Input, path: &Path) -> Result<()>;
+    fn check(&self, input: &PatchFolder, path: &Path) -> Result<()>;
     /// Everything in which a manifest contradicts the image of its kernel.
     fn contradictions(&self, manifest: &Manifest, image: &KernelImage) -> Vec<Problem>;
     /// Name and content of the files kbuild makes the module of, the manifest among them ([`MANIFEST`]).
     ///
     /// # Errors
     /// LP4001.
-    fn parts(&self, input: &Input) -> Result<Vec<(String, Vec<u8>)>>;
+    fn parts(&self, input: &PatchFolder) -> Result<Vec<(String, Vec<u8>)>>;
     /// Notes what is wrong with its own sections of the finished module.
-    fn verify(&self, module: &mut Reread<'_>, input: &Input);
+    fn verify(&self, module: &mut Reread<'_>, input: &PatchFolder);
     /// Places that are reached by indirect branches of its own, and by which: they must begin with ENDBR.
-    fn called_indirectly(&self, module: &Reread<'_>, input: &Input) -> Vec<((usize, u64), String)>;
+    fn called_indirectly(&self, module: &Reread<'_>, input: &PatchFolder) -> Vec<((usize, u64), String)>;
 }
 
 /// Options of [`pack`]; the default packs unsigned into the folder of the patch.

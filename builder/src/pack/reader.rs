@@ -24,7 +24,7 @@ pub struct Reread<'a> {
 
 /// What a relocated field refers to.
 #[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
+pub struct Reached<'a> {
     /// Name of the symbol; that of the section for a section symbol.
     pub symbol: &'a str,
     /// Index of the section it is in; 0: not in this module.
@@ -98,12 +98,12 @@ impl<'a> Reread<'a> {
         relocs.iter().find(|r| r.r_offset == offset)
     }
     /// What the 8-byte field at `offset` of a section is filled with at load time.
-    pub fn pointer(&self, section: &str, offset: u64) -> Option<Target<'a>> {
+    pub fn pointer(&self, section: &str, offset: u64) -> Option<Reached<'a>> {
         let (index, _) = self.section(section)?;
         self.target(&self.relocation(index, offset).filter(|r| r.r_type == R_X86_64_64)?)
     }
     /// What a relocation means.
-    pub fn target(&self, r: &Reloc) -> Option<Target<'a>> {
+    pub fn target(&self, r: &Reloc) -> Option<Reached<'a>> {
         let sym = self.elf.syms.get(r.r_sym)?;
         let addend = r.r_addend.unwrap_or(0);
         let section = if sym.st_shndx < 0xff00 { sym.st_shndx } else { 0 };
@@ -111,10 +111,10 @@ impl<'a> Reread<'a> {
             Some("") | None => self.elf.section_headers.get(section).map_or("", |h| self.section_name(h)),
             Some(name) => name,
         };
-        Some(Target { symbol, section, addend, offset: addend.wrapping_add(sym.st_value.cast_signed()) })
+        Some(Reached { symbol, section, addend, offset: addend.wrapping_add(sym.st_value.cast_signed()) })
     }
     /// The NUL-terminated string a pointer leads to.
-    pub fn string(&self, t: &Target<'_>) -> Option<&'a str> {
+    pub fn string(&self, t: &Reached<'_>) -> Option<&'a str> {
         let bytes = self.bytes(self.elf.section_headers.get(t.section)?)?;
         let rest = bytes.get(usize::try_from(t.offset).ok()?..)?;
         std::str::from_utf8(rest.split(|&b| b == 0).next()?).ok()

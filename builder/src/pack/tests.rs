@@ -131,7 +131,7 @@ fn hashed(manifest: &str, object: &[u8]) -> String {
     manifest.replacen("schema = 1\n[patch]", &hash, 1)
 }
 
-fn read(manifest: &str, object: &[u8]) -> Result<input::Input, Error> {
+fn read(manifest: &str, object: &[u8]) -> Result<input::PatchFolder, Error> {
     let manifest = hashed(manifest, object);
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("manifest.toml"), manifest).unwrap();
@@ -407,7 +407,7 @@ fn verified_as(text: &str, change: impl FnOnce(&mut Parts)) -> Vec<&'static str>
     let headers = headers::find(RELEASE, Some(&split_headers(root.path()))).unwrap();
     let manifest = Manifest::parse(text, "manifest.toml").unwrap();
     let kernel = manifest.kernel.clone().unwrap();
-    let input = input::Input { manifest, manifest_text: text.to_owned(), kernel, object: vec![] };
+    let input = input::PatchFolder { manifest, manifest_text: text.to_owned(), kernel, object: vec![] };
     let mut parts = Parts::new();
     text.clone_into(&mut parts.manifest);
     change(&mut parts);
@@ -516,7 +516,7 @@ fn a_kernel_with_ibt_wants_endbr_in_the_module() {
         let headers = headers::find(RELEASE, Some(&objects)).unwrap();
         let parsed = Manifest::parse(&abs64, "manifest.toml").unwrap();
         let kernel = parsed.kernel.clone().unwrap();
-        let input = input::Input { manifest: parsed, manifest_text: abs64.clone(), kernel, object: vec![] };
+        let input = input::PatchFolder { manifest: parsed, manifest_text: abs64.clone(), kernel, object: vec![] };
         let mut parts = Parts::new();
         parts.manifest = abs64.clone();
         parts.funcs[34] = 12;

@@ -14,12 +14,12 @@ use goblin::elf::{
 };
 use lpbuild_abi as abi;
 
-use super::{KernelSide, endbr, headers::Headers, input::Input, reader::Reread};
+use super::{KernelSide, endbr, headers::Headers, input::PatchFolder, reader::Reread};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
 /// Checks everything; the error holds all problems found.
-pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers, side: &dyn KernelSide) -> Result<()> {
+pub(super) fn verify(module: &[u8], input: &PatchFolder, headers: &Headers, side: &dyn KernelSide) -> Result<()> {
     let name = format!("{}.ko", input.manifest.patch.name);
     let elf = Elf::parse(module)
         .map_err(|e| Error::new(codes::LP4007, Place::object(&name), format!("goblin cannot read it: {e}")))?;
@@ -37,7 +37,7 @@ pub(super) fn verify(module: &[u8], input: &Input, headers: &Headers, side: &dyn
 }
 
 impl Reread<'_> {
-    fn manifest(&mut self, input: &Input) {
+    fn manifest(&mut self, input: &PatchFolder) {
         let have = self.content(abi::SEC_MANIFEST);
         if have != input.manifest_text.as_bytes() {
             let place = self.place().in_section(abi::SEC_MANIFEST);

@@ -6,14 +6,14 @@ use super::manifest::{Jump, Mode};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detour {
     /// Jump sites, one for each item that replaces a function, in the order of the items: its index, and the site.
-    pub sites: Vec<(usize, Site)>,
+    pub sites: Vec<(usize, JumpSite)>,
     /// When the switch is made.
     pub mode: Mode,
 }
 
 /// A place for a jump.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
+pub struct JumpSite {
     /// Offset from the start of the function, in bytes.
     pub offset: u16,
     /// Bytes covered.

@@ -15,7 +15,7 @@ mod summary;
 
 pub use analysis::{Analysis, Note};
 pub use cause::Cause;
-pub use entrance::{Detour, Rule, Site};
+pub use entrance::{Detour, JumpSite, Rule};
 pub use options::Options;
 pub use pairs::{ObjectPair, PairId, Source};
 pub use promise::Promise;

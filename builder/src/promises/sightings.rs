@@ -7,7 +7,7 @@ use super::{Thing, World};
 use crate::correlate::NewAtom;
 use crate::plan::{Dest, Edge, PairId};
 use crate::symbolize::{AtomId, Ref, Usage};
-use crate::uses::{self, Callee, Copy, Found, Holder, Part, Use};
+use crate::uses::{self, AddressHolder, AddressUse, Callee, Copy, Found, Part};
 
 /// What is done with an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,24 +160,24 @@ impl World<'_> {
 
     fn way(&self, pair: PairId, seen: &Found) -> Option<Way> {
         Some(match seen.what.clone() {
-            Use::Read | Use::Written | Use::Compared => return None,
-            Use::Copied(how) => Way::Copied(how),
+            AddressUse::Read | AddressUse::Written | AddressUse::Compared => return None,
+            AddressUse::Copied(how) => Way::Copied(how),
             // A function of another object of the patch is as good as one of this.
-            Use::Left { callee: Callee::Extern(name) } if self.carried_global(&name).is_some() => return None,
-            Use::Left { callee } => Way::Left(self.callee(pair, callee)),
-            Use::Stored(Holder::Stack) => Way::OnStack,
-            Use::Stored(Holder::Variable(v)) => self.stored_in((pair, NewAtom(v))),
-            Use::Stored(Holder::Extern(name)) => match self.carried_global(&name) {
+            AddressUse::Left { callee: Callee::Extern(name) } if self.carried_global(&name).is_some() => return None,
+            AddressUse::Left { callee } => Way::Left(self.callee(pair, callee)),
+            AddressUse::Stored(AddressHolder::Stack) => Way::OnStack,
+            AddressUse::Stored(AddressHolder::Variable(v)) => self.stored_in((pair, NewAtom(v))),
+            AddressUse::Stored(AddressHolder::Extern(name)) => match self.carried_global(&name) {
                 Some(key) => self.stored_in(key),
                 None => Way::Stored,
             },
-            Use::Stored(Holder::Memory) => Way::Stored,
-            Use::Passed { callee, argument } => {
+            AddressUse::Stored(AddressHolder::Memory) => Way::Stored,
+            AddressUse::Passed { callee, argument } => {
                 let own = matches!(callee, Callee::Function(f) if !self.pair(pair).new.atom(f).global);
                 Way::Passed { callee: self.callee(pair, callee), argument, own }
             }
-            Use::Returned => Way::Returned,
-            Use::Unknown(why) => Way::Unclear(why),
+            AddressUse::Returned => Way::Returned,
+            AddressUse::Unknown(why) => Way::Unclear(why),
         })
     }
 

@@ -223,7 +223,7 @@ impl Shadow {
 
 /// What became of the objects.
 #[derive(Debug, Default)]
-pub struct Pairs {
+pub struct CompiledPairs {
     /// Objects compiled in both versions, by name.
     pub compiled: Vec<String>,
     /// Those that differ in more than debug information, by name.
@@ -235,12 +235,12 @@ pub struct Pairs {
 pub fn pairs(
     compiler: &Compiler<'_>,
     shadow: &Shadow,
-    work: &Work<'_>,
+    work: &Compilation<'_>,
     jobs: usize,
     options: &Options,
     done: &(dyn Fn(&str) + Sync),
-) -> Result<Pairs> {
-    let state: Mutex<(Pairs, Vec<Error>)> = Mutex::default();
+) -> Result<CompiledPairs> {
+    let state: Mutex<(CompiledPairs, Vec<Error>)> = Mutex::default();
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.max(1)).build();
     let pool = pool.map_err(|e| Error::new(codes::LP1000, Place::default(), e.to_string()))?;
@@ -294,7 +294,7 @@ pub fn pairs(
 
 /// What is to be compiled.
 #[derive(Clone, Copy, Debug)]
-pub struct Work<'a> {
+pub struct Compilation<'a> {
     /// How, by object: as the kernel's own was, or for an added one as it will be.
     pub recipes: &'a BTreeMap<String, Recipe>,
     /// How the new one is compiled, where that is another way.

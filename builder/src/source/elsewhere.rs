@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::compile::{Compiler, Shadow};
-use super::kbuild::{Elsewhere, Kbuild, Layout, Recipe};
+use super::kbuild::{Elsewhere, Kbuild, Recipe, TreeLayout};
 use super::patch::{FileChange, SourceChange};
 use super::tree::Tree;
 use crate::accept::Accept;
@@ -75,7 +75,7 @@ const HEADERS: &[(&str, &str)] = &[
 ];
 
 /// Finds the objects of every program this configuration has.
-pub fn find(kbuild: &Kbuild<'_>, layout: &Layout) -> Result<BTreeMap<String, Elsewhere>> {
+pub fn find(kbuild: &Kbuild<'_>, layout: &TreeLayout) -> Result<BTreeMap<String, Elsewhere>> {
     let mut all = BTreeMap::new();
     for (folder, goal, _) in PROGRAMS {
         if !kbuild.source.join(folder).is_dir() {
@@ -124,7 +124,7 @@ pub fn find(kbuild: &Kbuild<'_>, layout: &Layout) -> Result<BTreeMap<String, Els
 }
 
 /// Where kbuild says nothing, everything in the folder that is no object of the kernel.
-fn sources_below(source: &Path, top: &str, layout: &Layout) -> BTreeMap<String, Elsewhere> {
+fn sources_below(source: &Path, top: &str, layout: &TreeLayout) -> BTreeMap<String, Elsewhere> {
     let mut found = BTreeMap::new();
     let mut folders = vec![PathBuf::from(top)];
     while let Some(folder) = folders.pop() {
@@ -161,7 +161,7 @@ pub fn own_header(path: &str, file: &FileChange) -> Option<Problem> {
 
 /// What is told of the objects that may read a changed file.
 #[derive(Clone, Copy, Debug)]
-pub struct Work<'a> {
+pub struct Suspects<'a> {
     /// By object: the changed files it may read.
     pub objects: &'a BTreeMap<String, BTreeSet<String>>,
     /// All changes.
@@ -183,7 +183,7 @@ enum Outcome {
 type Findings = (BTreeMap<String, Vec<String>>, Vec<Error>);
 
 /// Compiles both versions of the objects: what is refused, one problem for each file.
-pub fn check(tree: &Tree, compiler: &Compiler<'_>, shadow: &Shadow, work: &Work<'_>) -> Result<Vec<Problem>> {
+pub fn check(tree: &Tree, compiler: &Compiler<'_>, shadow: &Shadow, work: &Suspects<'_>) -> Result<Vec<Problem>> {
     let compiler = compiler.plain(&format!("-I{STAND_INS}/below -I{STAND_INS}"));
     let state: Mutex<Findings> = Mutex::default();
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use super::kbuild::{Layout, Part};
+use super::kbuild::{ObjectPart, TreeLayout};
 
 /// One `#include`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ const OUTSIDE: &[&str] = &["Documentation", "tools", "samples", ".git", "LICENSE
 
 /// Who includes whom.
 #[derive(Debug, Default)]
-pub struct Index {
+pub struct IncludeIndex {
     /// Every file of source and build folder that can be part of an object.
     files: Vec<String>,
     by_path: HashMap<String, u32>,
@@ -42,21 +42,21 @@ pub struct Index {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dependents {
     /// Those of the kernel and its modules.
-    pub objects: BTreeMap<String, Part>,
+    pub objects: BTreeMap<String, ObjectPart>,
     /// Those of other programs.
     pub elsewhere: BTreeSet<String>,
 }
 
 /// The object compiled from a source file, if the configuration has one.
-pub fn object_of(layout: &Layout, file: &str) -> Option<(String, Part)> {
+pub fn object_of(layout: &TreeLayout, file: &str) -> Option<(String, ObjectPart)> {
     let stem = file.strip_suffix(".c").or(file.strip_suffix(".S"))?;
     let object = format!("{stem}.o");
     layout.objects.get(&object).map(|part| (object, *part))
 }
 
-impl Index {
+impl IncludeIndex {
     /// Reads the sources of all objects and what they include.
-    pub fn read(source: &Path, build: &Path, layout: &Layout) -> Self {
+    pub fn read(source: &Path, build: &Path, layout: &TreeLayout) -> Self {
         let mut index = Self::default();
         for root in [source, build] {
             index.list(root);
@@ -66,7 +66,7 @@ impl Index {
     }
 
     /// The objects that may include one of `files` (paths relative to the tree), directly or not, or are made from it.
-    pub fn dependents<'f>(&self, layout: &Layout, files: impl IntoIterator<Item = &'f String>) -> Dependents {
+    pub fn dependents<'f>(&self, layout: &TreeLayout, files: impl IntoIterator<Item = &'f String>) -> Dependents {
         let mut elsewhere: HashMap<&str, Vec<&String>> = HashMap::new();
         for (object, e) in &layout.elsewhere {
             elsewhere.entry(e.source.as_str()).or_default().push(object);
@@ -117,7 +117,7 @@ impl Index {
         }
     }
 
-    fn follow(&mut self, source: &Path, build: &Path, layout: &Layout) {
+    fn follow(&mut self, source: &Path, build: &Path, layout: &TreeLayout) {
         let sources = layout.objects.keys().flat_map(|o| {
             let stem = o.strip_suffix(".o").unwrap_or(o);
             [format!("{stem}.c"), format!("{stem}.S")]
@@ -204,15 +204,15 @@ mod tests {
     use super::super::kbuild::Elsewhere;
     use super::*;
 
-    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Layout) {
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, TreeLayout) {
         let dir = tempfile::tempdir().unwrap();
-        let mut layout = Layout::default();
+        let mut layout = TreeLayout::default();
         for (path, text) in files {
             let path_on_disk = dir.path().join("s").join(path);
             std::fs::create_dir_all(path_on_disk.parent().unwrap()).unwrap();
             std::fs::write(path_on_disk, text).unwrap();
             if let Some(stem) = path.strip_suffix(".c") {
-                layout.objects.insert(format!("{stem}.o"), Part::Builtin);
+                layout.objects.insert(format!("{stem}.o"), ObjectPart::Builtin);
             }
         }
         (dir, layout)
@@ -220,7 +220,7 @@ mod tests {
 
     fn dependents_of(files: &[(&str, &str)], changed: &str) -> Vec<String> {
         let (dir, layout) = tree(files);
-        let index = Index::read(&dir.path().join("s"), &dir.path().join("b"), &layout);
+        let index = IncludeIndex::read(&dir.path().join("s"), &dir.path().join("b"), &layout);
         index.dependents(&layout, &[changed.to_owned()]).objects.into_keys().collect()
     }
 
@@ -251,7 +251,7 @@ mod tests {
             let e = Elsewhere { source: format!("{source}.c"), recipe: None };
             layout.elsewhere.insert(format!("{source}.o"), e);
         }
-        let index = Index::read(&dir.path().join("s"), &dir.path().join("b"), &layout);
+        let index = IncludeIndex::read(&dir.path().join("s"), &dir.path().join("b"), &layout);
         let of = |file: &str| index.dependents(&layout, [&file.to_owned()]);
         let found = of("include/linux/a.h");
         assert_eq!(found.objects.into_keys().collect::<Vec<_>>(), ["net/x.o"]);

@@ -2,7 +2,7 @@
 //! compiled.
 //!
 //! kbuild itself is asked, by two small makefiles (templates/kbuild-*.mk) that include its own: no Makefile of the kernel is
-//! interpreted here. [`Layout`] is made once per tree; a [`Recipe`] is asked for again each time, which takes about 20 ms
+//! interpreted here. [`TreeLayout`] is made once per tree; a [`Recipe`] is asked for again each time, which takes about 20 ms
 //! per folder since nothing is compiled. Refused: answers that are not understood (LP6212).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ const DIR: &str = include_str!("../../../templates/kbuild-dir.mk");
 /// Where an object of the configuration ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum ObjectPart {
     /// In vmlinux.
     Builtin,
     /// In a module.
@@ -30,9 +30,9 @@ pub enum Part {
 
 /// The objects of a configured kernel, and what kbuild exports to the Makefiles of its folders.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Layout {
+pub struct TreeLayout {
     /// Every object, by path relative to the tree.
-    pub objects: BTreeMap<String, Part>,
+    pub objects: BTreeMap<String, ObjectPart>,
     /// Objects that the Makefile of another folder names (`ss/services.o` of security/selinux, `../../../virt/kvm/vfio.o` of
     /// arch/x86/kvm): that folder, and the name kbuild has for the object.
     #[serde(default)]
@@ -101,7 +101,7 @@ pub struct Kbuild<'a> {
 
 impl Kbuild<'_> {
     /// Asks for every folder. `make_args` are those the tree was prepared with.
-    pub fn layout(&self, make_args: &[String]) -> Result<Layout> {
+    pub fn layout(&self, make_args: &[String]) -> Result<TreeLayout> {
         let scratch = self.scratch()?;
         let out = scratch.path();
         let mut make = tool::command("make");
@@ -110,7 +110,7 @@ impl Kbuild<'_> {
         make.arg("--no-print-directory").args(make_args);
         make.arg(format!("lpbuild-source={}", self.source.display())).arg(format!("lpbuild-out={}", out.display()));
         self.log.run(&mut make, codes::LP6212)?;
-        let mut layout = Layout { variables: variables(&read(&out.join("env"))?), ..Layout::default() };
+        let mut layout = TreeLayout { variables: variables(&read(&out.join("env"))?), ..TreeLayout::default() };
 
         for text in self.folders(out, &layout, ".")? {
             layout.add(&text);
@@ -122,9 +122,9 @@ impl Kbuild<'_> {
     }
 
     /// One folder and those below, asked anew.
-    pub fn list(&self, layout: &Layout, folder: &str) -> Result<Layout> {
+    pub fn list(&self, layout: &TreeLayout, folder: &str) -> Result<TreeLayout> {
         let scratch = self.scratch()?;
-        let mut found = Layout::default();
+        let mut found = TreeLayout::default();
         for text in self.folders(scratch.path(), layout, folder)? {
             found.add(&text);
         }
@@ -132,7 +132,7 @@ impl Kbuild<'_> {
     }
 
     /// How the objects are compiled that `goals` of `folder` are linked from, as far as kbuild says; nothing is made.
-    pub fn linked_from(&self, layout: &Layout, folder: &str, goals: &[String]) -> Result<BTreeMap<String, Recipe>> {
+    pub fn linked_from(&self, layout: &TreeLayout, folder: &str, goals: &[String]) -> Result<BTreeMap<String, Recipe>> {
         let scratch = self.scratch()?;
         let out = scratch.path();
         let mut make = self.make(out, layout, folder);
@@ -141,7 +141,7 @@ impl Kbuild<'_> {
         described(out)
     }
 
-    fn folders(&self, out: &Path, layout: &Layout, folder: &str) -> Result<Vec<String>> {
+    fn folders(&self, out: &Path, layout: &TreeLayout, folder: &str) -> Result<Vec<String>> {
         let mut make = self.make(out, layout, folder);
         let jobs = std::thread::available_parallelism().map_or(2, usize::from);
         self.log.run(make.arg(format!("-j{jobs}")).args(["lpbuild-list=1", "lpbuild-list"]), codes::LP6212)?;
@@ -150,16 +150,16 @@ impl Kbuild<'_> {
 
     /// Asks how objects are compiled. What has to be generated first is made in the build folder. Objects kbuild has no rule
     /// for are absent from the answer.
-    pub fn recipes(&self, layout: &Layout, objects: &BTreeSet<String>) -> Result<BTreeMap<String, Recipe>> {
+    pub fn recipes(&self, layout: &TreeLayout, objects: &BTreeSet<String>) -> Result<BTreeMap<String, Recipe>> {
         self.ask(layout, objects, &["-k"])
     }
 
     /// The same without making anything, for a source that is not the build folder's own.
-    pub fn dry_recipes(&self, layout: &Layout, objects: &BTreeSet<String>) -> Result<BTreeMap<String, Recipe>> {
+    pub fn dry_recipes(&self, layout: &TreeLayout, objects: &BTreeSet<String>) -> Result<BTreeMap<String, Recipe>> {
         self.ask(layout, objects, &["-k", "-n"])
     }
 
-    fn ask(&self, layout: &Layout, objects: &BTreeSet<String>, how: &[&str]) -> Result<BTreeMap<String, Recipe>> {
+    fn ask(&self, layout: &TreeLayout, objects: &BTreeSet<String>, how: &[&str]) -> Result<BTreeMap<String, Recipe>> {
         let scratch = self.scratch()?;
         let out = scratch.path();
         let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -175,7 +175,7 @@ impl Kbuild<'_> {
         described(out)
     }
 
-    fn make(&self, out: &Path, layout: &Layout, folder: &str) -> Command {
+    fn make(&self, out: &Path, layout: &TreeLayout, folder: &str) -> Command {
         let mut make = tool::command("make");
         let makefile = out.join("kbuild-dir.mk");
         make.arg("-C").arg(self.build).args(["-rR", "-s", "--no-print-directory", "-I"]).arg(self.source);
@@ -204,7 +204,7 @@ impl Kbuild<'_> {
     }
 }
 
-impl Layout {
+impl TreeLayout {
     /// The variables kbuild exports to the Makefile of `folder`: flags that folders above add for those below are included.
     fn environment(&self, folder: &str) -> BTreeMap<String, String> {
         let mut variables = self.variables.clone();
@@ -232,11 +232,11 @@ impl Layout {
         let flags = |key: char| fields.get(&key).copied().unwrap_or("").trim().to_owned();
         let folder = flags('d');
         for object in objects('m') {
-            self.objects.entry(normal(&object)).or_insert(Part::Module);
+            self.objects.entry(normal(&object)).or_insert(ObjectPart::Module);
         }
         // vmlinux's own `head_64.o` is in `extra-y` before 6.2, and in `always-y` since.
         for object in objects('y').chain(objects('e').filter(|o| o.starts_with("arch/x86/kernel/"))) {
-            self.objects.insert(normal(&object), Part::Builtin);
+            self.objects.insert(normal(&object), ObjectPart::Builtin);
         }
         for object in objects('y').chain(objects('m')) {
             let name = normal(&object);
@@ -260,7 +260,7 @@ impl Layout {
 
     /// What it is with `folder` and those below as [`Kbuild::list`] found them in another source.
     #[must_use]
-    pub fn with(&self, folder: &str, found: &Layout) -> Self {
+    pub fn with(&self, folder: &str, found: &TreeLayout) -> Self {
         let mut layout = self.clone();
         layout.inherited.retain(|f, _| !is_below(f, folder));
         layout.named_by.retain(|_, (f, _)| !is_below(f, folder));
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn flags_of_folders_above_are_inherited_and_own_ones_are_left_to_the_makefile() {
-        let mut layout = Layout::default();
+        let mut layout = TreeLayout::default();
         layout.variables.insert("KBUILD_CFLAGS".into(), "-O2".into());
         layout.add("d drivers/a\nc -DA\ny drivers/a/x.o drivers/a/b/built-in.a\nm drivers/a/m.o\n");
         layout.add("d drivers/a/b\nc -DB\ni drivers/a/b/Makefile scripts/Makefile.lib\nh gen.c tools/../more.c\n");
@@ -376,8 +376,8 @@ mod tests {
         );
         assert_eq!(layout.environment("drivers/a")["KBUILD_CFLAGS"], "-O2");
         assert_eq!(layout.environment("drivers/a/b/c")["KBUILD_CFLAGS"], "-O2 -DA -DB");
-        assert_eq!(layout.objects["drivers/a/x.o"], Part::Builtin);
-        assert_eq!(layout.objects["drivers/a/m.o"], Part::Module);
+        assert_eq!(layout.objects["drivers/a/x.o"], ObjectPart::Builtin);
+        assert_eq!(layout.objects["drivers/a/m.o"], ObjectPart::Module);
         assert_eq!(layout.objects.len(), 2);
         layout.add("d security/selinux\ny security/selinux/ss/services.o security/selinux/avc.o\n");
         assert_eq!(layout.named_by.len(), 1);
@@ -385,7 +385,7 @@ mod tests {
         layout.add("d arch/x86/kvm\nm arch/x86/kvm/../../../virt/kvm/vfio.o\n");
         let (folder, goal) = &layout.named_by["virt/kvm/vfio.o"];
         assert_eq!((folder.as_str(), goal.as_str()), ("arch/x86/kvm", "arch/x86/kvm/../../../virt/kvm/vfio.o"));
-        assert_eq!(layout.objects["virt/kvm/vfio.o"], Part::Module);
+        assert_eq!(layout.objects["virt/kvm/vfio.o"], ObjectPart::Module);
     }
 
     #[test]

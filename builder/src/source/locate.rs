@@ -17,7 +17,7 @@ use crate::tool::{self, Log};
 
 /// A kernel and everything a patch for it is made from.
 #[derive(Debug)]
-pub struct Target {
+pub struct TargetKernel {
     /// As `uname -r` prints it.
     pub release: String,
     /// The image, unpacked.
@@ -38,9 +38,9 @@ pub struct Target {
     pub compiler_name: String,
 }
 
-impl Target {
+impl TargetKernel {
     /// Finds every part and checks that they belong together.
-    pub fn find(wish: &config::Target, log: &Log, progress: &dyn Progress) -> Result<Self> {
+    pub fn find(wish: &config::KernelChoice, log: &Log, progress: &dyn Progress) -> Result<Self> {
         let release = match (&wish.release, &wish.image) {
             (Some(release), _) => Some(release.clone()),
             (None, Some(_)) => None,
@@ -205,7 +205,7 @@ fn check_config(path: &Path, text: &str, version: &str) -> Result<()> {
 }
 
 /// The compiler the configuration names, or the one the user names, if it is the same.
-fn compiler(wish: &config::Target, config: &Path, text: &str, log: &Log) -> Result<(Toolchain, String)> {
+fn compiler(wish: &config::KernelChoice, config: &Path, text: &str, log: &Log) -> Result<(Toolchain, String)> {
     let wanted = kernel_config::string(text, "CONFIG_CC_VERSION_TEXT").ok_or_else(|| {
         Error::new(codes::LP6207, Place::object(config.display().to_string()), "it has no CONFIG_CC_VERSION_TEXT")
     })?;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::compile::Shadow;
-use super::kbuild::{Kbuild, Layout, Part, Recipe, is_below};
+use super::kbuild::{Kbuild, ObjectPart, Recipe, TreeLayout, is_below};
 use super::patch::{FileChange, SourceChange};
 use super::touched::Unused;
 use super::tree::Tree;
@@ -19,7 +19,7 @@ use crate::tool::Log;
 #[derive(Clone, Debug)]
 pub struct Recompiled {
     /// Where it ends up.
-    pub part: Part,
+    pub part: ObjectPart,
     /// How the kernel's own was compiled; nothing for a new object.
     pub old: Option<Recipe>,
     /// How it is compiled with the change; names the stock source.
@@ -28,7 +28,7 @@ pub struct Recompiled {
 
 /// The folders whose objects depend on the Makefiles of a change, none below another, and the Makefiles that no folder of
 /// this configuration reads.
-pub fn folders(layout: &Layout, makefiles: &BTreeSet<String>) -> (BTreeSet<String>, Vec<Unused>) {
+pub fn folders(layout: &TreeLayout, makefiles: &BTreeSet<String>) -> (BTreeSet<String>, Vec<Unused>) {
     let mut folders = BTreeSet::new();
     let mut unused = Vec::new();
     for makefile in makefiles {
@@ -82,7 +82,7 @@ pub fn compare(
                 problems.push(Problem::new(codes::LP6306, Place::object(object), what));
             }
         }
-        let names = |of: &Layout| -> BTreeSet<String> { of.objects.keys().cloned().collect() };
+        let names = |of: &TreeLayout| -> BTreeSet<String> { of.objects.keys().cloned().collect() };
         let before = stock.dry_recipes(&tree.layout, &names(&old))?;
         let after = changed.dry_recipes(&tree.layout.with(folder, &new), &names(&new))?;
         let (from, to) = (shadow.source.to_string_lossy(), tree.source.to_string_lossy());
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_makefile_concerns_the_folders_that_read_it() {
-        let mut layout = Layout::default();
+        let mut layout = TreeLayout::default();
         for (makefile, folder) in [
             ("drivers/a/Makefile", "drivers/a"),
             ("drivers/a/b/Makefile", "drivers/a/b"),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::compile::{self, Compiler, Work};
-use super::kbuild::{Part, Recipe};
-use super::locate::Target;
+use super::compile::{self, Compilation, Compiler};
+use super::kbuild::{ObjectPart, Recipe};
+use super::locate::TargetKernel;
 use super::makefiles::{self, Recompiled};
 use super::patch::SourceChange;
 use super::touched::Touched;
@@ -21,7 +21,7 @@ use crate::tool::Log;
 
 /// How to build, beside what the configuration says.
 #[derive(Clone, Debug)]
-pub struct How {
+pub struct BuildOptions {
     /// Compilers at a time.
     pub jobs: usize,
     /// Build although code of modules changes, and leave that as it is.
@@ -32,7 +32,7 @@ pub struct How {
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
     /// The kernel.
-    pub target: &'a Target,
+    pub target: &'a TargetKernel,
     /// Its prepared tree.
     pub tree: &'a Tree,
     /// What the patches change.
@@ -42,7 +42,7 @@ pub struct Job<'a> {
     /// What was asked for.
     pub config: &'a Config,
     /// How to go about it.
-    pub how: &'a How,
+    pub how: &'a BuildOptions,
     /// Where commands are noted.
     pub log: &'a Log,
     /// Who is told.
@@ -86,7 +86,7 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
             shadow = compiler.shadow(change, &folders)?;
         }
         for (object, Recompiled { part, old, new }) in changed {
-            if part == Part::Module {
+            if part == ObjectPart::Module {
                 modules.insert(object.clone());
             }
             if let Some(old) = old {
@@ -102,14 +102,15 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
         return Err(Error::new(codes::LP6212, Place::object(missing), "kbuild has no rule to compile it"));
     }
     generated::check(tree, change, &shadow, &work.path, log)?;
-    let outside = elsewhere::Work { objects: &touched.elsewhere, change, jobs: how.jobs };
+    let outside = elsewhere::Suspects { objects: &touched.elsewhere, change, jobs: how.jobs };
     let mut problems = elsewhere::check(tree, &compiler, &shadow, &outside)?;
     let accepted = config.options.accept.settle(&mut problems);
     refuse(problems)?;
     let stock: BTreeSet<PathBuf> =
         change.files.keys().filter_map(|p| tree.source.join(p).canonicalize().ok()).collect();
     progress.objects(recipes.len());
-    let todo = Work { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
+    let todo =
+        Compilation { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
     let options = Options { lines_kept: true, ..config.options.clone() };
     let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options, &|name| progress.object(name))?;
     let (of_modules, sources): (Vec<Source>, Vec<Source>) =

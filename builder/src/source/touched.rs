@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::elsewhere::{self, BOOT, PURGATORY, REAL_MODE, VDSO};
-use super::includes::{Index, object_of};
-use super::kbuild::Part;
+use super::includes::{IncludeIndex, object_of};
+use super::kbuild::ObjectPart;
 use super::makefiles;
 use super::outline;
 use super::patch::{FileChange, SourceChange};
@@ -76,8 +76,8 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
                 problems.push(Problem::new(codes::LP6302, Place::object(path), what));
             }
             match part {
-                Part::Builtin => drop(found.objects.insert(object)),
-                Part::Module => drop(found.modules.insert(object)),
+                ObjectPart::Builtin => drop(found.objects.insert(object)),
+                ObjectPart::Module => drop(found.modules.insert(object)),
             }
         } else {
             included.insert(path.clone());
@@ -101,7 +101,7 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
     if included.is_empty() {
         return Ok(found);
     }
-    let index = Index::read(&tree.source, &tree.build, &tree.layout);
+    let index = IncludeIndex::read(&tree.source, &tree.build, &tree.layout);
     for path in included {
         let added = change.files.get(&path).is_some_and(|f| f.old.is_none());
         let dependents = index.dependents(&tree.layout, [&path]);
@@ -114,9 +114,9 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
         }
         for (object, part) in dependents.objects {
             match part {
-                Part::Builtin if found.objects.insert(object.clone()) => drop(found.supposed.insert(object)),
-                Part::Builtin => {}
-                Part::Module => drop(found.modules.insert(object)),
+                ObjectPart::Builtin if found.objects.insert(object.clone()) => drop(found.supposed.insert(object)),
+                ObjectPart::Builtin => {}
+                ObjectPart::Module => drop(found.modules.insert(object)),
             }
         }
     }

@@ -11,9 +11,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::includes::Index;
-use super::kbuild::{Kbuild, Layout};
-use super::locate::Target;
+use super::includes::IncludeIndex;
+use super::kbuild::{Kbuild, TreeLayout};
+use super::locate::TargetKernel;
 use super::{Progress, cache, elsewhere};
 use crate::codes;
 use crate::error::{Error, Place, Result};
@@ -36,7 +36,7 @@ pub struct Tree {
     /// The `O=` folder.
     pub build: PathBuf,
     /// The objects of this configuration.
-    pub layout: Layout,
+    pub layout: TreeLayout,
 }
 
 /// What is noted of a tree, for `lpbuild cache`.
@@ -55,7 +55,7 @@ pub struct Stamp {
 
 impl Tree {
     /// The tree of a target; configures and prepares it first if that has not been done.
-    pub fn ensure(target: &Target, log: &Log, progress: &dyn Progress) -> Result<Self> {
+    pub fn ensure(target: &TargetKernel, log: &Log, progress: &dyn Progress) -> Result<Self> {
         let config = fs::read_to_string(&target.config).map_err(|e| Error::io(&target.config, &e))?;
         let build = folder(target, &config)?;
         if !build.join(STAMP).exists() {
@@ -68,13 +68,13 @@ impl Tree {
     }
 
     /// The tree of a target, if it is prepared.
-    pub fn locate(target: &Target) -> Result<Option<Self>> {
+    pub fn locate(target: &TargetKernel) -> Result<Option<Self>> {
         let config = fs::read_to_string(&target.config).map_err(|e| Error::io(&target.config, &e))?;
         let build = folder(target, &config)?;
         if build.join(STAMP).exists() { Self::open(target, build).map(Some) } else { Ok(None) }
     }
 
-    fn open(target: &Target, build: PathBuf) -> Result<Self> {
+    fn open(target: &TargetKernel, build: PathBuf) -> Result<Self> {
         // The time of the last use, for `lpbuild cache`; a read-only cache still works.
         let _ = fs::File::open(build.join(STAMP)).and_then(|f| f.set_modified(SystemTime::now()));
         let path = build.join(LAYOUT);
@@ -90,7 +90,7 @@ impl Tree {
 }
 
 /// What make is called with for this target.
-pub fn make_args(target: &Target, build: &Path) -> Vec<String> {
+pub fn make_args(target: &TargetKernel, build: &Path) -> Vec<String> {
     let source = target.source.display();
     let mut args = vec![
         "ARCH=x86".into(),
@@ -116,7 +116,7 @@ fn package_args(headers: &Path) -> Option<[String; 3]> {
     })
 }
 
-fn folder(target: &Target, config: &str) -> Result<PathBuf> {
+fn folder(target: &TargetKernel, config: &str) -> Result<PathBuf> {
     let id = to_hex(target.image.build_id());
     let parts = [RECIPE, &id, &target.source.to_string_lossy(), config, &target.toolchain.key];
     let mut text = String::new();
@@ -133,7 +133,7 @@ fn folder(target: &Target, config: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn prepare(target: &Target, config: &str, build: &Path, log: &Log, progress: &dyn Progress) -> Result<()> {
+fn prepare(target: &TargetKernel, config: &str, build: &Path, log: &Log, progress: &dyn Progress) -> Result<()> {
     check_source(&target.source)?;
     for program in ["make", "flex", "bison", "bc", "perl", "ld", "objcopy"] {
         tool::find(program).map_err(|_| Error::new(codes::LP6209, Place::object(program), "not found in PATH"))?;
@@ -157,7 +157,7 @@ fn prepare(target: &Target, config: &str, build: &Path, log: &Log, progress: &dy
     })
 }
 
-fn steps(target: &Target, config: &str, build: &Path, log: &Log, progress: &dyn Progress) -> Result<()> {
+fn steps(target: &TargetKernel, config: &str, build: &Path, log: &Log, progress: &dyn Progress) -> Result<()> {
     let args = make_args(target, build);
     let jobs = std::thread::available_parallelism().map_or(2, usize::from);
     if !build.join(".config").exists() {
@@ -188,7 +188,7 @@ fn steps(target: &Target, config: &str, build: &Path, log: &Log, progress: &dyn 
     layout.elsewhere = elsewhere::find(&kbuild, &layout)?;
     // kbuild calls it a library of the kernel's.
     layout.objects.retain(|o, _| !o.starts_with("drivers/firmware/efi/libstub/"));
-    layout.included_sources = Index::read(&target.source, build, &layout).included_sources();
+    layout.included_sources = IncludeIndex::read(&target.source, build, &layout).included_sources();
     let text = serde_json::to_string(&layout).map_err(|e| damaged(build, &e.to_string()))?;
     cache::write_atomic(&build.join(LAYOUT), text.as_bytes())?;
     let stamp = Stamp {
@@ -245,7 +245,7 @@ fn lost_options<'a>(wanted: &'a str, have: &str) -> Vec<&'a str> {
 /// What an entry of the cache is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum TreeKind {
     /// A prepared tree.
     Tree,
     /// Kernel source.
@@ -254,13 +254,13 @@ pub enum Kind {
     Kernel,
 }
 
-impl Kind {
+impl TreeKind {
     /// In one word.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Tree => "tree",
-            Kind::Source => "source",
-            Kind::Kernel => "kernel",
+            TreeKind::Tree => "tree",
+            TreeKind::Source => "source",
+            TreeKind::Kernel => "kernel",
         }
     }
 }
@@ -268,9 +268,9 @@ impl Kind {
 /// A tree, source or kernel in the cache, finished or not.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Entry {
+pub struct CachedTree {
     /// What it is.
-    pub kind: Kind,
+    pub kind: TreeKind,
     /// Name of its folder.
     pub name: String,
     /// The folder.
@@ -286,10 +286,10 @@ pub struct Entry {
 }
 
 /// What is in the cache, by kind and name.
-pub fn list() -> Result<Vec<Entry>> {
+pub fn list() -> Result<Vec<CachedTree>> {
     let root = cache::root()?;
     let mut found = Vec::new();
-    for (kind, folder) in [(Kind::Tree, "trees"), (Kind::Source, "sources"), (Kind::Kernel, "kernels")] {
+    for (kind, folder) in [(TreeKind::Tree, "trees"), (TreeKind::Source, "sources"), (TreeKind::Kernel, "kernels")] {
         let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
         paths.sort();
@@ -300,7 +300,7 @@ pub fn list() -> Result<Vec<Entry>> {
             let used = used.ok().and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok()).map_or(0, |d| d.as_secs());
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let busy = cache::try_lock(&path)?.is_none();
-            found.push(Entry { kind, name, busy, size: size_of_dir(&path), path, stamp, used });
+            found.push(CachedTree { kind, name, busy, size: size_of_dir(&path), path, stamp, used });
         }
     }
     Ok(found)

@@ -25,14 +25,14 @@ pub struct Insn {
 
 /// Decoded code.
 #[derive(Clone, Debug, Default)]
-pub struct Code {
+pub struct Decoded {
     /// Every instruction, in order.
     pub insns: Vec<Insn>,
     /// Why the decoding stopped early or a relocation could not be placed.
     pub trouble: Option<String>,
 }
 
-impl Code {
+impl Decoded {
     /// Index of the instruction that begins at `at`.
     pub fn index_at(&self, at: u64) -> Option<usize> {
         let at = u32::try_from(at).ok()?;
@@ -113,16 +113,16 @@ fn in_range(relocs: &[Reloc], start: u64, end: u64) -> &[Reloc] {
     relocs.get(from..to).unwrap_or(&[])
 }
 
-pub(super) fn decode_atom(object: &Object, atom: &Atom) -> (Vec<Ref>, Code) {
+pub(super) fn decode_atom(object: &Object, atom: &Atom) -> (Vec<Ref>, Decoded) {
     debug_assert!(matches!(atom.kind, AtomKind::Function | AtomKind::Chunk));
     let bytes = object.section(atom.section).data.get(atom.start as usize..atom.end as usize).unwrap_or(&[]);
     decode_range(object, atom.section, atom.start, bytes)
 }
 
-fn decode_range(object: &Object, section: SectionId, start: u64, bytes: &[u8]) -> (Vec<Ref>, Code) {
+fn decode_range(object: &Object, section: SectionId, start: u64, bytes: &[u8]) -> (Vec<Ref>, Decoded) {
     let relocs = in_range(&object.section(section).relocs, start, start + bytes.len() as u64);
     let mut refs = Vec::with_capacity(relocs.len());
-    let mut code = Code::default();
+    let mut code = Decoded::default();
     let mut pending = relocs.iter().peekable();
     let mut decoder = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE);
     let mut insn = Instruction::default();

@@ -24,7 +24,7 @@ use crate::ingest::{Image, SectionId, SymbolId};
 
 pub use assemble::Parts;
 pub use boot::{BIAS, BootConstant, DISPLACEMENT, boot_constant};
-pub use code::{Code, Insn, memory_usage, usage};
+pub use code::{Decoded, Insn, memory_usage, usage};
 pub use cover::Cover;
 pub use ids::{Ids, Words, difference as id_difference};
 pub use names::{base_name, is_cold, parent_name};
@@ -108,7 +108,7 @@ pub struct Atom {
     /// References out of it, by offset.
     pub refs: Vec<Ref>,
     /// Decoded instructions, for code.
-    pub code: Option<Code>,
+    pub code: Option<Decoded>,
     /// Table entries whose first field points into it, by table and offset.
     pub entries: Vec<EntryId>,
     /// Data that points inside the atom (not at its start), and the offset it points to.

@@ -1,7 +1,7 @@
 //! Reading a guest's output: what is a fault, what is a verdict.
 //!
 //! Input: the kernel log (ttyS0) and what PID 1 and its programs print (ttyS1). They come on two lines, so that a message
-//! of the kernel never lands in the middle of a verdict. Output: [`Transcript`] and its [`Verdict`]. Nothing is refused:
+//! of the kernel never lands in the middle of a verdict. Output: [`Transcript`] and its [`ConsoleVerdict`]. Nothing is refused:
 //! bytes that are no UTF-8 are replaced.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub const FAULTS: &[&str] = &[
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ConsoleVerdict {
     /// PID 1 said PASS, once, and the guest powered off.
     Pass,
     /// PID 1 said FAIL, with this reason.
@@ -76,15 +76,15 @@ impl Transcript {
     }
 
     /// The verdict of a guest that has ended by itself.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> ConsoleVerdict {
         if let Some(line) = &self.fault {
-            return Verdict::Fault(line.clone());
+            return ConsoleVerdict::Fault(line.clone());
         }
         match self.verdicts.as_slice() {
-            [] => Verdict::None,
-            [one] if one == "PASS" => Verdict::Pass,
-            [one] => Verdict::Fail(one.strip_prefix("FAIL").unwrap_or(one).trim().to_string()),
-            several => Verdict::Several(several.len()),
+            [] => ConsoleVerdict::None,
+            [one] if one == "PASS" => ConsoleVerdict::Pass,
+            [one] => ConsoleVerdict::Fail(one.strip_prefix("FAIL").unwrap_or(one).trim().to_string()),
+            several => ConsoleVerdict::Several(several.len()),
         }
     }
 }
@@ -126,10 +126,10 @@ mod tests {
             lines.iter().for_each(|l| t.case_line(l));
             t.verdict()
         };
-        assert_eq!(of(&["LPBUILD-VERDICT: PASS"]), Verdict::Pass);
-        assert_eq!(of(&["x", "LPBUILD-VERDICT: FAIL status 3"]), Verdict::Fail("status 3".into()));
-        assert_eq!(of(&["x"]), Verdict::None);
-        assert_eq!(of(&["LPBUILD-VERDICT: PASS", "LPBUILD-VERDICT: PASS"]), Verdict::Several(2));
+        assert_eq!(of(&["LPBUILD-VERDICT: PASS"]), ConsoleVerdict::Pass);
+        assert_eq!(of(&["x", "LPBUILD-VERDICT: FAIL status 3"]), ConsoleVerdict::Fail("status 3".into()));
+        assert_eq!(of(&["x"]), ConsoleVerdict::None);
+        assert_eq!(of(&["LPBUILD-VERDICT: PASS", "LPBUILD-VERDICT: PASS"]), ConsoleVerdict::Several(2));
     }
 
     #[test]
@@ -137,9 +137,9 @@ mod tests {
         let mut t = Transcript::default();
         t.case_line("LPBUILD-VERDICT: PASS");
         t.kernel_line("[ 1.0] WARNING: CPU: 0 PID: 9 at fs/proc/cmdline.c:9", &["WARNING: CPU".into()]);
-        assert_eq!(t.verdict(), Verdict::Pass);
+        assert_eq!(t.verdict(), ConsoleVerdict::Pass);
         t.kernel_line("[ 1.1] BUG: unable to handle page fault", &[]);
-        assert!(matches!(t.verdict(), Verdict::Fault(l) if l.contains("page fault")));
+        assert!(matches!(t.verdict(), ConsoleVerdict::Fault(l) if l.contains("page fault")));
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
             }
             assert_eq!(lines.finish().as_deref(), Some("unfinished"));
             assert_eq!(t.case, ["one", "", "LPBUILD-VERDICT: PASS"]);
-            assert_eq!(t.verdict(), Verdict::Pass);
+            assert_eq!(t.verdict(), ConsoleVerdict::Pass);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Trials: a module on its own kernel, in a virtual machine, before it goes to production.
 //!
-//! Input: [`Options`]: a finished module, perhaps an image, check scripts. Output: a [`Report`] that says PASS or FAIL, with
+//! Input: [`TrialOptions`]: a finished module, perhaps an image, check scripts. Output: a [`TrialReport`] that says PASS or FAIL, with
 //! every step, its times, the length of the pauses and what the scripts printed. Refused before anything is booted: an
 //! image of another build (LP6404), a patch without a kernel (LP6415). A trial that fails is no error of this function: the
 //! report has the problems (LP64xx, and the LP50xx and LP51xx of `lpbuild load` and `unload` as they came).
@@ -34,14 +34,14 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use report::{Outputs, Report, StepReport};
+pub use report::{Outputs, StepReport, TrialReport};
 
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::host::ModuleFile;
 use crate::interrupt;
 use crate::source::Progress;
-use console::Verdict;
+use console::ConsoleVerdict;
 use programs::Programs;
 use qemu::{Accel, End, Machine, unwritable};
 use steps::Steps;
@@ -108,7 +108,7 @@ fn script(path: &Path) -> Result<Vec<u8>> {
 
 /// A trial.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct TrialOptions {
     /// The module.
     pub module: PathBuf,
     /// The kernel's image; found by itself when not named.
@@ -142,7 +142,7 @@ pub struct Options {
 }
 
 /// Runs the trial; `progress` gets a line for each step as it begins.
-pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
+pub fn run(options: &TrialOptions, progress: &dyn Progress) -> Result<TrialReport> {
     let (module, content) = ModuleFile::read(&options.module)?;
     let scripts = options.scripts.read()?;
     let Some(kernel) = &module.manifest.kernel else {
@@ -219,7 +219,7 @@ pub fn run(options: &Options, progress: &dyn Progress) -> Result<Report> {
     Ok(report::report(options, &module, kernel, &machine, &end, &steps))
 }
 
-fn does_not_boot(options: &Options, machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
+fn does_not_boot(options: &TrialOptions, machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {
     let console: String = steps.tail.iter().map(|l| format!("\n{l}")).collect();
     let detail = format!("{}{console}", report::ended(&end.verdict));
     Error::new(
@@ -230,10 +230,10 @@ fn does_not_boot(options: &Options, machine: &Machine, end: &End, steps: &Steps<
 }
 
 /// Whose fault it is that the guest's first program did not run: that of the time, where somebody has set that.
-fn unbooted(timeout: Option<Duration>, silence: Option<Duration>, verdict: &Verdict) -> &'static codes::Code {
+fn unbooted(timeout: Option<Duration>, silence: Option<Duration>, verdict: &ConsoleVerdict) -> &'static codes::Code {
     match verdict {
-        Verdict::Overtime(_) if timeout.is_some() => codes::LP6416,
-        Verdict::Silent(_) if silence.is_some() => codes::LP6416,
+        ConsoleVerdict::Overtime(_) if timeout.is_some() => codes::LP6416,
+        ConsoleVerdict::Silent(_) if silence.is_some() => codes::LP6416,
         _ => codes::LP6414,
     }
 }
@@ -245,12 +245,13 @@ mod tests {
     #[test]
     fn a_guest_without_time_says_nothing_about_the_image() {
         let second = Duration::from_secs(1);
-        for (verdict, timeout, silence) in
-            [(Verdict::Overtime(second), Some(second), None), (Verdict::Silent(second), None, Some(second))]
-        {
+        for (verdict, timeout, silence) in [
+            (ConsoleVerdict::Overtime(second), Some(second), None),
+            (ConsoleVerdict::Silent(second), None, Some(second)),
+        ] {
             assert_eq!(unbooted(timeout, silence, &verdict).id, "LP6416");
             assert_eq!(unbooted(silence, timeout, &verdict).id, "LP6414");
-            assert_eq!(unbooted(timeout, silence, &Verdict::None).id, "LP6414");
+            assert_eq!(unbooted(timeout, silence, &ConsoleVerdict::None).id, "LP6414");
         }
     }
 

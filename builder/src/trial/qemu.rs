@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::console::{Lines, Transcript, Verdict};
+use super::console::{ConsoleVerdict, Lines, Transcript};
 use super::kvm;
 use crate::codes;
 use crate::error::{Error, Place, Result};
@@ -76,7 +76,7 @@ pub struct Machine {
 
 /// Where a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ImageSource {
     /// The kernel log.
     Kernel,
     /// PID 1 and its programs.
@@ -86,7 +86,7 @@ pub enum Source {
 /// Sees every line when it is read.
 pub trait Watch {
     /// A line, without its end.
-    fn line(&mut self, source: Source, line: &str);
+    fn line(&mut self, source: ImageSource, line: &str);
     /// The guest is stopped when it prints nothing for this long, as things stand.
     fn silence(&self) -> Duration;
 }
@@ -95,7 +95,7 @@ pub trait Watch {
 #[derive(Clone, Debug)]
 pub struct End {
     /// What it comes to.
-    pub verdict: Verdict,
+    pub verdict: ConsoleVerdict,
     /// What it printed, by source.
     pub transcript: Transcript,
     /// From the start of QEMU to its end.
@@ -190,7 +190,7 @@ impl Machine {
         mut kernel: File,
         mut case: File,
         watch: &mut dyn Watch,
-    ) -> Result<Verdict> {
+    ) -> Result<ConsoleVerdict> {
         let (mut kernel_lines, mut case_lines) = (Lines::default(), Lines::default());
         let mut last_output = Instant::now();
         let mut stop_at: Option<Instant> = None;
@@ -210,12 +210,12 @@ impl Machine {
             for line in k_lines {
                 guest.logged(&format!("k| {line}\n"))?;
                 guest.transcript.kernel_line(&line, &self.allowed);
-                watch.line(Source::Kernel, &line);
+                watch.line(ImageSource::Kernel, &line);
             }
             for line in c_lines {
                 guest.logged(&format!("c| {line}\n"))?;
                 guest.transcript.case_line(&line);
-                watch.line(Source::Case, &line);
+                watch.line(ImageSource::Case, &line);
             }
             if ended {
                 return Ok(guest.transcript.verdict());
@@ -234,11 +234,11 @@ impl Machine {
             let silence = watch.silence();
             if last_output.elapsed() >= silence {
                 guest.stop()?;
-                return Ok(Verdict::Silent(silence));
+                return Ok(ConsoleVerdict::Silent(silence));
             }
             if guest.started.elapsed() >= self.overtime {
                 guest.stop()?;
-                return Ok(Verdict::Overtime(self.overtime));
+                return Ok(ConsoleVerdict::Overtime(self.overtime));
             }
             std::thread::sleep(POLL);
         }

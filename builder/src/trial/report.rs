@@ -1,6 +1,6 @@
 //! What a trial comes to: the problems, the table for people, the JSON for programs.
 //!
-//! Input: the steps and the end of the guest. Output: [`Report`]. Everything that speaks against the patch is a problem;
+//! Input: the steps and the end of the guest. Output: [`TrialReport`]. Everything that speaks against the patch is a problem;
 //! what is only worth knowing is a note.
 
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Options;
-use super::console::Verdict;
+use super::TrialOptions;
+use super::console::ConsoleVerdict;
 use super::qemu::{End, Machine};
-use super::steps::{Step, Steps};
+use super::steps::{Steps, TrialStep};
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::plan::manifest::Kernel;
@@ -29,7 +29,7 @@ const TAINT_SOFT_LOCKUP: u64 = 1 << 14;
 
 /// The result of a trial.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct TrialReport {
     /// `pass` or `fail`.
     pub verdict: &'static str,
     /// Name of the patch.
@@ -115,13 +115,13 @@ pub struct Outputs {
 
 /// Puts everything together.
 pub(super) fn report(
-    options: &Options,
+    options: &TrialOptions,
     module: &ModuleFile,
     kernel: &Kernel,
     machine: &Machine,
     end: &End,
     steps: &Steps<'_>,
-) -> Report {
+) -> TrialReport {
     let all = &steps.steps;
     let first = |name: &str| all.iter().find(|s| s.name == name);
     let output = |name: &str| {
@@ -151,7 +151,7 @@ pub(super) fn report(
     }
     let console = if refused.is_empty() { Vec::new() } else { excerpt(end, steps) };
     let functions = first("load").and_then(json).and_then(|j| j.get("functions")?.as_array().cloned());
-    Report {
+    TrialReport {
         verdict: if refused.is_empty() { "pass" } else { "fail" },
         name: module.manifest.patch.name.clone(),
         version: module.manifest.patch.version.clone(),
@@ -175,7 +175,7 @@ pub(super) fn report(
 }
 
 /// Why the trial failed; nothing when it did not.
-fn problems(options: &Options, end: &End, steps: &[Step], name: &str) -> Vec<Problem> {
+fn problems(options: &TrialOptions, end: &End, steps: &[TrialStep], name: &str) -> Vec<Problem> {
     let mut found = Vec::new();
     for s in steps.iter().filter(|s| s.status.is_some_and(|n| n != 0)) {
         let status = s.status.unwrap_or_default();
@@ -203,22 +203,22 @@ fn problems(options: &Options, end: &End, steps: &[Step], name: &str) -> Vec<Pro
     let at = steps.last().filter(|s| s.status.is_none());
     let at = at.map_or(String::new(), |s| format!(" ({}{})", s.name, in_cycle(s)));
     match &end.verdict {
-        Verdict::Fault(line) => {
+        ConsoleVerdict::Fault(line) => {
             found.push(Problem::new(codes::LP6408, Place::default(), format!("{}{at}", line.trim())));
         }
-        Verdict::Pass => found.extend(hurt(options, steps)),
-        Verdict::Fail(_) if !found.is_empty() => {}
+        ConsoleVerdict::Pass => found.extend(hurt(options, steps)),
+        ConsoleVerdict::Fail(_) if !found.is_empty() => {}
         other => found.push(Problem::new(codes::LP6409, Place::default(), format!("{}{at}", ended(other)))),
     }
     found
 }
 
-fn in_cycle(s: &Step) -> String {
+fn in_cycle(s: &TrialStep) -> String {
     if s.cycle > 1 { format!(" in cycle {}", s.cycle) } else { String::new() }
 }
 
 /// The problems a command inside the guest printed as JSON.
-fn inner(s: &Step, name: &str, status: i32) -> Vec<Problem> {
+fn inner(s: &TrialStep, name: &str, status: i32) -> Vec<Problem> {
     let listed = json(s).and_then(|j| j.get("refused")?.as_array().cloned()).unwrap_or_default();
     let problem = |p: &Value| {
         let text = |key: &str| p.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -246,7 +246,7 @@ fn inner(s: &Step, name: &str, status: i32) -> Vec<Problem> {
 }
 
 /// Damage that the kernel's taint flags show although no line of the log did.
-fn hurt(options: &Options, steps: &[Step]) -> Option<Problem> {
+fn hurt(options: &TrialOptions, steps: &[TrialStep]) -> Option<Problem> {
     let flags = |name: &str| steps.iter().find(|s| s.name == name)?.output.first()?.trim().parse::<u64>().ok();
     let new = flags("end")? & !flags("boot")?;
     // An allowed warning taints as any other.
@@ -257,15 +257,15 @@ fn hurt(options: &Options, steps: &[Step]) -> Option<Problem> {
 }
 
 /// How a guest ended, for people.
-pub(super) fn ended(verdict: &Verdict) -> String {
+pub(super) fn ended(verdict: &ConsoleVerdict) -> String {
     match verdict {
-        Verdict::Pass => "the guest passed".to_owned(),
-        Verdict::Fail(reason) => format!("the guest said: {reason}"),
-        Verdict::Fault(line) => format!("the kernel said: {}", line.trim()),
-        Verdict::Silent(limit) => format!("the guest printed nothing for {} s and was stopped", limit.as_secs()),
-        Verdict::Overtime(limit) => format!("the guest was stopped after {} s", limit.as_secs()),
-        Verdict::None => "the guest ended without a verdict".to_owned(),
-        Verdict::Several(n) => {
+        ConsoleVerdict::Pass => "the guest passed".to_owned(),
+        ConsoleVerdict::Fail(reason) => format!("the guest said: {reason}"),
+        ConsoleVerdict::Fault(line) => format!("the kernel said: {}", line.trim()),
+        ConsoleVerdict::Silent(limit) => format!("the guest printed nothing for {} s and was stopped", limit.as_secs()),
+        ConsoleVerdict::Overtime(limit) => format!("the guest was stopped after {} s", limit.as_secs()),
+        ConsoleVerdict::None => "the guest ended without a verdict".to_owned(),
+        ConsoleVerdict::Several(n) => {
             format!("the guest printed {n} verdicts; one is printed by its PID 1 and none by a script")
         }
     }
@@ -280,13 +280,13 @@ fn excerpt(end: &End, steps: &Steps<'_>) -> Vec<String> {
 }
 
 /// The object a command inside the guest printed.
-fn json(s: &Step) -> Option<Value> {
+fn json(s: &TrialStep) -> Option<Value> {
     let from = s.output.iter().position(|l| l.starts_with('{'))?;
     let text = s.output.get(from..)?.join("\n");
     serde_json::Deserializer::from_str(&text).into_iter::<Value>().next()?.ok()
 }
 
-fn step(s: &Step) -> StepReport {
+fn step(s: &TrialStep) -> StepReport {
     let json = json(s);
     let number = |key: &str| json.as_ref().and_then(|j| j.get(key)?.as_u64());
     let result = match (s.status, s.name.as_str()) {
@@ -329,16 +329,16 @@ fn millis(d: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::console::Transcript;
-    use super::super::{Options, Scripts};
+    use super::super::{Scripts, TrialOptions};
     use super::*;
 
-    fn ran(name: &str, status: Option<i32>, output: &[&str]) -> Step {
+    fn ran(name: &str, status: Option<i32>, output: &[&str]) -> TrialStep {
         let output = output.iter().map(ToString::to_string).collect();
-        Step { name: name.into(), cycle: 1, host: Duration::ZERO, guest: Duration::ZERO, status, output }
+        TrialStep { name: name.into(), cycle: 1, host: Duration::ZERO, guest: Duration::ZERO, status, output }
     }
 
-    fn codes(verdict: Verdict, steps: &[Step], allow: &[&str]) -> Vec<(&'static str, String)> {
-        let options = Options {
+    fn codes(verdict: ConsoleVerdict, steps: &[TrialStep], allow: &[&str]) -> Vec<(&'static str, String)> {
+        let options = TrialOptions {
             module: "m.ko".into(),
             image: None,
             scripts: Scripts::default(),
@@ -368,7 +368,7 @@ mod tests {
             "]}",
             "refused: ..",
         ];
-        let fail = || Verdict::Fail("load ended with status 4".into());
+        let fail = || ConsoleVerdict::Fail("load ended with status 4".into());
         assert_eq!(codes(fail(), &[ran("load", Some(4), &said)], &[]), [("LP5007", "busy".into())]);
         for odd in [&["Segmentation fault"][..], &["{\"refused\": [{\"code\": \"LP9999\"}]}"], &["{"], &[]] {
             assert_eq!(codes(fail(), &[ran("unload", Some(139), odd)], &[])[0].0, "LP6411", "{odd:?}");
@@ -378,32 +378,33 @@ mod tests {
     #[test]
     fn a_pass_with_a_patch_in_the_wrong_state_or_a_hurt_kernel_is_none() {
         let status = |state: &str| ran("status", Some(0), &[&format!("{{\"patches\": [{{\"state\": \"{state}\"}}]}}")]);
-        assert!(codes(Verdict::Pass, &[status("applied")], &[]).is_empty());
-        assert!(codes(Verdict::Pass, &[status("draining")], &[]).is_empty());
-        assert_eq!(codes(Verdict::Pass, &[status("reverted")], &[])[0].0, "LP6412");
-        assert_eq!(codes(Verdict::Pass, &[ran("status", Some(0), &["{}"])], &[])[0].0, "LP6412");
+        assert!(codes(ConsoleVerdict::Pass, &[status("applied")], &[]).is_empty());
+        assert!(codes(ConsoleVerdict::Pass, &[status("draining")], &[]).is_empty());
+        assert_eq!(codes(ConsoleVerdict::Pass, &[status("reverted")], &[])[0].0, "LP6412");
+        assert_eq!(codes(ConsoleVerdict::Pass, &[ran("status", Some(0), &["{}"])], &[])[0].0, "LP6412");
         assert_eq!(
-            codes(Verdict::Fail("gone".into()), &[ran("gone", Some(1), &["the module is still there"])], &[])[0].0,
+            codes(ConsoleVerdict::Fail("gone".into()), &[ran("gone", Some(1), &["the module is still there"])], &[])[0]
+                .0,
             "LP6412"
         );
         // Out-of-tree and unsigned modules taint as well; warnings and deaths count, unless they were there before.
         let tainted = |before: &str, after: &str| [ran("boot", Some(0), &[before]), ran("end", Some(0), &[after])];
-        assert!(codes(Verdict::Pass, &tainted("0", "12288"), &[]).is_empty());
-        assert!(codes(Verdict::Pass, &tainted("512", "12800"), &[]).is_empty());
-        assert_eq!(codes(Verdict::Pass, &tainted("0", "12800"), &[])[0].0, "LP6408");
-        assert!(codes(Verdict::Pass, &tainted("0", "12800"), &["WARNING: known"]).is_empty());
-        assert_eq!(codes(Verdict::Pass, &tainted("0", "128"), &["WARNING: known"])[0].0, "LP6408");
+        assert!(codes(ConsoleVerdict::Pass, &tainted("0", "12288"), &[]).is_empty());
+        assert!(codes(ConsoleVerdict::Pass, &tainted("512", "12800"), &[]).is_empty());
+        assert_eq!(codes(ConsoleVerdict::Pass, &tainted("0", "12800"), &[])[0].0, "LP6408");
+        assert!(codes(ConsoleVerdict::Pass, &tainted("0", "12800"), &["WARNING: known"]).is_empty());
+        assert_eq!(codes(ConsoleVerdict::Pass, &tainted("0", "128"), &["WARNING: known"])[0].0, "LP6408");
     }
 
     #[test]
     fn every_end_but_one_verdict_of_pid_1_is_a_failure_and_names_the_step() {
         let running = [ran("during", None, &[])];
         for verdict in [
-            Verdict::None,
-            Verdict::Several(2),
-            Verdict::Silent(Duration::from_secs(1)),
-            Verdict::Overtime(Duration::from_secs(1)),
-            Verdict::Fail("for no reason".into()),
+            ConsoleVerdict::None,
+            ConsoleVerdict::Several(2),
+            ConsoleVerdict::Silent(Duration::from_secs(1)),
+            ConsoleVerdict::Overtime(Duration::from_secs(1)),
+            ConsoleVerdict::Fail("for no reason".into()),
         ] {
             let found = codes(verdict.clone(), &running, &[]);
             assert!(
@@ -411,7 +412,7 @@ mod tests {
                 "{verdict:?}: {found:?}"
             );
         }
-        let fault = Verdict::Fault("[1.0] BUG: oops ".into());
+        let fault = ConsoleVerdict::Fault("[1.0] BUG: oops ".into());
         assert_eq!(codes(fault, &running, &[]), [("LP6408", "[1.0] BUG: oops (during)".into())]);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::console;
 use super::guest::MARK;
-use super::qemu::{Source, Watch};
+use super::qemu::{ImageSource, Watch};
 use crate::source::Progress;
 
 /// Lines of the console kept for people.
@@ -18,7 +18,7 @@ const SCRIPTS: &[&str] = &["before", "during", "after"];
 
 /// One step.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct TrialStep {
     /// `boot`, `before`, `load`, `during`, `status`, `unload`, `gone`, `after`, `end`.
     pub name: String,
     /// Number of the cycle it belongs to, from 1; 0: to none.
@@ -36,7 +36,7 @@ pub struct Step {
 /// All steps so far.
 pub struct Steps<'a> {
     /// In their order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TrialStep>,
     /// The last lines of the console, as in the log.
     pub tail: VecDeque<String>,
     started: Instant,
@@ -61,7 +61,7 @@ impl<'a> Steps<'a> {
     }
 
     /// The step that was running when the guest ended.
-    pub fn unfinished(&self) -> Option<&Step> {
+    pub fn unfinished(&self) -> Option<&TrialStep> {
         self.steps.last().filter(|s| s.status.is_none())
     }
 
@@ -76,7 +76,14 @@ impl<'a> Steps<'a> {
             _ => {}
         }
         self.open = Some((since, if name == "boot" { 0.0 } else { uptime }));
-        self.steps.push(Step { name: name.into(), cycle, host, guest: seconds(guest), status: None, output: vec![] });
+        self.steps.push(TrialStep {
+            name: name.into(),
+            cycle,
+            host,
+            guest: seconds(guest),
+            status: None,
+            output: vec![],
+        });
     }
 
     fn end(&mut self, status: i32, uptime: f64) {
@@ -108,15 +115,15 @@ impl<'a> Steps<'a> {
 }
 
 impl Watch for Steps<'_> {
-    fn line(&mut self, source: Source, line: &str) {
-        let prefix = if source == Source::Kernel { "k| " } else { "c| " };
+    fn line(&mut self, source: ImageSource, line: &str) {
+        let prefix = if source == ImageSource::Kernel { "k| " } else { "c| " };
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
         if !line.is_empty() {
             self.tail.push_back(format!("{prefix}{line}"));
         }
-        if source == Source::Kernel || self.mark(line).is_some() || line.starts_with(console::VERDICT) {
+        if source == ImageSource::Kernel || self.mark(line).is_some() || line.starts_with(console::VERDICT) {
             return;
         }
         if self.open.is_some()
@@ -144,10 +151,10 @@ fn seconds(s: f64) -> Duration {
 mod tests {
     use super::*;
 
-    fn read(lines: &[&str]) -> (Vec<Step>, Duration) {
+    fn read(lines: &[&str]) -> (Vec<TrialStep>, Duration) {
         let mut s = Steps::new([5, 1, 9].map(Duration::from_secs), 1, &crate::source::Silent);
         for line in lines {
-            s.line(Source::Case, line);
+            s.line(ImageSource::Case, line);
         }
         let silence = s.silence();
         (s.steps, silence)

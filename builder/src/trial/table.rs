@@ -1,11 +1,11 @@
 //! A trial's report for people.
 //!
-//! Input: [`Report`]. Output: text: a line per step, the functions, the outputs of the scripts side by side, notes, and the
+//! Input: [`TrialReport`]. Output: text: a line per step, the functions, the outputs of the scripts side by side, notes, and the
 //! verdict last. Cycles beyond the first are one line for loads and one for unloads. Nothing is refused.
 
 use std::io::{self, Write};
 
-use super::report::{Report, StepReport};
+use super::report::{StepReport, TrialReport};
 use crate::host::pause;
 use crate::style::{BAD, DIM, GOOD, HEAD, NOTE};
 
@@ -14,7 +14,7 @@ const SHOWN: usize = 40;
 /// Between two columns.
 const GAP: &str = " | ";
 
-impl Report {
+impl TrialReport {
     /// Writes the report, `width` columns wide.
     pub fn text(&self, width: usize, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{HEAD}{:<10}  {:>9}  {:>9}  result{HEAD:#}", "step", "host", "guest")?;

@@ -16,7 +16,7 @@ use crate::symbolize::{AtomId, Entry, EntryId, Object, Ref, Table, Target, Usage
 
 /// Where control goes.
 #[derive(Clone, Debug)]
-pub enum Flow {
+pub enum FlowGraph {
     /// To the next instruction.
     Next,
     /// To this node.
@@ -69,7 +69,7 @@ pub struct Node {
     /// General registers that are written.
     pub writes: u16,
     pub memory: Vec<Memory>,
-    pub flow: Flow,
+    pub flow: FlowGraph,
     pub next: Option<usize>,
     /// Where control may go besides.
     pub more: Vec<usize>,
@@ -146,7 +146,7 @@ pub fn graph(object: &Object, function: AtomId, seed: Seed<'_>) -> Option<Graph>
         }
         g.labels.extend(atom.interior_pointers.iter().filter_map(|(_, offset)| at.get(&(*id, *offset)).copied()));
     }
-    let to_tracer = |n: &Node| matches!(&n.flow, Flow::Call(Callee::Extern(name)) if name == "__fentry__");
+    let to_tracer = |n: &Node| matches!(&n.flow, FlowGraph::Call(Callee::Extern(name)) if name == "__fentry__");
     let is_fentry = |e: &EntryId| object.entries[e.0 as usize].table == Table::Fentry;
     g.profiled = g.nodes.iter().any(to_tracer) || object.atom(function).entries.iter().any(is_fentry);
     for id in &family {
@@ -174,10 +174,10 @@ fn attach(
             // A jump that the kernel turns into a nop (`arch_static_branch_jump`, arch/x86/include/asm/jump_label.h) goes on
             // behind it as well.
             if entry.table == Table::Jumps {
-                let flow = std::mem::replace(&mut g.nodes[n].flow, Flow::Next);
+                let flow = std::mem::replace(&mut g.nodes[n].flow, FlowGraph::Next);
                 g.nodes[n].flow = match flow {
-                    Flow::Jump(to) => Flow::Branch(to),
-                    Flow::Tail(callee) => Flow::TailIf(callee),
+                    FlowGraph::Jump(to) => FlowGraph::Branch(to),
+                    FlowGraph::Tail(callee) => FlowGraph::TailIf(callee),
                     other => other,
                 };
             }
@@ -186,7 +186,7 @@ fn attach(
             }
         }
         // WARN goes on behind its ud2.
-        Table::Bugs => g.nodes[n].flow = Flow::Next,
+        Table::Bugs => g.nodes[n].flow = FlowGraph::Next,
         Table::Paravirt => g.nodes[n].alternative = true,
         Table::Alternatives => {
             let end = owner.delta as u64 + entry.patched_len().unwrap_or(0);
@@ -216,7 +216,7 @@ fn attach(
                     node.flow = flow(object, &node.insn, r.target, place(r.target));
                 } else if is_near_branch(&node.insn) {
                     // A loop within the replacement: it ends behind it.
-                    node.flow = Flow::Next;
+                    node.flow = FlowGraph::Next;
                 }
                 node.alternative = true;
                 g.nodes.push(node);
@@ -300,14 +300,14 @@ fn node(
     }
     reads |= touches & !addresses & !explicit;
     let flow = match insn.flow_control() {
-        FlowControl::Return => Flow::Return,
-        FlowControl::IndirectBranch => Flow::Indirect,
-        FlowControl::IndirectCall => Flow::Call(Callee::Indirect),
+        FlowControl::Return => FlowGraph::Return,
+        FlowControl::IndirectBranch => FlowGraph::Indirect,
+        FlowControl::IndirectCall => FlowGraph::Call(Callee::Indirect),
         // Where direct ones lead their references say.
-        FlowControl::Call => Flow::Call(Callee::Extern(String::from("something"))),
-        FlowControl::Exception | FlowControl::UnconditionalBranch => Flow::End,
-        _ if insn.mnemonic() == Mnemonic::Int3 => Flow::End,
-        _ => Flow::Next,
+        FlowControl::Call => FlowGraph::Call(Callee::Extern(String::from("something"))),
+        FlowControl::Exception | FlowControl::UnconditionalBranch => FlowGraph::End,
+        _ if insn.mnemonic() == Mnemonic::Int3 => FlowGraph::End,
+        _ => FlowGraph::Next,
     };
     Some(Node {
         atom,
@@ -329,7 +329,7 @@ fn node(
 }
 
 /// What a direct branch does.
-fn flow(object: &Object, insn: &Instruction, target: Target, node: Option<usize>) -> Flow {
+fn flow(object: &Object, insn: &Instruction, target: Target, node: Option<usize>) -> FlowGraph {
     let name = name_of(object, target);
     let is = |prefix: &str| name.is_some_and(|n| n.starts_with(prefix));
     let callee = || match target {
@@ -341,12 +341,12 @@ fn flow(object: &Object, insn: &Instruction, target: Target, node: Option<usize>
         },
     };
     match insn.flow_control() {
-        FlowControl::Call if is("__x86_indirect_") => Flow::Call(Callee::Indirect),
-        FlowControl::Call => Flow::Call(callee()),
-        FlowControl::UnconditionalBranch if is("__x86_return_thunk") => Flow::Return,
-        FlowControl::UnconditionalBranch if is("__x86_indirect_") => Flow::Indirect,
-        FlowControl::UnconditionalBranch => node.map_or_else(|| Flow::Tail(callee()), Flow::Jump),
-        _ => node.map_or_else(|| Flow::TailIf(callee()), Flow::Branch),
+        FlowControl::Call if is("__x86_indirect_") => FlowGraph::Call(Callee::Indirect),
+        FlowControl::Call => FlowGraph::Call(callee()),
+        FlowControl::UnconditionalBranch if is("__x86_return_thunk") => FlowGraph::Return,
+        FlowControl::UnconditionalBranch if is("__x86_indirect_") => FlowGraph::Indirect,
+        FlowControl::UnconditionalBranch => node.map_or_else(|| FlowGraph::Tail(callee()), FlowGraph::Jump),
+        _ => node.map_or_else(|| FlowGraph::TailIf(callee()), FlowGraph::Branch),
     }
 }
 

@@ -6,7 +6,7 @@
 //! table says which only read ([`readers`]). What is loaded through the address is another value and not followed, unless the
 //! seed says that the place read keeps the address ([`Part::Kept`]).
 //!
-//! Nothing is refused here. What is not understood is [`Use::Unknown`], which counts as an escape, as does everything but
+//! Nothing is refused here. What is not understood is [`AddressUse::Unknown`], which counts as an escape, as does everything but
 //! reading and writing through the address.
 
 mod awake;
@@ -26,7 +26,7 @@ use crate::symbolize::{AtomId, Object, Ref, Target, Usage};
 
 /// What is done with an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Use {
+pub enum AddressUse {
     /// What is there is read.
     Read,
     /// What is there is copied: whoever gets the copy has what it holds.
@@ -34,7 +34,7 @@ pub enum Use {
     /// What is there is written.
     Written,
     /// It is written down somewhere.
-    Stored(Holder),
+    Stored(AddressHolder),
     /// A function gets it.
     Passed {
         /// Which.
@@ -57,7 +57,7 @@ pub enum Use {
 
 /// Where an address is stored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Holder {
+pub enum AddressHolder {
     /// A variable of the same object.
     Variable(AtomId),
     /// A variable of another object.
@@ -108,46 +108,46 @@ pub struct Found {
     /// Offset of the instruction in it.
     pub at: u64,
     /// What it does.
-    pub what: Use,
+    pub what: AddressUse,
 }
 
 impl Found {
     /// Can the address be known to anybody afterwards, or does it matter which of two equal objects it is?
     pub fn escapes(&self) -> bool {
-        !self.is_read() && self.what != Use::Written
+        !self.is_read() && self.what != AddressUse::Written
     }
 
     /// Is what is there only read?
     pub fn is_read(&self) -> bool {
-        matches!(self.what, Use::Read | Use::Copied(_))
+        matches!(self.what, AddressUse::Read | AddressUse::Copied(_))
     }
 
     /// In words: `ep_alloc stores its address at +0x1c`.
     pub fn text(&self, object: &Object) -> String {
         let (name, at) = (&object.atom(self.atom).name, self.at);
         match &self.what {
-            Use::Read => format!("{name} reads it at +{at:#x}"),
-            Use::Copied(_) => format!("{name} copies it at +{at:#x}"),
-            Use::Written => format!("{name} writes to it at +{at:#x}"),
-            Use::Stored(Holder::Variable(v)) => {
+            AddressUse::Read => format!("{name} reads it at +{at:#x}"),
+            AddressUse::Copied(_) => format!("{name} copies it at +{at:#x}"),
+            AddressUse::Written => format!("{name} writes to it at +{at:#x}"),
+            AddressUse::Stored(AddressHolder::Variable(v)) => {
                 format!("{name} stores its address in {} at +{at:#x}", object.atom(*v).name)
             }
-            Use::Stored(Holder::Extern(v)) => format!("{name} stores its address in {v} at +{at:#x}"),
-            Use::Stored(Holder::Stack) => {
+            AddressUse::Stored(AddressHolder::Extern(v)) => format!("{name} stores its address in {v} at +{at:#x}"),
+            AddressUse::Stored(AddressHolder::Stack) => {
                 format!("{name} stores its address in a local object at +{at:#x}")
             }
-            Use::Stored(Holder::Memory) => format!("{name} stores its address at +{at:#x}"),
-            Use::Left { callee } => {
+            AddressUse::Stored(AddressHolder::Memory) => format!("{name} stores its address at +{at:#x}"),
+            AddressUse::Left { callee } => {
                 format!("{name} goes on in {} with its address at +{at:#x}", callee.text(object))
             }
-            Use::Passed { callee, argument } => {
+            AddressUse::Passed { callee, argument } => {
                 let who = callee.text(object);
                 let which = argument.map(|a| format!(" as argument {}", a + 1)).unwrap_or_default();
                 format!("{name} passes its address to {who}{which} at +{at:#x}")
             }
-            Use::Returned => format!("{name} returns its address at +{at:#x}"),
-            Use::Compared => format!("{name} compares its address at +{at:#x}"),
-            Use::Unknown(what) => format!("{name} does something with its address at +{at:#x}: {what}"),
+            AddressUse::Returned => format!("{name} returns its address at +{at:#x}"),
+            AddressUse::Compared => format!("{name} compares its address at +{at:#x}"),
+            AddressUse::Unknown(what) => format!("{name} does something with its address at +{at:#x}: {what}"),
         }
     }
 }
@@ -222,7 +222,7 @@ pub fn of_data(object: &Object, of: AtomId) -> Vec<Found> {
         if by.code.is_some() {
             functions.insert(object.parent(i.from));
         } else if !matches!(i.usage, Usage::Access | Usage::Branch) {
-            found.push(Found { atom: i.from, at: 0, what: Use::Unknown("its code was not looked at".into()) });
+            found.push(Found { atom: i.from, at: 0, what: AddressUse::Unknown("its code was not looked at".into()) });
         }
     }
     let around = neighbours(object, of);

@@ -10,7 +10,7 @@ use crate::isa::{Instruction, Mnemonic, OpKind, Register};
 
 use super::graph::Node;
 use super::state::{ARGUMENTS, END, HELD, MIXED, RBP, RSP, STACK, State, TOP, VALUE, WALKED, number};
-use super::{Copy, Holder, Use};
+use super::{AddressHolder, AddressUse, Copy};
 use crate::symbolize::{Object, Target};
 
 /// Where a stack operand is.
@@ -45,7 +45,7 @@ impl Stack {
 }
 
 /// One instruction being carried out.
-pub struct Step<'a> {
+pub struct UseStep<'a> {
     pub object: &'a Object,
     pub node: &'a Node,
     pub state: &'a mut State,
@@ -53,18 +53,18 @@ pub struct Step<'a> {
     /// What is loaded through the address counts as one.
     pub deep: bool,
     /// What was found, in the pass that reports.
-    pub out: Option<&'a mut Vec<Use>>,
+    pub out: Option<&'a mut Vec<AddressUse>>,
 }
 
-impl Step<'_> {
-    fn report(&mut self, what: Use) {
+impl UseStep<'_> {
+    fn report(&mut self, what: AddressUse) {
         if let Some(out) = &mut self.out {
             out.push(what);
         }
     }
     fn unknown(&mut self, flags: u8, what: &str) {
         if flags & HELD != 0 {
-            self.report(Use::Unknown(what.to_owned()));
+            self.report(AddressUse::Unknown(what.to_owned()));
         }
     }
 
@@ -98,7 +98,7 @@ impl Step<'_> {
                 // A check for 0, or for low bits.
                 let (a, b) = (self.value(0), self.value(1));
                 if !same && insn.op_kind(1) == OpKind::Register && (a | b) & HELD != 0 {
-                    self.report(Use::Compared);
+                    self.report(AddressUse::Compared);
                 }
             }
             M::Xchg => {
@@ -148,7 +148,7 @@ impl Step<'_> {
                 let uses_rax = node.touches & 1 != 0;
                 if uses_rax && rax & HELD != 0 {
                     let stores = node.memory.iter().any(|m| m.writes);
-                    self.report(if stores { Use::Stored(Holder::Memory) } else { Use::Compared });
+                    self.report(if stores { AddressUse::Stored(AddressHolder::Memory) } else { AddressUse::Compared });
                 }
                 if node.writes & 1 != 0 {
                     self.state.set(0, 0);
@@ -174,10 +174,10 @@ impl Step<'_> {
                 continue;
             }
             if m.writes {
-                self.report(Use::Written);
+                self.report(AddressUse::Written);
             }
             if m.reads {
-                self.report(Use::Read);
+                self.report(AddressUse::Read);
             }
         }
     }
@@ -245,7 +245,7 @@ impl Step<'_> {
             OpKind::Memory => match self.frame() {
                 Frame::Slot(at) if insn.memory_size().size() == 8 => {
                     if flags & HELD != 0 && self.stack.is_taken(at) {
-                        self.report(Use::Stored(Holder::Stack));
+                        self.report(AddressUse::Stored(AddressHolder::Stack));
                     }
                     if !self.state.set_slot(at, flags) {
                         self.unknown(flags, "it is in too many places of the stack");
@@ -258,10 +258,10 @@ impl Step<'_> {
                         self.unknown(flags, "it is in too many places of the stack");
                     }
                 }
-                Frame::Somewhere if flags & HELD != 0 => self.report(Use::Stored(Holder::Stack)),
+                Frame::Somewhere if flags & HELD != 0 => self.report(AddressUse::Stored(AddressHolder::Stack)),
                 Frame::No if flags & HELD != 0 => {
                     let holder = self.holder();
-                    self.report(Use::Stored(holder));
+                    self.report(AddressUse::Stored(holder));
                 }
                 Frame::Somewhere | Frame::No => {}
             },
@@ -270,14 +270,14 @@ impl Step<'_> {
     }
 
     /// The variable a memory operand names.
-    fn holder(&self) -> Holder {
+    fn holder(&self) -> AddressHolder {
         let plain = self.node.insn.memory_index() == Register::None;
         match self.node.memory_target.filter(|_| plain) {
             Some(Target::Section(s, o)) => {
-                self.object.containing(s, o).map_or(Holder::Memory, |m| Holder::Variable(m.atom))
+                self.object.containing(s, o).map_or(AddressHolder::Memory, |m| AddressHolder::Variable(m.atom))
             }
-            Some(Target::Extern(s, _)) => Holder::Extern(self.object.symbol_name(s).to_owned()),
-            None => Holder::Memory,
+            Some(Target::Extern(s, _)) => AddressHolder::Extern(self.object.symbol_name(s).to_owned()),
+            None => AddressHolder::Memory,
         }
     }
 
@@ -436,7 +436,7 @@ impl Step<'_> {
     fn same_object(&mut self, a: u8, b: u8) {
         let both = a & (HELD | END) != 0 && b & (HELD | END) != 0 && (a | b) & MIXED == 0;
         if (a | b) & HELD != 0 && !both {
-            self.report(Use::Compared);
+            self.report(AddressUse::Compared);
         }
     }
 
@@ -455,7 +455,7 @@ impl Step<'_> {
         // What it reads may be what it writes.
         if (read | node.imm) & HELD != 0 && node.memory.iter().any(|m| m.writes) && self.frame() == Frame::No {
             let holder = self.holder();
-            self.report(Use::Stored(holder));
+            self.report(AddressUse::Stored(holder));
         }
         if reads_slot {
             self.unknown(slot, "an instruction that is not understood");
@@ -507,14 +507,14 @@ fn is_number(insn: &Instruction, operand: u32) -> bool {
 }
 
 /// What a copy of memory does with the address: the object is copied, or a local object that holds the address.
-pub fn copied(state: &State, to: u8, from: u8) -> Vec<Use> {
+pub fn copied(state: &State, to: u8, from: u8) -> Vec<AddressUse> {
     let to_stack = to & STACK != 0 && to & MIXED == 0;
     let mut uses = Vec::new();
     if from & HELD != 0 {
-        uses.push(Use::Copied(if to_stack { Copy::Stack } else { Copy::Memory }));
+        uses.push(AddressUse::Copied(if to_stack { Copy::Stack } else { Copy::Memory }));
     }
     if from & STACK != 0 && state.any_slot() & HELD != 0 {
-        uses.push(Use::Stored(if to_stack { Holder::Stack } else { Holder::Memory }));
+        uses.push(AddressUse::Stored(if to_stack { AddressHolder::Stack } else { AddressHolder::Memory }));
     }
     uses
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::awake::is_awake;
-use super::graph::{Flow, Graph, Node, graph};
+use super::graph::{FlowGraph, Graph, Node, graph};
 use super::readers::{from_assembly, reader};
 use super::state::{ARGUMENTS, CALLER_SAVED, FRESH, HELD, MIXED, RAX, RDX, State, WALKED};
-use super::step::{Stack, Step, copied};
-use super::{Callee, Copy, DEPTH, Found, InPatch, Seed, Use};
+use super::step::{Stack, UseStep, copied};
+use super::{AddressUse, Callee, Copy, DEPTH, Found, InPatch, Seed};
 use crate::symbolize::{AtomId, Object, Usage};
 
 /// Instructions carried out for one question, repeats included; beyond that nothing is known.
@@ -90,7 +90,7 @@ impl<'a> Tracer<'a> {
                 known.retain(|f| self.patch.is_none_or(|patch| (patch.carried)(*f)) || !self.may_sleep(*f, 0));
                 if callers.is_none_or(|all| all.len() > known.len()) {
                     let at = self.return_of(f);
-                    all.insert(Found { atom: f, at, what: Use::Returned });
+                    all.insert(Found { atom: f, at, what: AddressUse::Returned });
                 }
                 if !known.is_empty() && (self.returning.insert(f) || !known.is_subset(&asked)) {
                     more.extend(known);
@@ -113,7 +113,7 @@ impl<'a> Tracer<'a> {
         let Some(callers) = self.callers(f).filter(|all| !all.is_empty()) else { return false };
         callers.iter().all(|by| {
             let leaves = |g: &Graph| {
-                g.nodes.iter().any(|n| matches!(&n.flow, Flow::Tail(Callee::Function(to)) | Flow::TailIf(Callee::Function(to)) if *to == f))
+                g.nodes.iter().any(|n| matches!(&n.flow, FlowGraph::Tail(Callee::Function(to)) | FlowGraph::TailIf(Callee::Function(to)) if *to == f))
             };
             (patch.carried)(*by) && self.graph(*by).is_some_and(|g| !leaves(&g))
         })
@@ -128,8 +128,10 @@ impl<'a> Tracer<'a> {
         // While it is being found out, it does not.
         self.sleeps.insert(f, false);
         let sleeps = g.nodes.iter().any(|n| match &n.flow {
-            Flow::Call(callee) | Flow::Tail(callee) | Flow::TailIf(callee) => self.callee_may_sleep(callee, depth),
-            Flow::Indirect => g.labels.is_empty() || n.memory.is_empty(),
+            FlowGraph::Call(callee) | FlowGraph::Tail(callee) | FlowGraph::TailIf(callee) => {
+                self.callee_may_sleep(callee, depth)
+            }
+            FlowGraph::Indirect => g.labels.is_empty() || n.memory.is_empty(),
             _ => false,
         });
         self.sleeps.insert(f, sleeps);
@@ -171,7 +173,7 @@ impl<'a> Tracer<'a> {
 
     fn return_of(&mut self, f: AtomId) -> u64 {
         let graph = self.graph(f);
-        let last = graph.iter().flat_map(|g| &g.nodes).find(|n| n.atom == f && matches!(n.flow, Flow::Return));
+        let last = graph.iter().flat_map(|g| &g.nodes).find(|n| n.atom == f && matches!(n.flow, FlowGraph::Return));
         last.map_or(0, |n| n.at)
     }
 
@@ -198,7 +200,8 @@ impl<'a> Tracer<'a> {
 
     fn walk(&mut self, f: AtomId, arguments: u32, depth: usize) -> Outcome {
         let mut outcome = Outcome::default();
-        let unknown = |at: u64, atom: AtomId, what: &str| Found { atom, at, what: Use::Unknown(what.to_owned()) };
+        let unknown =
+            |at: u64, atom: AtomId, what: &str| Found { atom, at, what: AddressUse::Unknown(what.to_owned()) };
         let Some(g) = self.graph(f) else {
             outcome.found.insert(unknown(0, f, "its code was not looked at"));
             return outcome;
@@ -261,14 +264,14 @@ impl<'a> Tracer<'a> {
         let mut all: Vec<(usize, &State)> = Vec::new();
         let next = node.next.map(|to| (to, after));
         match &node.flow {
-            Flow::Next | Flow::Call(_) | Flow::TailIf(_) => all.extend(next),
-            Flow::Jump(to) => all.push((*to, after)),
-            Flow::Branch(to) => {
+            FlowGraph::Next | FlowGraph::Call(_) | FlowGraph::TailIf(_) => all.extend(next),
+            FlowGraph::Jump(to) => all.push((*to, after)),
+            FlowGraph::Branch(to) => {
                 all.push((*to, after));
                 all.extend(next);
             }
-            Flow::Indirect => all.extend(g.labels.iter().map(|to| (*to, after))),
-            Flow::Tail(_) | Flow::Return | Flow::End => {}
+            FlowGraph::Indirect => all.extend(g.labels.iter().map(|to| (*to, after))),
+            FlowGraph::Tail(_) | FlowGraph::Return | FlowGraph::End => {}
         }
         for to in &node.more {
             all.push((*to, before));
@@ -284,16 +287,16 @@ impl<'a> Tracer<'a> {
         n: usize,
         state: &mut State,
         stack: &mut Stack,
-        mut out: Option<(&mut Vec<Use>, &mut Outcome)>,
+        mut out: Option<(&mut Vec<AddressUse>, &mut Outcome)>,
         depth: usize,
     ) {
         let node = &g.nodes[n];
         match &node.flow {
-            Flow::Call(callee) => {
+            FlowGraph::Call(callee) => {
                 through_memory(self.object, node, state, stack, &mut out);
                 self.call(g, node, callee, false, state, stack, &mut out, depth);
             }
-            Flow::Tail(callee) | Flow::TailIf(callee) => {
+            FlowGraph::Tail(callee) | FlowGraph::TailIf(callee) => {
                 let mut copy = state.clone();
                 if self.name_of(callee).is_some_and(|n| n.starts_with("__x86_return_thunk")) {
                     leave(&copy, &mut out);
@@ -307,18 +310,18 @@ impl<'a> Tracer<'a> {
                     }
                 }
             }
-            Flow::Indirect => {
+            FlowGraph::Indirect => {
                 through_memory(self.object, node, state, stack, &mut out);
                 // Through a table in memory it is a switch, through a register it can be either.
                 if g.labels.is_empty() || node.memory.is_empty() {
                     self.call(g, node, &Callee::Indirect, true, &mut state.clone(), stack, &mut out, depth);
                 }
             }
-            Flow::Return => leave(state, &mut out),
-            Flow::Next | Flow::Jump(_) | Flow::Branch(_) | Flow::End => {
+            FlowGraph::Return => leave(state, &mut out),
+            FlowGraph::Next | FlowGraph::Jump(_) | FlowGraph::Branch(_) | FlowGraph::End => {
                 let out = out.map(|(uses, _)| uses);
                 let deep = self.patch.is_some_and(|p| p.deep);
-                Step { object: self.object, node, state, stack, deep, out }.run();
+                UseStep { object: self.object, node, state, stack, deep, out }.run();
             }
         }
     }
@@ -343,7 +346,7 @@ impl<'a> Tracer<'a> {
         tail: bool,
         state: &mut State,
         stack: &Stack,
-        out: &mut Option<(&mut Vec<Use>, &mut Outcome)>,
+        out: &mut Option<(&mut Vec<AddressUse>, &mut Outcome)>,
         depth: usize,
     ) {
         let name = self.name_of(callee).map(str::to_owned);
@@ -351,13 +354,13 @@ impl<'a> Tracer<'a> {
         if let Some(what) = assembly {
             if let Some((uses, _)) = out {
                 if what.copies && state.reg(ARGUMENTS[1]) & HELD != 0 {
-                    uses.push(Use::Read);
+                    uses.push(AddressUse::Read);
                 }
                 if what.copies && state.reg(ARGUMENTS[0]) & HELD != 0 {
-                    uses.push(Use::Written);
+                    uses.push(AddressUse::Written);
                 }
                 if what.gets.iter().any(|r| state.reg(usize::from(*r)) & HELD != 0) {
-                    uses.push(Use::Passed { callee: callee.clone(), argument: None });
+                    uses.push(AddressUse::Passed { callee: callee.clone(), argument: None });
                 }
             }
             return;
@@ -367,7 +370,9 @@ impl<'a> Tracer<'a> {
             let to = to.map_or(0, |n| state.reg(ARGUMENTS[n]));
             let mut uses = copied(state, to, state.reg(ARGUMENTS[from]));
             if name.as_deref().is_some_and(|n| n.contains("dup")) {
-                uses.iter_mut().filter(|u| matches!(u, Use::Copied(_))).for_each(|u| *u = Use::Copied(Copy::Allocated));
+                uses.iter_mut()
+                    .filter(|u| matches!(u, AddressUse::Copied(_)))
+                    .for_each(|u| *u = AddressUse::Copied(Copy::Allocated));
             }
             if let Some((all, _)) = out {
                 all.extend(uses);
@@ -397,7 +402,7 @@ impl<'a> Tracer<'a> {
             && self.callee_may_sleep(callee, 0)
             && let Some((uses, _)) = out
         {
-            uses.push(Use::Left { callee: callee.clone() });
+            uses.push(AddressUse::Left { callee: callee.clone() });
         }
         let follow = own.filter(|f| depth < DEPTH && self.object.atom(*f).code.is_some() && !on_stack);
         match follow {
@@ -419,8 +424,8 @@ impl<'a> Tracer<'a> {
                     }
                     if let Some((uses, _)) = out {
                         uses.push(match only_read {
-                            true => Use::Read,
-                            false => Use::Passed { callee: callee.clone(), argument },
+                            true => AddressUse::Read,
+                            false => AddressUse::Passed { callee: callee.clone(), argument },
                         });
                     }
                 }
@@ -463,12 +468,12 @@ impl<'a> Tracer<'a> {
         let found = g.nodes.iter().any(|node| {
             node.writes >> n & 1 != 0
                 || match &node.flow {
-                    Flow::Call(Callee::Function(other)) | Flow::Tail(Callee::Function(other)) => {
+                    FlowGraph::Call(Callee::Function(other)) | FlowGraph::Tail(Callee::Function(other)) => {
                         self.changes(*other, n, depth + 1)
                     }
-                    Flow::Call(Callee::Extern(name)) => from_assembly(name).is_none() && !node.alternative,
-                    Flow::Call(Callee::Indirect) => !node.alternative,
-                    Flow::Tail(Callee::Extern(_)) => true,
+                    FlowGraph::Call(Callee::Extern(name)) => from_assembly(name).is_none() && !node.alternative,
+                    FlowGraph::Call(Callee::Indirect) => !node.alternative,
+                    FlowGraph::Tail(Callee::Extern(_)) => true,
                     _ => false,
                 }
         });
@@ -483,11 +488,11 @@ fn through_memory(
     node: &Node,
     state: &mut State,
     stack: &mut Stack,
-    out: &mut Option<(&mut Vec<Use>, &mut Outcome)>,
+    out: &mut Option<(&mut Vec<AddressUse>, &mut Outcome)>,
 ) {
     let mut copy = state.clone();
     let mut uses = Vec::new();
-    Step { object, node, state: &mut copy, stack, deep: false, out: Some(&mut uses) }.run();
+    UseStep { object, node, state: &mut copy, stack, deep: false, out: Some(&mut uses) }.run();
     if let Some((all, _)) = out {
         all.extend(uses);
     }
@@ -505,11 +510,11 @@ fn copier(name: &str) -> Option<(Option<usize>, usize)> {
 }
 
 /// The function ends.
-fn leave(state: &State, out: &mut Option<(&mut Vec<Use>, &mut Outcome)>) {
+fn leave(state: &State, out: &mut Option<(&mut Vec<AddressUse>, &mut Outcome)>) {
     let Some((uses, outcome)) = out else { return };
     outcome.returns |= state.reg(RAX) & HELD != 0;
     // Results of two words; what has been read, or has walked through the object, is a leftover.
     if state.reg(RDX) & HELD != 0 && state.reg(RDX) & FRESH != 0 && state.reg(RDX) & WALKED == 0 {
-        uses.push(Use::Unknown(super::SECOND_RESULT.into()));
+        uses.push(AddressUse::Unknown(super::SECOND_RESULT.into()));
     }
 }

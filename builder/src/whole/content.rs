@@ -1,6 +1,6 @@
 //! What no symbol covers: strings up to their end, pointers, and everything else up to the next place anything refers to.
 
-use super::{Area, Place, Proof, Whole};
+use super::{Area, Location, Proof, Whole};
 use crate::symbolize::Class;
 
 /// Words of an area that are in no span, but for zeroes.
@@ -9,7 +9,7 @@ pub fn nameless_words(whole: &Whole<'_>, area: &Area<'_>) -> Vec<u64> {
     let mut at = area.addr.next_multiple_of(8);
     while at < area.end() {
         match whole.locate(at) {
-            Place::Span(s, _) => at = whole.span(s).end.max(at + 1).next_multiple_of(8),
+            Location::Span(s, _) => at = whole.span(s).end.max(at + 1).next_multiple_of(8),
             _ => {
                 if whole.bytes(at, 8).is_some_and(|b| b.iter().any(|x| *x != 0)) {
                     out.push(at);

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 
 use super::families::{self, parents};
-use super::same::Sides;
+use super::same::ImageSides;
 use super::side::{Extra, Side};
-use super::{Compared, Place, SpanId, Use, Whole};
+use super::{Compared, Location, SpanId, Use, Whole};
 use crate::correlate::{Level, NewAtom, OldAtom, Pairs};
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{AtomId, Object};
@@ -43,7 +43,7 @@ pub struct Unproven {
 }
 
 /// Makes the two objects.
-pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
+pub fn extract(s: ImageSides<'_, '_>, compared: &Compared) -> Extract {
     let (old_parents, new_parents) = rayon::join(|| parents(s.old, s.old_uses), || parents(s.new, s.new_uses));
     let [mut old_wanted, mut new_wanted] = families::wanted(&s, &compared.code, [&old_parents, &new_parents]);
     let (olds, news): (Vec<SpanId>, Vec<SpanId>) = compared.data.iter().copied().unzip();
@@ -53,7 +53,9 @@ pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
     for (span, at, value) in s.new_uses.unproven.iter().filter(|u| new_wanted[u.0.0 as usize]) {
         // A variable that has not moved has the same offset, and a number is the same number: the bytes mean the same.
         let same = match (s.old.locate(*value), s.new.locate(*value)) {
-            (Place::Span(o, d), Place::Span(n, e)) if *value < IMAGE_BASE => s.twins.new_of(o) == Some(n) && d == e,
+            (Location::Span(o, d), Location::Span(n, e)) if *value < IMAGE_BASE => {
+                s.twins.new_of(o) == Some(n) && d == e
+            }
             _ => s.old.markers_at(*value).any(|a| s.new.markers_at(*value).any(|b| a == b)),
         };
         if !same {
@@ -80,7 +82,7 @@ pub fn extract(s: Sides<'_, '_>, compared: &Compared) -> Extract {
 
 /// Pairs constants without a name that corresponding operands of the candidates refer to and that are the same.
 fn pair_gaps(
-    s: &Sides<'_, '_>,
+    s: &ImageSides<'_, '_>,
     compared: &Compared,
     (old, old_extra): (&Object, &Extra),
     (new, new_extra): (&Object, &Extra),
@@ -112,10 +114,10 @@ fn pair_gaps(
 }
 
 /// Notes what cannot be told about the new functions.
-fn doubt(s: &Sides<'_, '_>, unproven: &[Unproven], new: &mut Object) {
+fn doubt(s: &ImageSides<'_, '_>, unproven: &[Unproven], new: &mut Object) {
     for u in unproven {
         let what = match s.new.locate(u.value) {
-            Place::Span(id, _) if u.value < IMAGE_BASE => {
+            Location::Span(id, _) if u.value < IMAGE_BASE => {
                 format!("the offset of the per-CPU variable {}", s.new.name_of(id))
             }
             _ => format!("the physical address of {}", s.new.markers_at(u.value).next().unwrap_or("something")),

@@ -3,8 +3,8 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::same::Sides;
-use super::{Kind, SpanId, Use, Uses, Whole};
+use super::same::ImageSides;
+use super::{SpanId, SpanKind, Use, Uses, Whole};
 use crate::symbolize::{Class, TextKind, Usage};
 
 /// The function each span belongs to; itself for most.
@@ -17,7 +17,7 @@ pub fn parents(whole: &Whole<'_>, uses: &Uses) -> Vec<SpanId> {
         if crate::symbolize::is_cold(name) {
             let stem: Vec<&str> = name.split('.').take_while(|p| *p != "cold").collect();
             colds.push((id, stem.join(".")));
-        } else if whole.span(id).kind == Kind::Chunk && whole.area_of(id).class == Class::Text(TextKind::AltAux) {
+        } else if whole.span(id).kind == SpanKind::Chunk && whole.area_of(id).class == Class::Text(TextKind::AltAux) {
             let back = uses.of(id).iter().find_map(|u| u.span().filter(|s| *s != id && whole.span(*s).is_code()));
             out[id.0 as usize] = back.unwrap_or(id);
         }
@@ -90,7 +90,7 @@ fn by_name(whole: &Whole<'_>, uses: &Uses, colds: &[(SpanId, String)], out: &mut
 }
 
 /// What matters of both sides: candidates, what has no twin, and the families of both, on both sides.
-pub fn wanted(s: &Sides<'_, '_>, candidates: &[(SpanId, SpanId)], parents: [&[SpanId]; 2]) -> [Vec<bool>; 2] {
+pub fn wanted(s: &ImageSides<'_, '_>, candidates: &[(SpanId, SpanId)], parents: [&[SpanId]; 2]) -> [Vec<bool>; 2] {
     let alone = |w: &Whole<'_>, paired: &dyn Fn(SpanId) -> bool| -> Vec<bool> {
         (0..w.spans.len() as u32).map(SpanId).map(|i| w.span(i).is_code() && !paired(i)).collect()
     };

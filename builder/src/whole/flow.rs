@@ -1,6 +1,6 @@
 //! The steps in order: two images scanned and paired, candidates found, and what matters taken out.
 
-use super::same::{self, Compared, Sides};
+use super::same::{self, Compared, ImageSides};
 use super::tables::{self, Slots};
 use super::{Extract, Form, Proof, Twins, Uses, Whole, extract, pair, place, scan};
 use crate::holder::Placement;
@@ -38,8 +38,8 @@ impl Side {
 
 impl<'d> Scanned<'_, 'd> {
     /// Everything known about both.
-    pub fn sides(&self) -> Sides<'_, 'd> {
-        Sides {
+    pub fn sides(&self) -> ImageSides<'_, 'd> {
+        ImageSides {
             old: self.old,
             new: self.new,
             old_uses: &self.old_side.uses,
@@ -66,7 +66,7 @@ pub fn scan_pair<'a, 'd>(old: &'a Whole<'d>, new: &'a Whole<'d>) -> Scanned<'a, 
 
 /// What the ordinary phases need.
 #[derive(Debug)]
-pub struct Parts {
+pub struct Extracted {
     /// What matters of the old image.
     pub old: crate::symbolize::Object,
     /// What matters of the new image.
@@ -78,7 +78,7 @@ pub struct Parts {
 }
 
 /// Takes out what matters. A linked old image is the kernel; for another one, `kernel` may be given.
-pub fn extract_pair(scanned: &Scanned<'_, '_>, kernel: Option<&Whole<'_>>) -> Parts {
+pub fn extract_pair(scanned: &Scanned<'_, '_>, kernel: Option<&Whole<'_>>) -> Extracted {
     let mut parts: Extract = extract::extract(scanned.sides(), &scanned.compared);
     let placement = match (scanned.old.form, kernel) {
         (Form::Linked, _) => Some(place::of_kernel(scanned.old, &mut parts)),
@@ -87,7 +87,7 @@ pub fn extract_pair(scanned: &Scanned<'_, '_>, kernel: Option<&Whole<'_>>) -> Pa
             let proof = scanned.old.proof.min(kernel.proof);
             let (side, own) = rayon::join(|| Side::of(kernel, proof), || Side::of(scanned.old, proof));
             let twins = pair::pair(scanned.old, kernel, &own.uses, &side.uses);
-            let sides = Sides {
+            let sides = ImageSides {
                 new: kernel,
                 old_uses: &own.uses,
                 old_slots: &own.slots,
@@ -103,5 +103,5 @@ pub fn extract_pair(scanned: &Scanned<'_, '_>, kernel: Option<&Whole<'_>>) -> Pa
             Some(place::by_twins(scanned.old, kernel, uses, &twins, |o, k| sides.same(o, k), &mut parts))
         }
     };
-    Parts { old: parts.old, new: parts.new, pairs: parts.pairs, placement }
+    Extracted { old: parts.old, new: parts.new, pairs: parts.pairs, placement }
 }

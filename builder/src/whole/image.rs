@@ -14,7 +14,7 @@ use object::read::elf::{FileHeader, ProgramHeader, Rela, SectionHeader, SectionT
 
 use super::area::{self, Area};
 use super::spans;
-use super::{Field, Form, Named, Proof, Symbol, Whole};
+use super::{Field, Form, ImageSymbol, Named, Proof, Whole};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::isa::reloc;
@@ -89,9 +89,17 @@ pub fn read<'d>(name: &str, data: &'d [u8], names: Option<&'d [KernelSymbol]>, p
     fields.dedup_by_key(|f| f.at);
     let mut symbols = symbols;
     for (_, name, at) in &externs {
-        symbols.push(Symbol { name, value: *at, size: 0, kind: 0, bind: elf::STB_GLOBAL.0, file: 0, absolute: false });
+        symbols.push(ImageSymbol {
+            name,
+            value: *at,
+            size: 0,
+            kind: 0,
+            bind: elf::STB_GLOBAL.0,
+            file: 0,
+            absolute: false,
+        });
     }
-    symbols.push(Symbol {
+    symbols.push(ImageSymbol {
         name: spans::AUX_NAME,
         value: 0,
         size: 0,
@@ -193,17 +201,17 @@ fn sections<'d>(
 }
 
 /// From the kernel's own start to the end of what runs without page tables.
-fn head(symbols: &[Symbol<'_>], by_name: &HashMap<&str, u64>) -> Option<(u64, u64)> {
+fn head(symbols: &[ImageSymbol<'_>], by_name: &HashMap<&str, u64>) -> Option<(u64, u64)> {
     const WINDOW: u64 = 64 << 10;
     let start = *by_name.get("_text")?;
-    let near = |s: &&Symbol<'_>| area::is_head(s.name) && s.value.wrapping_sub(start) < WINDOW;
+    let near = |s: &&ImageSymbol<'_>| area::is_head(s.name) && s.value.wrapping_sub(start) < WINDOW;
     let last = symbols.iter().filter(near).map(|s| s.value).max()?;
     let next = symbols.iter().filter(|s| s.value > last).map(|s| s.value).min()?;
     Some((start, next))
 }
 
-fn from_kallsyms(names: &[KernelSymbol]) -> (Vec<Symbol<'_>>, Vec<&str>, Externs<'_>) {
-    let symbols = names.iter().map(|s| Symbol {
+fn from_kallsyms(names: &[KernelSymbol]) -> (Vec<ImageSymbol<'_>>, Vec<&str>, Externs<'_>) {
+    let symbols = names.iter().map(|s| ImageSymbol {
         name: &s.name,
         value: s.addr,
         size: 0,
@@ -222,7 +230,7 @@ fn from_kallsyms(names: &[KernelSymbol]) -> (Vec<Symbol<'_>>, Vec<&str>, Externs
 
 impl<'d> Reader<'_, 'd> {
     /// Symbols of loaded sections, by address; names of source files, the first one empty; undefined symbols.
-    fn symbols(&self, loaded: &[Loaded<'d>]) -> Result<(Vec<Symbol<'d>>, Vec<&'d str>, Externs<'d>)> {
+    fn symbols(&self, loaded: &[Loaded<'d>]) -> Result<(Vec<ImageSymbol<'d>>, Vec<&'d str>, Externs<'d>)> {
         let bad = |e: String| Error::new(codes::LP1205, Place::object(self.name).in_section(".symtab"), e);
         let symtab = self.table.symbols(self.endian, self.data, elf::SHT_SYMTAB).map_err(|e| bad(e.to_string()))?;
         let (mut out, mut files, mut externs) = (Vec::with_capacity(symtab.len()), vec![""], Vec::new());
@@ -255,7 +263,15 @@ impl<'d> Reader<'_, 'd> {
             let value = sym.st_value(self.endian);
             if shndx == elf::SHN_ABS && value >= IMAGE_BASE && self.form == Form::Linked {
                 // init_per_cpu__NAME and the like: addresses the linker script computes.
-                out.push(Symbol { name: text, value, size: 0, kind: elf::STT_NOTYPE.0, bind, file, absolute: true });
+                out.push(ImageSymbol {
+                    name: text,
+                    value,
+                    size: 0,
+                    kind: elf::STT_NOTYPE.0,
+                    bind,
+                    file,
+                    absolute: true,
+                });
                 continue;
             }
             if shndx == elf::SHN_ABS || shndx == elf::SHN_COMMON || kind == elf::STT_SECTION.0 {
@@ -268,7 +284,7 @@ impl<'d> Reader<'_, 'd> {
             if value.checked_add(size).is_none() {
                 return Err(bad(format!("{text} is larger than the address space")));
             }
-            out.push(Symbol { name: text, value, size, kind, bind, file, absolute: false });
+            out.push(ImageSymbol { name: text, value, size, kind, bind, file, absolute: false });
         }
         Ok((out, files, externs))
     }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::same::Sides;
-use super::{Mark, Place, Proof, Use, Whole, scan};
+use super::same::ImageSides;
+use super::{Location, Mark, Proof, Use, Whole, scan};
 use crate::symbolize::Class;
 
-impl Sides<'_, '_> {
+impl ImageSides<'_, '_> {
     /// Names of labels whose content differs.
     pub(super) fn labels(&self) -> Vec<String> {
         let (old, new) = (labels(self.old), labels(self.new));
@@ -50,7 +50,7 @@ impl Sides<'_, '_> {
 fn labels<'w>(whole: &'w Whole<'_>) -> BTreeMap<&'w str, Vec<Mark<'w>>> {
     let mut found: BTreeMap<&str, Vec<Mark<'_>>> = BTreeMap::new();
     for mark in whole.marks().filter(Mark::is_label) {
-        if let Place::Gap(area) = whole.locate(mark.addr)
+        if let Location::Gap(area) = whole.locate(mark.addr)
             && let class = whole.areas[usize::from(area)].class
             && (matches!(class, Class::Data | Class::Bss | Class::Percpu) || class == Class::Rodata && !mark.local)
         {

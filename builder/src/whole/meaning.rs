@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use super::content::{extent, nameless_pointers, string_at};
-use super::same::Sides;
-use super::{Mark, Place, Proof, SpanId, Use, Whole};
+use super::same::ImageSides;
+use super::{Location, Mark, Proof, SpanId, Use, Whole};
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Class, Usage};
 
@@ -20,14 +20,14 @@ const FARTHEST: u64 = 4096;
 /// Characters up to which a string may be taken for numbers.
 const SHORT: usize = 4;
 
-impl Sides<'_, '_> {
+impl ImageSides<'_, '_> {
     /// Different numbers that on both sides are the same place of the same per-CPU variable, where no relocations say so.
     pub(super) fn same_variable(&self, o: u64, n: u64) -> bool {
         if self.proof == Proof::All || o == n || o < FIRST_PERCPU || n < FIRST_PERCPU {
             return false;
         }
         match (self.old.locate(o), self.new.locate(n)) {
-            (Place::Span(s, d), Place::Span(t, e)) => self.twins.new_of(s) == Some(t) && d == e,
+            (Location::Span(s, d), Location::Span(t, e)) => self.twins.new_of(s) == Some(t) && d == e,
             _ => false,
         }
     }
@@ -35,7 +35,7 @@ impl Sides<'_, '_> {
     /// Are both the start of the same thing? A number that happens to be a distance to somewhere is a number.
     pub(super) fn same_start(&self, o: u64, n: u64) -> bool {
         match (self.old.locate(o), self.new.locate(n)) {
-            (Place::Span(s, 0), Place::Span(t, 0)) => self.old.is_address(o) && self.twins.new_of(s) == Some(t),
+            (Location::Span(s, 0), Location::Span(t, 0)) => self.old.is_address(o) && self.twins.new_of(s) == Some(t),
             _ => false,
         }
     }
@@ -57,12 +57,12 @@ impl Sides<'_, '_> {
     /// lies before. Does the reference mean one of these, the same in both builds?
     fn same_edge(&self, places: (u64, u64), o: u64, n: u64) -> bool {
         // What no symbol covers has its content to be compared by.
-        if matches!((self.old.locate(o), self.new.locate(n)), (Place::Gap(_), Place::Gap(_))) {
+        if matches!((self.old.locate(o), self.new.locate(n)), (Location::Gap(_), Location::Gap(_))) {
             return false;
         }
         // Strictly at the place; or, where the reference leads into the middle of something, at any distance a compiler
         // biases an address by (`table - 257`).
-        let begins = |w: &Whole<'_>, at: u64| matches!(w.locate(at), Place::Span(_, 0));
+        let begins = |w: &Whole<'_>, at: u64| matches!(w.locate(at), Location::Span(_, 0));
         let strict = begins(self.old, o) || begins(self.new, n);
         let near = |w: &Whole<'_>, at: u64| -> Vec<(SpanId, u64)> {
             let behind = w.spans.partition_point(|s| s.addr <= at);
@@ -72,7 +72,7 @@ impl Sides<'_, '_> {
                 w.spans_from(at.saturating_sub(FARTHEST), at.saturating_add(FARTHEST))
             };
             let edge =
-                |s: &super::Span| if strict { s.end == at && !s.is_code() } else { s.kind != super::Kind::Extern };
+                |s: &super::Span| if strict { s.end == at && !s.is_code() } else { s.kind != super::SpanKind::Extern };
             range.filter(|i| edge(&w.spans[*i])).map(|i| (SpanId(i as u32), at.wrapping_sub(w.spans[i].addr))).collect()
         };
         let (a, b) = (near(self.old, o), near(self.new, n));
@@ -86,7 +86,7 @@ impl Sides<'_, '_> {
         // both exist in both builds, only not side by side, and that a function went over from the one to the other just
         // when they changed places beside the same edge is no explanation.
         let means = |w: &Whole<'_>, place: u64, at: u64, edge: Option<SpanId>, is_old: bool| {
-            let Place::Span(function, _) = w.locate(place) else { return false };
+            let Location::Span(function, _) = w.locate(place) else { return false };
             let (first, last) = files_of(w, function).unwrap_or((0, u32::MAX));
             let of_file = |e: SpanId| {
                 let edge = w.span(e);
@@ -96,15 +96,15 @@ impl Sides<'_, '_> {
                 return false;
             }
             match w.locate(at) {
-                Place::Span(s, _) if w.span(s).size() > 0 => {
+                Location::Span(s, _) if w.span(s).size() > 0 => {
                     let other = w.span(s);
                     let own = first == last && other.file == first;
                     let paired = if is_old { self.twins.new_of(s) } else { self.twins.old_of(s) };
                     !own && paired.is_some()
                 }
                 // Nothing else is there.
-                Place::Span(s, _) => w.span(s).size() == 0,
-                Place::Gap(_) | Place::Outside => true,
+                Location::Span(s, _) => w.span(s).size() == 0,
+                Location::Gap(_) | Location::Outside => true,
             }
         };
         let both = |x: Option<SpanId>, y: Option<SpanId>| {
@@ -148,7 +148,7 @@ impl Sides<'_, '_> {
         let offsets = self.old.percpu_offset(o).zip(self.new.percpu_offset(n));
         o == n
             || offsets.is_some_and(|(p, q)| match (self.old.locate(p), self.new.locate(q)) {
-                (Place::Span(s, d), Place::Span(t, e)) => self.twins.new_of(s) == Some(t) && d == e,
+                (Location::Span(s, d), Location::Span(t, e)) => self.twins.new_of(s) == Some(t) && d == e,
                 _ => false,
             })
     }
@@ -156,7 +156,7 @@ impl Sides<'_, '_> {
     /// The tables of kallsyms, which do not name themselves: where the symbols come from kallsyms, nothing has a name there.
     fn tables_of_names(&self, o: u64, n: u64) -> bool {
         let named = |w: &Whole<'_>, at: u64| w.markers_at(at).any(|m| m.starts_with("kallsyms_"));
-        let nameless = |w: &Whole<'_>, at: u64| w.sizeless && matches!(w.locate(at), Place::Gap(_));
+        let nameless = |w: &Whole<'_>, at: u64| w.sizeless && matches!(w.locate(at), Location::Gap(_));
         nameless(self.old, o) && named(self.new, n) || named(self.old, o) && nameless(self.new, n)
     }
 
@@ -176,26 +176,26 @@ impl Sides<'_, '_> {
     /// `seen`: constants that are being compared; those may point to each other.
     fn same_place(&self, o: u64, n: u64, (usage, size): (Usage, u8), seen: &mut HashSet<(u64, u64)>) -> bool {
         match (self.old.locate(o), self.new.locate(n)) {
-            (Place::Span(s, d), Place::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
+            (Location::Span(s, d), Location::Span(t, e)) if self.twins.new_of(s) == Some(t) && d == e => true,
             // Nobody jumps to where a section begins: that is the function that is first there.
-            (Place::Span(..), Place::Span(..)) => usage != Usage::Branch && self.marked_around(o, n),
-            (Place::Gap(_), Place::Gap(_)) if self.old.is_label(o) && self.new.is_label(n) => {
+            (Location::Span(..), Location::Span(..)) => usage != Usage::Branch && self.marked_around(o, n),
+            (Location::Gap(_), Location::Gap(_)) if self.old.is_label(o) && self.new.is_label(n) => {
                 self.same_content(o, n, (usage, size), seen)
             }
             _ if self.marked_around(o, n) => true,
-            (Place::Gap(p), Place::Gap(q)) => {
+            (Location::Gap(p), Location::Gap(q)) => {
                 let (p, q) = (&self.old.areas[p as usize], &self.new.areas[q as usize]);
                 if matches!(p.class, Class::Table(_) | Class::Ignored(_)) {
                     return p.name == q.name && o - p.addr == n - q.addr;
                 }
                 self.same_content(o, n, (usage, size), seen)
             }
-            (Place::Outside, Place::Outside) if o < IMAGE_BASE && n < IMAGE_BASE && o != n => {
+            (Location::Outside, Location::Outside) if o < IMAGE_BASE && n < IMAGE_BASE && o != n => {
                 // Physical addresses (arch/x86/include/asm/page_64.h, __START_KERNEL_map).
                 let (o, n) = (o.wrapping_add(IMAGE_BASE), n.wrapping_add(IMAGE_BASE));
                 o >= IMAGE_BASE && n >= IMAGE_BASE && self.same_place(o, n, (usage, size), seen)
             }
-            (Place::Outside, Place::Outside) => o == n,
+            (Location::Outside, Location::Outside) => o == n,
             _ => false,
         }
     }

@@ -44,7 +44,7 @@ pub use pair::{Rung, Twins};
 pub use place::{by_twins, of_kernel};
 pub use same::Compared;
 pub use scan::{Use, Uses};
-pub use spans::{Kind, Span, Spans};
+pub use spans::{Span, SpanKind, Spans};
 
 /// Name of the area undefined symbols are in.
 pub(crate) const EXTERN_AREA: &str = "*UND*";
@@ -75,7 +75,7 @@ pub enum Proof {
 
 /// A symbol of a loaded section.
 #[derive(Clone, Copy, Debug)]
-pub struct Symbol<'d> {
+pub struct ImageSymbol<'d> {
     /// Name.
     pub name: &'d str,
     /// Address.
@@ -124,7 +124,7 @@ pub struct Whole<'d> {
     /// By address.
     pub areas: Vec<Area<'d>>,
     /// Symbols of loaded sections.
-    pub symbols: Vec<Symbol<'d>>,
+    pub symbols: Vec<ImageSymbol<'d>>,
     /// Names of source files as `STT_FILE` gives them; the first is empty.
     pub files: Vec<&'d str>,
     /// Fields with absolute addresses, and in data also relative ones, by address.
@@ -186,7 +186,7 @@ impl Mark<'_> {
 
 /// What is at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// Inside (or at the start of) a span.
     Span(SpanId, u64),
     /// In an area, between spans.
@@ -201,7 +201,7 @@ impl<'d> Whole<'d> {
         name: String,
         form: Form,
         areas: Vec<Area<'d>>,
-        symbols: Vec<Symbol<'d>>,
+        symbols: Vec<ImageSymbol<'d>>,
         files: Vec<&'d str>,
         fields: Vec<Field>,
         (mut named, mut strays): (Vec<Named<'d>>, Vec<(u64, u64)>),
@@ -303,11 +303,11 @@ impl<'d> Whole<'d> {
     }
 
     /// What is at an address.
-    pub fn locate(&self, addr: u64) -> Place {
-        let Some((area_id, area)) = self.area_at(addr) else { return Place::Outside };
+    pub fn locate(&self, addr: u64) -> Location {
+        let Some((area_id, area)) = self.area_at(addr) else { return Location::Outside };
         let step = if area.name == EXTERN_AREA { image::EXTERN_STEP } else { BUCKET };
         let Some(first) = self.index[area_id as usize].get(((addr - area.addr) / step) as usize) else {
-            return Place::Gap(area_id);
+            return Location::Gap(area_id);
         };
         let mut at = *first as usize;
         // Behind the last one that begins here or before: a few steps, unless many begin at one place.
@@ -326,8 +326,8 @@ impl<'d> Whole<'d> {
             _ => self.cover.last_beyond(at, addr),
         };
         match found {
-            Some(i) if self.spans[i].area == area_id => Place::Span(SpanId(i as u32), addr - self.spans[i].addr),
-            _ => Place::Gap(area_id),
+            Some(i) if self.spans[i].area == area_id => Location::Span(SpanId(i as u32), addr - self.spans[i].addr),
+            _ => Location::Gap(area_id),
         }
     }
 

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
 use super::spans::AUX_NAME;
-use super::{Kind, SpanId, Use, Uses, Whole};
+use super::{SpanId, SpanKind, Use, Uses, Whole};
 use crate::correlate::Level;
 use crate::symbolize::base_name;
 use crate::symbolize::{Class, Usage, known_sections};
@@ -127,8 +127,8 @@ fn is_numbered(name: &str) -> bool {
 /// What must agree besides the name: code or data, and the kind of section.
 fn class_key(whole: &Whole<'_>, id: SpanId) -> u8 {
     match (whole.span(id).kind, whole.area_of(id).class) {
-        (Kind::Function | Kind::Chunk, _) => 0,
-        (Kind::Extern, _) => 7,
+        (SpanKind::Function | SpanKind::Chunk, _) => 0,
+        (SpanKind::Extern, _) => 7,
         // A variable that gains or loses its initial value moves between these; it is still the same variable.
         (_, Class::Data | Class::Bss) => 1,
         (_, Class::Rodata) => 2,
@@ -146,7 +146,7 @@ fn has_state(whole: &Whole<'_>, id: SpanId) -> bool {
     let carried = known_sections::carried_as(&area.name).is_some();
     let writable = matches!(area.class, Class::Data | Class::Bss | Class::Percpu) && !carried;
     let of_message = is_once(whole, id) || base_name(whole.name_of(id)) == "_rs";
-    writable && whole.span(id).kind == Kind::Data && whole.span(id).size() > 0 && !of_message
+    writable && whole.span(id).kind == SpanKind::Data && whole.span(id).size() > 0 && !of_message
 }
 
 /// One-shot flags and lock class keys: a fresh one only means one more message.

@@ -58,7 +58,7 @@ fn learn(
     constants: &mut HashMap<Vec<u8>, u64>,
 ) {
     match a.span() {
-        Some(s) if old.span(s).kind == super::Kind::Extern => {
+        Some(s) if old.span(s).kind == super::SpanKind::Extern => {
             let addend = a.target.wrapping_sub(old.span(s).addr + super::image::EXTERN_STEP / 2);
             externs.entry(old.name_of(s).to_owned()).or_insert(b.target.wrapping_sub(addend));
         }

@@ -10,10 +10,10 @@ use rayon::prelude::*;
 
 use super::content::nameless_words;
 use super::tables::{self, Slot, Slots};
-use super::{Place, Proof, SpanId, Twins, Use, Uses, Whole, kfuncs, replacement};
+use super::{Location, Proof, SpanId, Twins, Use, Uses, Whole, kfuncs, replacement};
 use crate::accept::Accept;
 use crate::codes;
-use crate::error::{Place as ErrorPlace, Problem};
+use crate::error::{Place, Problem};
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Class, Table, Usage};
 
@@ -40,19 +40,19 @@ impl Compared {
         let list = |name: &String| {
             Problem::new(
                 codes::LP2005,
-                ErrorPlace::object(HolderName::Vmlinux.as_str()).in_section(name),
+                Place::object(HolderName::Vmlinux.as_str()).in_section(name),
                 "an entry without a name differs",
             )
         };
         let label = |name: &String| {
             Problem::new(
                 codes::LP2001,
-                ErrorPlace::symbol(HolderName::Vmlinux.as_str(), name),
+                Place::symbol(HolderName::Vmlinux.as_str(), name),
                 "what this label of assembly names differs",
             )
         };
         let set = |name: &String| {
-            let place = ErrorPlace::symbol(HolderName::Vmlinux.as_str(), name).in_section(".BTF_ids");
+            let place = Place::symbol(HolderName::Vmlinux.as_str(), name).in_section(".BTF_ids");
             let what = "the functions of this set, or their flags, differ";
             Problem::new(codes::LP2023, place, what).acceptable(Accept::List, name)
         };
@@ -62,7 +62,7 @@ impl Compared {
 
 /// Two images with everything that is known about them.
 #[derive(Clone, Copy, Debug)]
-pub struct Sides<'a, 'd> {
+pub struct ImageSides<'a, 'd> {
     /// The old one.
     pub old: &'a Whole<'d>,
     /// The new one.
@@ -105,7 +105,7 @@ pub fn cuts(whole: &Whole<'_>, uses: &Uses, slots: &Slots) -> Vec<u64> {
 }
 
 /// Compares all twins.
-pub fn compare(s: Sides<'_, '_>) -> Compared {
+pub fn compare(s: ImageSides<'_, '_>) -> Compared {
     let pairs: Vec<(SpanId, SpanId)> = s.twins.iter().collect();
     let differing: Vec<(SpanId, SpanId)> =
         pairs.par_chunks(512).flat_map_iter(|chunk| chunk.iter().copied().filter(|(o, n)| !s.same(*o, *n))).collect();
@@ -128,7 +128,7 @@ pub fn compare(s: Sides<'_, '_>) -> Compared {
 
 /// Functions that refer to a constant that differs are not the same, even if every instruction is: only they can bring the
 /// new one along. So are constants that point to one.
-fn with_users(s: &Sides<'_, '_>, mut differing: Vec<(SpanId, SpanId)>) -> Vec<(SpanId, SpanId)> {
+fn with_users(s: &ImageSides<'_, '_>, mut differing: Vec<(SpanId, SpanId)>) -> Vec<(SpanId, SpanId)> {
     let constant = |n: SpanId| s.new.area_of(n).class == Class::Rodata;
     let mut waiting: Vec<SpanId> = differing.iter().map(|p| p.1).filter(|n| constant(*n)).collect();
     if waiting.is_empty() {
@@ -164,7 +164,7 @@ fn with_users(s: &Sides<'_, '_>, mut differing: Vec<(SpanId, SpanId)>) -> Vec<(S
     differing
 }
 
-impl Sides<'_, '_> {
+impl ImageSides<'_, '_> {
     /// Registrations that differ in what no symbol covers: assembly gives its entries no names (`_ASM_NOKPROBE`).
     fn lists(&self) -> Vec<String> {
         let words = |w: &Whole<'_>, name: &str| -> Vec<u64> {
@@ -195,7 +195,7 @@ impl Sides<'_, '_> {
         let key = |w: &Whole<'_>, at: u64, span: &dyn Fn(SpanId) -> Option<SpanId>| {
             let value = word(w, at)?;
             match w.locate(value) {
-                Place::Span(s, d) if w.is_address(value) => Some((Some(span(s)?), d)),
+                Location::Span(s, d) if w.is_address(value) => Some((Some(span(s)?), d)),
                 _ if w.is_address(value) => None,
                 _ => Some((None, value)),
             }

@@ -16,7 +16,7 @@ use crate::isa::is_near_branch;
 use crate::isa::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 use rayon::prelude::*;
 
-use super::{Area, Field, Kind, Place, Proof, SpanId, Whole};
+use super::{Area, Field, Location, Proof, SpanId, SpanKind, Whole};
 use crate::isa::reloc;
 use crate::kernel::IMAGE_BASE;
 use crate::symbolize::{Usage, memory_usage, usage};
@@ -114,12 +114,12 @@ pub fn scan(whole: &Whole<'_>, proof: Proof) -> Uses {
                 let id = SpanId(i as u32);
                 let before = part.uses.len();
                 match whole.span(id).kind {
-                    Kind::Function | Kind::Chunk => decode(whole, proof, &bases, id, &mut part),
-                    Kind::Data => {
+                    SpanKind::Function | SpanKind::Chunk => decode(whole, proof, &bases, id, &mut part),
+                    SpanKind::Data => {
                         let (span, area) = (whole.span(id), whole.area_of(id));
                         pointers(whole, proof, area, (span.addr, span.end), &mut part.uses);
                     }
-                    Kind::Extern => {}
+                    SpanKind::Extern => {}
                 }
                 part.counts.push((part.uses.len() - before) as u32);
             }
@@ -174,7 +174,7 @@ fn decode(whole: &Whole<'_>, proof: Proof, bases: &PercpuBases, id: SpanId, part
         let mut add = |field: usize, width: u8, kind: u32, usage: Usage, target: u64, call: bool| {
             let place = whole.locate(target);
             let holder = match place {
-                Place::Span(s, _) => s.0,
+                Location::Span(s, _) => s.0,
                 _ => u32::MAX,
             };
             let at = (at + field) as u32;
@@ -301,7 +301,7 @@ pub fn pointers(whole: &Whole<'_>, proof: Proof, area: &Area<'_>, (start, end): 
     let bytes = area.bytes(start, end - start).unwrap_or(&[]);
     let mut add = |at: u64, kind: u32, target: u64| {
         let holder = match whole.locate(target) {
-            Place::Span(s, _) => s.0,
+            Location::Span(s, _) => s.0,
             _ => u32::MAX,
         };
         let width = reloc::width(kind).unwrap_or(0) as u8;
@@ -355,7 +355,7 @@ pub fn distances(area: &str) -> Option<(u64, u64)> {
 
 /// The start of a per-CPU variable, beyond the page that is the same in every kernel (struct fixed_percpu_data).
 fn names_percpu(whole: &Whole<'_>, value: u64) -> bool {
-    value >= 0x1000 && whole.is_percpu(value) && matches!(whole.locate(value), Place::Span(_, 0))
+    value >= 0x1000 && whole.is_percpu(value) && matches!(whole.locate(value), Location::Span(_, 0))
 }
 
 /// What kinds of operands an instruction has.

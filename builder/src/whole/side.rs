@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use super::content::{extent, nameless_pointers, string_at};
-use super::{Kind, Place, Proof, SpanId, Use, Uses, Whole, image::EXTERN_STEP, replacement, tables};
+use super::{Location, Proof, SpanId, SpanKind, Use, Uses, Whole, image::EXTERN_STEP, replacement, tables};
 use crate::ingest::{Image, LineInfo, Reloc, Section, SectionId, Symbol, SymbolId, SymbolPlace};
 use crate::isa::reloc;
 use crate::symbolize::{
@@ -83,9 +83,9 @@ impl<'a, 'd> Side<'a, 'd> {
         let span = self.whole.span(id);
         let area = self.whole.area_of(id);
         let kind = match span.kind {
-            Kind::Function => AtomKind::Function,
-            Kind::Chunk => AtomKind::Chunk,
-            Kind::Data | Kind::Extern => AtomKind::Data,
+            SpanKind::Function => AtomKind::Function,
+            SpanKind::Chunk => AtomKind::Chunk,
+            SpanKind::Data | SpanKind::Extern => AtomKind::Data,
         };
         Atom {
             id: AtomId(id.0),
@@ -115,12 +115,12 @@ impl<'a, 'd> Side<'a, 'd> {
         for (i, span) in whole.spans.iter().enumerate() {
             let id = SpanId(i as u32);
             match span.kind {
-                Kind::Data => {
+                SpanKind::Data => {
                     for u in self.uses.of(id) {
                         self.relocate(id, u);
                     }
                 }
-                Kind::Function | Kind::Chunk if self.wanted[i] => {
+                SpanKind::Function | SpanKind::Chunk if self.wanted[i] => {
                     for u in self.uses.of(id) {
                         self.relocate(id, u);
                     }
@@ -182,7 +182,7 @@ impl<'a, 'd> Side<'a, 'd> {
                 asked[s.0 as usize] = true;
             }
         }
-        for (i, span) in whole.spans.iter().enumerate().filter(|(_, s)| s.kind == Kind::Data) {
+        for (i, span) in whole.spans.iter().enumerate().filter(|(_, s)| s.kind == SpanKind::Data) {
             let _ = span;
             let points = self.uses.of(SpanId(i as u32)).iter().filter_map(Use::span).any(|s| self.wanted[s.0 as usize]);
             asked[i] |= points;
@@ -223,7 +223,7 @@ impl<'a, 'd> Side<'a, 'd> {
                 self.extra.externs.entry(name.clone()).or_insert(u.target.wrapping_sub(addend as u64));
                 (self.named_symbol(name, SymbolPlace::Undefined, 0), addend)
             }
-            None => match self.whole.home_of(place).filter(|_| self.whole.locate(u.target) == Place::Outside) {
+            None => match self.whole.home_of(place).filter(|_| self.whole.locate(u.target) == Location::Outside) {
                 Some((index, area)) => {
                     (self.section_symbol(SectionId(u32::from(index) + 1)), u.target.wrapping_sub(area.addr) as i64)
                 }
@@ -252,11 +252,11 @@ impl<'a, 'd> Side<'a, 'd> {
     fn resolve(&mut self, target: u64, usage: Usage, size: u8) -> Where {
         let whole = self.whole;
         match whole.locate(target) {
-            Place::Span(s, _) if whole.span(s).kind == Kind::Extern => {
+            Location::Span(s, _) if whole.span(s).kind == SpanKind::Extern => {
                 let addend = target.wrapping_sub(whole.span(s).addr + EXTERN_STEP / 2) as i64;
                 Where::Name(whole.name_of(s).to_owned(), addend, SymbolPlace::Undefined)
             }
-            Place::Span(s, delta) => {
+            Location::Span(s, delta) => {
                 if delta == 0
                     && !whole.span(s).is_code()
                     && !(self.paired)(s)
@@ -267,7 +267,7 @@ impl<'a, 'd> Side<'a, 'd> {
                 let area = whole.span(s).area;
                 Where::Section(SectionId(u32::from(area) + 1), (target - whole.areas[usize::from(area)].addr) as i64)
             }
-            Place::Gap(index) => {
+            Location::Gap(index) => {
                 let area = &whole.areas[usize::from(index)];
                 let section = SectionId(u32::from(index) + 1);
                 let offset = (target - area.addr) as i64;
@@ -296,7 +296,7 @@ impl<'a, 'd> Side<'a, 'd> {
                 self.gap(section, area.addr, target, len.min(area.end() - target));
                 Where::Section(section, offset)
             }
-            Place::Outside => match whole.markers_at(target).next() {
+            Location::Outside => match whole.markers_at(target).next() {
                 Some(name) => self.marker(name, target),
                 None => match whole.markers_at(target.wrapping_add(1)).next() {
                     Some(name) => self.before_marker(name, target),

@@ -11,12 +11,12 @@ use object::elf;
 
 use super::area::Area;
 use super::image::EXTERN_STEP;
-use super::{EXTERN_AREA, SpanId, Symbol};
+use super::{EXTERN_AREA, ImageSymbol, SpanId};
 use crate::symbolize::{Class, TextKind};
 
 /// What a span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SpanKind {
     /// A function, or a piece of one (`.cold`).
     Function,
     /// Code without a function symbol.
@@ -39,7 +39,7 @@ pub struct Span {
     /// Index of its area.
     pub area: u16,
     /// What it is.
-    pub kind: Kind,
+    pub kind: SpanKind,
     /// Is a name of it visible to other files?
     pub global: bool,
     /// Are all its names weak?
@@ -57,7 +57,7 @@ impl Span {
     }
     /// Is it code?
     pub fn is_code(&self) -> bool {
-        matches!(self.kind, Kind::Function | Kind::Chunk)
+        matches!(self.kind, SpanKind::Function | SpanKind::Chunk)
     }
 }
 
@@ -75,7 +75,7 @@ pub struct Spans {
 const PREFIX: &str = "__pfx_";
 
 /// Builds the spans.
-pub fn build(areas: &[Area<'_>], symbols: &[Symbol<'_>], sizeless: bool) -> Spans {
+pub fn build(areas: &[Area<'_>], symbols: &[ImageSymbol<'_>], sizeless: bool) -> Spans {
     let mut order: Vec<u32> = (0..symbols.len() as u32).collect();
     order.sort_by_key(|i| symbols[*i as usize].value);
     let mut out = Spans::default();
@@ -90,7 +90,7 @@ pub fn build(areas: &[Area<'_>], symbols: &[Symbol<'_>], sizeless: bool) -> Span
         if area.name == EXTERN_AREA {
             for i in own {
                 let addr = symbols[*i as usize].value - EXTERN_STEP / 2;
-                push(&mut out, index, addr, addr + EXTERN_STEP, Kind::Extern, &[*i], symbols, 0);
+                push(&mut out, index, addr, addr + EXTERN_STEP, SpanKind::Extern, &[*i], symbols, 0);
             }
         } else if area.class == Class::Text(TextKind::AltAux) {
             aux(&mut out, index, area, symbols);
@@ -113,7 +113,7 @@ pub fn build(areas: &[Area<'_>], symbols: &[Symbol<'_>], sizeless: bool) -> Span
 }
 
 /// Code no symbol names (`_static_cpu_has`, arch/x86/include/asm/cpufeature.h): a test, a conditional jump, a jump.
-fn aux(out: &mut Spans, index: usize, area: &Area<'_>, symbols: &[Symbol<'_>]) {
+fn aux(out: &mut Spans, index: usize, area: &Area<'_>, symbols: &[ImageSymbol<'_>]) {
     let Some(name) = symbols.iter().position(|s| s.name == AUX_NAME) else { return };
     let mut decoder = Decoder::with_ip(64, &area.data, area.addr, DecoderOptions::NONE);
     let mut start = area.addr;
@@ -123,7 +123,7 @@ fn aux(out: &mut Spans, index: usize, area: &Area<'_>, symbols: &[Symbol<'_>]) {
             return;
         }
         if insn.flow_control() == FlowControl::UnconditionalBranch {
-            push(out, index, start, insn.next_ip(), Kind::Chunk, &[name as u32], symbols, 0);
+            push(out, index, start, insn.next_ip(), SpanKind::Chunk, &[name as u32], symbols, 0);
             start = insn.next_ip();
         }
     }
@@ -238,7 +238,7 @@ pub fn is_of_script(name: &str, code: bool) -> bool {
 }
 
 /// Groups of symbols of one place.
-fn places<'s>(own: &'s [u32], symbols: &'s [Symbol<'_>]) -> impl Iterator<Item = &'s [u32]> {
+fn places<'s>(own: &'s [u32], symbols: &'s [ImageSymbol<'_>]) -> impl Iterator<Item = &'s [u32]> {
     own.chunk_by(|a, b| symbols[*a as usize].value == symbols[*b as usize].value)
 }
 
@@ -246,7 +246,7 @@ fn is_ignored(name: &str) -> bool {
     name.is_empty() || name.starts_with(".L")
 }
 
-fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[Symbol<'_>], sizeless: bool) {
+fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[ImageSymbol<'_>], sizeless: bool) {
     let names: HashMap<(&str, u64), ()> =
         own.iter().map(|i| ((symbols[*i as usize].name, symbols[*i as usize].value), ())).collect();
     // Where padding ends that belongs to the function behind it.
@@ -300,7 +300,7 @@ fn code(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[
             start
         };
         let prefix = padding.get(&start).copied().filter(|p| start - p >= covered).unwrap_or(0);
-        let kind = if is_function { Kind::Function } else { Kind::Chunk };
+        let kind = if is_function { SpanKind::Function } else { SpanKind::Chunk };
         push(out, index, start, end.min(area.end()), kind, group, symbols, prefix as u8);
         covered = covered.max(end);
     }
@@ -330,7 +330,7 @@ fn without_padding(area: &Area<'_>, start: u64, next: u64) -> u64 {
     start + if text.is_empty() { end } else { text.len() } as u64
 }
 
-fn data(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[Symbol<'_>], sizeless: bool) {
+fn data(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[ImageSymbol<'_>], sizeless: bool) {
     // Entries of lists have names without sizes.
     let listed = area.class == Class::Registered;
     let kept: Vec<u32> = own.iter().copied().filter(|i| !is_ignored(symbols[*i as usize].name)).collect();
@@ -349,7 +349,7 @@ fn data(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[
         out.markers.extend(marks.iter().map(|i| (start, *i)));
         if sizeless {
             if !objects.is_empty() {
-                push(out, index, start, next, Kind::Data, &objects, symbols, 0);
+                push(out, index, start, next, SpanKind::Data, &objects, symbols, 0);
             }
             continue;
         }
@@ -357,12 +357,12 @@ fn data(out: &mut Spans, index: usize, area: &Area<'_>, own: &[u32], symbols: &[
         let (empty, sized): (Vec<u32>, Vec<u32>) =
             objects.iter().partition(|i| symbols[**i as usize].size == 0 && !listed);
         for i in empty {
-            push(out, index, start, start, Kind::Data, &[i], symbols, 0);
+            push(out, index, start, start, SpanKind::Data, &[i], symbols, 0);
         }
         if !sized.is_empty() {
             let size = sized.iter().map(|i| symbols[*i as usize].size).max().unwrap_or(0);
             let end = if size > 0 { start + size } else { next };
-            push(out, index, start, end.min(area.end()), Kind::Data, &sized, symbols, 0);
+            push(out, index, start, end.min(area.end()), SpanKind::Data, &sized, symbols, 0);
         }
     }
 }
@@ -373,9 +373,9 @@ fn push(
     area: usize,
     addr: u64,
     end: u64,
-    kind: Kind,
+    kind: SpanKind,
     group: &[u32],
-    symbols: &[Symbol<'_>],
+    symbols: &[ImageSymbol<'_>],
     prefix: u8,
 ) {
     // The name that stands for it: an object rather than an empty lock class key, global, short.
@@ -385,7 +385,7 @@ fn push(
     };
     let Some(best) = group.iter().min_by_key(order).copied() else { return };
     let id = SpanId(out.list.len() as u32);
-    let all = |f: &dyn Fn(&Symbol<'_>) -> bool| group.iter().all(|i| f(&symbols[*i as usize]));
+    let all = |f: &dyn Fn(&ImageSymbol<'_>) -> bool| group.iter().all(|i| f(&symbols[*i as usize]));
     out.list.push(Span {
         addr,
         end: end.max(addr),
@@ -401,7 +401,7 @@ fn push(
 }
 
 /// Global symbols do not say their file; one between two local ones of a file is of that file.
-fn guess_files(spans: &mut Spans, symbols: &[Symbol<'_>]) {
+fn guess_files(spans: &mut Spans, symbols: &[ImageSymbol<'_>]) {
     let _ = symbols;
     let list = &mut spans.list;
     let mut before: Option<(u16, u32)> = None;

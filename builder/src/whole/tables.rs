@@ -3,7 +3,7 @@
 //! In objects the relocations show where entries begin and what they refer to; here the layout of each structure does
 //! (sources at [`fields`]). An area that does not have that layout is *odd*: nothing that could have entries in it is carried.
 
-use super::{Place, SpanId, Whole};
+use super::{Location, SpanId, Whole};
 use crate::isa::reloc;
 use crate::symbolize::{Class, Table};
 
@@ -94,7 +94,7 @@ pub fn read(whole: &Whole<'_>, wanted: impl Fn(Table) -> bool, keep: impl Fn(Spa
                 for at in (area.addr..area.end()).step_by(stride as usize) {
                     let Some(owner) = value(whole, at, fields(table)[0]) else { continue };
                     // Padding between functions, and entries the kernel's build has emptied, belong to nobody.
-                    if let Place::Span(span, delta) = whole.locate(owner)
+                    if let Location::Span(span, delta) = whole.locate(owner)
                         && keep(span)
                         && whole.span(span).is_code()
                     {

@@ -18,11 +18,11 @@ use super::records::{moving_fields, running};
 use crate::bind::Bound;
 use crate::codes;
 use crate::correlate::NewAtom;
-use crate::emit::{Base, Kind, Layout, Spot, Writer};
+use crate::emit::{Access, Base, Layout, Spot, Writer};
 use crate::error::{Place, Problem, Result};
 use crate::isa::{ENDBR64, moved, reloc};
 use crate::plan::manifest::Mode;
-use crate::plan::{Analysis, PairId, Role, Site};
+use crate::plan::{Analysis, JumpSite, PairId, Role};
 
 /// Where the two pieces of a function begin.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ pub fn place(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Hash
         }
     }
     // One byte behind, so that the end of the text is not the address of anything else.
-    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let text = w.section(abi::SEC_TEXT, Access::Code);
     w.append_code(text, &[0xcc], 1);
     Ok(entrances)
 }
@@ -61,7 +61,7 @@ fn place_original(
     analysis: &Analysis,
     bound: &Bound<'_>,
     index: usize,
-    site: &Site,
+    site: &JumpSite,
 ) -> Result<Option<Spot>> {
     let item = &analysis.set.items[index];
     let Role::Replaces(old) = item.role else { return Ok(None) };
@@ -90,7 +90,7 @@ fn place_original(
         bytes[*to..to + field.width].fill(0);
     }
     bytes.extend_from_slice(&[0xe9, 0, 0, 0, 0]);
-    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let text = w.section(abi::SEC_TEXT, Access::Code);
     w.append_code(text, &PADDING, 16);
     let start = w.append_code(text, &bytes, 16);
     let anchor = Base::Extern(bound.holder.anchor.symbol.into());
@@ -109,7 +109,7 @@ fn place_original(
 }
 
 fn place_dispatcher(w: &mut Writer, name: &str, new: Spot, resume: Spot) -> Spot {
-    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let text = w.section(abi::SEC_TEXT, Access::Code);
     w.append_code(text, &PADDING, 16);
     let start = w.len(text);
     // Both lie in this section, so the distances do not depend on where it is loaded.

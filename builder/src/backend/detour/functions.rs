@@ -6,7 +6,7 @@ use super::records::running;
 use crate::bind::Bound;
 use crate::correlate::OldAtom;
 use crate::plan::manifest as m;
-use crate::plan::{Analysis, ObjectPair, Role, Site};
+use crate::plan::{Analysis, JumpSite, ObjectPair, Role};
 use crate::symbolize::AtomId;
 use crate::{hash, isa};
 
@@ -20,7 +20,7 @@ pub fn pieces(pair: &ObjectPair, old: OldAtom) -> Vec<(AtomId, bool)> {
     pair.old.family(old.0).into_iter().map(|id| (id, id == old.0)).collect()
 }
 
-fn function(analysis: &Analysis, bound: Option<&Bound<'_>>, index: usize, site: &Site) -> Option<m::Function> {
+fn function(analysis: &Analysis, bound: Option<&Bound<'_>>, index: usize, site: &JumpSite) -> Option<m::Function> {
     let item = &analysis.set.items[index];
     let Role::Replaces(old) = item.role else { return None };
     let pair = &analysis.pairs[item.pair.0 as usize];

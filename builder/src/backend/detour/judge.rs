@@ -4,7 +4,7 @@ use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Place, Problem};
 use crate::plan::manifest::Mode;
-use crate::plan::{Dest, Detour, ObjectPair, Options, PairId, PatchSet, Role, Site};
+use crate::plan::{Dest, Detour, JumpSite, ObjectPair, Options, PairId, PatchSet, Role};
 
 /// Chooses the sites and the mode.
 pub fn judge(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Detour, Vec<Problem>) {
@@ -14,7 +14,7 @@ pub fn judge(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Detour
     (Detour { sites, mode }, refused)
 }
 
-fn sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec<(usize, Site)>, Vec<Problem>) {
+fn sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec<(usize, JumpSite)>, Vec<Problem>) {
     let (mut found, mut refused) = (Vec::new(), Vec::new());
     for (index, item) in set.items.iter().enumerate() {
         let Role::Replaces(old) = item.role else { continue };
@@ -27,7 +27,7 @@ fn sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec<(usize
 }
 
 /// Originals that carried code or data refers to must have an entrance.
-fn check_originals(pairs: &[ObjectPair], set: &PatchSet, sites: &[(usize, Site)]) -> Vec<Problem> {
+fn check_originals(pairs: &[ObjectPair], set: &PatchSet, sites: &[(usize, JumpSite)]) -> Vec<Problem> {
     let fixed = |to: (PairId, NewAtom)| {
         let of = |index: usize| (set.items[index].pair, set.items[index].atom);
         sites.iter().find(|(index, _)| of(*index) == to)?.1.fixed.as_ref()
@@ -51,7 +51,7 @@ fn check_originals(pairs: &[ObjectPair], set: &PatchSet, sites: &[(usize, Site)]
 fn mode(
     pairs: &[ObjectPair],
     set: &PatchSet,
-    sites: &[(usize, Site)],
+    sites: &[(usize, JumpSite)],
     options: &Options,
     refused: &mut Vec<Problem>,
 ) -> Mode {

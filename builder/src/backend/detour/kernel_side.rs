@@ -9,7 +9,7 @@ use super::{image, parts, verify};
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::kernel::KernelImage;
-use crate::pack::{Input, KernelSide, Reread};
+use crate::pack::{KernelSide, PatchFolder, Reread};
 use crate::plan::manifest::Manifest;
 
 /// The runtime of this project as a part of the module.
@@ -20,19 +20,19 @@ pub struct Runtime<'r> {
 }
 
 impl KernelSide for Runtime<'_> {
-    fn check(&self, input: &Input, path: &Path) -> Result<()> {
+    fn check(&self, input: &PatchFolder, path: &Path) -> Result<()> {
         check_object(&input.object, &input.manifest, path)
     }
     fn contradictions(&self, manifest: &Manifest, image: &KernelImage) -> Vec<Problem> {
         image::contradictions(manifest, image)
     }
-    fn parts(&self, input: &Input) -> Result<Vec<(String, Vec<u8>)>> {
+    fn parts(&self, input: &PatchFolder) -> Result<Vec<(String, Vec<u8>)>> {
         parts::all(input, self.object)
     }
-    fn verify(&self, module: &mut Reread<'_>, input: &Input) {
+    fn verify(&self, module: &mut Reread<'_>, input: &PatchFolder) {
         verify::records(module, input);
     }
-    fn called_indirectly(&self, module: &Reread<'_>, input: &Input) -> Vec<((usize, u64), String)> {
+    fn called_indirectly(&self, module: &Reread<'_>, input: &PatchFolder) -> Vec<((usize, u64), String)> {
         verify::called_indirectly(module, &input.manifest.functions)
     }
 }

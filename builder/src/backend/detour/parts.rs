@@ -2,7 +2,7 @@
 
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::pack::{Input, MANIFEST};
+use crate::pack::{MANIFEST, PatchFolder};
 use crate::plan::manifest::Manifest;
 
 include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
@@ -23,7 +23,7 @@ const HELPERS: [(&str, &str); 6] = [
 ///
 /// # Errors
 /// LP4001 for a build of lpbuild without a runtime.
-pub(super) fn all(input: &Input, runtime: Option<&[u8]>) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn all(input: &PatchFolder, runtime: Option<&[u8]>) -> Result<Vec<(String, Vec<u8>)>> {
     let runtime = runtime
         .or(RUNTIME)
         .ok_or_else(|| Error::new(codes::LP4001, Place::default(), "pack has no runtime to put in"))?;
@@ -41,7 +41,7 @@ pub(super) fn all(input: &Input, runtime: Option<&[u8]>) -> Result<Vec<(String, 
     Ok(own.into_iter().chain(helpers).map(|(file, content)| (file.to_owned(), content)).collect())
 }
 
-fn render(template: &str, input: &Input) -> String {
+fn render(template: &str, input: &PatchFolder) -> String {
     template
         .replace("@NAME@", &input.manifest.patch.name)
         .replace("@VERSION@", &input.manifest.patch.version)

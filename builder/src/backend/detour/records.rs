@@ -11,11 +11,11 @@ use super::needs::Needs;
 use super::sites::is_one_instruction;
 use crate::bind::{Bound, IMAGE_BASE};
 use crate::correlate::OldAtom;
-use crate::emit::{Base, Kind, Layout, Writer};
+use crate::emit::{Access, Base, Layout, Writer};
 use crate::error::Result;
 use crate::isa::NOP5;
 use crate::isa::reloc;
-use crate::plan::{Analysis, Rule, Site};
+use crate::plan::{Analysis, JumpSite, Rule};
 use crate::plan::{ObjectPair, Role};
 use crate::symbolize::RefKind;
 
@@ -24,15 +24,15 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
     let (analysis, options) = (low.analysis, low.options);
     let Some((bound, needs)) = low.bound.zip(low.needs.as_ref()) else { return Ok(()) };
     let anchor = Base::Extern(bound.holder.anchor.symbol.into());
-    let strings = w.section(abi::SEC_STRINGS, Kind::ReadOnly);
-    let funcs = w.section(abi::SEC_FUNCS, Kind::ReadOnly);
-    let ranges = w.section(abi::SEC_RANGES, Kind::ReadOnly);
-    let patch = w.section(abi::SEC_PATCH, Kind::ReadOnly);
-    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let strings = w.section(abi::SEC_STRINGS, Access::ReadOnly);
+    let funcs = w.section(abi::SEC_FUNCS, Access::ReadOnly);
+    let ranges = w.section(abi::SEC_RANGES, Access::ReadOnly);
+    let patch = w.section(abi::SEC_PATCH, Access::ReadOnly);
+    let text = w.section(abi::SEC_TEXT, Access::Code);
     let (mut n_funcs, mut n_ranges) = (0u32, 0u32);
     let mut said = Said::default();
     // In the order of the manifest.
-    let mut sites: Vec<&(usize, Site)> = analysis.detour.sites.iter().collect();
+    let mut sites: Vec<&(usize, JumpSite)> = analysis.detour.sites.iter().collect();
     let name = |i: usize| {
         let item = &analysis.set.items[i];
         let pair = &analysis.pairs[item.pair.0 as usize];
@@ -216,7 +216,7 @@ impl Said<'_> {
 
 /// What the site of the function at `address` holds when anything runs: the image has a call of `__fentry__` where the kernel
 /// puts a nop as it boots.
-pub fn running<'b>(bound: &'b Bound<'_>, address: u64, site: &'b Site) -> &'b [u8] {
+pub fn running<'b>(bound: &'b Bound<'_>, address: u64, site: &'b JumpSite) -> &'b [u8] {
     match site.rule {
         Rule::OverFentry => &NOP5,
         Rule::AfterFentry | Rule::Entry => {
@@ -239,7 +239,7 @@ pub struct MovingField {
 }
 
 /// All of them among the covered instructions.
-pub fn moving_fields(pair: &ObjectPair, old: OldAtom, site: &Site, original: &[u8]) -> Vec<MovingField> {
+pub fn moving_fields(pair: &ObjectPair, old: OldAtom, site: &JumpSite, original: &[u8]) -> Vec<MovingField> {
     let mut out = Vec::new();
     for r in &pair.old.atom(old.0).refs {
         let RefKind::Reloc(kind) = r.kind else { continue };
@@ -268,7 +268,7 @@ fn other_patches(
     if names.is_empty() {
         return None;
     }
-    let list = w.section(NAMES, Kind::ReadOnly);
+    let list = w.section(NAMES, Access::ReadOnly);
     let start = w.append(list, &vec![0; names.len() * 8], 8);
     for (i, name) in names.iter().enumerate() {
         let text = c_string(w, strings, name);
@@ -293,8 +293,8 @@ fn flags(options: &Options) -> u16 {
 
 /// Thunks `lpbuild_call_KIND: jmp FUNCTION`: direct, as those of the imports; one that returns 0 where there is no function.
 fn callbacks(w: &mut Writer, analysis: &Analysis, layout: &Layout) {
-    let code = w.section(abi::SEC_IMPORT, Kind::Code);
-    let text = w.section(abi::SEC_TEXT, Kind::Code);
+    let code = w.section(abi::SEC_IMPORT, Access::Code);
+    let text = w.section(abi::SEC_TEXT, Access::Code);
     for callback in abi::Callback::ALL {
         let root = analysis.set.callbacks.iter().find(|(c, _)| *c == callback);
         let spot = root.and_then(|(_, key)| layout.items.get(key));
@@ -316,8 +316,8 @@ const RETURN_0: &[u8] = &[0x31, 0xc0, 0xc3];
 
 /// Thunks `lpk_NAME: jmp NAME` (direct, so that a sealed ENDBR at the target does not matter) and pointers.
 fn imports(w: &mut Writer, bound: &Bound<'_>, needs: &Needs, anchor: &Base) {
-    let code = w.section(abi::SEC_IMPORT, Kind::Code);
-    let data = w.section(abi::SEC_IMPORT_PTR, Kind::ReadOnly);
+    let code = w.section(abi::SEC_IMPORT, Access::Code);
+    let data = w.section(abi::SEC_IMPORT_PTR, Access::ReadOnly);
     for (import, address) in &needs.imports {
         match import.kind {
             abi::ImportKind::Call => {

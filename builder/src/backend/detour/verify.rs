@@ -12,18 +12,18 @@ use super::parts;
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::isa::{Decoder, DecoderOptions, FlowControl, Mnemonic, is_near_branch};
-use crate::pack::{Input, Reread, int};
+use crate::pack::{PatchFolder, Reread, int};
 use crate::plan::manifest::{Function, Jump, Kernel, Manifest, Mode};
 
 /// Looks at everything that is the detour's.
-pub(super) fn records(v: &mut Reread<'_>, input: &Input) {
+pub(super) fn records(v: &mut Reread<'_>, input: &PatchFolder) {
     v.all_records(input);
 }
 
 /// Everything in which the records of a finished module contradict the manifest inside it, without the headers it was made with.
 pub fn record_contradictions(name: &str, module: &[u8], text: &str, manifest: &Manifest) -> Vec<Problem> {
     let Some(kernel) = manifest.kernel.clone() else { return Vec::new() };
-    let input = Input { manifest: manifest.clone(), manifest_text: text.to_owned(), kernel, object: Vec::new() };
+    let input = PatchFolder { manifest: manifest.clone(), manifest_text: text.to_owned(), kernel, object: Vec::new() };
     let elf = match Elf::parse(module) {
         Ok(elf) => elf,
         Err(e) => return vec![Problem::new(codes::LP4007, Place::object(name), format!("goblin cannot read it: {e}"))],
@@ -64,7 +64,7 @@ pub(super) fn called_indirectly(v: &Reread<'_>, functions: &[Function]) -> Vec<(
 }
 
 impl<'a> Reread<'a> {
-    fn all_records(&mut self, input: &Input) {
+    fn all_records(&mut self, input: &PatchFolder) {
         self.modinfo(input);
         self.patch_record(input);
         for (i, f) in input.manifest.functions.iter().enumerate() {
@@ -77,7 +77,7 @@ impl<'a> Reread<'a> {
         self.callbacks(input);
     }
 
-    fn modinfo(&mut self, input: &Input) {
+    fn modinfo(&mut self, input: &PatchFolder) {
         let text = self.content(".modinfo");
         let m = &input.manifest.patch;
         let abi = abi::ABI_VERSION.to_string();
@@ -100,7 +100,7 @@ impl<'a> Reread<'a> {
         self.expect(codes::LP4007, place, "the release in vermagic", release, &input.kernel.release);
     }
 
-    fn patch_record(&mut self, input: &Input) {
+    fn patch_record(&mut self, input: &PatchFolder) {
         let r = self.content(abi::SEC_PATCH);
         let place = || Place::object(&input.manifest.patch.name).in_section(abi::SEC_PATCH);
         let m = &input.manifest.patch;
@@ -154,7 +154,7 @@ impl<'a> Reread<'a> {
     }
 
     /// The original's beginning and the dispatcher: both or none, and none only where the machine is stopped.
-    fn entrances(&mut self, i: usize, f: &Function, input: &Input) {
+    fn entrances(&mut self, i: usize, f: &Function, input: &PatchFolder) {
         let place = || Place::symbol(f.object.clone(), f.symbol.clone()).in_section(abi::SEC_TEXT);
         let Some((index, code)) = self.section(abi::SEC_TEXT).and_then(|(i, h)| Some((i, self.bytes(h)?))) else {
             return self.problem(codes::LP4009, place(), "the section is missing");
@@ -299,7 +299,7 @@ impl<'a> Reread<'a> {
     }
 
     /// Every function and every other piece of old code must be guarded.
-    fn ranges(&mut self, input: &Input) {
+    fn ranges(&mut self, input: &PatchFolder) {
         const SIZE: usize = size_of::<abi::RangeRecord>();
         let section = self.content(abi::SEC_RANGES);
         let have: Vec<(Option<i64>, u64, u64)> = section
@@ -324,7 +324,7 @@ impl<'a> Reread<'a> {
     }
 
     /// The digest is that of what the module holds.
-    fn digest(&mut self, input: &Input) {
+    fn digest(&mut self, input: &PatchFolder) {
         let place = Place::object(&input.manifest.patch.name).in_section(abi::SEC_PATCH);
         let field = offset_of!(abi::PatchRecord, digest);
         let have = int(self.content(abi::SEC_PATCH), field, 8);
@@ -422,7 +422,7 @@ impl<'a> Reread<'a> {
     }
 
     /// Each thunk and pointer of the runtime must lead where the manifest says, and there must be no other.
-    fn imports(&mut self, input: &Input) {
+    fn imports(&mut self, input: &PatchFolder) {
         let place = |symbol: &str| Place::symbol(&input.manifest.patch.name, symbol);
         let mut known = Vec::new();
         for import in &input.manifest.imports {
@@ -453,7 +453,7 @@ impl<'a> Reread<'a> {
     }
 
     /// Each thunk must jump to the function of that name among the carried code, or return when there is none.
-    fn callbacks(&mut self, input: &Input) {
+    fn callbacks(&mut self, input: &PatchFolder) {
         for callback in abi::Callback::ALL {
             let place = || Place::symbol(&input.manifest.patch.name, callback.symbol());
             let Some((index, value)) = self.defined(callback.symbol()) else {

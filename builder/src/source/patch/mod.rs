@@ -25,7 +25,7 @@ pub struct SourceChange {
     /// By path relative to the source. Files that are the same after all patches are not listed.
     pub files: BTreeMap<String, FileChange>,
     /// Hunks that were found at another line than their header says, in the order they were applied.
-    pub moved: Vec<Moved>,
+    pub moved: Vec<MovedHunk>,
 }
 
 /// One file in both versions.
@@ -56,7 +56,7 @@ pub struct LineRange {
 
 /// A hunk that was applied at another line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct MovedHunk {
     /// The patch.
     pub patch: PathBuf,
     /// The file.
@@ -69,7 +69,7 @@ pub struct Moved {
     pub places: usize,
 }
 
-impl fmt::Display for Moved {
+impl fmt::Display for MovedHunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { patch, path, hunk, offset, places } = self;
         write!(f, "{}: {path}: {hunk} applies {offset:+} lines away", patch.display())?;
@@ -136,7 +136,7 @@ type Contents = (Option<Vec<u8>>, Option<Vec<u8>>);
 struct State<'s> {
     source: &'s Path,
     files: BTreeMap<String, Contents>,
-    moved: Vec<Moved>,
+    moved: Vec<MovedHunk>,
 }
 
 impl State<'_> {
@@ -204,7 +204,7 @@ impl State<'_> {
             shift = shift.saturating_add(fit.offset);
             if shift != 0 {
                 let (patch, path, hunk) = (patch.to_owned(), path.to_owned(), hunk.header.clone());
-                moved.push(Moved { patch, path, hunk, offset: shift, places: fit.places });
+                moved.push(MovedHunk { patch, path, hunk, offset: shift, places: fit.places });
             }
             for line in lines[done..fit.at].iter().copied().chain(hunk.new_lines()) {
                 out.extend_from_slice(line);

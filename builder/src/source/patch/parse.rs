@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 
 /// One line of a hunk, with its line end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum HunkLine {
     /// On both sides.
     Context(Vec<u8>),
     /// Only in the old file.
@@ -28,41 +28,41 @@ pub struct Hunk {
     /// First line in the old file, from 1; 0 when the old side is empty.
     pub old_start: usize,
     /// Its lines.
-    pub lines: Vec<Line>,
+    pub lines: Vec<HunkLine>,
 }
 
 impl Hunk {
     /// Lines of the old side.
     pub fn old_lines(&self) -> Vec<&[u8]> {
-        let keep = |l: &'_ Line| !matches!(l, Line::Added(_));
-        self.lines.iter().filter(|l| keep(l)).map(Line::text).collect()
+        let keep = |l: &'_ HunkLine| !matches!(l, HunkLine::Added(_));
+        self.lines.iter().filter(|l| keep(l)).map(HunkLine::text).collect()
     }
     /// Lines of the new side.
     pub fn new_lines(&self) -> Vec<&[u8]> {
-        let keep = |l: &'_ Line| !matches!(l, Line::Removed(_));
-        self.lines.iter().filter(|l| keep(l)).map(Line::text).collect()
+        let keep = |l: &'_ HunkLine| !matches!(l, HunkLine::Removed(_));
+        self.lines.iter().filter(|l| keep(l)).map(HunkLine::text).collect()
     }
     /// Lines of context in front of and behind the change.
     pub fn context(&self) -> (usize, usize) {
-        let context = |l: &&Line| matches!(l, Line::Context(_));
+        let context = |l: &&HunkLine| matches!(l, HunkLine::Context(_));
         (self.lines.iter().take_while(context).count(), self.lines.iter().rev().take_while(context).count())
     }
     /// The hunk that takes the change back.
     pub fn reversed(&self) -> Hunk {
-        let swap = |l: &Line| match l {
-            Line::Context(t) => Line::Context(t.clone()),
-            Line::Removed(t) => Line::Added(t.clone()),
-            Line::Added(t) => Line::Removed(t.clone()),
+        let swap = |l: &HunkLine| match l {
+            HunkLine::Context(t) => HunkLine::Context(t.clone()),
+            HunkLine::Removed(t) => HunkLine::Added(t.clone()),
+            HunkLine::Added(t) => HunkLine::Removed(t.clone()),
         };
         Hunk { lines: self.lines.iter().map(swap).collect(), ..self.clone() }
     }
 }
 
-impl Line {
+impl HunkLine {
     /// The text with its line end.
     pub fn text(&self) -> &[u8] {
         match self {
-            Line::Context(t) | Line::Removed(t) | Line::Added(t) => t,
+            HunkLine::Context(t) | HunkLine::Removed(t) | HunkLine::Added(t) => t,
         }
     }
 }
@@ -303,20 +303,20 @@ impl<'t> Parser<'t> {
         };
         self.at += 1;
         let (mut old, mut new) = (0, 0);
-        let mut lines: Vec<Line> = Vec::new();
+        let mut lines: Vec<HunkLine> = Vec::new();
         while old < old_len || new < new_len || self.starts("\\ ") {
             let text = self.line();
             let Some((kind, rest)) = text.split_first() else {
                 return Err(self.broken(format!("{header}: the patch ends within this hunk")));
             };
             match kind {
-                b' ' => lines.push(Line::Context(rest.to_vec())),
+                b' ' => lines.push(HunkLine::Context(rest.to_vec())),
                 // An empty line of context whose space was stripped.
-                b'\n' => lines.push(Line::Context(text.to_vec())),
-                b'-' => lines.push(Line::Removed(rest.to_vec())),
-                b'+' => lines.push(Line::Added(rest.to_vec())),
+                b'\n' => lines.push(HunkLine::Context(text.to_vec())),
+                b'-' => lines.push(HunkLine::Removed(rest.to_vec())),
+                b'+' => lines.push(HunkLine::Added(rest.to_vec())),
                 b'\\' => match lines.last_mut() {
-                    Some(Line::Context(t) | Line::Removed(t) | Line::Added(t)) if t.ends_with(b"\n") => {
+                    Some(HunkLine::Context(t) | HunkLine::Removed(t) | HunkLine::Added(t)) if t.ends_with(b"\n") => {
                         t.pop();
                     }
                     _ => return Err(self.broken("no line before this one to be without an end")),
@@ -342,7 +342,7 @@ impl<'t> Parser<'t> {
             return Err(self.broken(format!("{header}: more lines than the header says")));
         }
         // The last line of a patch file without a line end is whole all the same.
-        if let Some(Line::Context(t) | Line::Removed(t) | Line::Added(t)) = lines.last_mut()
+        if let Some(HunkLine::Context(t) | HunkLine::Removed(t) | HunkLine::Added(t)) = lines.last_mut()
             && self.at == self.lines.len()
             && !self.get(self.at - 1).starts_with(b"\\")
             && !t.ends_with(b"\n")

@@ -3,7 +3,7 @@
 //! Every line of the old side must match. A hunk that is not where its header says belongs to the nearest place where it
 //! fits; one with little context is refused when there are several.
 
-use super::parse::{Hunk, Line};
+use super::parse::{Hunk, HunkLine};
 
 /// Where a hunk fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ pub fn explain(lines: &[&[u8]], hunk: &Hunk, shift: isize) -> String {
         return "it fits in several places, and has too little context to tell which is meant".into();
     }
     let mut out = String::from("the patch expects");
-    for (index, line) in hunk.lines.iter().filter(|l| !matches!(l, Line::Added(_))).enumerate() {
+    for (index, line) in hunk.lines.iter().filter(|l| !matches!(l, HunkLine::Added(_))).enumerate() {
         let differs = lines.get(best + index) != Some(&line.text());
-        push(&mut out, differs, if matches!(line, Line::Removed(_)) { '-' } else { ' ' }, line.text());
+        push(&mut out, differs, if matches!(line, HunkLine::Removed(_)) { '-' } else { ' ' }, line.text());
     }
     if lines.is_empty() {
         out.push_str("\n  but the file is empty\n ");

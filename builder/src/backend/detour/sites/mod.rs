@@ -8,7 +8,7 @@
 
 use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction};
 use crate::isa::{ENDBR64, NOP5, disassemble, moved};
-use crate::plan::{Rule, Site};
+use crate::plan::{JumpSite, Rule};
 use lpbuild_abi as abi;
 
 use crate::codes;
@@ -17,7 +17,7 @@ use crate::plan::manifest::Jump;
 use crate::symbolize::{AtomId, Insn, Meaning, Object, Ref, Table, Target, Usage};
 
 /// Chooses the site of the function `id` of the old object.
-pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<Site, Problem> {
+pub fn choose(object: &Object, id: AtomId, jump: Jump) -> Result<JumpSite, Problem> {
     let atom = object.atom(id);
     let refuse = |why: String| Problem::new(codes::LP2101, Place::symbol(&object.image.name, &atom.name), why);
     let Some(code) = &atom.code else { return Err(refuse("it is not code".into())) };
@@ -61,7 +61,7 @@ fn is_fentry(object: &Object, id: AtomId, at: usize) -> bool {
     bytes.get(at..at + 5) == Some(&NOP5[..]) || bytes.get(at) == Some(&0xe8) && object.atom(id).refs.iter().any(calls)
 }
 
-fn attempt(object: &Object, id: AtomId, offset: usize, rule: Rule, jump: Jump) -> Result<Site, String> {
+fn attempt(object: &Object, id: AtomId, offset: usize, rule: Rule, jump: Jump) -> Result<JumpSite, String> {
     let atom = object.atom(id);
     let insns = atom.code.as_ref().map_or(&[][..], |c| &c.insns[..]);
     let from = insns.partition_point(|i| (i.at as usize) < offset);
@@ -99,7 +99,7 @@ fn attempt(object: &Object, id: AtomId, offset: usize, rule: Rule, jump: Jump) -
     let original = section.data.get(atom.start as usize + offset..atom.start as usize + end);
     let original = original.ok_or("it reaches past the end of its section")?.to_vec();
     let fixed = if rule == Rule::OverFentry { None } else { fixed(object, id, offset as u64, &original) };
-    Ok(Site { offset: offset as u16, size: (end - offset) as u8, jump, rule, original, fixed })
+    Ok(JumpSite { offset: offset as u16, size: (end - offset) as u8, jump, rule, original, fixed })
 }
 
 /// The covered instruction that has no copy, as text. The image has the bytes in the end; here relocated fields are zero,
