@@ -222,3 +222,29 @@ fn cases_of_the_corpus_have_numbers_of_their_own() {
     }
     assert!(seen.len() > 100, "{} cases", seen.len());
 }
+
+/// Types of the library that others can name, and the file of each.
+fn types() -> Vec<(String, String)> {
+    let named = |l: &Line| {
+        // Those a trait or an impl names are indented.
+        let mut words = l.text.split(' ');
+        let kind = (words.next() == Some("pub")).then(|| words.next()).flatten()?;
+        let name = ["struct", "enum", "trait", "type"].contains(&kind).then(|| words.next()).flatten()?;
+        let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        Some((name, l.path.clone()))
+    };
+    lines().iter().filter(|l| l.part != "cli").filter_map(named).collect()
+}
+
+#[test]
+fn a_name_of_a_type_has_one_meaning() {
+    let mut all = types();
+    all.sort();
+    assert!(all.len() > 200, "{} types", all.len());
+    let twice: Vec<String> = all
+        .windows(2)
+        .filter(|w| w[0].0 == w[1].0)
+        .map(|w| format!("{}: src/{} and src/{}", w[0].0, w[0].1, w[1].1))
+        .collect();
+    assert!(twice.is_empty(), "{}", twice.join("\n"));
+}

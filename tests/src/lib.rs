@@ -85,7 +85,7 @@ impl Env {
 pub fn lpbuild_bin() -> PathBuf {
     match std::env::var_os("LPBUILD_BIN") {
         Some(path) => PathBuf::from(path),
-        None => harness::workspace_root().join("target/static/x86_64-unknown-linux-gnu/release/lpbuild"),
+        None => harness::workspace_root().join("target/static/bin/lpbuild"),
     }
 }
 

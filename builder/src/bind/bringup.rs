@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::calls::{Callee, Calls, Closure, Listed, Rules};
+use super::calls::{Called, Calls, Closure, Listed, Rules};
 use crate::error::Problem;
 use crate::symbolize::parent_name;
 
@@ -62,7 +62,7 @@ pub(super) fn path(calls: &Calls<'_>) -> Result<Closure, Problem> {
             let end = until.iter().find_map(|set| all.iter().rposition(|(_, name)| set.contains(&parent_name(name))));
             // Without an end all of it is followed, and that is too much.
             for (address, callee) in all.iter().take(end.map_or(all.len(), |at| at + 1)) {
-                first.push(Callee { address: *address, name: callee.clone(), caller: Some(step.name.clone()) });
+                first.push(Called { address: *address, name: callee.clone(), caller: Some(step.name.clone()) });
             }
             alone.insert(step.address, step);
         }

@@ -47,7 +47,7 @@ const TRACEPOINTS: &[&str] = &["__SCT__tp_func_", "__traceiter_"];
 
 /// One function of a closure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Callee {
+pub struct Called {
     /// Where it is, at link time.
     pub address: u64,
     /// Its name in kallsyms.
@@ -56,7 +56,7 @@ pub struct Callee {
     pub caller: Option<String>,
 }
 
-impl Callee {
+impl Called {
     /// A function that something begins with.
     pub(super) fn first(symbol: &KernelSymbol) -> Self {
         Self { address: symbol.addr, name: symbol.name.to_string(), caller: None }
@@ -79,7 +79,7 @@ pub(super) struct Rules {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closure {
     /// The functions.
-    pub steps: BTreeMap<u64, Callee>,
+    pub steps: BTreeMap<u64, Called>,
     /// Names of tracepoints that something in it calls.
     pub tracepoints: BTreeSet<String>,
 }
@@ -108,9 +108,9 @@ impl<'k> Calls<'k> {
     }
 
     /// The functions of these names. Clones (`nmi_handle.part.0`) begin on their own as well.
-    pub fn named(&self, names: &[&str]) -> Vec<Callee> {
+    pub fn named(&self, names: &[&str]) -> Vec<Called> {
         let of = |s: &&KernelSymbol| s.is_text() && names.contains(&parent_name(&s.name));
-        self.kernel.kallsyms().iter().filter(of).map(Callee::first).collect()
+        self.kernel.kallsyms().iter().filter(of).map(Called::first).collect()
     }
 
     /// All that can run once the first ones do; what `known` has is neither in it nor followed.
@@ -119,9 +119,9 @@ impl<'k> Calls<'k> {
     /// LP3005 when it has no end.
     pub fn closure(
         &self,
-        first: Vec<Callee>,
+        first: Vec<Called>,
         rules: &Rules,
-        known: &BTreeMap<u64, Callee>,
+        known: &BTreeMap<u64, Called>,
     ) -> Result<Closure, Problem> {
         let mut found = Closure::default();
         let mut waiting = VecDeque::new();
@@ -148,7 +148,7 @@ impl<'k> Calls<'k> {
                 }
                 found.steps.entry(to).or_insert_with(|| {
                     waiting.push_back(to);
-                    Callee { address: to, name: callee, caller: Some(name.clone()) }
+                    Called { address: to, name: callee, caller: Some(name.clone()) }
                 });
             }
             if found.steps.len() > rules.most {

@@ -6,7 +6,7 @@
 //! A kernel int3 is an NMI for all guards (`irqentry_nmi_enter`), so what is behind a guard runs once, and once more for a transition
 //! (`trace_test_and_set_recursion`, include/linux/trace_recursion.h). What a guard holds back is in tables with the guard.
 
-use super::calls::{Callee, Calls, Closure, Listed, Rules};
+use super::calls::{Called, Calls, Closure, Listed, Rules};
 use super::int3;
 use super::resolve::by_name;
 use crate::error::Problem;
@@ -173,7 +173,7 @@ pub(super) fn path(kernel: &KernelImage, calls: &Calls<'_>, way: &Closure) -> Re
 /// What a tracepoint can call: its iterator, and the probes of its event: those of its class, which the image tells (`struct
 /// trace_event_call`, include/linux/trace_events.h: a list, then the class; there a name, then the probes of ftrace and perf; `struct
 /// bpf_raw_event_map`, include/linux/tracepoint-defs.h: the tracepoint, then BPF's). Where it does not name its data, those of all events.
-fn probes(kernel: &KernelImage, calls: &Calls<'_>, name: &str) -> Vec<Callee> {
+fn probes(kernel: &KernelImage, calls: &Calls<'_>, name: &str) -> Vec<Called> {
     let pointer = |at: u64| kernel.read(at, 8)?.try_into().ok().map(u64::from_le_bytes);
     let mut all = calls.named(&[&format!("__traceiter_{name}")]);
     let class = by_name(kernel, &format!("event_{name}")).and_then(|event| pointer(event + 16));
@@ -186,8 +186,8 @@ fn probes(kernel: &KernelImage, calls: &Calls<'_>, name: &str) -> Vec<Callee> {
         let of = |s: &&KernelSymbol| s.is_text() && s.name.starts_with(begin);
         let told = at.and_then(pointer).and_then(|probe| kernel.kallsyms().at(probe).iter().find(of));
         match told {
-            Some(symbol) => all.push(Callee::first(symbol)),
-            None => all.extend(kernel.kallsyms().iter().filter(of).map(Callee::first)),
+            Some(symbol) => all.push(Called::first(symbol)),
+            None => all.extend(kernel.kallsyms().iter().filter(of).map(Called::first)),
         }
     }
     all

@@ -55,7 +55,10 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         if ok { Ok(()) } else { Err(format!("the description is not {}", manifest::LINE_RULE)) }
     });
     let [after, replaces] = r.other_patches(patch);
-    let options = Options {
+    // Problems are reported in the order of docs/livepatch.md.
+    let patches = r.patches(&patch.patches);
+    let functions = patch.functions.as_ref().map(|f| r.functions(f));
+    let mut options = Options {
         version: version.unwrap_or_else(|| "1".to_owned()),
         description: description.unwrap_or_default(),
         mode: patch.mode.as_ref().and_then(|mode| r.mode(mode)),
@@ -63,21 +66,15 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         replaces,
         deadline_ms: r.milliseconds(patch.deadline_ms.as_ref()),
         patience_ms: r.milliseconds(patch.patience_ms.as_ref()).unwrap_or(lpbuild_abi::PATIENCE_MS),
-        jump: r.jump(patch.jump.as_ref()),
         oneshot: patch.oneshot.as_ref().is_some_and(|o| *o.get_ref()),
-        callbacks: r.callbacks(&file.callbacks),
-        accept: r.accept(&file.accept),
+        jump: r.jump(patch.jump.as_ref()),
         ..Options::named(patch.name.get_ref().clone())
     };
-    let config = Config {
-        options,
-        patches: r.patches(&patch.patches),
-        functions: patch.functions.as_ref().map(|f| r.functions(f)),
-        kernel: r.kernel(&file.kernel),
-        flags: r.flags(&file.build.flags),
-        sign: file.sign.as_ref().map(|s| r.sign(s)),
-        file: Some(path),
-    };
+    let (kernel, flags) = (r.kernel(&file.kernel), r.flags(&file.build.flags));
+    options.callbacks = r.callbacks(&file.callbacks);
+    options.accept = r.accept(&file.accept);
+    let sign = file.sign.as_ref().map(|s| r.sign(s));
+    let config = Config { options, patches, functions, kernel, flags, sign, file: Some(path) };
     // post-revert also follows an apply that was refused.
     if let (true, Some(callback)) = (config.options.oneshot, &file.callbacks.pre_revert) {
         r.bad(callback.span(), "with oneshot = true the patch is never reverted, so this is never called");

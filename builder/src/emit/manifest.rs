@@ -55,9 +55,9 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
 }
 
 /// The certain ones; what only may outlive the patch is in the report.
-fn promises(input: Draft<'_>) -> Vec<m::Promise> {
+fn promises(input: Draft<'_>) -> Vec<m::KeptAddress> {
     let certain = input.analysis.promises.iter().filter(|p| p.certain);
-    let entry = |p: &crate::plan::Promise| m::Promise {
+    let entry = |p: &crate::plan::Promise| m::KeptAddress {
         source: p.object.clone(),
         function: p.function.clone(),
         symbol: p.symbol.clone(),

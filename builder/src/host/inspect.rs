@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Shown;
 use super::module::{ModuleFile, Signature};
 use crate::error::Result;
-use crate::plan::manifest::{Callbacks, Function, Jump, Kernel, Manifest, Mode, Promise};
+use crate::plan::manifest::{Callbacks, Function, Jump, KeptAddress, Kernel, Manifest, Mode};
 
 /// A module.
 #[derive(Clone, Debug, Serialize)]
@@ -53,7 +53,7 @@ pub struct InspectReport {
     pub symbols: usize,
     /// Addresses of the patch that the kernel keeps and the author takes back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub promises: Vec<Promise>,
+    pub promises: Vec<KeptAddress>,
     /// `.modinfo`, in its order.
     pub modinfo: Vec<(String, String)>,
     /// The appended signature, not verified.

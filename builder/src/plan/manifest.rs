@@ -48,7 +48,7 @@ pub struct Manifest {
     pub accepted: Vec<Accepted>,
     /// Addresses of the patch that the kernel keeps.
     #[serde(default, rename = "promise", skip_serializing_if = "Vec::is_empty")]
-    pub promises: Vec<Promise>,
+    pub promises: Vec<KeptAddress>,
 }
 
 /// Name, version and mode of the patch.
@@ -325,7 +325,7 @@ pub struct Input {
 /// An address of the patch that the kernel keeps, and that the author takes back before the patch goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Promise {
+pub struct KeptAddress {
     /// Path of the compared object file.
     pub source: String,
     /// The function that gives the address away.

@@ -8,6 +8,24 @@
 //! extract  -> two symbolize::Object  everything the ordinary phases need about the candidates
 //! ```
 //!
+//! Words of this folder:
+//!
+//! | word | what it is |
+//! |---|---|
+//! | whole | one image as one flat address space, its file mapped |
+//! | area | a stretch with one kind of content, called as its section is in object files |
+//! | span | what a symbol covers: a function with its padding, an object, a nameless chunk of code |
+//! | head | the code of a vmlinux that runs before the kernel's own symbols begin |
+//! | place | where a value leads: into a span, to an edge of one, to content no symbol covers, nowhere |
+//! | use | a reference of a span, found by decoding or in the tables |
+//! | twin | the span of the other image that is the same thing |
+//! | rung | the step of the ladder that made two spans twins |
+//! | family | a function and the pieces the compiler split off it |
+//! | edge | an address that two neighbours share, the end of one and the beginning of the other |
+//! | fit | sizes and labels that an image without them takes from the other one |
+//! | candidate | a pair of twins that is not proven the same |
+//! | extract | the candidates, written as an object with relocations |
+//!
 //! The scan proves almost everything the same, in time linear in the text; what is left goes through the phases every pair
 //! of objects goes through (`compare` and later), so that all forms of input give the same answer.
 

@@ -16,7 +16,6 @@ mod pool;
 mod report;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,7 +74,7 @@ pub fn run(filters: &[String], more_env: &[(String, OsString)]) -> Result<()> {
 
 /// Compiles what tests run, and tells them where it is: a test of its own asks cargo, thousands of times in a run.
 fn environment() -> Result<Vec<(String, OsString)>> {
-    let lpbuild = stripped(&crate::build::lpbuild()?)?;
+    let lpbuild = crate::build::lpbuild()?;
     let guest = guest::build()?;
     let mut c = built::cargo();
     // Linked for this host, without a runtime inside.
@@ -93,14 +92,6 @@ fn environment() -> Result<Vec<(String, OsString)>> {
     ];
     env.extend(std::env::var_os("CARGO").map(|cargo| ("CARGO".to_owned(), cargo)));
     Ok(env)
-}
-
-/// A copy without debug information: it goes into every guest, five times smaller.
-fn stripped(lpbuild: &Path) -> Result<PathBuf> {
-    let to = workspace_root().join("target/static/stripped/lpbuild");
-    std::fs::create_dir_all(to.parent().context("a file has a folder")?)?;
-    harness::cmd::output(harness::cmd::command("strip").arg("-o").arg(&to).arg(lpbuild))?;
-    Ok(to)
 }
 
 /// What is to be run, the longest first; what is so once the kernels of our own are there; and what is not run at all.
