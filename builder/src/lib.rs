@@ -39,6 +39,8 @@ pub mod backend;
 #[doc(hidden)]
 pub mod bind;
 #[doc(hidden)]
+pub mod cache;
+#[doc(hidden)]
 pub mod closure;
 #[doc(hidden)]
 pub mod codes;
@@ -92,6 +94,8 @@ pub mod style;
 pub mod symbolize;
 #[doc(hidden)]
 pub mod tool;
+#[doc(hidden)]
+pub mod toolchain;
 #[doc(hidden)]
 pub mod trial;
 #[doc(hidden)]

@@ -16,6 +16,8 @@ const LAYERS: &[&str] = &[
     "interrupt",
     "style",
     "tool",
+    "toolchain",
+    "cache",
     // One object.
     "isa",
     "ingest",

@@ -1,14 +1,14 @@
-//! The cache outside the checkout is lpbuild's own (`lpbuild::source::cache`); here is what only tests need of it.
+//! The cache outside the checkout is lpbuild's own (`lpbuild::cache`); here is what only tests need of it.
 
 use anyhow::{Context, Result};
+pub use lpbuild::cache::{Lock, lock, root, sibling, try_lock, write_atomic};
 use lpbuild::error::{Error, Place};
-pub use lpbuild::source::cache::{Lock, lock, root, sibling, try_lock, write_atomic};
 use std::path::{Path, PathBuf};
 
 /// Returns `entry`, making it with `make` first if it is absent. `make` fills the empty folder it is given.
 pub fn publish(entry: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let mut why = None;
-    let made = lpbuild::source::cache::publish(entry, |dir| {
+    let made = lpbuild::cache::publish(entry, |dir| {
         make(dir).map_err(|e| {
             // The other side knows its own errors only; this one is put back below.
             let stand_in = Error::new(lpbuild::codes::LP1001, Place::default(), e.to_string());

@@ -11,9 +11,9 @@ use lpbuild::source::compile::Compiler;
 use lpbuild::source::kbuild::TreeLayout;
 use lpbuild::source::locate::TargetKernel;
 use lpbuild::source::patch::SourceChange;
-use lpbuild::source::toolchain::Toolchain;
 use lpbuild::source::tree as prepared;
 use lpbuild::tool::Log;
+use lpbuild::toolchain::Toolchain;
 
 use crate::change::Change;
 use crate::kernels::{Kernel, Said};

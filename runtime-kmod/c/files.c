@@ -183,7 +183,7 @@ int lpb_add_folder(void)
 	if (!lpb_fails("kobject_create_and_add"))
 		lpb_parent = lpb_find_parent();
 	if (lpb_parent && !lpb_fails("kobject_create_and_add"))
-		lpb_folder = kobject_create_and_add(KBUILD_MODNAME, lpb_parent);
+		lpb_folder = kobject_create_and_add(lpb_name, lpb_parent);
 	mutex_unlock(lpk_ptr_text_mutex);
 	if (!lpb_folder || lpb_fails("sysfs_create_group"))
 		return -ENOMEM;

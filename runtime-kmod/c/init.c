@@ -57,7 +57,7 @@ bool lpb_fails(const char *what)
 
 	if (!fail_call || atomic_inc_return(&calls) != fail_call)
 		return false;
-	pr_info("lpbuild: %s: call %u made to fail: %s\n", KBUILD_MODNAME, fail_call, what);
+	pr_info("lpbuild: %s: call %u made to fail: %s\n", lpb_name, fail_call, what);
 	return true;
 }
 
@@ -76,11 +76,11 @@ static int __init lpb_init(void)
 	int err;
 
 	if (zero) {
-		pr_err("lpbuild: %s: LP5025: %s is 0\n", KBUILD_MODNAME, zero);
+		pr_err("lpbuild: %s: LP5025: %s is 0\n", lpb_name, zero);
 		return -EINVAL;
 	}
 	lpbuild_describe(&lpb_me.info);
-	err = lpbuild_setup(KBUILD_MODNAME, strlen(KBUILD_MODNAME));
+	err = lpbuild_setup(lpb_name, strlen(lpb_name));
 	if (err) {
 		lpbuild_cleanup();
 		lpb_release_others();
@@ -96,7 +96,7 @@ static int __init lpb_init(void)
 	if (mode && *mode) {
 		err = lpbuild_set_mode(mode, strlen(mode));
 		if (err) {
-			pr_err("lpbuild: %s: LP5024: there is no mode %s\n", KBUILD_MODNAME, mode);
+			pr_err("lpbuild: %s: LP5024: there is no mode %s\n", lpb_name, mode);
 			goto undo;
 		}
 	}
@@ -109,7 +109,7 @@ static int __init lpb_init(void)
 		lpb_notified = !err;
 	}
 	if (err) {
-		pr_err("lpbuild: %s: LP5011: folder, notifier or thread cannot be made (%d)\n", KBUILD_MODNAME, err);
+		pr_err("lpbuild: %s: LP5011: folder, notifier or thread cannot be made (%d)\n", lpb_name, err);
 		goto undo;
 	}
 	lpb_request(dry_run ? LPB_REHEARSE : LPB_APPLY);
@@ -135,7 +135,7 @@ static void lpb_revert_before_exit(void)
 {
 	if (!READ_ONCE(lpb_stays))
 		return;
-	pr_err("lpbuild: %s: removed by force while applied, reverting it first\n", KBUILD_MODNAME);
+	pr_err("lpbuild: %s: removed by force while applied, reverting it first\n", lpb_name);
 	WRITE_ONCE(lpb_forced, true);
 	/* Ends a draining. */
 	lpbuild_cancel();

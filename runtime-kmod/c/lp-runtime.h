@@ -16,6 +16,17 @@
 #ifndef LPBUILD_RUNTIME_H
 #define LPBUILD_RUNTIME_H
 
+/*
+ * The name of the patch, from the file that is written for it (templates/module.c.in). The objects of the runtime are made
+ * once for a kernel and go into every module, so nothing in them may depend on the name, what the kernel's macros make of
+ * these included.
+ */
+extern const char lpb_name[];
+#undef KBUILD_MODNAME
+#undef __KBUILD_MODNAME
+#undef KBUILD_MODFILE
+#define KBUILD_MODNAME lpb_name
+
 #include <linux/completion.h>
 #include <linux/cpu.h>
 #include <linux/ftrace.h>

@@ -291,7 +291,7 @@ int lpb_start_thread(void)
 	struct task_struct *thread = ERR_PTR(-ENOMEM);
 
 	if (!lpb_fails("kthread_create"))
-		thread = kthread_create(lpb_main, NULL, "lpbuild/%s", KBUILD_MODNAME);
+		thread = kthread_create(lpb_main, NULL, "lpbuild/%s", lpb_name);
 	if (IS_ERR(thread))
 		return PTR_ERR(thread);
 	WRITE_ONCE(lpb_thread, thread);

@@ -87,7 +87,26 @@ pub fn run(kernel: &Kernel, tree: &Tree, lpbuild: &Path) -> Result<()> {
     println!(
         "build, worst of {measured}: rest {worst_rest:.2} s, diff to emit {worst_analysis:.2} s, {worst_memory} MiB"
     );
+    packing(kernel, &maker, temp.path())?;
     preparation(kernel, tree, &maker, temp.path())
+}
+
+/// CPU seconds of `lpbuild pack` when nothing is kept for these headers, and when all is.
+fn packing(kernel: &Kernel, maker: &Maker<'_>, temp: &Path) -> Result<()> {
+    let dir = temp.join("packed");
+    let fix = harness::workspace_root().join("examples/01-proc-cmdline/fix.patch");
+    cmd::output(maker.build(&[&fix], &dir).args(["--keep", "--name", "packed"]))?;
+    let seconds = || -> Result<f64> {
+        let log = temp.join("time");
+        let mut c = cmd::command("/usr/bin/time");
+        c.args(["-f", "%U %S", "-o"]).arg(&log).arg(maker.lpbuild).arg("pack").arg(&dir);
+        c.arg("--headers").arg(&kernel.headers).env("XDG_CACHE_HOME", temp.join("pack-cache"));
+        cmd::output(&mut c)?;
+        Ok(fs::read_to_string(&log)?.split_whitespace().filter_map(|n| n.parse::<f64>().ok()).sum())
+    };
+    let (cold, warm) = (seconds()?, seconds()?);
+    println!("pack: {cold:.2} s of CPU the first time, {warm:.2} s from then on: {:.0} times", cold / warm);
+    Ok(())
 }
 
 /// Seconds of compiling an object twice at the same time, as a build does for its old and new version.

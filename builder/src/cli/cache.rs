@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use lpbuild::cache;
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::source::{cache, tree};
+use lpbuild::source::tree;
 
 use super::terminal;
 use lpbuild::codes;

@@ -21,6 +21,10 @@ use crate::error::{Error, Place, Result};
 use crate::kernel::config as kernel_config;
 use crate::tool;
 
+/// What kbuild reads at the top of the headers, beside `scripts`, `tools` and `arch/x86`.
+const READ_BY_KBUILD: &[&str] =
+    &[".config", "Kbuild", "Makefile", "Module.symvers", "include/config/auto.conf", "include/config/kernel.release"];
+
 /// Usable headers of one release.
 pub(super) struct Headers {
     /// The folder `make -C` would be given; holds `.config` and `Module.symvers`.
@@ -103,12 +107,44 @@ impl Headers {
         Ok(())
     }
 
+    /// Stands for where they are and how they are used; not for what is in them.
+    pub(super) fn key(&self) -> String {
+        let kbuild = self.kbuild.clone().unwrap_or_default();
+        let paths = [&self.objects, &self.source, &kbuild, &self.compiler].map(|p| p.display().to_string());
+        format!("{}\0{}", paths.join("\0"), self.delayed_objtool)
+    }
+
+    /// Files that kbuild reads or runs for a module beside what the compiler reads.
+    pub(super) fn read_by_kbuild(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for root in [Some(&self.objects), Some(&self.source), self.kbuild.as_ref()].into_iter().flatten() {
+            files.extend(READ_BY_KBUILD.iter().map(|name| root.join(name)));
+            let arch = fs::read_dir(root.join("arch/x86")).into_iter().flatten().flatten().map(|e| e.path());
+            files.extend(arch.filter(|p| p.is_file()));
+            for folder in ["scripts", "tools/objtool"] {
+                files_below(&root.join(folder), &mut files);
+            }
+        }
+        files
+    }
+
     /// A script of the kernel's build system.
     pub(super) fn script(&self, name: &str) -> PathBuf {
         let root = self.kbuild.as_ref().unwrap_or(&self.source);
         let in_source = root.join("scripts").join(name);
         // Programs are built into the object folder when the two are split.
         if in_source.is_file() { in_source } else { self.objects.join("scripts").join(name) }
+    }
+}
+
+/// All files below a folder, which itself may be a link.
+fn files_below(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files_below(&entry.path(), out),
+            Ok(_) => out.push(entry.path()),
+            Err(_) => {}
+        }
     }
 }
 

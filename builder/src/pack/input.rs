@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A patch that can be packed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PatchFolder {
     /// What the patch does.
     pub manifest: Manifest,

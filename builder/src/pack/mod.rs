@@ -7,6 +7,8 @@
 //! input     folder -> Input            patch.o, manifest, and that they belong together
 //! headers   release -> Headers         found, of the right release; compiler and signing hash they want
 //! kbuild    Input, Headers -> bytes    a temporary folder, the kernel's own build system
+//! recipe    part of kbuild: what it does for every module of a kernel, kept and repeated
+//! stamps    part of recipe: whether headers and programs are as they were
 //! verify    bytes -> ()                read again with goblin, compared with manifest and Module.symvers
 //! endbr     bytes -> problems          part of verify: indirect branches of kernels with IBT
 //! sign      bytes -> bytes             last, since a signature covers everything before it
@@ -17,7 +19,9 @@ mod headers;
 mod input;
 mod kbuild;
 mod reader;
+mod recipe;
 mod sign;
+mod stamps;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -14,9 +14,9 @@ use std::sync::PoisonError;
 
 use super::kbuild::Recipe;
 use super::patch::SourceChange;
-use super::toolchain::Toolchain;
 use super::tree::Tree;
-use super::{cache, lines, shadow};
+use super::{lines, shadow};
+use crate::cache;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::hash::digest;
@@ -24,6 +24,7 @@ use crate::pipeline::{self};
 use crate::plan::Options;
 use crate::plan::Source;
 use crate::tool::{self, Log};
+use crate::toolchain::Toolchain;
 
 /// Puts every variable into a section named for it: code comes out the same, but references to data keep their names. Without
 /// it the assembler makes offsets in .data and .bss of them, which an empty object (a lock class key without lockdep)

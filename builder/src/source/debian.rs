@@ -21,7 +21,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Progress, cache};
+use super::Progress;
+use crate::cache;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::tool::{self, Log};

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use super::Progress;
 use super::debian::{Archive, Unpacked, Version, source_path};
-use super::toolchain::Toolchain;
 use crate::codes;
 use crate::config;
 use crate::error::{Error, Place, Result};
 use crate::kernel::KernelImage;
 use crate::kernel::config as kernel_config;
 use crate::tool::{self, Log};
+use crate::toolchain::Toolchain;
 
 /// A kernel and everything a patch for it is made from.
 #[derive(Debug)]

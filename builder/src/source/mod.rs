@@ -10,7 +10,6 @@
 //!
 //! Each line is a phase with a time in the report. Nothing but the cache is written until everything has succeeded.
 
-pub mod cache;
 pub mod compile;
 pub mod debian;
 pub mod elsewhere;
@@ -24,7 +23,6 @@ mod outline;
 pub mod pairs;
 pub mod patch;
 pub mod shadow;
-pub mod toolchain;
 pub mod touched;
 pub mod tree;
 

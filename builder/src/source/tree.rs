@@ -1,7 +1,7 @@
 //! A prepared build folder of one kernel: configured and prepared once, out of tree, then used by every build.
 //!
 //! `trees/RELEASE-KEY/` in the cache; KEY stands for build id, source, configuration and the compiler that runs
-//! ([`super::toolchain`]), so that another kernel of the same release gets a folder of its own. The source is only read. Steps that are done are noted in the folder: an
+//! ([`crate::toolchain`]), so that another kernel of the same release gets a folder of its own. The source is only read. Steps that are done are noted in the folder: an
 //! interrupted preparation goes on with the step it was in. One build prepares while others wait.
 //! Refused: a configuration the source does not keep (LP6210), build tools that are missing (LP6209).
 
@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::includes::IncludeIndex;
 use super::kbuild::{Kbuild, TreeLayout};
 use super::locate::TargetKernel;
-use super::{Progress, cache, elsewhere};
+use super::{Progress, elsewhere};
+use crate::cache;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::hash::to_hex;
@@ -252,6 +253,8 @@ pub enum TreeKind {
     Source,
     /// Image and headers of a release.
     Kernel,
+    /// How a module for some headers is made.
+    Recipe,
 }
 
 impl TreeKind {
@@ -261,6 +264,7 @@ impl TreeKind {
             TreeKind::Tree => "tree",
             TreeKind::Source => "source",
             TreeKind::Kernel => "kernel",
+            TreeKind::Recipe => "recipe",
         }
     }
 }
@@ -289,7 +293,12 @@ pub struct CachedTree {
 pub fn list() -> Result<Vec<CachedTree>> {
     let root = cache::root()?;
     let mut found = Vec::new();
-    for (kind, folder) in [(TreeKind::Tree, "trees"), (TreeKind::Source, "sources"), (TreeKind::Kernel, "kernels")] {
+    for (kind, folder) in [
+        (TreeKind::Tree, "trees"),
+        (TreeKind::Source, "sources"),
+        (TreeKind::Kernel, "kernels"),
+        (TreeKind::Recipe, "recipes"),
+    ] {
         let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
         paths.sort();

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::source::cache;
+use crate::cache;
 
 /// Holds the boot id of the host on which KVM did not run a guest.
 const MEMORY: &str = "kvm-runs-no-guest";

@@ -4,6 +4,7 @@
 //! kernels/RELEASE/...      image and headers of a release, unpacked from the distribution's packages
 //! sources/PACKAGE_VERSION  kernel source trees, never written to
 //! trees/RELEASE-KEY        prepared build folders
+//! recipes/RELEASE-KEY      how a module for some headers is made, and its parts that are the same for every patch
 //! work/...                 folders of running builds; what an interrupted one left is removed by the next
 //! ```
 //!
@@ -79,6 +80,35 @@ pub fn publish(entry: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<P
     }
     fs::rename(&temp, entry).map_err(|e| Error::io(entry, &e))?;
     Ok(entry.to_path_buf())
+}
+
+/// What `load` finds in the folder `entry`. When it finds nothing there, `make` fills an empty folder that takes its place.
+pub fn renew<T>(
+    entry: &Path,
+    load: impl Fn(&Path) -> Option<T>,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Option<T>> {
+    if let Some(found) = load(entry) {
+        return Ok(Some(found));
+    }
+    let _lock = lock(entry)?;
+    // Another run may have made it meanwhile.
+    if let Some(found) = load(entry) {
+        return Ok(Some(found));
+    }
+    let temp = sibling(entry, ".partial");
+    empty_dir(&temp)?;
+    let made = make(&temp).and_then(|()| {
+        if entry.exists() {
+            fs::remove_dir_all(entry).map_err(|e| Error::io(entry, &e))?;
+        }
+        fs::rename(&temp, entry).map_err(|e| Error::io(entry, &e))
+    });
+    if let Err(e) = made {
+        let _ = fs::remove_dir_all(&temp);
+        return Err(e);
+    }
+    Ok(load(entry))
 }
 
 /// Makes `dir` an empty folder, whatever was there.
