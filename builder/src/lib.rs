@@ -39,6 +39,8 @@ pub mod backend;
 #[doc(hidden)]
 pub mod bind;
 #[doc(hidden)]
+pub mod bounded;
+#[doc(hidden)]
 pub mod cache;
 #[doc(hidden)]
 pub mod closure;

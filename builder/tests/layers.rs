@@ -12,6 +12,7 @@ const LAYERS: &[&str] = &[
     "codes",
     "error",
     "accept",
+    "bounded",
     "hash",
     "interrupt",
     "style",

@@ -548,6 +548,14 @@ fn unload_in_another_mode_or_by_force() {
     let a = b.unload_with("fix_one", &["--deadline-ms", "30"]);
     a.refused(&["LP5122"]);
     assert!(a.error.contains("7 (sh) in pipe_read+0x1"), "{}", a.error);
+    // One that still drains has been told, and is not ill.
+    b.patch("fix_one", &[("state", "draining"), ("mode", "drain"), ("force", "0"), ("blockers", "")]);
+    b.unload_with("fix_one", &["--deadline-ms", "30"]).refused(&["LP5122"]);
+    // Our own task among those in the way is the kernel's loader.
+    let own = format!("{} lpbuild do_init_module+0x1\n", std::process::id());
+    b.patch("fix_one", &[("state", "reverting"), ("mode", "drain"), ("force", "0"), ("blockers", &own)]);
+    let a = b.unload_with("fix_one", &["--deadline-ms", "30"]);
+    assert!(a.error.contains("one of them is this lpbuild"), "{}", a.error);
 }
 
 /// Standard output whose other end does this.

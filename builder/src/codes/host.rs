@@ -136,8 +136,9 @@ codes! {
         class: Refused,
         title: "the revert is not finished",
         why: "Tasks are still inside the new functions, so the module has to stay. New calls run the old code, or each task that \
-              was switched does, and the revert goes on without being waited for.",
-        advice: "end or wake the tasks, and run lpbuild unload again; lpbuild status shows who is left",
+              was switched does, and the revert goes on without being waited for. Where nobody is listed, RCU-tasks waits for a task \
+              that has been in the kernel since before without sleeping, or the patch still drains and reverts behind that.",
+        advice: "end or wake the tasks that lpbuild status lists, if any, and run lpbuild unload again",
     }
     LP5123 {
         class: Refused,

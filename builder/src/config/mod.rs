@@ -13,6 +13,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
+use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::pack::Signer;
@@ -61,7 +62,7 @@ pub struct KernelChoice {
 /// Reads a `livepatch.toml`. Relative paths in it start from its folder.
 pub fn load(path: &Path) -> Result<Config> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Error::new(codes::LP1001, Place::object(&shown), e.to_string()))?;
+    let bytes = bounded::read(path, bounded::TEXT)?;
     let content = String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
         Error::new(codes::LP6001, Place::object(format!("{shown}:{line}:1")), "not UTF-8")

@@ -34,10 +34,9 @@ pub fn replace(dir: &Path, finished: &Path) -> Result<()> {
 
 fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if dir.exists()
-        && !dir.join(MANIFEST).is_file()
-        && std::fs::read_dir(dir).map_err(|e| io(dir, &e))?.next().is_some()
+        && let Some(other) = not_ours(dir)?
     {
-        let what = "the output folder exists, is not empty and is no patch folder; it was left alone";
+        let what = format!("the output folder has {other:?}, which is no part of a patch folder; it was left alone");
         return Err(Error::new(codes::LP1001, Place::object(dir.display().to_string()), what));
     }
     let parent = match dir.parent() {
@@ -56,6 +55,21 @@ fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let _ = std::fs::rename(staging.path().join("old"), dir);
         io(dir, &e)
     })
+}
+
+/// Something in a folder that no patch folder has; what is replaced as a whole must be ours as a whole.
+fn not_ours(dir: &Path) -> Result<Option<String>> {
+    let text = std::fs::read_to_string(dir.join(MANIFEST)).unwrap_or_default();
+    let module = Manifest::parse(&text, MANIFEST).map(|m| format!("{}.ko", m.patch.name)).unwrap_or_default();
+    let is_patch = dir.join(MANIFEST).is_file();
+    for entry in std::fs::read_dir(dir).map_err(|e| io(dir, &e))? {
+        let name = entry.map_err(|e| io(dir, &e))?.file_name().to_string_lossy().into_owned();
+        let known = [MANIFEST, PATCH, OBJECTS, "build.log", &module].contains(&name.as_str());
+        if !is_patch || !known {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -141,4 +155,27 @@ pub fn bind(dir: &Path, kernel: &Path) -> Result<Output> {
     same(dir, &given, &pipeline::produce(&mut analysis, None, &options)?.manifest)?;
     let kernel = KernelImage::open(kernel)?;
     pipeline::produce(&mut analysis, Some(&kernel), &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_a_file_of_somebody_else_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("d");
+        let fill = |new: &Path| -> Result<()> {
+            std::fs::create_dir_all(new).unwrap();
+            std::fs::write(new.join(MANIFEST), "schema = 2\n").unwrap();
+            std::fs::write(new.join(PATCH), "").unwrap();
+            Ok(())
+        };
+        put(&dir, fill).unwrap();
+        put(&dir, fill).unwrap();
+        std::fs::write(dir.join("precious"), "mine").unwrap();
+        let e = put(&dir, fill).unwrap_err();
+        assert!(e.to_string().contains("\"precious\""), "{e}");
+        assert_eq!(std::fs::read_to_string(dir.join("precious")).unwrap(), "mine");
+    }
 }

@@ -97,6 +97,10 @@ pub(super) fn runtime_cause<'a>(
     if blockers.len() > NAMED {
         detail.push_str(&format!(", and {} more", blockers.len() - NAMED));
     }
+    // The kernel's loader runs in our own task, which cannot leave a function that is on its way.
+    if blockers.iter().any(|b| b.pid == i64::from(std::process::id())) {
+        detail.push_str("; one of them is this lpbuild, which is loading the module: of such a function only --mode drain makes sense");
+    }
     let problem = match codes::find(code) {
         Some(code) => Problem { code, place, detail, accept: None },
         None => Problem::new(codes::LP5119, place, format!("{code}: {detail}")),

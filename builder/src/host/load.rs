@@ -86,6 +86,10 @@ pub fn load(host: &Host, path: &Path, wanted: &LoadOptions) -> Result<LoadReport
     let deadline = Duration::from_millis(u64::from(wanted.deadline_ms.unwrap_or(patch.deadline_ms)));
     let log = Log::from_now(host);
     let start = Instant::now();
+    // finit_module(2) reads the file itself, once more.
+    if !module.is_regular() {
+        return Err(Error::new(codes::LP5102, module.place(), "it is no regular file").into());
+    }
     let inserted = insert(host, &module, wanted, deadline);
     let log = log.about(name);
     let (note, mut causes) = match here {

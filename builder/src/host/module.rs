@@ -55,6 +55,11 @@ pub struct Signature {
 }
 
 impl ModuleFile {
+    /// Can it be read again?
+    pub(super) fn is_regular(&self) -> bool {
+        self.file.metadata().is_ok_and(|m| m.is_file())
+    }
+
     /// Reads the module at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         Self::read(path).map(|(module, _)| module)

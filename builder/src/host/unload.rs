@@ -189,7 +189,10 @@ impl Revert<'_> {
     fn unfinished(&self, now: &PatchState, waited: Duration) -> Failure {
         let text = format!("still {} after {:.1} s", now.state, waited.as_secs_f64());
         let tasks = now.switched.is_some_and(|s| s.tasks < s.of) || !now.blockers.is_empty();
-        if now.states() == States::Reverting && (tasks || self.drain) {
+        // A patch that still drains has been told, and reverts as soon as RCU-tasks lets it: a task has been in the kernel without
+        // sleeping since before.
+        let told = now.states() == States::Draining;
+        if told || now.states() == States::Reverting && (tasks || self.drain) {
             let functions = now.functions.iter().map(|f| f.symbol.as_str());
             let said = (codes::LP5122.id, text.as_str());
             return runtime_cause(self.host, Place::object(self.name), said, functions, &now.blockers).into();

@@ -27,6 +27,7 @@ mod symtab;
 use std::borrow::Cow;
 use std::path::Path;
 
+use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
@@ -91,13 +92,12 @@ impl KernelImage {
     /// Reads the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let io = |e: std::io::Error| Error::new(codes::LP1001, Place::object(&name), e.to_string());
-        let size = std::fs::metadata(path).map_err(io)?.len();
+        let size = std::fs::metadata(path).map_err(|e| Error::io(path, &e))?.len();
         if size > MAX_FILE {
             let detail = format!("{size} bytes are more than any kernel image has");
             return Err(Error::new(codes::LP1201, Place::object(&name), detail));
         }
-        let data = std::fs::read(path).map_err(io)?;
+        let data = bounded::read(path, MAX_FILE)?;
         Self::from_bytes(&name, &data)
     }
 

@@ -145,6 +145,13 @@ pub fn pack(side: &dyn KernelSide, dir: &Path, opts: &PackOptions) -> Result<Pac
 
 /// Either the whole new file or what was there before; readable by all as files of a build are.
 fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    // A link stands for the file it leads to; a device or a pipe is nobody's module.
+    let target = path.canonicalize();
+    let path = target.as_deref().unwrap_or(path);
+    if path.exists() && !path.is_file() {
+        let what = "the output is there already and is no regular file; it was left alone";
+        return Err(Error::new(codes::LP1001, Place::object(path.display().to_string()), what));
+    }
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
@@ -160,4 +167,25 @@ fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
 /// LP1001 for a path.
 fn io_error(path: &Path, e: &std::io::Error) -> Error {
     Error::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
+}
+
+#[cfg(test)]
+mod output {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_replaced_and_a_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real.ko"), dir.path().join("link.ko"));
+        std::fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(std::fs::read(&real).unwrap(), b"new");
+        let null = dir.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+        let e = write_atomic(&null, b"new").unwrap_err();
+        assert!(e.to_string().contains("no regular file"), "{e}");
+        assert!(!Path::new("/dev/null").is_file());
+    }
 }

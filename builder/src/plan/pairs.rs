@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bounded;
 use crate::compare::{Comparer, Verdicts};
 use crate::correlate::Pairs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::holder::{HolderName, Placement};
 use crate::symbolize::Object;
 
@@ -29,7 +30,7 @@ impl Source {
     /// # Errors
     /// LP1001.
     pub fn read(name: impl Into<String>, old: &Path, new: &Path) -> Result<Self> {
-        let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io(path, &e));
+        let read = |path: &Path| bounded::read(path, bounded::LARGE);
         let (old_path, new_path) = (old.to_owned(), new.to_owned());
         Ok(Self { name: name.into(), old: read(old)?, new: read(new)?, old_path, new_path })
     }

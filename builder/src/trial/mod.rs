@@ -36,6 +36,7 @@ use std::time::Duration;
 
 pub use report::{Outputs, StepReport, TrialReport};
 
+use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::host::ModuleFile;
@@ -99,7 +100,10 @@ fn script(path: &Path) -> Result<Vec<u8>> {
     let io = |e: std::io::Error| Error::new(codes::LP1001, place(), e.to_string());
     let mut file = File::open(path).map_err(io)?;
     let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(io)?;
+    (&mut file).take(bounded::TEXT.saturating_add(1)).read_to_end(&mut text).map_err(io)?;
+    if text.len() as u64 > bounded::TEXT {
+        return Err(Error::new(codes::LP6406, place(), "it is longer than any script"));
+    }
     if text.is_empty() && file.metadata().map_err(io)?.file_type().is_fifo() {
         return Err(Error::new(codes::LP6406, place(), "this script is a pipe with nothing in it, or was read before"));
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
+use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use parse::FilePatch;
@@ -118,8 +119,7 @@ impl SourceChange {
 pub fn apply(source: &Path, patches: &[PathBuf]) -> Result<SourceChange> {
     let mut state = State { source, files: BTreeMap::new(), moved: Vec::new() };
     for patch in patches {
-        let io = |e| Error::new(codes::LP1001, Place::object(patch.display().to_string()), format!("read: {e}"));
-        let text = std::fs::read(patch).map_err(io)?;
+        let text = bounded::read(patch, bounded::TEXT)?;
         let files = parse::parse(&text).map_err(|c| {
             let at = format!("line {} of {}: {}", c.line, patch.display(), c.what);
             Error::new(c.code, c.path.map(Place::object).unwrap_or_default(), at)
