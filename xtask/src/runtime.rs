@@ -138,10 +138,41 @@ fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path, hash: &str) -> R
         c.arg(format!("--strip-unneeded-symbol={name}"));
     }
     cmd::output(c.arg(&result))?;
+    shorten(&result, dir)?;
     crate::sites::add(&result)?;
     fs::remove_file(&object)?;
     fs::remove_file(&abi)?;
     Ok(())
+}
+
+/// Bytes a name in the runtime has at most: the kernel's KSYM_NAME_LEN was 128 before 6.1.
+const LONGEST_NAME: usize = 127;
+
+/// Gives functions with longer names short ones. Rust's names of closures in iterators have up to 800 bytes. Where the kernel
+/// prints such a function, in any backtrace, `strscpy` in `module_address_lookup` (kernel/module/kallsyms.c, 6.12) returns
+/// -E2BIG, which `__sprint_symbol` takes for a length: it writes over its caller's return address.
+fn shorten(object: &Path, dir: &Path) -> Result<()> {
+    let mut renames = String::new();
+    for name in cmd::output(cmd::command("nm").args(["--just-symbols"]).arg(object))?.lines() {
+        if let Some(short) = shorter(name) {
+            renames += &format!("{name} {short}\n");
+        }
+    }
+    let list = dir.join("names");
+    fs::write(&list, renames).with_context(|| format!("write {}", list.display()))?;
+    cmd::output(cmd::command("objcopy").arg(joined("--redefine-syms=", &list)).arg(object))?;
+    fs::remove_file(&list).with_context(|| format!("remove {}", list.display()))?;
+    let names = cmd::output(cmd::command("nm").args(["--just-symbols"]).arg(object))?;
+    match names.lines().find(|n| n.len() > LONGEST_NAME) {
+        Some(name) => bail!("the runtime has a name of {} bytes: {name}", name.len()),
+        None => Ok(()),
+    }
+}
+
+/// What a name that is too long becomes: its beginning, and a hash of the whole.
+fn shorter(name: &str) -> Option<String> {
+    let head = name.get(..name.floor_char_boundary(LONGEST_NAME - 33))?;
+    (name.len() > LONGEST_NAME).then(|| format!("{head}.{}", hex(&Sha256::digest(name))))
 }
 
 impl Rustc {
@@ -218,4 +249,17 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
 /// The first 16 bytes of a hash, as a folder name.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_become_short_ones_that_differ() {
+        let long = |end: &str| format!("_R{}{end}", "a".repeat(600));
+        let (a, b) = (shorter(&long("x")).unwrap(), shorter(&long("y")).unwrap());
+        assert!(a.len() == LONGEST_NAME && a.starts_with("_Raaa") && a != b, "{a} {b}");
+        assert_eq!(shorter(&"a".repeat(LONGEST_NAME)), None);
+    }
 }

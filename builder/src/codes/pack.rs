@@ -93,4 +93,12 @@ codes! {
               kernel, or changed afterwards.",
         advice: "give the image the patch was bound to, or write the patch again with lpbuild diff or lpbuild build",
     }
+    LP4015 {
+        class: Refused,
+        title: "the name of a function or variable is too long for the kernel",
+        why: "KSYM_NAME_LEN is 512 bytes (include/linux/kallsyms.h). Where a kernel prints an address inside a module's \
+              function with a longer name, in any backtrace, newer kernels write over their own stack \
+              (module_address_lookup, kernel/module/kallsyms.c).",
+        advice: "give the function or variable a shorter name",
+    }
 }

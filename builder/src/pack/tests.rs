@@ -209,6 +209,8 @@ struct Parts {
     calls: [Option<i64>; 4],
     thunks: usize,
     extra_symbol: Option<&'static str>,
+    /// Bytes of the name of one more function.
+    long_name: usize,
     extra_reloc: Option<u32>,
     text_byte: u8,
     /// Offsets in the code of the original's beginning and of the dispatcher.
@@ -264,6 +266,7 @@ impl Parts {
             calls: [Some(8), None, None, None],
             thunks: 4,
             extra_symbol: None,
+            long_name: 511,
             extra_reloc: None,
             text_byte: 0,
             resume: Some(16),
@@ -358,6 +361,7 @@ impl Parts {
         if let Some(name) = self.extra_symbol {
             undefined(&mut o, name);
         }
+        defined(&mut o, &"f".repeat(self.long_name), text, 0);
         if let Some(kind) = self.extra_reloc {
             reloc(&mut o, text, 4, anchor, 0, kind);
         }
@@ -535,6 +539,7 @@ fn what_the_module_loader_would_reject() {
     for kind in [1, 2, 4, 10, 11, 24] {
         assert_eq!(verified(|p| p.extra_reloc = Some(kind)), [""; 0], "type {kind}");
     }
+    assert_eq!(verified(|p| p.long_name = 512), ["LP4015"]);
     // GOTPCREL, GOTPCRELX, PC8: "Unknown rela relocation".
     for kind in [9, 42, 15] {
         assert_eq!(verified(|p| p.extra_reloc = Some(kind)), ["LP4011"], "type {kind}");

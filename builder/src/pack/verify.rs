@@ -1,7 +1,7 @@
 //! Reads the finished module again, with another ELF reader than the one that made its parts, and compares it with
 //! the manifest, the exported symbols of the kernel and the rules of the module loader.
 //!
-//! Input: the module's bytes. Output: nothing. Refused: LP4007, LP4010, LP4011, LP4012 (`endbr`), and what the back end finds
+//! Input: the module's bytes. Output: nothing. Refused: LP4007, LP4010, LP4011, LP4012 (`endbr`), LP4015, and what the back end finds
 //! in its own sections, all findings at once.
 
 use goblin::elf::{
@@ -29,6 +29,7 @@ pub(super) fn verify(module: &[u8], input: &PatchFolder, headers: &Headers, side
     v.undefined(headers);
     v.relocations();
     v.formats();
+    v.short_names();
     if headers.ibt {
         let found = endbr::check(module, &elf, &v.name, side.called_indirectly(&v, input));
         v.problems.extend(found);
@@ -112,6 +113,24 @@ impl Reread<'_> {
         };
         if let Some((place, detail)) = problem {
             self.problem(codes::LP4007, place, detail);
+        }
+    }
+}
+
+/// KSYM_NAME_LEN (include/linux/kallsyms.h) of 6.1 and later, the NUL included.
+const NAME_LIMIT: usize = 512;
+
+impl Reread<'_> {
+    /// What kallsyms will know of the module must fit its buffers.
+    fn short_names(&mut self) {
+        let elf = self.elf;
+        for sym in elf.syms.iter().filter(|s| s.st_shndx != 0) {
+            let symbol = elf.strtab.get_at(sym.st_name).unwrap_or("");
+            if symbol.len() >= NAME_LIMIT {
+                let beginning = symbol.get(..symbol.floor_char_boundary(100)).unwrap_or(symbol);
+                let place = Place::symbol(&self.name, format!("{beginning}.."));
+                self.problem(codes::LP4015, place, format!("has {} bytes", symbol.len()));
+            }
         }
     }
 }
