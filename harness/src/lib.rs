@@ -22,6 +22,7 @@ pub mod debug_images;
 pub mod edits;
 pub mod emulator;
 pub mod guest;
+pub mod kept;
 pub mod kernels;
 pub mod module;
 pub mod mutate;

@@ -19,8 +19,9 @@ use lpbuild::trial::initramfs::Initramfs;
 use lpbuild::trial::programs::Programs;
 use lpbuild::trial::qemu::{self, Accel, ImageSource, Machine, Watch};
 
+use crate::kept::KeptBoot;
 use crate::kernels::Kernel;
-use crate::{cache, cmd, emulator, guest, workspace_root};
+use crate::{cache, cmd, emulator, guest, kept, workspace_root};
 
 /// CPUs of guests that run at one time for each CPU of this host, all test processes together. Guests wait at times, for a
 /// deadline or for a program that sleeps; with many more threads than CPUs, one that spins burns what another needs.
@@ -28,6 +29,10 @@ const GUEST_CPUS: usize = 2;
 
 /// Nearly half of a boot of the stock kernels are the self-tests of their cryptography (`crypto_algapi_init`).
 const FAST_BOOT: &str = "cryptomgr.notests";
+
+/// CPUs and memory of a guest unless told.
+const CPUS: u32 = 2;
+const MEMORY_MIB: u32 = 1024;
 
 /// A place to run a guest of so many CPUs in, waited for; it is free again when this is dropped.
 #[derive(Debug)]
@@ -69,6 +74,7 @@ pub enum Clock {
 pub struct Vm {
     name: String,
     vmlinuz: PathBuf,
+    stock: bool,
     files: Vec<(String, PathBuf)>,
     texts: Vec<(String, String)>,
     case: String,
@@ -132,7 +138,7 @@ impl Run {
 impl Vm {
     /// A guest of a stock kernel; the name is that of the folder of its log, `target/vm/NAME`.
     pub fn new(name: &str, kernel: &Kernel) -> Self {
-        Self::booting(name, &kernel.vmlinuz)
+        Self { stock: true, ..Self::booting(name, &kernel.vmlinuz) }
     }
 
     /// A guest of any image, for example that of an [`crate::own::OwnKernel`].
@@ -140,14 +146,15 @@ impl Vm {
         Self {
             name: name.to_string(),
             vmlinuz: image.into(),
+            stock: false,
             files: Vec::new(),
             texts: Vec::new(),
             case: String::new(),
             allowed: Vec::new(),
             append: String::new(),
             clock: Clock::Host,
-            cpus: 2,
-            memory_mib: 1024,
+            cpus: CPUS,
+            memory_mib: MEMORY_MIB,
             silence: Duration::from_secs(60),
             overtime: Duration::from_secs(300),
         }
@@ -157,6 +164,7 @@ impl Vm {
     #[must_use]
     pub fn image(mut self, vmlinuz: impl Into<PathBuf>) -> Self {
         self.vmlinuz = vmlinuz.into();
+        self.stock = false;
         self
     }
 
@@ -248,35 +256,53 @@ impl Vm {
         let dir = workspace_root().join("target/vm").join(&self.name);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let _named = cache::lock(&dir)?;
-        let initramfs = self.initramfs()?;
         let (accel, cpus, fast) = match self.clock {
             Clock::Host => (Accel::Emulated, self.cpus, FAST_BOOT),
             Clock::Instructions => (Accel::Counted, 1, ""),
         };
         let _place = Place::wait_for(cpus)?;
-        let machine = Machine {
+        let mut machine = Machine {
             qemu: emulator::find()?,
             image: self.vmlinuz.clone(),
-            initramfs,
+            initramfs: self.guest()?.archive()?,
             accel,
             cpus,
             memory_mib: self.memory_mib,
             append: format!("{fast} {}", self.append.trim()),
             allowed: self.allowed.clone(),
             overtime: self.overtime,
+            extra: Vec::new(),
         };
+        let goes_on = if self.keeps() { KeptBoot::of(&machine)? } else { None };
+        let case = self.add_case(Initramfs::default())?;
+        match goes_on.map(|kept| kept.with(&machine, &dir, &case.archive()?)).transpose()?.flatten() {
+            Some(kept) => machine = kept,
+            None => machine.initramfs = self.add_case(self.guest()?)?.archive()?,
+        }
         let log = dir.join("console.log");
         let end = machine.boot(&dir, &log, &mut Patience(self.silence))?;
+        kept::remove_case(&dir)?;
         Ok(Run { verdict: end.verdict, transcript: end.transcript, log, took: end.took })
     }
 
-    fn initramfs(&self) -> Result<Vec<u8>> {
+    /// Whether guests of this kind are many enough to keep a boot for.
+    fn keeps(&self) -> bool {
+        let usual = (self.cpus, self.memory_mib) == (CPUS, MEMORY_MIB) && self.append.trim().is_empty();
+        self.stock && usual && self.clock == Clock::Host
+    }
+
+    /// What all guests have.
+    fn guest(&self) -> Result<Initramfs> {
         let mut fs = Initramfs::new();
         fs.busybox(&Programs::find()?.busybox)?;
         fs.copy("/init", &guest::build()?)?;
         for applet in APPLETS {
             fs.link(&format!("/bin/{applet}"), "/init");
         }
+        Ok(fs)
+    }
+
+    fn add_case(&self, mut fs: Initramfs) -> Result<Initramfs> {
         for (path, host) in &self.files {
             fs.copy(path, host)?;
         }
@@ -284,7 +310,7 @@ impl Vm {
             fs.file(path, 0o755, content.as_bytes());
         }
         fs.file("/case.sh", 0o755, format!("{PREAMBLE}{}\n", self.case));
-        Ok(fs.archive()?)
+        Ok(fs)
     }
 }
 

@@ -143,7 +143,7 @@ stop
 fn nmis_while_the_code_changes(series: &'static str) {
     let Some(b) = Bench::find("nmis_while_the_code_changes", series) else { return };
     let b = b.module("short", &[SHORT]);
-    let n = cycles(5);
+    let n = cycles(2);
     let script = format!(
         r#"
 nmis() {{
@@ -385,7 +385,7 @@ for mode in stop-machine drain transition; do
 done
 "#,
         unpack = if packed { "unxz /dummy.ko.xz" } else { "" },
-        cycles = cycles(6),
+        cycles = cycles(3),
     );
     let file = if packed { "/dummy.ko.xz" } else { "/dummy.ko" };
     passes(&vm(&b, "cycles", &script).file(file, dummy).cpus(if series == "6.1" { 4 } else { 2 }));
@@ -414,9 +414,9 @@ slab() { sed -n 's/^RESULT .*slab[a-z_]*=\([0-9]*\).*/\1/p' $1 | head -1; }
 before=$(slab /tmp/slab.before); after=$(slab /tmp/slab.after)
 [ $((after - before)) -lt 4096 ] || fail "slab memory grew from $before to $after KiB"
 "#;
-    let vm = vm(&b, "many", &script.replace("CYCLES", &cycles(6).to_string()));
+    let vm = vm(&b, "many", &script.replace("CYCLES", &cycles(3).to_string()));
     // A cycle takes two seconds at most.
-    passes(&vm.overtime(Duration::from_secs(1800.max(6 * u64::from(cycles(6))))));
+    passes(&vm.overtime(Duration::from_secs(1800.max(6 * u64::from(cycles(3))))));
 }
 
 /// A task that waits in vfork(2) is killable, but no signal to restart its system call wakes it.

@@ -326,7 +326,7 @@ for mode in $modes; do
 done
 stop
 "#,
-        seconds = 2 * cycles(4),
+        seconds = 2 * cycles(2),
     );
     passes(&bench.vm("stack-load", &script));
 }

@@ -28,7 +28,8 @@ codes! {
         title: "the function is live-patched already",
         why: "The jump site holds a jump to somewhere else. A second jump would take the first patch out without its \
               knowledge, and reverting them in the wrong order would leave a jump into freed memory (EADDRINUSE).",
-        advice: "unload the other patch first, or make one patch of both",
+        advice: "unload the other patch first, or make one patch of both; --after stacks patches whose jumps are of one kind \
+                 (--jump)",
     }
     LP5005 {
         class: Refused,
@@ -41,8 +42,9 @@ codes! {
         class: Refused,
         title: "the code at the jump site was altered",
         why: "The bytes are neither the expected ones nor a known kind of patch; what lies under the site is not the code that \
-              was analysed (EILSEQ).",
-        advice: "find out who changed the function; after a reboot the patch can be applied",
+              was analysed (EILSEQ). The jump of a patch with the other kind of jump (rel32, abs64) is among the unknown ones.",
+        advice: "if lpbuild status lists a patch of this function, unload it, or build both with the same --jump; else find out \
+                 who changed the function; after a reboot the patch can be applied",
     }
     LP5007 {
         class: Refused,

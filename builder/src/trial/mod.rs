@@ -184,6 +184,7 @@ pub fn run(options: &TrialOptions, progress: &dyn Progress) -> Result<TrialRepor
         overtime: options
             .timeout
             .unwrap_or(TIMEOUT.saturating_add(TIMEOUT_PER_CYCLE.saturating_mul(options.cycles.saturating_sub(1)))),
+        extra: Vec::new(),
     };
     let quiet = options.silence.unwrap_or(QUIET.saturating_add(Duration::from_millis(patch.deadline_ms.into())));
     let emulated = machine.emulated();

@@ -41,8 +41,13 @@ pub const THREADS_SINCE: (u32, u32) = (8, 1);
 
 /// Whether this QEMU is new enough for a thread per emulated CPU; one that does not say its version is not.
 pub fn has_threads(qemu: &Path) -> bool {
-    let said = Command::new(qemu).arg("--version").env("LC_ALL", "C").stdin(Stdio::null()).output();
-    said.is_ok_and(|o| version(&String::from_utf8_lossy(&o.stdout)).is_some_and(|v| v >= THREADS_SINCE))
+    version_of(qemu).is_some_and(|v| v >= THREADS_SINCE)
+}
+
+/// Major and minor version, if it says so.
+pub fn version_of(qemu: &Path) -> Option<(u32, u32)> {
+    let said = Command::new(qemu).arg("--version").env("LC_ALL", "C").stdin(Stdio::null()).output().ok()?;
+    version(&String::from_utf8_lossy(&said.stdout))
 }
 
 /// `QEMU emulator version 10.0.2 (Debian ..)`
@@ -72,6 +77,8 @@ pub struct Machine {
     pub allowed: Vec<String>,
     /// Stops the guest after this long.
     pub overtime: Duration,
+    /// More arguments for the emulator.
+    pub extra: Vec<String>,
 }
 
 /// Where a line came from.
@@ -180,6 +187,7 @@ impl Machine {
             // A comma in a path begins the next option, unless it is doubled.
             c.arg("-serial").arg(format!("file:{}", file.display().to_string().replace(',', ",,")));
         }
+        c.args(&self.extra);
         c
     }
 
@@ -304,6 +312,7 @@ mod tests {
             append: "preempt=full".into(),
             allowed: Vec::new(),
             overtime: Duration::ZERO,
+            extra: Vec::new(),
         };
         let c = machine.command(emulated, threads, Path::new("i"), [Path::new("k"), Path::new("c")]);
         c.get_args().map(|a| a.to_string_lossy().into_owned()).collect()
