@@ -149,7 +149,10 @@ impl Closure<'_> {
     fn item(&mut self, id: PairId, n: NewAtom) -> Item {
         let pair = &self.pairs[id.0 as usize];
         let atom = pair.new.atom(n.0);
-        let cause = self.cause.get(&(id, n)).cloned().unwrap_or(Cause::PieceOf(id, n));
+        let cause = self.cause.get(&(id, n)).cloned().unwrap_or_else(|| {
+            self.refuse(id, n, codes::LP1000, None, "nothing says why it is in the patch");
+            Cause::PieceOf(id, n)
+        });
         if let Some(trouble) = atom.code.as_ref().and_then(|c| c.trouble.clone()) {
             self.refuse(id, n, codes::LP2009, None, trouble);
         }
