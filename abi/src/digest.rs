@@ -5,7 +5,7 @@
 //! addresses among them; they are compared with the kernel's code before anything is written. This finds damage, not
 //! intent: whoever can change a record can write another number. All of it is inlined: the runtime is the code of one crate.
 
-use crate::{FuncRecord, PatchRecord, RangeRecord};
+use crate::{AnchorRecord, FuncRecord, HolderRecord, LateReloc, PatchRecord, RangeRecord, Spot};
 
 /// The number so far (FNV-1a, 64 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,8 @@ impl Digest {
         self.bytes(text).number(text.len() as u64)
     }
 
-    /// The patch itself, with its name and version. The names of the other patches follow, then functions, then ranges.
+    /// The patch itself, with its name and version. The names of the other patches follow, then functions, ranges, holders, anchors
+    /// and relocations.
     #[inline]
     pub fn patch(self, r: &PatchRecord, name: &[u8], version: &[u8]) -> Self {
         let numbers = [
@@ -48,6 +49,12 @@ impl Digest {
             r.n_replaces.into(),
             r.notes_end.wrapping_sub(r.notes_start),
             r.text_end.wrapping_sub(r.text_start),
+            r.n_holders.into(),
+            r.n_anchors.into(),
+            r.n_relocs.into(),
+            r.n_kernel_funcs.into(),
+            r.n_kernel_ranges.into(),
+            r.zero.into(),
         ];
         let all = numbers.into_iter().fold(self, Digest::number);
         all.bytes(&r.build_id).text(name).text(version)
@@ -61,7 +68,7 @@ impl Digest {
             a => a.wrapping_sub(patch.text_start),
         };
         let numbers = [
-            f.old.wrapping_sub(patch.notes_start),
+            old(f.anchor, f.old, patch),
             carried(f.new),
             carried(f.resume),
             carried(f.dispatch),
@@ -72,6 +79,8 @@ impl Digest {
             f.jump_kind.into(),
             f.covers_fentry.into(),
             f.single.into(),
+            f.anchor.into(),
+            f.zero.into(),
         ];
         numbers.into_iter().fold(self, Digest::number).text(name)
     }
@@ -79,7 +88,64 @@ impl Digest {
     /// A range.
     #[inline]
     pub fn range(self, r: &RangeRecord, patch: &PatchRecord) -> Self {
-        self.number(r.start.wrapping_sub(patch.notes_start)).number(r.len.into()).number(r.func.into())
+        let numbers = [old(r.anchor, r.start, patch), r.len.into(), r.func.into(), r.anchor.into(), r.zero.into()];
+        numbers.into_iter().fold(self, Digest::number)
+    }
+
+    /// A holder.
+    #[inline]
+    pub fn holder(self, h: &HolderRecord, name: &[u8]) -> Self {
+        let pieces = [(h.data, h.data_end), (h.bss, h.bss_end), (h.rodata, h.rodata_end)];
+        let with = pieces.into_iter().fold(self, |d, (start, end)| {
+            // Where it is, nobody knows before it is loaded.
+            d.number(if start == 0 { u64::MAX } else { end.wrapping_sub(start) })
+        });
+        let numbers = [
+            h.needs,
+            h.n_funcs.into(),
+            h.n_ranges.into(),
+            h.n_anchors.into(),
+            h.n_relocs.into(),
+            h.build_id_len.into(),
+        ];
+        numbers.into_iter().fold(with, Digest::number).bytes(&h.build_id).bytes(&h.zero).text(name)
+    }
+
+    /// An anchor; of one that is not found by a symbol the names are empty.
+    #[inline]
+    pub fn anchor(self, a: &AnchorRecord, name: &[u8], witness: &[u8]) -> Self {
+        let numbers = [
+            a.delta.cast_unsigned(),
+            a.witness_delta.cast_unsigned(),
+            a.at.cast_unsigned(),
+            a.owner.into(),
+            a.position.into(),
+            a.count.into(),
+            a.witness_position.into(),
+            a.witness_count.into(),
+            a.of.into(),
+            a.size.into(),
+            a.kind.into(),
+            a.field.into(),
+            a.region.into(),
+            a.zero.into(),
+        ];
+        numbers.into_iter().fold(self, Digest::number).text(name).text(witness)
+    }
+
+    /// A relocation, and where it writes.
+    #[inline]
+    pub fn reloc(self, r: &LateReloc, spot: Spot, patch: &PatchRecord) -> Self {
+        let (which, distance) = match spot {
+            Spot::Text(n) => (0, n),
+            Spot::Data(n) => (1, n),
+            Spot::Rodata(n) => (2, n),
+            Spot::Site(n) => (3, n),
+        };
+        let stub = if r.stub == 0 { u64::MAX } else { r.stub.wrapping_sub(patch.text_start) };
+        let numbers =
+            [which, distance, r.addend.cast_unsigned(), r.anchor.into(), r.site_of.into(), stub, r.kind.into()];
+        numbers.into_iter().fold(self, Digest::number).bytes(&r.zero)
     }
 
     #[inline]
@@ -91,4 +157,10 @@ impl Digest {
     fn bytes(self, bytes: &[u8]) -> Self {
         Self(bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)))
     }
+}
+
+/// What counts of the address of old code.
+#[inline]
+fn old(anchor: u32, address: u64, patch: &PatchRecord) -> u64 {
+    if anchor == 0 { address.wrapping_sub(patch.notes_start) } else { address }
 }

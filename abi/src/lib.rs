@@ -7,6 +7,9 @@
 //! .lpbuild.patch   one PatchRecord, symbol `lpbuild_patch`
 //! .lpbuild.funcs   FuncRecord[n_funcs]
 //! .lpbuild.ranges  RangeRecord[n_ranges]     old code: the pieces (parent, .cold, .part) no task may be inside
+//! .lpbuild.holders HolderRecord[n_holders]   kernel modules that the patch has functions of, or refers to
+//! .lpbuild.anchors AnchorRecord[n_anchors]   how a section of such a module is found in memory
+//! .lpbuild.relocs  LateReloc[n_relocs]       fields that are filled in when the module is here
 //! .lpbuild.strings NUL-terminated names the records point to
 //! .lpbuild.import  PatchImport thunks `lpk_NAME: jmp NAME` and pointers `lpk_ptr_NAME: .quad NAME`,
 //!                  and one thunk `lpbuild_call_KIND: jmp FUNCTION` for each [`Callback`]
@@ -16,15 +19,17 @@
 #![no_std]
 
 mod digest;
+mod holder;
 mod unpatchable;
 
 pub use digest::Digest;
+pub use holder::{AnchorKind, AnchorRecord, FieldKind, HolderRecord, LateReloc, MAX_HOLDERS, MAX_RELOCS, Region, Spot};
 pub use unpatchable::UNPATCHABLE;
 
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
 /// Raised whenever the layout of any record changes.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Section of the one [`PatchRecord`].
 pub const SEC_PATCH: &str = ".lpbuild.patch";
@@ -32,6 +37,12 @@ pub const SEC_PATCH: &str = ".lpbuild.patch";
 pub const SEC_FUNCS: &str = ".lpbuild.funcs";
 /// Section of the [`RangeRecord`] array.
 pub const SEC_RANGES: &str = ".lpbuild.ranges";
+/// Section of the [`HolderRecord`] array.
+pub const SEC_HOLDERS: &str = ".lpbuild.holders";
+/// Section of the [`AnchorRecord`] array.
+pub const SEC_ANCHORS: &str = ".lpbuild.anchors";
+/// Section of the [`LateReloc`] array.
+pub const SEC_RELOCS: &str = ".lpbuild.relocs";
 /// Section of the names.
 pub const SEC_STRINGS: &str = ".lpbuild.strings";
 /// Section (code) of the import thunks.
@@ -220,13 +231,31 @@ pub struct PatchRecord {
     pub n_replaces: u32,
     /// [`Digest`] of all records.
     pub digest: u64,
+    /// Address of the first [`HolderRecord`].
+    pub holders: u64,
+    /// Address of the first [`AnchorRecord`].
+    pub anchors: u64,
+    /// Address of the first [`LateReloc`].
+    pub relocs: u64,
+    /// Number of [`HolderRecord`]s.
+    pub n_holders: u32,
+    /// Number of [`AnchorRecord`]s.
+    pub n_anchors: u32,
+    /// Number of [`LateReloc`]s.
+    pub n_relocs: u32,
+    /// How many of the functions are the kernel's. They come first; behind them, those of the first holder, of the second, ..
+    pub n_kernel_funcs: u32,
+    /// How many of the ranges belong to those.
+    pub n_kernel_ranges: u32,
+    /// 0.
+    pub zero: u32,
 }
 
 /// One replaced function.
 #[repr(C)]
 #[derive(Debug)]
 pub struct FuncRecord {
-    /// Run-time address of the first byte of the old function (anchored relocation).
+    /// Run-time address of the first byte of the old function (anchored relocation); of a module's, its distance from `anchor`.
     pub old: u64,
     /// Run-time address of the new function.
     pub new: u64,
@@ -257,18 +286,26 @@ pub struct FuncRecord {
     /// Address of the dispatcher: `endbr64; call lpbuild_chooses_new; jne NEW; jmp RESUME`, [`DISPATCH_LEN`] bytes, the last
     /// [`JUMP_REL32_LEN`] of which the runtime may rewrite while nobody can be inside. 0 when `resume` is.
     pub dispatch: u64,
+    /// 0: a function of the kernel; else one more than the index of the [`AnchorRecord`] of its section.
+    pub anchor: u32,
+    /// 0.
+    pub zero: u32,
 }
 
 /// One piece of old code that no task may be inside when the patch is applied.
 #[repr(C)]
 #[derive(Debug)]
 pub struct RangeRecord {
-    /// Run-time address of the first byte (anchored relocation).
+    /// Run-time address of the first byte (anchored relocation); in a module, its distance from `anchor`.
     pub start: u64,
     /// Length in bytes.
     pub len: u32,
     /// Index of the [`FuncRecord`] it belongs to.
     pub func: u32,
+    /// 0: code of the kernel; else one more than the index of the [`AnchorRecord`] of its section.
+    pub anchor: u32,
+    /// 0.
+    pub zero: u32,
 }
 
 /// A kernel symbol the runtime needs and the kernel does not export; bound by `pack` from the kernel image's kallsyms.
@@ -308,6 +345,6 @@ pub const IMPORTS: &[Import] = &[
 ];
 
 const _: () = assert!(Callback::PostRevert.flag() | FLAGS == FLAGS && FLAG_ONESHOT < Callback::PreApply.flag());
-const _: () = assert!(size_of::<PatchRecord>() == 160);
-const _: () = assert!(size_of::<FuncRecord>() == 80);
-const _: () = assert!(size_of::<RangeRecord>() == 16);
+const _: () = assert!(size_of::<PatchRecord>() == 208);
+const _: () = assert!(size_of::<FuncRecord>() == 88);
+const _: () = assert!(size_of::<RangeRecord>() == 24);

@@ -205,6 +205,8 @@ bool lpb_choose(void);
 
 /* Guards what the files show, and who may start an operation. */
 extern struct mutex lpb_status;
+/* Held for each step of an operation, and never while one waits. Before all other locks. */
+extern struct mutex lpb_holders;
 /* Performs all operations, from init to exit. */
 extern struct task_struct *lpb_thread;
 /* What it shall do next. */

@@ -3,6 +3,7 @@
 #include "lp-runtime.h"
 
 DEFINE_MUTEX(lpb_status);
+DEFINE_MUTEX(lpb_holders);
 struct task_struct *lpb_thread;
 static unsigned long lpb_requests;
 DECLARE_COMPLETION(lpb_begun);
@@ -65,12 +66,16 @@ static void lpb_leave(void)
 	complete_all(&lpb_out);
 }
 
-/* One step with the locks it wants. Lock order of jump labels and kprobes (kernel/jump_label.c, kernel/kprobes.c). */
+/*
+ * One step with the locks it wants. Lock order of jump labels and kprobes (kernel/jump_label.c, kernel/kprobes.c); lpb_holders is
+ * outermost, so that the functions which the patch has in modules are the same throughout a step.
+ */
 static int lpb_locked(int (*step)(void))
 {
 	bool pokes;
 	int result;
 
+	mutex_lock(&lpb_holders);
 	cpus_read_lock();
 	pokes = lpbuild_pokes();
 	if (pokes)
@@ -79,6 +84,7 @@ static int lpb_locked(int (*step)(void))
 	if (pokes)
 		mutex_unlock(lpk_ptr_text_mutex);
 	cpus_read_unlock();
+	mutex_unlock(&lpb_holders);
 	lpb_publish();
 	return result;
 }
@@ -160,7 +166,9 @@ static int lpb_operate(bool revert)
 			lpb_rcu_tasks();
 		else if (step == LPB_LET_GO) {
 			/* Sites first: what they were copied from goes. */
+			mutex_lock(&lpb_holders);
 			lpbuild_replaced_others();
+			mutex_unlock(&lpb_holders);
 			lpb_let_replaced_go();
 		} else if (step == LPB_EFFECTIVE) {
 			lpbuild_log_end(0);
@@ -237,11 +245,13 @@ static void lpb_revert(void)
 static void lpb_rehearse(void)
 {
 	lpbuild_begin();
+	mutex_lock(&lpb_holders);
 	cpus_read_lock();
 	mutex_lock(lpk_ptr_text_mutex);
 	lpbuild_rehearse();
 	mutex_unlock(lpk_ptr_text_mutex);
 	cpus_read_unlock();
+	mutex_unlock(&lpb_holders);
 	lpb_publish();
 	/* Nothing is going to happen to them. */
 	lpb_release_others();

@@ -1,7 +1,7 @@
 //! What lies below a site: the patches this one lies on or takes the place of, and under them the kernel.
 //!
 //! Input: the patches named in `after` and `replaces`, the bytes at a site. Output: [`Beneath`]; jumps in the patch's own code that
-//! lead to what is below. Refused: a patch in whose place this one would come without holding what that lies on (LP5019), a
+//! lead to what is below. Refused: a patch in whose place this one would come without holding what that lies on (LP5019), or that has functions in modules (LP5032), a
 //! site that does not fit on the one below (LP5006), a patch below that would call its own function all the same (LP5027). A jump of somebody else is found by the check of the sites.
 //!
 //! The order is in the bytes: the uppermost is the one whose jump is there now, and what that one gives back is the jump of the
@@ -114,13 +114,16 @@ impl<'p, A> Layers<'p, A> {
             if replaces && k.guard(Guard::HoldWhatIsBelow) && !lies_on.all(|i| stays(peer.patch.other_name(i))) {
                 return Err(Refusal::NoOther { other });
             }
+            if replaces && peer.patch.record.n_holders != 0 {
+                return Err(Refusal::HasModules { other });
+            }
             let i = self.n.load(SeqCst);
             // A valid record names no more than there is room for.
             let room = (self.sites.get_mut(i), self.funcs.get_mut(i), self.others.get_mut(i));
             let (Some(sites), Some(funcs), Some(slot)) = room else { return Err(Refusal::NoOther { other }) };
             let text = (peer.patch.record.text_start, peer.patch.record.text_end);
             (*sites, *funcs) = (peer.sites.own(), peer.patch.funcs);
-            *slot = Other { text, ranges: peer.patch.ranges, replaced: replaces.then_some(peer.board) };
+            *slot = Other { text, ranges: peer.patch.kernel_ranges(), replaced: replaces.then_some(peer.board) };
             self.n.store(i + 1, SeqCst);
         }
         Ok(())
@@ -181,7 +184,8 @@ impl<'p, A> Layers<'p, A> {
         held.filter(|(o, _)| o.replaced.is_none()).any(|(other, (sites, funcs))| {
             let Some(below) = sites.iter().find(|s| s.addr == addr) else { return false };
             // Dispatchers jump to the new function, and functions that have another version now do not run but as `lp_original`.
-            let ours = |f: &FuncRecord| patch.funcs.iter().any(|own| site_addr(own) == site_addr(f));
+            let same = |f: &FuncRecord, own: &FuncRecord| f.anchor == 0 && site_addr(own) == site_addr(f);
+            let ours = |f: &FuncRecord| patch.kernel_funcs().iter().any(|own| same(f, own));
             let within = |start: u64, len: u64, at: u64| at.wrapping_sub(start) < len;
             let left_alone = |at: u64| {
                 !funcs.iter().any(|f| {

@@ -52,6 +52,8 @@ use crate::{
     record::{self, Patch},
     refusal::Refusal,
     site::{self, Route, Site},
+    sites::SiteSet,
+    stack::Located,
     status::{State, Status},
     switch::{self, Other, Scan},
 };
@@ -116,8 +118,10 @@ enum Stage {
 /// What a machine works with, made by the caller and kept by it.
 #[derive(Debug)]
 pub struct Parts<'a, K: Kernel> {
-    /// `sites[i]` belongs to function `i`; behind them, those that only a replaced patch has.
-    pub sites: &'a [Site<K::Alias>],
+    /// Those in the kernel, behind them what only a replaced patch has; and those in modules that are here.
+    pub sites: SiteSet<'a, K::Alias>,
+    /// Replaced code of modules that are here.
+    pub located: &'a [Located],
     /// Patches below, on which this one lies or whose place it takes.
     pub others: &'a [Other<'a>],
     /// What the int3 handler looks at.
@@ -211,7 +215,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         &self.patch
     }
     /// The sites.
-    pub fn sites(&self) -> &'a [Site<K::Alias>] {
+    pub fn sites(&self) -> SiteSet<'a, K::Alias> {
         self.parts.sites
     }
     /// What the sites hold.
@@ -289,7 +293,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     }
 
     /// The sites and the patches below, without those that are gone.
-    pub fn replaced_others(&mut self, sites: &'a [Site<K::Alias>], others: &'a [Other<'a>]) {
+    pub fn replaced_others(&mut self, sites: SiteSet<'a, K::Alias>, others: &'a [Other<'a>]) {
         self.parts.sites = sites;
         self.parts.others = others;
     }
@@ -308,11 +312,11 @@ impl<'a, K: Kernel> Machine<'a, K> {
     pub fn rehearse(&mut self) -> Result<(), Refusal> {
         self.status.mode = self.mode;
         self.status.state = State::Checked;
-        let mut result = self.possible().and_then(|()| site::check(self.k, self.parts.sites, Route::Original));
+        let mut result = self.possible().and_then(|()| site::check(self.k, self.parts.sites.iter(), Route::Original));
         if !self.watch.begin(self.k) {
             result = result.and(Err(Refusal::NoMemory));
         }
-        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
         if let Some(table) = self.watch.table() {
             let left = scan.watch(table, self.parts.frames, |a| scan.in_old(a), Some(&mut self.status.blockers));
             if left != 0 && self.mode == Mode::StopMachine {
@@ -421,17 +425,26 @@ impl<'a, K: Kernel> Machine<'a, K> {
 
     /// Whether the mode can do all functions, and calls come to them.
     fn possible(&self) -> Result<(), Refusal> {
-        match self.parts.sites.iter().position(|s| s.dispatcher == 0) {
+        match self.bare() {
             // In the place of another patch there is a time when both are half in place, which dispatchers bridge.
             Some(func) if self.mode != Mode::StopMachine || self.replaced_boards().next().is_some() => {
                 return Err(Refusal::NoDispatcher { func });
             }
             _ => {}
         }
-        match self.patch.funcs.iter().position(|f| self.k.is_redirected(f.old)) {
-            Some(func) if self.route == Route::Original => Err(Refusal::Redirected { func }),
+        // What a module is sent elsewhere from when it comes later is asked then.
+        let entry = |s: &Site<K::Alias>| Some(s.addr - u64::from(self.patch.funcs.get(s.func)?.site_offset));
+        let redirected = |s: &&Site<K::Alias>| entry(s).is_some_and(|at| self.k.is_redirected(at));
+        match self.parts.sites.iter().find(redirected) {
+            Some(s) if self.route == Route::Original => Err(Refusal::Redirected { func: s.func }),
             _ => Ok(()),
         }
+    }
+
+    /// A function without a dispatcher, whether or not its module is here: the mode does not depend on who is.
+    fn bare(&self) -> Option<usize> {
+        let own = self.patch.funcs.iter().position(|f| f.dispatch == 0);
+        own.or_else(|| self.parts.sites.own().iter().find(|s| s.dispatcher == 0).map(|s| s.func))
     }
 
     fn enter(&mut self) -> Option<Step> {
@@ -442,8 +455,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(self.give_up(why));
         }
         self.started_ns.get_or_insert(self.k.now_ns());
-        let in_stop = self.parts.sites.iter().any(|s| s.dispatcher == 0);
-        if !in_stop && let Err(why) = site::check(self.k, self.parts.sites, self.route) {
+        let in_stop = self.bare().is_some();
+        if !in_stop && let Err(why) = site::check(self.k, self.parts.sites.iter(), self.route) {
             return Some(self.give_up(why));
         }
         // Whoever would be waited for while calls trap, or with everybody in the dispatchers.
@@ -498,7 +511,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
 
     fn write(&mut self, route: Route) -> Option<Step> {
         // `text_mutex` was left while this waited. The int3 is a good place to wait until whoever came is gone.
-        if let Err(why) = site::check_trapped(self.k, self.parts.sites, self.route) {
+        if let Err(why) = site::check_trapped(self.k, self.parts.sites.iter(), self.route) {
             self.status.refusal = Some(why);
             return Some(self.patiently());
         }
@@ -555,7 +568,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         }
         self.status.attempts += 1;
         let mut scan = switch::Switch {
-            scan: Scan { k: self.k, patch: &self.patch, others: self.parts.others },
+            scan: Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located },
             board: self.parts.board,
             goal_new: self.goal_new,
             clock: &mut self.switch,
@@ -638,7 +651,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn settle(&mut self) -> Option<Step> {
         self.parts.board.settle(self.goal_new);
         self.parts.board.retire();
-        if let Err(why) = site::check(self.k, self.parts.sites, Route::Dispatcher) {
+        if let Err(why) = site::check(self.k, self.parts.sites.iter(), Route::Dispatcher) {
             // Somebody has set a probe on a site meanwhile. The dispatchers give the right answer for good, but those of a
             // replaced patch are to go, and so is this one when it is reverted.
             if self.goal_new && !self.replacing() {
@@ -662,7 +675,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(self.effective(State::Draining));
         }
         let (drains, replacing) = (self.drains(), self.replacing());
-        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
         let inside = |a| if drains { scan.in_old(a) } else { scan.in_replaced(a) };
         let left =
             self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, inside, Some(&mut self.status.blockers)));
@@ -699,7 +712,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     }
 
     fn leave_watch(&mut self) -> Option<Step> {
-        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
         // Those because of whom it failed are what a failed apply reports.
         let found = self.failing.is_none().then_some(&mut self.status.blockers);
         let left = self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found));
@@ -721,7 +734,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn in_stop(&mut self) -> Option<Step> {
         self.status.attempts += 1;
         let poke = Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed };
-        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
         let order = switch::InStop { scan, board: self.parts.board, poke };
         let (result, pause) = order.run(self.goal_new, self.parts.seats, self.parts.frames, &mut self.status.blockers);
         self.status.pause_ns = self.status.pause_ns.max(pause);

@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::{
     kernel::{Guard, Kernel},
-    site::{INT3, Route, Site},
+    site::{INT3, Route},
+    sites::SiteSet,
 };
 
 /// The sites of a patch. `text_mutex` is held.
@@ -17,7 +18,7 @@ pub struct Poke<'p, K: Kernel> {
     /// The kernel.
     pub k: &'p K,
     /// All of them; they have been compared under the same `text_mutex`.
-    pub sites: &'p [Site<K::Alias>],
+    pub sites: SiteSet<'p, K::Alias>,
     /// What the int3 handler looks at.
     pub armed: &'p AtomicBool,
 }
@@ -58,19 +59,19 @@ impl<K: Kernel> Poke<'_, K> {
         if !self.k.guard(Guard::Int3First) {
             return;
         }
-        for s in self.sites {
+        for s in self.sites.iter() {
             self.k.write(s.alias, 0, &[INT3]);
         }
     }
     /// Writes everything behind the first bytes.
     pub fn tails(&self, route: Route) {
-        for s in self.sites {
+        for s in self.sites.iter() {
             self.k.write(s.alias, 1, s.bytes(route).get(1..).unwrap_or(&[]));
         }
     }
     /// Writes the first bytes.
     pub fn first_bytes(&self, route: Route) {
-        for s in self.sites {
+        for s in self.sites.iter() {
             self.k.write(s.alias, 0, s.bytes(route).get(..1).unwrap_or(&[]));
         }
     }

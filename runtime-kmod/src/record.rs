@@ -1,11 +1,16 @@
-//! The records of the patch, validated once. Everything behind this module can rely on them.
+//! The records of the patch, validated once. Everything behind this module can rely on them. Those of kernel modules: `modules`.
+
+mod modules;
 
 use core::slice;
 
 use lpbuild_abi::{
-    ABI_VERSION, Callback, DISPATCH_LEN, Digest, FLAG_ONESHOT, FLAGS, FuncRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN,
-    JumpKind, MAGIC, MAX_BUILD_ID, MAX_SITE, Mode, PatchRecord, RESUME_SLOT, RangeRecord,
+    ABI_VERSION, AnchorRecord, Callback, DISPATCH_LEN, Digest, FLAG_ONESHOT, FLAGS, FuncRecord, HolderRecord,
+    JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, LateReloc, MAGIC, MAX_BUILD_ID, MAX_HOLDERS, MAX_RELOCS, MAX_SITE, Mode,
+    PatchRecord, RESUME_SLOT, RangeRecord,
 };
+
+pub use modules::{Run, anchor_kind, field_kind, region};
 
 use crate::refusal::Refusal;
 
@@ -17,6 +22,8 @@ pub const MAX_OTHERS: u32 = 16;
 const SITE_REACH: u64 = 0x1_0000 + 0x100;
 /// The longest patch name in bytes.
 pub const MAX_NAME: usize = 48;
+/// The longest name of a kernel module in bytes (`MODULE_NAME_LEN` - 1, include/linux/moduleparam.h).
+pub const MAX_MODULE: usize = 55;
 /// The longest function name in bytes (`KSYM_NAME_LEN` - 1 of 6.1, include/linux/kallsyms.h).
 pub const MAX_SYMBOL: usize = 511;
 
@@ -31,10 +38,16 @@ pub trait Memory {
 pub struct Patch<'a> {
     /// The record itself.
     pub record: &'a PatchRecord,
-    /// Replaced functions, at least one.
+    /// Replaced functions, at least one. The kernel's come first.
     pub funcs: &'a [FuncRecord],
     /// Old code no task may be inside; every one belongs to a function.
     pub ranges: &'a [RangeRecord],
+    /// Kernel modules.
+    pub holders: &'a [HolderRecord],
+    /// Their sections.
+    pub anchors: &'a [AnchorRecord],
+    /// Fields that are filled in when they are here.
+    pub relocs: &'a [LateReloc],
     /// Name without the NUL.
     pub name: &'a [u8],
     /// Version without the NUL.
@@ -92,7 +105,24 @@ impl<'a> Patch<'a> {
         if (record.after == 0 && record.n_after != 0) || (record.replaces == 0 && record.n_replaces != 0) {
             return bad("a missing address");
         }
+        if record.n_holders > MAX_HOLDERS || record.n_anchors > MAX_RECORDS || record.n_relocs > MAX_RELOCS {
+            return bad("number of modules, of their sections, or of fields");
+        }
         // What means nothing is zero: nothing else would notice what happened to it.
+        let late =
+            [(record.holders, record.n_holders), (record.anchors, record.n_anchors), (record.relocs, record.n_relocs)];
+        if late.iter().any(|&(at, n)| at == 0 && n != 0) {
+            return bad("a missing address");
+        }
+        if late.iter().any(|&(at, n)| at != 0 && n == 0) {
+            return bad("an address of nothing");
+        }
+        if record.zero != 0 {
+            return bad("bytes of no use");
+        }
+        if late.iter().any(|(at, _)| !at.is_multiple_of(8)) {
+            return bad("a misaligned array");
+        }
         if (record.after != 0 && record.n_after == 0) || (record.replaces != 0 && record.n_replaces == 0) {
             return bad("an address of nothing");
         }
@@ -113,6 +143,9 @@ impl<'a> Patch<'a> {
             || !holds(record.ranges, record.n_ranges, size_of::<RangeRecord>())
             || !holds(record.after, record.n_after, size_of::<u64>())
             || !holds(record.replaces, record.n_replaces, size_of::<u64>())
+            || !holds(record.holders, record.n_holders, size_of::<HolderRecord>())
+            || !holds(record.anchors, record.n_anchors, size_of::<AnchorRecord>())
+            || !holds(record.relocs, record.n_relocs, size_of::<LateReloc>())
         {
             return bad("an array outside of the module");
         }
@@ -122,11 +155,16 @@ impl<'a> Patch<'a> {
         }
         // SAFETY: the arrays are in the module; counts were bounded, null and alignment checked above.
         let (funcs, ranges) = unsafe { (array(record.funcs, record.n_funcs), array(record.ranges, record.n_ranges)) };
+        // SAFETY: as above.
+        let (holders, anchors) =
+            unsafe { (array(record.holders, record.n_holders), array(record.anchors, record.n_anchors)) };
+        // SAFETY: as above.
+        let relocs = unsafe { array(record.relocs, record.n_relocs) };
         let (name, version) = (string(record.name, MAX_NAME, memory), string(record.version, 32, memory));
         let (Some(name), Some(version)) = (name, version) else {
             return bad("a string without end");
         };
-        let patch = Self { record, funcs, ranges, name, version };
+        let patch = Self { record, funcs, ranges, holders, anchors, relocs, name, version };
         let others = patch.other_addresses();
         if !others.clone().all(|a| a != 0 && string(a, MAX_NAME, memory).is_some()) {
             return bad("a string without end");
@@ -141,7 +179,11 @@ impl<'a> Patch<'a> {
             if r.func >= record.n_funcs || r.len == 0 || r.start.checked_add(u64::from(r.len)).is_none() {
                 return bad("a range outside its function's code");
             }
+            if r.zero != 0 {
+                return bad("bytes of no use");
+            }
         }
+        modules::check(&patch, memory)?;
         // A function whose old code is not guarded could be switched under a task that is inside it.
         for i in 0..record.n_funcs {
             if !ranges.iter().any(|r| r.func == i && covers(r, &funcs[i as usize])) {
@@ -163,7 +205,8 @@ impl<'a> Patch<'a> {
         let patch = Digest::default().patch(r, self.name, self.version);
         let others = (0..self.others()).fold(patch, |d, i| d.text(self.other_name(i)));
         let funcs = self.funcs.iter().enumerate().fold(others, |d, (i, f)| d.func(f, self.func_name(i), r));
-        self.ranges.iter().fold(funcs, |d, range| d.range(range, r)).finish()
+        let ranges = self.ranges.iter().fold(funcs, |d, range| d.range(range, r));
+        modules::digest(self, ranges).finish()
     }
 
     fn check_func(&self, f: &FuncRecord) -> Result<(), Refusal> {
@@ -179,8 +222,11 @@ impl<'a> Patch<'a> {
         if f.original.iter().skip(size).any(|b| *b != 0) {
             return bad("bytes behind a jump site");
         }
-        if f.name == 0 || f.old == 0 || f.old.checked_add(SITE_REACH).is_none() {
+        if f.name == 0 || (f.anchor == 0 && f.old == 0) || f.old.checked_add(SITE_REACH).is_none() {
             return bad("address of a function");
+        }
+        if f.zero != 0 {
+            return bad("bytes of no use");
         }
         let inside = f.new >= self.record.text_start
             && f.new.checked_add(u64::from(f.new_size)).is_some_and(|end| end <= self.record.text_end);
@@ -198,6 +244,14 @@ impl<'a> Patch<'a> {
         Ok(())
     }
 
+    /// The functions of the kernel.
+    pub fn kernel_funcs(&self) -> &'a [FuncRecord] {
+        self.funcs.get(..self.record.n_kernel_funcs as usize).unwrap_or(&[])
+    }
+    /// Their code.
+    pub fn kernel_ranges(&self) -> &'a [RangeRecord] {
+        self.ranges.get(..self.record.n_kernel_ranges as usize).unwrap_or(&[])
+    }
     /// Name of the function `i`; empty when there is none.
     pub fn func_name(&self, i: usize) -> &'a [u8] {
         let Some(f) = self.funcs.get(i) else { return &[] };
@@ -255,7 +309,7 @@ pub fn mode(number: u8) -> Option<Mode> {
     Mode::ALL.into_iter().find(|m| *m as u8 == number)
 }
 
-/// First byte of a function's jump site.
+/// First byte of the jump site of a function of the kernel; of a module's, its distance from the section.
 pub fn site_addr(f: &FuncRecord) -> u64 {
     f.old.wrapping_add(u64::from(f.site_offset))
 }
@@ -280,12 +334,12 @@ pub fn jump_len(kind: JumpKind) -> usize {
 /// Whether the range holds the function's whole jump site.
 fn covers(r: &RangeRecord, f: &FuncRecord) -> bool {
     let site = site_addr(f);
-    r.start <= site && site + u64::from(f.site_size) <= r.start + u64::from(r.len)
+    r.anchor == f.anchor && r.start <= site && site + u64::from(f.site_size) <= r.start + u64::from(r.len)
 }
 
 fn overlap(a: &FuncRecord, b: &FuncRecord) -> bool {
     let (start_a, start_b) = (site_addr(a), site_addr(b));
-    start_a < start_b + u64::from(b.site_size) && start_b < start_a + u64::from(a.site_size)
+    a.anchor == b.anchor && start_a < start_b + u64::from(b.site_size) && start_b < start_a + u64::from(a.site_size)
 }
 
 /// # Safety

@@ -91,6 +91,11 @@ pub enum Refusal {
         /// Index of the function.
         func: usize,
     },
+    /// LP5032: a patch named in `replaces` has functions in modules.
+    HasModules {
+        /// Index among the others.
+        other: usize,
+    },
     /// LP5015: the pre-apply callback does not want the patch applied.
     Vetoed {
         /// What it returned; not 0.
@@ -140,6 +145,7 @@ impl Refusal {
             Refusal::Restless => 5026,
             Refusal::OtherRuntime { .. } => 5021,
             Refusal::Bypassed { .. } => 5027,
+            Refusal::HasModules { .. } => 5032,
         }
     }
 
@@ -156,7 +162,10 @@ impl Refusal {
             Refusal::NoMemory => ENOMEM,
             Refusal::Oneshot => EPERM,
             Refusal::Cancelled => ECANCELED,
-            Refusal::NoDispatcher { .. } | Refusal::OtherRuntime { .. } | Refusal::Bypassed { .. } => EOPNOTSUPP,
+            Refusal::NoDispatcher { .. }
+            | Refusal::OtherRuntime { .. }
+            | Refusal::Bypassed { .. }
+            | Refusal::HasModules { .. } => EOPNOTSUPP,
             Refusal::NoOther { .. } => ESRCH,
             Refusal::OnTop => EBUSY,
             Refusal::Vetoed { value } if (-MAX_ERRNO..0).contains(&value) => -value,
@@ -188,7 +197,7 @@ impl Refusal {
     /// Index of the other patch it is about.
     pub fn other(self) -> Option<usize> {
         match self {
-            Refusal::NoOther { other } | Refusal::OtherRuntime { other } => Some(other),
+            Refusal::NoOther { other } | Refusal::OtherRuntime { other } | Refusal::HasModules { other } => Some(other),
             _ => None,
         }
     }
@@ -231,6 +240,7 @@ impl Refusal {
             Refusal::NoOther { .. } => out.str("no applied patch of this name, or another one is on it already"),
             Refusal::OnTop => out.str("another patch lies on top of this one, unload that first"),
             Refusal::OtherRuntime { .. } => out.str("was packed by another version of lpbuild"),
+            Refusal::HasModules { .. } => out.str("has functions in kernel modules, no other patch can take its place"),
             Refusal::Bypassed { .. } => {
                 out.str("a patch below calls its own version directly, this one's would not be called from there")
             }

@@ -4,7 +4,7 @@ use lpbuild_abi::{FuncRecord, JumpKind, MAX_SITE};
 
 use crate::{
     kernel::{Guard, Kernel},
-    record::{Patch, jump_kind, jump_len, site_addr},
+    record::{Patch, jump_kind, jump_len},
     refusal::Refusal,
 };
 
@@ -35,6 +35,8 @@ pub struct Code {
 /// One site, ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<A> {
+    /// Index of the function; behind those of the patch, what only a replaced patch has.
+    pub func: usize,
     /// Run-time address of the first byte.
     pub addr: u64,
     /// Run-time address of the new function.
@@ -98,13 +100,14 @@ impl<A> Site<A> {
     }
 }
 
-/// The site of function `i`; `alias` is made by the caller.
-pub fn site<A>(patch: &Patch<'_>, i: usize, alias: A) -> Result<Site<A>, Refusal> {
+/// The site of function `i`, whose first byte is at `addr`; `alias` is made by the caller.
+pub fn site<A>(patch: &Patch<'_>, i: usize, addr: u64, alias: A) -> Result<Site<A>, Refusal> {
     let f = patch.funcs.get(i).ok_or(Refusal::BadRecord("number of functions or ranges"))?;
-    let to = |target| encode(f, target).ok_or(Refusal::OutOfReach { func: i });
+    let to = |target| encode(f, addr, target).ok_or(Refusal::OutOfReach { func: i });
     let none = Code { bytes: [0; MAX_SITE], single: false };
     Ok(Site {
-        addr: site_addr(f),
+        func: i,
+        addr,
         target: f.new,
         dispatcher: f.dispatch,
         len: usize::from(f.site_size),
@@ -116,13 +119,13 @@ pub fn site<A>(patch: &Patch<'_>, i: usize, alias: A) -> Result<Site<A>, Refusal
 }
 
 /// The jump, filled up to the size of the site; `None` when the target is out of reach.
-fn encode(f: &FuncRecord, target: u64) -> Option<Code> {
+fn encode(f: &FuncRecord, addr: u64, target: u64) -> Option<Code> {
     let mut out = [0u8; MAX_SITE];
     let kind = jump_kind(f)?;
     let len = jump_len(kind);
     match kind {
         JumpKind::Rel32 => {
-            let next = site_addr(f).wrapping_add(len as u64);
+            let next = addr.wrapping_add(len as u64);
             let rel = i32::try_from(target.wrapping_sub(next) as i64).ok()?;
             *out.first_mut()? = 0xe9;
             out.get_mut(1..5)?.copy_from_slice(&rel.to_le_bytes());
@@ -164,11 +167,16 @@ fn fill(buf: &mut [u8]) {
 }
 
 /// Whether every site holds the bytes of a route, and none is used by a kprobe.
-pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(), Refusal> {
+pub fn check<'s, K: Kernel, A: 's>(
+    k: &K,
+    sites: impl IntoIterator<Item = &'s Site<A>>,
+    route: Route,
+) -> Result<(), Refusal> {
     if !k.guard(Guard::CheckSites) {
         return Ok(());
     }
-    for (func, s) in sites.iter().enumerate() {
+    for s in sites {
+        let func = s.func;
         if let Some(addr) = probe(k, s) {
             return Err(Refusal::Probed { func, addr });
         }
@@ -190,8 +198,13 @@ pub fn check<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(),
 
 /// Whether every site holds an int3 and, behind it, the bytes of a route, and none is used by a kprobe. A kprobe may have
 /// come to an instruction inside, if that is the second and the first has one byte, as the int3 has.
-pub fn check_trapped<K: Kernel, A>(k: &K, sites: &[Site<A>], route: Route) -> Result<(), Refusal> {
-    for (func, s) in sites.iter().enumerate() {
+pub fn check_trapped<'s, K: Kernel, A: 's>(
+    k: &K,
+    sites: impl IntoIterator<Item = &'s Site<A>>,
+    route: Route,
+) -> Result<(), Refusal> {
+    for s in sites {
+        let func = s.func;
         if let Some(addr) = probe(k, s) {
             return Err(Refusal::Probed { func, addr });
         }
@@ -237,9 +250,14 @@ pub enum Diverted {
 }
 
 /// Decides about an int3; `ip` is the address behind the one-byte instruction. Called in any context, NMIs included.
-pub fn divert<K: Kernel, A>(k: &K, sites: &[Site<A>], armed: bool, ip: u64) -> Diverted {
+pub fn divert<'s, K: Kernel, A: 's>(
+    k: &K,
+    sites: impl IntoIterator<Item = &'s Site<A>>,
+    armed: bool,
+    ip: u64,
+) -> Diverted {
     let hit = ip.wrapping_sub(1);
-    let Some(s) = sites.iter().find(|s| s.addr == hit) else { return Diverted::NotOurs };
+    let Some(s) = sites.into_iter().find(|s| s.addr == hit) else { return Diverted::NotOurs };
     if armed {
         return Diverted::To(s.diverted());
     }

@@ -1,4 +1,4 @@
-//! The sites of one patch, and the memory they are in.
+//! The sites of one patch in the kernel, and the memory they are in; with those in modules they make a [`SiteSet`].
 //!
 //! Input: the records and the patches below. Output: the sites, in the order of the functions; behind them those that only a replaced
 //! patch has. Refused: no memory, a function out of reach, what [`Layers::lay`] refuses, sites that do not hold what they should.
@@ -18,6 +18,77 @@ use crate::{
     refusal::Refusal,
     site::{self, Route, Site},
 };
+
+/// The sites of the functions of one module: there, or not.
+#[derive(Debug)]
+pub struct Shown<A> {
+    at: AtomicPtr<Site<A>>,
+    len: AtomicUsize,
+}
+
+impl<A> Shown<A> {
+    /// None.
+    pub const fn new() -> Self {
+        Self { at: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0) }
+    }
+    /// Those that are there.
+    pub fn get(&self) -> &[Site<A>] {
+        let at = self.at.load(SeqCst);
+        if at.is_null() {
+            return &[];
+        }
+        // SAFETY: made, and not changed before everybody who has seen them has gone; the length was there before.
+        unsafe { slice::from_raw_parts(at, self.len.load(SeqCst)) }
+    }
+    /// From now on they are seen.
+    ///
+    /// # Safety
+    /// `at` is the address of `len` sites, which stay, and are written again only when they are hidden and nobody can look at them any
+    /// more ([`Kernel::synchronize`]). It is always the same, as is `len`.
+    pub unsafe fn show(&self, at: *mut Site<A>, len: usize) {
+        self.len.store(len, SeqCst);
+        self.at.store(at, SeqCst);
+    }
+    /// They are seen no more.
+    pub fn hide(&self) {
+        self.at.store(ptr::null_mut(), SeqCst);
+    }
+}
+
+impl<A> Default for Shown<A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// All sites of a patch: its own in the kernel, and those in modules that are here. These come and go, but not during a step.
+#[derive(Debug)]
+pub struct SiteSet<'a, A> {
+    own: &'a [Site<A>],
+    parts: &'a [Shown<A>],
+}
+
+impl<A> Clone for SiteSet<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<A> Copy for SiteSet<'_, A> {}
+
+impl<'a, A> SiteSet<'a, A> {
+    /// Both together.
+    pub const fn new(own: &'a [Site<A>], parts: &'a [Shown<A>]) -> Self {
+        Self { own, parts }
+    }
+    /// All that are there.
+    pub fn iter(self) -> impl Iterator<Item = &'a Site<A>> + Clone {
+        self.own.iter().chain(self.parts.iter().flat_map(Shown::get))
+    }
+    /// Those in the kernel.
+    pub fn own(self) -> &'a [Site<A>] {
+        self.own
+    }
+}
 
 /// The sites.
 #[derive(Debug)]
@@ -91,17 +162,18 @@ impl<A: Copy> Sites<A> {
     ) -> Result<(), Refusal> {
         layers.take(k, patch, hold)?;
         self.make(k, patch, layers)?;
-        site::check(k, self.all(), Route::Original)
+        site::check(k, SiteSet::new(self.all(), &[]).iter(), Route::Original)
     }
 
     fn make<K: Kernel<Alias = A>>(&self, k: &K, patch: &Patch<'_>, layers: &Layers<'_, A>) -> Result<(), Refusal> {
-        let own = patch.funcs.len();
-        let dropped = || layers.replaced().filter(|d| !patch.funcs.iter().any(|f| site_addr(f) == d.addr));
+        let own = patch.kernel_funcs().len();
+        let dropped = || layers.replaced().filter(|d| !patch.kernel_funcs().iter().any(|f| site_addr(f) == d.addr));
         let all = own + dropped().count();
         let memory = Self::room(k, all, &self.first)?;
-        for (i, f) in patch.funcs.iter().enumerate() {
-            let alias = k.map(site_addr(f), usize::from(f.site_size)).ok_or(Refusal::NoMemory)?;
-            let made = site::site(patch, i, alias).and_then(|mut s| layers.lay(k, patch, i, &mut s).map(|()| s));
+        for (i, f) in patch.kernel_funcs().iter().enumerate() {
+            let addr = site_addr(f);
+            let alias = k.map(addr, usize::from(f.site_size)).ok_or(Refusal::NoMemory)?;
+            let made = site::site(patch, i, addr, alias).and_then(|mut s| layers.lay(k, patch, i, &mut s).map(|()| s));
             match made {
                 // SAFETY: there is room for `all` of them.
                 Ok(s) => unsafe { memory.add(i).write(s) },
@@ -115,7 +187,7 @@ impl<A: Copy> Sites<A> {
         }
         for (i, d) in dropped().enumerate() {
             // SAFETY: as above.
-            unsafe { memory.add(own + i).write(d.drop_to_original()) };
+            unsafe { memory.add(own + i).write(Site { func: patch.funcs.len() + i, ..d.drop_to_original() }) };
         }
         self.len.store(all, SeqCst);
         self.now.store(memory, SeqCst);

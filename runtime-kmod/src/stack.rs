@@ -1,6 +1,6 @@
 //! The activeness check: which task has an address of certain code on its stack?
 
-use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use lpbuild_abi::RangeRecord;
 
@@ -117,6 +117,36 @@ pub fn walk<K: Kernel>(
 /// The end counts as well: behind a call that never returns, the return address is the first byte of what follows.
 pub fn in_ranges(ranges: &[RangeRecord], addr: u64) -> bool {
     ranges.iter().any(|r| in_range(r.start, r.start + u64::from(r.len), addr))
+}
+
+/// A range of a module: where it is while that is here.
+#[derive(Debug)]
+pub struct Located {
+    start: AtomicU64,
+    len: u64,
+}
+
+/// Where no code is.
+const NOWHERE: u64 = 0;
+
+impl Located {
+    /// A range that is nowhere yet.
+    pub const fn new(len: u32) -> Self {
+        Self { start: AtomicU64::new(NOWHERE), len: len as u64 }
+    }
+    /// It begins there.
+    pub fn place(&self, start: u64) {
+        self.start.store(start, SeqCst);
+    }
+    /// It is nowhere: what comes to be there is somebody else's.
+    pub fn lose(&self) {
+        self.start.store(NOWHERE, SeqCst);
+    }
+    /// Whether an address on a stack means that a task is inside, as of [`in_ranges`]. Without a lock.
+    pub fn has(&self, addr: u64) -> bool {
+        let start = self.start.load(SeqCst);
+        start != NOWHERE && in_range(start, start + self.len, addr)
+    }
 }
 
 /// The same for one range.

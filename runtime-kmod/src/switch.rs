@@ -29,7 +29,7 @@ use crate::{
     refusal::Refusal,
     rendezvous::{Lockstep, Rendezvous},
     site::{self, Route},
-    stack::{self, Blocker, Blockers, Where},
+    stack::{self, Blocker, Blockers, Located, Where},
     status::Status,
 };
 
@@ -128,6 +128,8 @@ pub struct Scan<'s, K: Kernel> {
     pub patch: &'s Patch<'s>,
     /// Patches below it.
     pub others: &'s [Other<'s>],
+    /// Replaced code of modules that are here.
+    pub located: &'s [Located],
 }
 
 impl<K: Kernel> Scan<'_, K> {
@@ -135,9 +137,10 @@ impl<K: Kernel> Scan<'_, K> {
     pub fn in_new(&self, a: u64) -> bool {
         stack::in_range(self.patch.record.text_start, self.patch.record.text_end, a)
     }
-    /// Replaced code: the kernel's and that of patches below.
+    /// Replaced code: the kernel's, that of modules that are here, and that of patches below.
     pub fn in_old(&self, a: u64) -> bool {
-        stack::in_ranges(self.patch.ranges, a) || self.others.iter().any(|o| in_text(o, a))
+        let kernel = stack::in_ranges(self.patch.kernel_ranges(), a);
+        kernel || self.located.iter().any(|l| l.has(a)) || self.others.iter().any(|o| in_text(o, a))
     }
     /// Code of patches whose place this one takes.
     pub fn in_replaced(&self, a: u64) -> bool {
@@ -502,7 +505,7 @@ impl<K: Kernel> InStop<'_, K> {
         busy: Refusal,
         inside: impl Fn(u64) -> bool,
     ) -> Result<(), Refusal> {
-        site::check(self.scan.k, self.poke.sites, route)?;
+        site::check(self.scan.k, self.poke.sites.iter(), route)?;
         stack::walk(self.scan.k, seats, w.frames, inside, w.blockers);
         if w.blockers.total() == 0 { Ok(()) } else { Err(busy) }
     }

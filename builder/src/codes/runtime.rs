@@ -182,4 +182,10 @@ codes! {
               what it changes would be lost for them (EOPNOTSUPP).",
         advice: "make one patch of both changes that names the one below in `replaces`; or let this one replace the callers as well",
     }
+    LP5032 {
+        class: Refused,
+        title: "a patch with functions in modules cannot be replaced",
+        why: "A patch named in `replaces` has functions in kernel modules. Those come and go, and which of the two patches a module that               comes in the middle of the exchange belongs to is not decided (EOPNOTSUPP).",
+        advice: "unload that patch, then load this one without `replaces`",
+    }
 }

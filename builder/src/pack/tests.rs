@@ -1,6 +1,6 @@
 //! Headers in every arrangement, inputs that do not belong together, and modules that are not what was asked for.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{fs, mem::offset_of, os::unix::fs::symlink, path::Path};
 
 use lpbuild_abi as abi;
 use object::{
@@ -227,7 +227,8 @@ struct Parts {
     other_digest: u64,
 }
 
-const DIGEST: usize = std::mem::offset_of!(abi::PatchRecord, digest);
+const RANGE: usize = size_of::<abi::RangeRecord>();
+const DIGEST: usize = offset_of!(abi::PatchRecord, digest);
 
 impl Parts {
     fn new() -> Self {
@@ -238,18 +239,20 @@ impl Parts {
         patch[48..50].copy_from_slice(&500u16.to_le_bytes());
         patch[60..64].copy_from_slice(&abi::PATIENCE_MS.to_le_bytes());
         (patch[52], patch[56]) = (1, 2);
+        patch[offset_of!(abi::PatchRecord, n_kernel_funcs)] = 1;
+        patch[offset_of!(abi::PatchRecord, n_kernel_ranges)] = 2;
         let mut funcs = vec![0; size_of::<abi::FuncRecord>()];
         (funcs[24], funcs[28], funcs[32], funcs[34], funcs[35]) = (64, 16, 5, 6, 1);
         funcs[37..43].copy_from_slice(&[0x53, 0x54, 0x55, 0x56, 0x57, 0x90]);
         let mut ranges = vec![0; 2 * size_of::<abi::RangeRecord>()];
-        (ranges[8], ranges[24]) = (64, 32);
+        (ranges[8], ranges[RANGE + 8]) = (64, 32);
         let info = [
             "license=GPL",
             "version=1.0",
             "name=demo",
             "lpbuild_name=demo",
             "lpbuild_build_id=0707",
-            "lpbuild_abi=4",
+            "lpbuild_abi=5",
             "description=why \"it\" is",
             "vermagic=6.1.0-0-test SMP mod_unload",
         ];
@@ -334,7 +337,7 @@ impl Parts {
             (funcs, 8, text_sym, 0),
             (funcs, 16, strings_sym, 9),
             (ranges, 0, anchor, self.start),
-            (ranges, 16, anchor, self.piece),
+            (ranges, RANGE as u64, anchor, self.piece),
         ] {
             reloc(&mut o, at, to, symbol, addend, object::elf::R_X86_64_64.0);
         }
@@ -431,15 +434,25 @@ fn every_field_of_the_module_is_compared() {
     }
     assert_eq!(verified(|p| p.manifest.push(' ')), ["LP4007"]);
     for at in [0, 8, 12, 13, 14, 16, 48, 52, 60, 128, 136] {
-        assert_eq!(verified(|p| p.patch[at] ^= 4), ["LP4009"], "patch record {at}");
+        let found = verified(|p| p.patch[at] ^= 4);
+        assert!(!found.is_empty() && found.iter().all(|c| *c == "LP4009"), "patch record {at}: {found:?}");
+    }
+    for at in (offset_of!(abi::PatchRecord, holders)..size_of::<abi::PatchRecord>()).step_by(4) {
+        assert_ne!(verified(|p| p.patch[at] ^= 4), [""; 0], "patch record {at}");
+    }
+    for field in [offset_of!(abi::FuncRecord, anchor), offset_of!(abi::FuncRecord, zero)] {
+        assert_eq!(verified(|p| p.funcs[field] = 1), ["LP4009"], "function record {field}");
+    }
+    for field in [offset_of!(abi::RangeRecord, anchor), offset_of!(abi::RangeRecord, zero)] {
+        assert_eq!(verified(|p| p.ranges[field] = 1), ["LP4009"], "range {field}");
     }
     assert_eq!(verified(|p| p.other_digest = 1), ["LP4009"], "digest");
     for at in [24, 28, 32, 34, 35, 37, 42, 43, 62] {
         assert_ne!(verified(|p| p.funcs[at] ^= 4), [""; 0], "function record {at}");
     }
-    let single = std::mem::offset_of!(abi::FuncRecord, single);
+    let single = offset_of!(abi::FuncRecord, single);
     assert_eq!(verified(|p| p.funcs[single] = 1), ["LP4009"], "several instructions that nobody is waited for in");
-    for at in [8, 12, 28] {
+    for at in [8, 12, RANGE + 12] {
         assert_eq!(verified(|p| p.ranges[at] = 9), ["LP4009"], "range {at}");
     }
     assert_eq!(verified(|p| p.strings[0] = b'x'), ["LP4009"], "name of the patch");

@@ -25,7 +25,7 @@ use lpbuild_abi::{Callback, Mode, PatchRecord};
 use super::{
     ffi,
     linux::{Alias, Linux},
-    memory::{Own, Theirs},
+    memory::Whose,
 };
 use crate::{
     board::{Board, Entry},
@@ -36,7 +36,7 @@ use crate::{
     record::{self, Patch},
     refusal::Refusal,
     site::{self, Diverted},
-    sites::Sites,
+    sites::{SiteSet, Sites},
     status::{self, State, Status},
     switch::Scan,
     wire::{CALL, DONE, EFFECTIVE, LET_GO, NOW, RCU_TASKS},
@@ -91,7 +91,7 @@ unsafe extern "C" fn lpbuild_setup(name: *const u8, len: usize) -> c_int {
         Ok(()) => DONE,
         Err(why) => {
             // SAFETY: the module loader has relocated the record; names are only read when it is valid.
-            let patch = unsafe { Patch::new(&RECORD, &Own) }.ok();
+            let patch = unsafe { Patch::new(&RECORD, &Whose::Own) }.ok();
             // SAFETY: the caller vouches for both.
             let name = unsafe { slice::from_raw_parts(name, len) };
             let func = patch.map_or(b"".as_slice(), |p| p.subject(why));
@@ -107,7 +107,7 @@ unsafe extern "C" fn lpbuild_setup(name: *const u8, len: usize) -> c_int {
 /// See the head of this file.
 unsafe fn setup() -> Result<(), Refusal> {
     // SAFETY: the module loader has relocated the record; what the module has behind its init stays as long as the module.
-    let patch = unsafe { Patch::new(&RECORD, &Own) }?;
+    let patch = unsafe { Patch::new(&RECORD, &Whose::Own) }?;
     identity::check(&LINUX, &patch)?;
     // From here on the kernel is the right one, so every bound address is what it is meant to be.
     // SAFETY: zeroed memory, given back by `lpbuild_cleanup`.
@@ -147,7 +147,11 @@ unsafe fn prepare(patch: &Patch<'static>) -> Result<(), Refusal> {
         };
         // SAFETY: the other patch is applied and held, and has the same runtime: these are its statics.
         let (its, sites, board) = unsafe {
-            (Patch::new(&*info.record, &Theirs), &*info.sites.cast::<Sites<Alias>>(), &*info.board.cast::<Board>())
+            (
+                Patch::new(&*info.record, &Whose::Theirs),
+                &*info.sites.cast::<Sites<Alias>>(),
+                &*info.board.cast::<Board>(),
+            )
         };
         Ok(Peer { patch: its.map_err(|_| Refusal::OtherRuntime { other })?, sites, board })
     })
@@ -164,11 +168,11 @@ unsafe fn prepare(patch: &Patch<'static>) -> Result<(), Refusal> {
 unsafe fn install(patch: Patch<'static>, seats: &'static [AtomicUsize]) {
     // SAFETY: the caller's contract.
     unsafe {
-        let (sites, others) = (SITES.all(), layers().others());
+        let (sites, others) = (SiteSet::new(SITES.all(), &[]), layers().others());
         let frames = &mut *FRAME_BUFFER.0.get();
         (*PATCH.0.get()).write(patch);
         let (armed, board, cancel, force) = (&ARMED, &BOARD, &CANCEL, &FORCE);
-        let parts = Parts { sites, others, armed, board, cancel, force, seats, frames };
+        let parts = Parts { sites, located: &[], others, armed, board, cancel, force, seats, frames };
         (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, parts));
         MODE.store(patch.record.mode, SeqCst);
         DEADLINE_MS.store(patch.record.deadline_ms, SeqCst);
@@ -312,7 +316,7 @@ unsafe extern "C" fn lpbuild_replaced_others() {
     // SAFETY: setup has succeeded; only the kernel thread gets here.
     unsafe {
         layers().let_go(&LINUX, &patch(), &SITES);
-        machine().replaced_others(SITES.all(), layers().others());
+        machine().replaced_others(SiteSet::new(SITES.all(), &[]), layers().others());
     }
 }
 
@@ -384,7 +388,7 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
     let (patch, entry, frames) =
         unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
     // SAFETY: written by setup.
-    let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { layers() }.others() };
+    let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { layers() }.others(), located: &[] };
     BOARD.at_boundary(&LINUX, entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 

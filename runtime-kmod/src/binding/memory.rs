@@ -3,21 +3,20 @@
 use super::ffi;
 use crate::record::Memory;
 
-/// The memory of this module.
-pub(super) struct Own;
-
-impl Memory for Own {
-    fn holds(&self, addr: u64, len: u64) -> bool {
-        // SAFETY: compares numbers.
-        unsafe { ffi::lpb_owns(addr, len) != 0 }
-    }
+/// One type for both, so that what looks at records is there once.
+pub(super) enum Whose {
+    /// That of this module.
+    Own,
+    /// That of a module with the same runtime, which has checked its record against it before it applied the patch.
+    Theirs,
 }
 
-/// The memory of a module with the same runtime, which has checked its record against it before it applied the patch.
-pub(super) struct Theirs;
-
-impl Memory for Theirs {
-    fn holds(&self, _: u64, _: u64) -> bool {
-        true
+impl Memory for Whose {
+    fn holds(&self, addr: u64, len: u64) -> bool {
+        match self {
+            // SAFETY: compares numbers.
+            Whose::Own => unsafe { ffi::lpb_owns(addr, len) != 0 },
+            Whose::Theirs => true,
+        }
     }
 }

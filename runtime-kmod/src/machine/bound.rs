@@ -35,7 +35,7 @@ impl<K: Kernel> Machine<'_, K> {
         if self.watch.table().is_none() && !self.watch.begin(self.k) {
             return false;
         }
-        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others };
+        let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
         let found = &mut self.status.blockers;
         let left = self.watch.table().map_or(0, |t| survey::pass(&scan, t, self.parts.frames, found));
         if left != 0 && self.k.guard(Guard::Survey) {
@@ -65,9 +65,7 @@ impl<K: Kernel> Machine<'_, K> {
         self.wait_ms()?;
         match self.stage {
             // In the stop everybody has changed over at one instant: there is no way back but another stop.
-            Stage::Write(Route::New) if self.parts.sites.iter().any(|s| s.dispatcher == 0) => {
-                Some(self.effective(State::Draining))
-            }
+            Stage::Write(Route::New) if self.bare().is_some() => Some(self.effective(State::Draining)),
             Stage::Write(_) if self.failing.is_none() && self.route == Route::Original => self.take_back(),
             Stage::Switch if self.failing.is_none() => {
                 // Its table is not complete without the wait.
@@ -82,7 +80,7 @@ impl<K: Kernel> Machine<'_, K> {
 
     /// The int3s go again; what is behind them has not changed.
     pub(super) fn take_back(&mut self) -> Option<Step> {
-        if !self.k.guard(Guard::TakeBack) || site::check_trapped(self.k, self.parts.sites, self.route).is_err() {
+        if !self.k.guard(Guard::TakeBack) || site::check_trapped(self.k, self.parts.sites.iter(), self.route).is_err() {
             return None;
         }
         self.poke().first_bytes(self.route);

@@ -7,6 +7,7 @@ use lpbuild_runtime::{
     kernel::Unreliable,
     machine::{Machine, Parts, Step},
     refusal::Refusal,
+    sites::SiteSet,
     stack::Where,
     status::State,
     switch::Other,
@@ -82,9 +83,9 @@ fn a_task_beside_old_code_does_not_block() {
 #[test]
 fn pieces_elsewhere_are_guarded_too() {
     let mut f = Fixture::new(2, 1);
-    f.ranges.push(lpbuild_abi::RangeRecord { start: 0x7000, len: 0x10, func: 0 });
+    f.ranges.push(lpbuild_abi::RangeRecord { start: 0x7000, len: 0x10, func: 0, anchor: 0, zero: 0 });
     f.record.ranges = f.ranges.as_ptr() as u64;
-    f.record.n_ranges = 2;
+    (f.record.n_ranges, f.record.n_kernel_ranges) = (2, 2);
     f.sim.task(42, Ok(vec![0x7004]));
     refused(&f, Refusal::Busy);
     assert_eq!(f.sim.writes(), 0);
@@ -176,7 +177,8 @@ fn half_dispatched(others: &[Other<'_>], test: impl FnOnce(&Fixture, &Board, &mu
     let (sites, mut frames, board) = (f.sites(), [0; 16], Board::new());
     let no = AtomicBool::new(false);
     let parts = Parts {
-        sites: &sites,
+        sites: SiteSet::new(&sites, &[]),
+        located: &[],
         others,
         armed: &f.armed,
         board: &board,
@@ -261,7 +263,8 @@ fn a_kprobe_on_the_jump_keeps_a_replaced_patch() {
     let no = AtomicBool::new(false);
     let others = [Other { text: (0x9000, 0x9100), ranges: &[], replaced: Some(&replaced) }];
     let parts = Parts {
-        sites: &sites,
+        sites: SiteSet::new(&sites, &[]),
+        located: &[],
         others: &others,
         armed: &f.armed,
         board: &board,

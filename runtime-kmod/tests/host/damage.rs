@@ -12,7 +12,10 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
 };
 
-use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, MAX_SITE, PatchRecord, RangeRecord};
+use lpbuild_abi::{
+    ABI_VERSION, AnchorKind, AnchorRecord, FieldKind, FuncRecord, HolderRecord, LateReloc, MAGIC, MAX_SITE,
+    PatchRecord, RangeRecord, Region,
+};
 use lpbuild_runtime::{
     board::Board,
     identity,
@@ -20,7 +23,7 @@ use lpbuild_runtime::{
     machine::{Machine, Parts, Step},
     record::{Memory, Patch},
     refusal::Refusal,
-    sites::Sites,
+    sites::{SiteSet, Sites},
 };
 
 use crate::sim::{LEN, SITE, Sim};
@@ -89,6 +92,8 @@ struct Spec<'s> {
     after: &'s [&'s str],
     replaces: &'s [&'s str],
     mode: u8,
+    /// The last function is one of a kernel module, which is not here, and refers to it and to another.
+    modules: bool,
 }
 
 fn bytes_of<T>(value: &T) -> Vec<u8> {
@@ -107,6 +112,8 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
     let names = [offset(spec.name), offset("1.0")];
     let funcs: Vec<usize> = spec.funcs.iter().map(|f| offset(&format!("function_{f}"))).collect();
     let others = [spec.after, spec.replaces].map(|l| l.iter().map(|n| offset(n)).collect::<Vec<_>>());
+    let late =
+        ["target", "exporter", "a_symbol", "a_witness", "exported"].map(|n| if spec.modules { offset(n) } else { 0 });
     while !strings.len().is_multiple_of(8) {
         strings.insert(0, 0);
     }
@@ -116,12 +123,24 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
     let sizes = [size_of::<FuncRecord>(), size_of::<RangeRecord>()].map(|s| s * spec.funcs.len());
     let [funcs_len, ranges_len] = sizes;
     let (after_len, replaces_len) = (others[0].len() * 8, others[1].len() * 8);
-    let at =
-        end - (size_of::<PatchRecord>() + funcs_len + ranges_len + after_len + replaces_len + strings.len()) as u64;
+    let counts = if spec.modules { [2, 5, 4] } else { [0; 3] };
+    let [holders_len, anchors_len, relocs_len] = [
+        counts[0] * size_of::<HolderRecord>(),
+        counts[1] * size_of::<AnchorRecord>(),
+        counts[2] * size_of::<LateReloc>(),
+    ];
+    let late_len = holders_len + anchors_len + relocs_len;
+    let records_len = size_of::<PatchRecord>() + funcs_len + ranges_len + after_len + replaces_len + late_len;
+    let at = end - (records_len + strings.len()) as u64;
     let funcs_at = at + size_of::<PatchRecord>() as u64;
     let ranges_at = funcs_at + funcs_len as u64;
     let after_at = ranges_at + ranges_len as u64;
     let replaces_at = after_at + after_len as u64;
+    let holders_at = replaces_at + replaces_len as u64;
+    let anchors_at = holders_at + holders_len as u64;
+    let relocs_at = anchors_at + anchors_len as u64;
+    let in_kernel = spec.funcs.len() - usize::from(spec.modules);
+    let some = |at: u64| if spec.modules { at } else { 0 };
     let mut original = [0; MAX_SITE];
     original[..SITE.len()].copy_from_slice(&SITE);
     let mut bytes = bytes_of(&PatchRecord {
@@ -148,11 +167,20 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
         n_after: others[0].len() as u32,
         n_replaces: others[1].len() as u32,
         digest: 0,
+        holders: some(holders_at),
+        anchors: some(anchors_at),
+        relocs: some(relocs_at),
+        n_holders: counts[0] as u32,
+        n_anchors: counts[1] as u32,
+        n_relocs: counts[2] as u32,
+        n_kernel_funcs: in_kernel as u32,
+        n_kernel_ranges: in_kernel as u32,
+        zero: 0,
     });
     for (i, &f) in spec.funcs.iter().enumerate() {
         let new = own.code + i as u64 * 0x100;
         bytes.extend(bytes_of(&FuncRecord {
-            old: arena.old(f),
+            old: if i < in_kernel { arena.old(f) } else { 0x40 },
             new,
             name: string(funcs[i]),
             old_size: LEN,
@@ -165,17 +193,114 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
             single: 0,
             resume: new + 0x90,
             dispatch: new + 0xc0,
+            anchor: u32::from(i >= in_kernel),
+            zero: 0,
         }));
     }
     for (i, &f) in spec.funcs.iter().enumerate() {
-        bytes.extend(bytes_of(&RangeRecord { start: arena.old(f), len: LEN, func: i as u32 }));
+        let start = if i < in_kernel { arena.old(f) } else { 0x40 };
+        let anchor = u32::from(i >= in_kernel);
+        bytes.extend(bytes_of(&RangeRecord { start, len: LEN, func: i as u32, anchor, zero: 0 }));
     }
     for name in others.iter().flatten() {
         bytes.extend(string(*name).to_le_bytes());
     }
+    if spec.modules {
+        let site = funcs_at + (in_kernel * size_of::<FuncRecord>() + std::mem::offset_of!(FuncRecord, original)) as u64;
+        bytes.extend(modules(own, late.map(string), own.code + in_kernel as u64 * 0x100, in_kernel, site));
+    }
     bytes.extend(&strings);
     assert_eq!(at + bytes.len() as u64, end);
     Image { own, at, bytes }
+}
+
+/// Records of two modules: one with function `func`, whose new code is at `new`, and one to which that refers.
+fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u8> {
+    let build_id = std::array::from_fn(|i| if i < 20 { 9 } else { 0 });
+    let holder = |name, n: [u32; 4]| HolderRecord {
+        name,
+        data: 0,
+        data_end: 0,
+        bss: 0,
+        bss_end: 0,
+        rodata: 0,
+        rodata_end: 0,
+        needs: 0,
+        build_id,
+        n_funcs: n[0],
+        n_ranges: n[1],
+        n_anchors: n[2],
+        n_relocs: n[3],
+        build_id_len: 20,
+        zero: [0; 7],
+    };
+    let target = HolderRecord {
+        data: own.data + 0x40,
+        data_end: own.data + 0x58,
+        bss: own.data + 0x60,
+        bss_end: own.data + 0x70,
+        rodata: own.data + 0x80,
+        rodata_end: own.data + 0x90,
+        needs: 2,
+        ..holder(names[0], [1, 1, 4, 4])
+    };
+    let anchor = |owner, kind: AnchorKind, region: Region| AnchorRecord {
+        name: 0,
+        witness: 0,
+        delta: 0,
+        witness_delta: 0,
+        at: 0,
+        owner,
+        position: 0,
+        count: 0,
+        witness_position: 0,
+        witness_count: 0,
+        of: 0,
+        size: 0x200,
+        kind: kind as u8,
+        field: 0,
+        region: region as u8,
+        zero: 0,
+    };
+    let by_symbol = |owner, name, region| AnchorRecord { name, count: 1, ..anchor(owner, AnchorKind::Symbol, region) };
+    let text = AnchorRecord {
+        delta: 0x40,
+        witness: names[3],
+        witness_delta: 0x80,
+        position: 1,
+        count: 2,
+        witness_count: 1,
+        ..by_symbol(0, names[2], Region::Text)
+    };
+    let field = AnchorRecord {
+        at: 0x48,
+        delta: 12,
+        field: FieldKind::Pc32 as u8,
+        ..anchor(0, AnchorKind::Field, Region::Rodata)
+    };
+    let percpu = anchor(0, AnchorKind::Percpu, Region::Percpu);
+    let this = anchor(0, AnchorKind::Module, Region::Data);
+    let exported = by_symbol(1, names[4], Region::Data);
+    let reloc = |at, anchor, kind: FieldKind| LateReloc {
+        at,
+        addend: 8,
+        anchor,
+        site_of: 0,
+        stub: 0,
+        kind: kind as u8,
+        zero: [0; 7],
+    };
+    let mut relocs = [
+        LateReloc { addend: -4, stub: new + 0x70, ..reloc(new + 0x20, 0, FieldKind::Plt32) },
+        reloc(own.data + 0x48, 4, FieldKind::Abs64),
+        reloc(own.data + 0x84, 1, FieldKind::Pc32),
+        LateReloc { site_of: func as u32 + 1, ..reloc(site + 4, 2, FieldKind::Abs32S) },
+    ];
+    relocs.sort_by_key(|r| r.at);
+    let mut bytes = [target, holder(names[1], [0, 0, 1, 0])].iter().flat_map(bytes_of).collect::<Vec<_>>();
+    bytes.extend([text, field, percpu, this, exported].iter().flat_map(bytes_of));
+    bytes.extend(relocs.iter().flat_map(bytes_of));
+    bytes
 }
 
 /// Where the notes of the kernel are.
@@ -243,7 +368,8 @@ impl<'m> Module<'m> {
     }
     fn machine<'a>(&'a self, sim: &'a Sim, layers: &'a Layers<'_, u64>, frames: &'a mut [u64]) -> Machine<'a, Sim> {
         let parts = Parts {
-            sites: self.sites.all(),
+            sites: SiteSet::new(self.sites.all(), &[]),
+            located: &[],
             others: layers.others(),
             armed: self.armed,
             board: &self.board,
@@ -281,7 +407,7 @@ fn operate<'a>(
             Step::Call(callback) => m.called(callback, 0),
             Step::Replaced => {
                 layers.let_go(sim, &it.patch, &it.sites);
-                m.replaced_others(it.sites.all(), layers.others());
+                m.replaced_others(SiteSet::new(it.sites.all(), &[]), layers.others());
             }
             end => return end,
         }
@@ -330,10 +456,13 @@ fn live(sim: &Sim, image: &Image, peers: &RefCell<BTreeMap<Vec<u8>, Peer<'_, u64
 /// A patch alone, and one on top of one that stays, in the place of another.
 fn both(test: impl Fn(&Arena, &Image, bool)) {
     let arena = Arena::new(3);
-    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 1 };
+    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 1, modules: false };
     test(&arena, &image(&arena, 0, &spec), false);
-    let spec = Spec { name: "demo", funcs: &[0, 1], after: &["low"], replaces: &["mid"], mode: 3 };
+    let spec = Spec { name: "demo", funcs: &[0, 1], after: &["low"], replaces: &["mid"], mode: 3, modules: false };
     test(&arena, &image(&arena, 0, &spec), true);
+    // Of the functions, the last is one of a module.
+    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 3, modules: true };
+    test(&arena, &image(&arena, 0, &spec), false);
 }
 
 /// Runs the life of the records as they are now, with the other patches below it if it wants them.
@@ -341,8 +470,16 @@ fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
     let sim = kernel(arena, 3);
     let end = if stacked {
         // `low` has the first function, `mid` the second and another.
-        let low = self::image(arena, 1, &Spec { name: "low", funcs: &[0], after: &[], replaces: &[], mode: 2 });
-        let mid = self::image(arena, 2, &Spec { name: "mid", funcs: &[1, 2], after: &[], replaces: &[], mode: 2 });
+        let low = self::image(
+            arena,
+            1,
+            &Spec { name: "low", funcs: &[0], after: &[], replaces: &[], mode: 2, modules: false },
+        );
+        let mid = self::image(
+            arena,
+            2,
+            &Spec { name: "mid", funcs: &[1, 2], after: &[], replaces: &[], mode: 2, modules: false },
+        );
         low.write(&low.bytes);
         mid.write(&mid.bytes);
         let (low, mid) = (low.sealed().expect("valid"), mid.sealed().expect("valid"));
@@ -434,7 +571,7 @@ fn every_byte_counts() {
             (0..2).map(|f| original + f * size_of::<FuncRecord>()).map(|o| o..o + SITE.len()).collect();
         // Zeros before the strings fill up to an address that is a multiple of 8.
         let name = image.bytes.windows(5).rposition(|w| w == b"demo\0").expect("its name");
-        let fill = image.bytes[..name].iter().rev().take_while(|b| **b == 0).count() % 8;
+        let fill = (8 - (image.bytes.len() - name) % 8) % 8;
         for at in (0..name - fill).chain(name..whole.len()) {
             for bit in [0, 3, 7] {
                 let mut bytes = whole.clone();

@@ -67,7 +67,7 @@ fn every_rule_of_a_function() {
 
 #[test]
 fn code_that_nothing_guards() {
-    assert_eq!(rejected(|p, _, _| p.n_ranges = 1), "a function without a range");
+    assert_eq!(rejected(|p, _, _| (p.n_ranges, p.n_kernel_ranges) = (1, 1)), "a function without a range");
     assert_eq!(rejected(|_, _, r| r[1].func = 0), "a function without a range");
     assert_eq!(rejected(|_, _, r| r[1].len = 12), "a function without a range");
     assert_eq!(rejected(|_, _, r| r[1].func = 2), "a range outside its function's code");

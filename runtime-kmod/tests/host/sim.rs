@@ -20,6 +20,7 @@ use lpbuild_runtime::{
     machine::{Machine, Parts, Step},
     record::Patch,
     site::{INT3, Site, site},
+    sites::SiteSet,
 };
 
 /// Where the simulated old functions begin; they are 0x40 bytes long and 0x100 apart.
@@ -470,8 +471,10 @@ impl Fixture {
                 single: 0,
                 resume: 0,
                 dispatch: 0,
+                anchor: 0,
+                zero: 0,
             });
-            ranges.push(RangeRecord { start: old, len: LEN, func: i as u32 });
+            ranges.push(RangeRecord { start: old, len: LEN, func: i as u32, anchor: 0, zero: 0 });
         }
         let record = PatchRecord {
             magic: MAGIC,
@@ -497,6 +500,15 @@ impl Fixture {
             n_after: 0,
             n_replaces: 0,
             digest: 0,
+            holders: 0,
+            anchors: 0,
+            relocs: 0,
+            n_holders: 0,
+            n_anchors: 0,
+            n_relocs: 0,
+            n_kernel_funcs: n as u32,
+            n_kernel_ranges: n as u32,
+            zero: 0,
         };
         let seats = (0..cpus).map(|_| AtomicUsize::new(0)).collect();
         let armed = Arc::clone(&sim.armed);
@@ -512,14 +524,17 @@ impl Fixture {
     }
     pub fn sites(&self) -> Vec<Site<u64>> {
         let patch = self.patch();
-        (0..patch.funcs.len()).map(|i| site(&patch, i, OLD + i as u64 * 0x100 + 5).expect("in reach")).collect()
+        (0..patch.funcs.len())
+            .map(|i| site(&patch, i, OLD + i as u64 * 0x100 + 5, OLD + i as u64 * 0x100 + 5).expect("in reach"))
+            .collect()
     }
     /// Runs `f` with a machine.
     pub fn with<R>(&self, f: impl FnOnce(&mut Machine<'_, Sim>) -> R) -> R {
         let (sites, mut frames, board) = (self.sites(), [0; 16], Board::new());
         let (cancel, force) = (AtomicBool::new(false), AtomicBool::new(false));
         let parts = Parts {
-            sites: &sites,
+            sites: SiteSet::new(&sites, &[]),
+            located: &[],
             others: &[],
             armed: &self.armed,
             board: &board,

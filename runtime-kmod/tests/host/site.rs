@@ -16,7 +16,7 @@ fn jump(kind: u8, size: u8, new: u64) -> Result<Vec<u8>, Refusal> {
     f.funcs[0].original.iter_mut().skip(size.into()).for_each(|b| *b = 0);
     f.funcs[0].new = new;
     (f.record.text_start, f.record.text_end) = (new, new + 0x100);
-    Ok(site(&f.patch(), 0, ())?.bytes(Route::New).to_vec())
+    Ok(site(&f.patch(), 0, OLD + 5, ())?.bytes(Route::New).to_vec())
 }
 
 #[test]

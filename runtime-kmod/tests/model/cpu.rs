@@ -585,7 +585,7 @@ fn works(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
         let body = unsafe {
             Coroutine::new(move || {
                 let (entry, m) = (&*work.0.cast::<Entry>(), &sim.patches[work.1]);
-                let scan = Scan { k: sim, patch: &m.patch, others: m.layers().others() };
+                let scan = Scan { k: sim, patch: &m.patch, others: m.layers().others(), located: &[] };
                 m.board.at_boundary(sim, entry, frames.as_deref().map_err(|e| *e), |new, a| {
                     pause();
                     scan.leaves(new, a)

@@ -8,6 +8,7 @@ use lpbuild_runtime::{
     machine::{Machine, Parts, Step},
     refusal::Refusal,
     site::Route,
+    sites::SiteSet,
 };
 
 use crate::{
@@ -79,7 +80,8 @@ impl<'a> Applied<'a> {
             (versions, goal)
         };
         let parts = Parts {
-            sites: m.sites.all(),
+            sites: SiteSet::new(m.sites.all(), &[]),
+            located: &[],
             others: m.layers().others(),
             armed: &m.armed,
             board: &m.board,
@@ -216,7 +218,7 @@ impl<'a> Applied<'a> {
                 Step::Call(callback) => m.called(callback, call(sim, p, callback, revert)),
                 Step::Replaced => {
                     module.layers().let_go(sim, &module.patch, &module.sites);
-                    m.replaced_others(module.sites.all(), module.layers().others());
+                    m.replaced_others(SiteSet::new(module.sites.all(), &[]), module.layers().others());
                     self.let_replaced_go(p);
                 }
                 Step::Done | Step::Refused(_) => {

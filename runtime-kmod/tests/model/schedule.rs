@@ -122,8 +122,16 @@ fn records(plan: &Plan, p: usize) -> Records {
         single: u8::from(plan.single[f]),
         resume: if it.without[f] { 0 } else { resume_addr(p, f) },
         dispatch: if it.without[f] { 0 } else { dispatch_addr(p, f) },
+        anchor: 0,
+        zero: 0,
     };
-    let range = |(i, f): (usize, &usize)| RangeRecord { start: OLD + *f as u64 * 0x100, len: LEN, func: i as u32 };
+    let range = |(i, f): (usize, &usize)| RangeRecord {
+        start: OLD + *f as u64 * 0x100,
+        len: LEN,
+        func: i as u32,
+        anchor: 0,
+        zero: 0,
+    };
     let named = |relation| -> Vec<u64> {
         let those = (0..p).filter(|&q| it.relations[q] == relation);
         those.map(|q| NAMES[q].as_ptr() as u64).collect()
@@ -159,6 +167,15 @@ fn records(plan: &Plan, p: usize) -> Records {
         n_after: all.after.len() as u32,
         n_replaces: all.replaces.len() as u32,
         digest: 0,
+        holders: 0,
+        anchors: 0,
+        relocs: 0,
+        n_holders: 0,
+        n_anchors: 0,
+        n_relocs: 0,
+        n_kernel_funcs: all.funcs.len() as u32,
+        n_kernel_ranges: all.ranges.len() as u32,
+        zero: 0,
     }));
     all
 }

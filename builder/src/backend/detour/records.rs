@@ -88,6 +88,8 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
             single,
             resume: entrances.map_or(0, |e| place(e.resume.offset)),
             dispatch: entrances.map_or(0, |e| place(e.dispatch.offset)),
+            anchor: 0,
+            zero: 0,
         };
         said.funcs.push((func, atom.name.as_bytes()));
         w.pointer(funcs, at, &anchor, bound.holder.anchored(address));
@@ -107,9 +109,11 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
             let mut r = vec![0; 8];
             r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
             r.extend_from_slice(&n_funcs.to_le_bytes());
+            r.resize(size_of::<abi::RangeRecord>(), 0);
             let at = w.append(ranges, &r, 8);
             w.pointer(ranges, at, &anchor, bound.holder.anchored(address));
-            said.ranges.push(abi::RangeRecord { start: address, len: atom.size() as u32, func: n_funcs });
+            let len = atom.size() as u32;
+            said.ranges.push(abi::RangeRecord { start: address, len, func: n_funcs, anchor: 0, zero: 0 });
             n_ranges += 1;
         }
         n_funcs += 1;
@@ -131,11 +135,13 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
     }
     let pointers = r.len() as u64;
     r.resize(size_of::<abi::PatchRecord>(), 0);
-    for (field, names) in [
-        (offset_of!(abi::PatchRecord, n_after), &options.after),
-        (offset_of!(abi::PatchRecord, n_replaces), &options.replaces),
+    for (field, count) in [
+        (offset_of!(abi::PatchRecord, n_after), options.after.len() as u32),
+        (offset_of!(abi::PatchRecord, n_replaces), options.replaces.len() as u32),
+        (offset_of!(abi::PatchRecord, n_kernel_funcs), n_funcs),
+        (offset_of!(abi::PatchRecord, n_kernel_ranges), n_ranges),
     ] {
-        r[field..field + 4].copy_from_slice(&(names.len() as u32).to_le_bytes());
+        r[field..field + 4].copy_from_slice(&count.to_le_bytes());
     }
     let text_end = w.len(text);
     let record = abi::PatchRecord {
@@ -162,6 +168,15 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
         n_after: options.after.len() as u32,
         n_replaces: options.replaces.len() as u32,
         digest: 0,
+        holders: 0,
+        anchors: 0,
+        relocs: 0,
+        n_holders: 0,
+        n_anchors: 0,
+        n_relocs: 0,
+        n_kernel_funcs: n_funcs,
+        n_kernel_ranges: n_ranges,
+        zero: 0,
     };
     let digest = offset_of!(abi::PatchRecord, digest);
     r[digest..digest + 8].copy_from_slice(&said.digest(&record, options).to_le_bytes());

@@ -132,6 +132,28 @@ impl<'a> Reread<'a> {
         self.expect(codes::LP4009, place(), "functions", int(r, 52, 4), input.manifest.functions.len() as u64);
         let pieces: usize = input.manifest.functions.iter().map(|f| 1 + f.pieces.len()).sum();
         self.expect(codes::LP4009, place(), "ranges", int(r, 56, 4), pieces as u64);
+        // No patch has functions in modules, and nothing that belongs to one.
+        for (what, field, len, want) in [
+            ("functions of the kernel", offset_of!(abi::PatchRecord, n_kernel_funcs), 4, int(r, 52, 4)),
+            ("ranges of the kernel", offset_of!(abi::PatchRecord, n_kernel_ranges), 4, int(r, 56, 4)),
+            ("kernel modules", offset_of!(abi::PatchRecord, n_holders), 4, 0),
+            ("sections of kernel modules", offset_of!(abi::PatchRecord, n_anchors), 4, 0),
+            ("fields for kernel modules", offset_of!(abi::PatchRecord, n_relocs), 4, 0),
+            ("bytes of no use", offset_of!(abi::PatchRecord, zero), 4, 0),
+            ("an address of nothing", offset_of!(abi::PatchRecord, holders), 8, 0),
+            ("an address of nothing", offset_of!(abi::PatchRecord, anchors), 8, 0),
+            ("an address of nothing", offset_of!(abi::PatchRecord, relocs), 8, 0),
+        ] {
+            self.expect(codes::LP4009, place().at(field as u64), what, int(r, field, len), want);
+        }
+        for field in [
+            offset_of!(abi::PatchRecord, holders),
+            offset_of!(abi::PatchRecord, anchors),
+            offset_of!(abi::PatchRecord, relocs),
+        ] {
+            let there = self.pointer(abi::SEC_PATCH, field as u64).is_some();
+            self.expect(codes::LP4009, place().at(field as u64), "an address of nothing", there, false);
+        }
         for (offset, section) in [(64, abi::SEC_FUNCS), (72, abi::SEC_RANGES)] {
             let leads = self.pointer(abi::SEC_PATCH, offset).and_then(|t| {
                 let h = self.elf.section_headers.get(t.section)?;
@@ -261,6 +283,8 @@ impl<'a> Reread<'a> {
             ("site offset", 32, 2, u64::from(f.site.offset)),
             ("site size", 34, 1, u64::from(f.site.size)),
             ("jump", 35, 1, f.site.jump.to_abi() as u64),
+            ("section of a module", offset_of!(abi::FuncRecord, anchor), 4, 0),
+            ("bytes of no use", offset_of!(abi::FuncRecord, zero), 4, 0),
         ] {
             self.expect(codes::LP4009, place(), what, int(r, offset, len), want);
         }
@@ -302,6 +326,11 @@ impl<'a> Reread<'a> {
     fn ranges(&mut self, input: &PatchFolder) {
         const SIZE: usize = size_of::<abi::RangeRecord>();
         let section = self.content(abi::SEC_RANGES);
+        for (i, r) in section.chunks_exact(SIZE).enumerate() {
+            let field = offset_of!(abi::RangeRecord, anchor);
+            let place = Place::object(&input.manifest.patch.name).in_section(abi::SEC_RANGES).at((i * SIZE) as u64);
+            self.expect(codes::LP4009, place, "section of a module", int(r, field, SIZE - field), 0);
+        }
         let have: Vec<(Option<i64>, u64, u64)> = section
             .chunks_exact(SIZE)
             .enumerate()
@@ -379,6 +408,15 @@ impl<'a> Reread<'a> {
             n_after,
             n_replaces,
             digest: 0,
+            holders: 0,
+            anchors: 0,
+            relocs: 0,
+            n_holders: patch_int(offset_of!(abi::PatchRecord, n_holders), 4) as u32,
+            n_anchors: patch_int(offset_of!(abi::PatchRecord, n_anchors), 4) as u32,
+            n_relocs: patch_int(offset_of!(abi::PatchRecord, n_relocs), 4) as u32,
+            n_kernel_funcs: patch_int(offset_of!(abi::PatchRecord, n_kernel_funcs), 4) as u32,
+            n_kernel_ranges: patch_int(offset_of!(abi::PatchRecord, n_kernel_ranges), 4) as u32,
+            zero: patch_int(offset_of!(abi::PatchRecord, zero), 4) as u32,
         };
         let name = string(abi::SEC_PATCH, offset_of!(abi::PatchRecord, name))?;
         let version = string(abi::SEC_PATCH, offset_of!(abi::PatchRecord, version))?;
@@ -407,6 +445,8 @@ impl<'a> Reread<'a> {
                 single: int(f, offset_of!(abi::FuncRecord, single), 1) as u8,
                 resume: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, resume))).unwrap_or(0),
                 dispatch: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, dispatch))).unwrap_or(0),
+                anchor: int(f, offset_of!(abi::FuncRecord, anchor), 4) as u32,
+                zero: int(f, offset_of!(abi::FuncRecord, zero), 4) as u32,
             };
             let name = string(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, name)))?;
             digest = digest.func(&func, name.as_bytes(), &patch);
@@ -414,9 +454,11 @@ impl<'a> Reread<'a> {
         const RANGE: usize = size_of::<abi::RangeRecord>();
         for (i, r) in bytes(abi::SEC_RANGES)?.chunks_exact(RANGE).enumerate() {
             let start = in_kernel(abi::SEC_RANGES, i * RANGE + offset_of!(abi::RangeRecord, start))?;
-            let (len, func) =
-                (int(r, offset_of!(abi::RangeRecord, len), 4), int(r, offset_of!(abi::RangeRecord, func), 4));
-            digest = digest.range(&abi::RangeRecord { start, len: len as u32, func: func as u32 }, &patch);
+            let number = |field: usize| int(r, field, 4) as u32;
+            let (len, func) = (number(offset_of!(abi::RangeRecord, len)), number(offset_of!(abi::RangeRecord, func)));
+            let (anchor, zero) =
+                (number(offset_of!(abi::RangeRecord, anchor)), number(offset_of!(abi::RangeRecord, zero)));
+            digest = digest.range(&abi::RangeRecord { start, len, func, anchor, zero }, &patch);
         }
         Some(digest.finish())
     }
