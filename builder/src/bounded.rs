@@ -18,8 +18,11 @@ pub const TEXT: u64 = 1 << 26;
 /// LP1001: it cannot be read, or goes on behind `most` bytes.
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let io = |e: std::io::Error| Error::io(path, &e);
-    let mut content = Vec::new();
-    File::open(path).map_err(io)?.take(most.saturating_add(1)).read_to_end(&mut content).map_err(io)?;
+    let file = File::open(path).map_err(io)?;
+    // At once, where the size is known: one more, so that the end is seen.
+    let size = file.metadata().map_or(0, |m| if m.is_file() { m.len().min(most).saturating_add(1) } else { 0 });
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.take(most.saturating_add(1)).read_to_end(&mut content).map_err(io)?;
     if content.len() as u64 > most {
         let what = format!("it has more than {most} bytes, which no file of its kind has");
         return Err(Error::new(codes::LP1001, Place::object(path.display().to_string()), what));

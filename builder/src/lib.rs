@@ -81,6 +81,8 @@ pub mod pack;
 #[doc(hidden)]
 pub mod pairing;
 #[doc(hidden)]
+pub mod parallel;
+#[doc(hidden)]
 pub mod pipeline;
 #[doc(hidden)]
 pub mod plan;

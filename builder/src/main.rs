@@ -1,6 +1,7 @@
 //! `lpbuild`: the command line.
 
 mod cli;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    memory::start();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => code,

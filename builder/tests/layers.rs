@@ -14,6 +14,7 @@ const LAYERS: &[&str] = &[
     "accept",
     "bounded",
     "hash",
+    "parallel",
     "interrupt",
     "style",
     "tool",
@@ -56,6 +57,7 @@ const LAYERS: &[&str] = &[
     "host",
     "trial",
     // The binary.
+    "memory",
     "cli",
     "main",
 ];
@@ -67,7 +69,11 @@ const ONLY: &[(&str, &[&str], &str)] = &[
     ("goblin", &["pack", "backend", "trial"], "the second reader reads finished modules"),
     ("object::write", &["emit", "backend"], "objects are written by emit"),
     ("clap", &["cli", "main"], "arguments are the binary's"),
-    ("rayon", &["debuginfo", "whole", "annotate", "source", "flow", "cli"], "threads are for what is large"),
+    (
+        "rayon",
+        &["parallel", "debuginfo", "whole", "annotate", "source", "flow", "cli"],
+        "threads are for what is large",
+    ),
     ("crate::backend", &["backend", "pipeline", "flow", "host", "source"], "the plan and emit know no back end"),
 ];
 

@@ -187,7 +187,10 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     } else {
         terminal::print(|out| print(&report, outcome.patch.as_ref().map(|p| &p.manifest), args, out))?;
     }
-    terminal::conclude(outcome.verdict(), &report, options.jump, || "no function differs".to_owned())
+    let verdict = outcome.verdict();
+    // The program ends: the kernel takes all of it back at once.
+    std::mem::forget(outcome);
+    terminal::conclude(verdict, &report, options.jump, || "no function differs".to_owned())
 }
 
 /// Refused before anything was compared.
