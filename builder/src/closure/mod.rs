@@ -16,7 +16,9 @@ pub use resolve::BIAS_WINDOW;
 use crate::plan::Cause;
 use crate::plan::{Item, ItemEntry, ObjectPair, PairId, PatchSet, Role};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rustc_hash::FxHashMap;
 
 use crate::accept::Accept;
 use crate::codes;
@@ -32,7 +34,7 @@ struct Closure<'a> {
     /// Changed functions and their pieces, known from the start.
     replaced: BTreeSet<(PairId, NewAtom)>,
     /// Global names defined in the new objects, and how far inside the atom they are.
-    globals: HashMap<&'a str, (PairId, NewAtom, i64)>,
+    globals: FxHashMap<&'a str, (PairId, NewAtom, i64)>,
     queue: VecDeque<(PairId, NewAtom)>,
     cause: BTreeMap<(PairId, NewAtom), Cause>,
     refused: Vec<Problem>,
@@ -43,7 +45,7 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
     let mut c = Closure {
         pairs,
         replaced: BTreeSet::new(),
-        globals: HashMap::new(),
+        globals: FxHashMap::default(),
         queue: VecDeque::new(),
         cause: BTreeMap::new(),
         refused: Vec::new(),

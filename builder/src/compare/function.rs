@@ -54,14 +54,14 @@ pub fn difference(
             return Some(Change::Relocation { at });
         }
     }
-    let (mut orefs, mut nrefs) = (old.refs.iter().peekable(), new.refs.iter().peekable());
+    let (mut orefs, mut nrefs) = (&old.refs[..], &new.refs[..]);
     for (index, (io, ino)) in oc.insns.iter().zip(&nc.insns).enumerate() {
         let ro = take(&mut orefs, io);
         let rn = take(&mut nrefs, ino);
-        if !same_opcode(ob, io, &ro, nb, ino, &rn) && !excused(ob, io, &ro, nb, ino, &rn, index, excuse) {
+        if !same_opcode(ob, io, ro, nb, ino, rn) && !excused(ob, io, ro, nb, ino, rn, index, excuse) {
             return Some(Change::Instruction { at: ino.at.into() });
         }
-        for (a, b) in ro.iter().zip(&rn) {
+        for (a, b) in ro.iter().zip(rn) {
             if !c.same_ref(a, b) && !excuse(Differing { index, what: DifferingPart::Reference(a, b) }) {
                 return Some(Change::Reference { at: ino.at.into() });
             }
@@ -78,12 +78,12 @@ pub fn first_difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<(u64
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
     let (oc, nc) = (old.code.as_ref()?, new.code.as_ref()?);
     let (ob, nb) = (c.old.bytes(o.0), c.new.bytes(n.0));
-    let (mut orefs, mut nrefs) = (old.refs.iter().peekable(), new.refs.iter().peekable());
+    let (mut orefs, mut nrefs) = (&old.refs[..], &new.refs[..]);
     for (io, ino) in oc.insns.iter().zip(&nc.insns) {
         let (ro, rn) = (take(&mut orefs, io), take(&mut nrefs, ino));
-        let same = same_opcode(ob, io, &ro, nb, ino, &rn)
+        let same = same_opcode(ob, io, ro, nb, ino, rn)
             // Jumps within the function lead elsewhere once anything else has another length.
-            && ro.iter().zip(&rn).all(|(a, b)| a.usage == Usage::Branch && a.kind == RefKind::Resolved || c.same_ref(a, b));
+            && ro.iter().zip(rn).all(|(a, b)| a.usage == Usage::Branch && a.kind == RefKind::Resolved || c.same_ref(a, b));
         if !same {
             return Some((u64::from(io.at), u64::from(ino.at)));
         }
@@ -92,13 +92,12 @@ pub fn first_difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<(u64
     Some((last(oc.insns.last())?, last(nc.insns.last())?))
 }
 
-fn take<'r>(refs: &mut std::iter::Peekable<std::slice::Iter<'r, Ref>>, insn: &Insn) -> Vec<&'r Ref> {
+/// The references of an instruction, taken off those that are left.
+fn take<'r>(refs: &mut &'r [Ref], insn: &Insn) -> &'r [Ref] {
     let end = u64::from(insn.at) + u64::from(insn.len);
-    let mut out = Vec::new();
-    while let Some(r) = refs.next_if(|r| r.at < end) {
-        out.push(r);
-    }
-    out
+    let (own, rest) = refs.split_at(refs.iter().take_while(|r| r.at < end).count());
+    *refs = rest;
+    own
 }
 
 /// Asks `excuse` about instructions that differ, with the fields of references blanked.
@@ -106,10 +105,10 @@ fn take<'r>(refs: &mut std::iter::Peekable<std::slice::Iter<'r, Ref>>, insn: &In
 fn excused(
     ob: &[u8],
     io: &Insn,
-    ro: &[&Ref],
+    ro: &[Ref],
     nb: &[u8],
     ino: &Insn,
-    rn: &[&Ref],
+    rn: &[Ref],
     index: usize,
     excuse: &mut dyn FnMut(Differing<'_>) -> bool,
 ) -> bool {
@@ -122,9 +121,45 @@ fn excused(
     }
 }
 
-/// The bytes of an instruction with the fields of references blanked.
-fn blanked(bytes: &[u8], insn: &Insn, refs: &[&Ref]) -> Option<Vec<u8>> {
-    let mut own = bytes.get(insn.at as usize..insn.at as usize + usize::from(insn.len))?.to_vec();
+/// Up to as many bytes as an instruction can have (Intel SDM vol. 2, 2.3.11), with room for an opcode that got longer.
+#[derive(Clone, Copy, Default)]
+struct Short {
+    bytes: [u8; 16],
+    len: usize,
+}
+
+impl Short {
+    fn of(parts: &[&[u8]]) -> Option<Self> {
+        let mut out = Self::default();
+        for part in parts {
+            out.bytes.get_mut(out.len..out.len + part.len())?.copy_from_slice(part);
+            out.len += part.len();
+        }
+        Some(out)
+    }
+}
+
+impl std::ops::Deref for Short {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl std::ops::DerefMut for Short {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+/// The bytes of an instruction.
+fn bytes_of<'b>(bytes: &'b [u8], insn: &Insn) -> Option<&'b [u8]> {
+    bytes.get(insn.at as usize..insn.at as usize + usize::from(insn.len))
+}
+
+/// The same with the fields of references blanked.
+fn blanked(bytes: &[u8], insn: &Insn, refs: &[Ref]) -> Option<Short> {
+    let mut own = Short::of(&[bytes_of(bytes, insn)?])?;
     for r in refs {
         let at = (r.at - u64::from(insn.at)) as usize;
         if let Some(field) = own.get_mut(at..at + usize::from(r.width)) {
@@ -135,28 +170,31 @@ fn blanked(bytes: &[u8], insn: &Insn, refs: &[&Ref]) -> Option<Vec<u8>> {
 }
 
 /// Same instruction once the fields of references are blanked; a resolved branch may be short or near.
-fn same_opcode(ob: &[u8], io: &Insn, ro: &[&Ref], nb: &[u8], ino: &Insn, rn: &[&Ref]) -> bool {
+fn same_opcode(ob: &[u8], io: &Insn, ro: &[Ref], nb: &[u8], ino: &Insn, rn: &[Ref]) -> bool {
     if ro.len() != rn.len() {
         return false;
     }
-    let slice =
-        |bytes: &[u8], i: &Insn| bytes.get(i.at as usize..i.at as usize + usize::from(i.len)).map(<[u8]>::to_vec);
-    let (Some(a), Some(b)) = (slice(ob, io), slice(nb, ino)) else { return false };
-    let branch = |refs: &[&Ref]| refs.iter().any(|r| r.usage == Usage::Branch);
-    if branch(ro) && branch(rn) {
-        return branch_opcode(&a, ro) == branch_opcode(&b, rn);
+    let (Some(a), Some(b)) = (bytes_of(ob, io), bytes_of(nb, ino)) else { return false };
+    if ro.is_empty() {
+        return a == b;
     }
-    blanked(ob, io, ro) == blanked(nb, ino, rn)
+    let branch = |refs: &[Ref]| refs.iter().any(|r| r.usage == Usage::Branch);
+    let (a, b) = if branch(ro) && branch(rn) {
+        (branch_opcode(a, ro), branch_opcode(b, rn))
+    } else {
+        (blanked(ob, io, ro), blanked(nb, ino, rn))
+    };
+    matches!((a, b), (Some(a), Some(b)) if *a == *b)
 }
 
 /// Everything before the displacement, in the near form.
-fn branch_opcode(bytes: &[u8], refs: &[&Ref]) -> Vec<u8> {
+fn branch_opcode(bytes: &[u8], refs: &[Ref]) -> Option<Short> {
     let width = refs.iter().find(|r| r.usage == Usage::Branch).map_or(0, |r| usize::from(r.width));
     let opcode = &bytes[..bytes.len().saturating_sub(width)];
     match opcode {
-        [prefix @ .., 0xeb] => [prefix, &[0xe9]].concat(),
-        [prefix @ .., cc @ 0x70..=0x7f] => [prefix, &[0x0f, cc + 0x10]].concat(),
-        _ => opcode.to_vec(),
+        [prefix @ .., 0xeb] => Short::of(&[prefix, &[0xe9]]),
+        [prefix @ .., cc @ 0x70..=0x7f] => Short::of(&[prefix, &[0x0f, cc + 0x10]]),
+        _ => Short::of(&[opcode]),
     }
 }
 

@@ -14,7 +14,9 @@
 //! So a constant that happens to be the number of its own line stays a change unless all three hold by accident, on both
 //! sides. Without line tables, everything stays a change. What is recognised is reported as ignored.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashMap;
 
 use crate::isa::{Code, Decoder, DecoderOptions, OpKind};
 
@@ -36,7 +38,7 @@ struct Tables {
     old: LineTable,
     new: LineTable,
     /// Of the old object.
-    calls: HashMap<Target, Vec<(AtomId, usize)>>,
+    calls: FxHashMap<Target, Vec<(AtomId, usize)>>,
 }
 
 /// A pair of instructions that differ in a number.
@@ -269,8 +271,8 @@ fn start_of_run(atom: &Atom, insns: &[Insn], index: usize) -> usize {
 }
 
 /// Every call of the object by what is called.
-fn calls(object: &Object) -> HashMap<Target, Vec<(AtomId, usize)>> {
-    let mut out: HashMap<Target, Vec<(AtomId, usize)>> = HashMap::new();
+fn calls(object: &Object) -> FxHashMap<Target, Vec<(AtomId, usize)>> {
+    let mut out: FxHashMap<Target, Vec<(AtomId, usize)>> = FxHashMap::default();
     for atom in &object.atoms {
         let insns = atom.code.as_ref().map_or(&[][..], |c| &c.insns);
         for (index, insn) in insns.iter().enumerate().filter(|(_, i)| i.is_call) {

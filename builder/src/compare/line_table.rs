@@ -2,7 +2,7 @@
 //!
 //! In an object file the addresses are relocations; every section gets an address range of its own while reading.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use gimli::{AttributeValue, DebugLine, DebugLineOffset, EndianSlice, LittleEndian};
 use object::elf;
@@ -27,7 +27,7 @@ pub struct LineTable {
     /// File names without folders.
     files: Vec<String>,
     /// By section, in the order of the offsets; rows of one offset in the order of the table.
-    rows: HashMap<u32, Vec<Row>>,
+    rows: FxHashMap<u32, Vec<Row>>,
 }
 
 impl LineTable {
@@ -68,7 +68,7 @@ impl LineTable {
             at = at
                 .checked_add(header.unit_length())?
                 .checked_add(usize::from(header.format().initial_length_size()))?;
-            let mut known: HashMap<u64, u32> = HashMap::new();
+            let mut known: FxHashMap<u64, u32> = FxHashMap::default();
             let mut rows = program.rows();
             while let Some((header, row)) = rows.next_row().ok()? {
                 let section = u32::try_from(row.address() >> OFFSET_BITS).ok()?;

@@ -7,6 +7,8 @@
 //! code, and is refused as well. Local names do no harm: whoever uses one is in this object, and counts as changed because the
 //! reference does.
 
+use rustc_hash::FxHashMap;
+
 use super::targets::{Comparer, insn_index};
 use super::{Ignored, Verdicts};
 use crate::accept::Accept;
@@ -85,7 +87,7 @@ pub fn stays(c: &Comparer<'_>, name: &str) -> bool {
 
 /// Refuses names that moved, and notes those that are gone.
 pub fn judge(c: &Comparer<'_>, v: &mut Verdicts) {
-    let there: std::collections::HashMap<&str, Stand> = visible(c.new).collect();
+    let there: FxHashMap<&str, Stand> = visible(c.new).collect();
     for (name, o) in visible(c.old) {
         let Some(n) = there.get(name).copied() else {
             note_gone(c, v, name, o);

@@ -57,15 +57,15 @@ impl Comparer<'_> {
             let (a, b) = (self.old.constant_at(o.0, o.1), self.new.constant_at(n.0, n.1));
             return a.is_some() && a == b;
         }
+        if let (Some(a), Some(b)) = (self.old.holder(o.0, o.1), self.new.holder(n.0, n.1)) {
+            return self.same_meaning(&a, &b);
+        }
         let (mo, mn) = (self.old.meanings_around(o.0, o.1), self.new.meanings_around(n.0, n.1));
         if mo.is_empty() && mn.is_empty() {
             return o.1 == n.1 && self.old.section(o.0).name == self.new.section(n.0).name;
         }
-        match (self.old.holder_of(&mo), self.new.holder_of(&mn)) {
-            (Some(a), Some(b)) => self.same_meaning(&a, &b),
-            // Biased bases and ends with nothing behind them.
-            _ => mo.iter().any(|a| mn.iter().any(|b| self.same_meaning(a, b))),
-        }
+        // Biased bases and ends with nothing behind them.
+        mo.iter().any(|a| mn.iter().any(|b| self.same_meaning(a, b)))
     }
 
     fn same_meaning(&self, o: &Meaning, n: &Meaning) -> bool {

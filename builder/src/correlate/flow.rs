@@ -4,8 +4,9 @@
 //! something that is still to be paired only the kind is in it. A conditional jump counts as the same when it was turned
 //! round, as compilers do when blocks move: where it leads is told by its two ways.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+use rustc_hash::FxHashMap;
 
 use crate::isa::{Decoder, DecoderOptions};
 
@@ -298,8 +299,8 @@ impl Flow {
 
     /// What is mentioned in each neighbourhood: the steps from the start of the block to the reference, and the ways that
     /// lead into the block. A block of which it is not known who leads there has none.
-    pub fn neighbourhoods(&self) -> HashMap<(u64, usize), Vec<Neighbour>> {
-        let mut found: HashMap<(u64, usize), Vec<Neighbour>> = HashMap::new();
+    pub fn neighbourhoods(&self) -> FxHashMap<(u64, usize), Vec<Neighbour>> {
+        let mut found: FxHashMap<(u64, usize), Vec<Neighbour>> = FxHashMap::default();
         for (block, bounds) in self.blocks.windows(2).enumerate() {
             let steps: Vec<&Step> = self.steps[bounds[0]..bounds[1]].iter().filter(|s| !s.padding).collect();
             if steps.iter().all(|s| s.mentions.is_empty()) {

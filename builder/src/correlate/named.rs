@@ -1,7 +1,9 @@
 //! Pairs what has names of its own. Every name of an atom counts: an alias may stand for it in one build and not in the other,
 //! and an alias that moved must not take its function along.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashMap;
 
 use super::{Level, NewAtom, OldAtom, Pairs, content, is_loose, kind_of};
 use crate::symbolize::{AtomId, Object};
@@ -38,7 +40,7 @@ pub fn pair(old: &Object, new: &Object, pairs: &mut Pairs) {
 
 /// What shares a name. What the compiler numbered and what has no name is left out.
 fn links(old: &Object, new: &Object) -> (Links, Links) {
-    let mut names: HashMap<&str, AtomId> = HashMap::with_capacity(new.atoms.len());
+    let mut names: FxHashMap<&str, AtomId> = FxHashMap::with_capacity_and_hasher(new.atoms.len(), Default::default());
     for atom in new.atoms.iter().filter(|a| !is_loose(new, a.id)) {
         for name in atom.names() {
             names.entry(name).or_insert(atom.id);
@@ -60,7 +62,7 @@ fn only(set: &BTreeSet<AtomId>) -> Option<AtomId> {
 }
 
 fn by_content(old: &Object, new: &Object, forth: &Links, back: &Links, pairs: &mut Pairs) {
-    let of = |object: &Object, links: &Links| -> HashMap<AtomId, Vec<u8>> {
+    let of = |object: &Object, links: &Links| -> FxHashMap<AtomId, Vec<u8>> {
         links.keys().map(|a| (*a, content::signature(object, *a))).collect()
     };
     let (a, b) = (of(old, forth), of(new, back));

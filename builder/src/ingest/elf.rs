@@ -33,7 +33,7 @@ fn read_rel(name: &str, header: &Header, endian: LE, data: &[u8]) -> Result<Imag
     let mut sections = Vec::with_capacity(table.len());
     for (index, header) in table.enumerate() {
         let name = table.section_name(endian, header).map_err(|e| bad(&format!("[{}]", index.0), e.to_string()))?;
-        let name = String::from_utf8_lossy(name).into_owned();
+        let name = text_of(name);
         let mut section = Section {
             kind: header.sh_type(endian).0,
             flags: header.sh_flags(endian).0,
@@ -67,6 +67,10 @@ fn read_rel(name: &str, header: &Header, endian: LE, data: &[u8]) -> Result<Imag
     Ok(Image { name: name.to_owned(), sections, symbols, line_info })
 }
 
+fn text_of(name: &[u8]) -> String {
+    std::str::from_utf8(name).map_or_else(|_| String::from_utf8_lossy(name).into_owned(), str::to_owned)
+}
+
 type Table<'d> = object::read::elf::SectionTable<'d, Header>;
 
 fn read_symbols(name: &str, table: &Table<'_>, endian: LE, data: &[u8], sections: &[Section]) -> Result<Vec<Symbol>> {
@@ -89,7 +93,7 @@ fn read_symbols(name: &str, table: &Table<'_>, endian: LE, data: &[u8], sections
             SymbolPlace::Section(SectionId(at as u32))
         };
         let symbol = Symbol {
-            name: String::from_utf8_lossy(text).into_owned(),
+            name: text_of(text),
             place,
             value: sym.st_value(endian),
             size: sym.st_size(endian),

@@ -3,6 +3,8 @@
 //! Sections hold their contents and the relocations of what matters; everything has an atom, and only what is wanted gets
 //! its references.
 
+use rustc_hash::FxHashMap;
+
 use super::code::{data_refs, decode_atom};
 use super::relations::Relations;
 use super::tables::{note_interior_pointers, replacement};
@@ -42,7 +44,7 @@ impl Object {
         for list in &mut by_section {
             list.sort_by_key(|id: &AtomId| parts.atoms[id.0 as usize].start);
         }
-        let mut by_name = std::collections::HashMap::with_capacity(parts.atoms.len());
+        let mut by_name = FxHashMap::with_capacity_and_hasher(parts.atoms.len(), Default::default());
         for atom in &parts.atoms {
             by_name.entry(atom.name.clone()).or_insert(atom.id);
         }
@@ -58,7 +60,7 @@ impl Object {
             by_name,
             relations: Relations::default(),
             sources: parts.sources,
-            doubts: std::collections::HashMap::new(),
+            doubts: FxHashMap::default(),
         };
         for id in parts.wanted {
             let (refs, code) = decode_atom(&object, object.atom(id));

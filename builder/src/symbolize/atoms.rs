@@ -6,7 +6,9 @@
 //! tools/objtool/elf.c) ends where NAME begins, and the bytes belong to that function. A reference into it falls through
 //! on purpose: nobody may have one.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashSet;
 
 use object::elf;
 
@@ -80,7 +82,7 @@ const PREFIX: &str = "__pfx_";
 fn prefixes(object: &Object) -> Vec<BTreeMap<u64, u64>> {
     let mut found = vec![BTreeMap::new(); object.image.sections.len()];
     let functions = object.image.symbols.iter().filter(|s| s.kind == elf::STT_FUNC.0);
-    let named: HashSet<(&str, SymbolPlace, u64)> =
+    let named: FxHashSet<(&str, SymbolPlace, u64)> =
         functions.clone().map(|s| (s.name.as_str(), s.place, s.value)).collect();
     for symbol in functions {
         let (Some(name), SymbolPlace::Section(id)) = (symbol.name.strip_prefix(PREFIX), symbol.place) else { continue };

@@ -80,7 +80,11 @@ pub fn decode(object: &mut Object) {
 
 /// Relocations of `[start, end)` as references of data.
 pub(super) fn data_refs(object: &Object, section: SectionId, start: u64, end: u64) -> Vec<Ref> {
-    let relocs = in_range(&object.section(section).relocs, start, end);
+    refs_of(object, in_range(&object.section(section).relocs, start, end), start)
+}
+
+/// Relocations as references of data that begins at `start`.
+pub(super) fn refs_of(object: &Object, relocs: &[Reloc], start: u64) -> Vec<Ref> {
     relocs
         .iter()
         .filter(|r| r.kind != reloc::NONE)
@@ -123,6 +127,8 @@ fn decode_range(object: &Object, section: SectionId, start: u64, bytes: &[u8]) -
     let relocs = in_range(&object.section(section).relocs, start, start + bytes.len() as u64);
     let mut refs = Vec::with_capacity(relocs.len());
     let mut code = Decoded::default();
+    // x86-64 code of a compiler has about four bytes per instruction.
+    code.insns.reserve(bytes.len() / 4 + 1);
     let mut pending = relocs.iter().peekable();
     let mut decoder = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE);
     let mut insn = Instruction::default();

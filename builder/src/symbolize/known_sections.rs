@@ -6,6 +6,10 @@
 //! (include/asm-generic/vmlinux.lds.h, arch/x86/kernel/vmlinux.lds.S). A section that is not here and has no name of ordinary
 //! code or data is a list somebody may walk ([`is_list`]): whatever differs in it is refused.
 
+use std::sync::OnceLock;
+
+use rustc_hash::FxHashMap;
+
 use super::sections::Table;
 
 /// What becomes of the contents of a section.
@@ -49,11 +53,23 @@ const fn known(name: &'static str, fate: Fate, why: &'static str) -> Known {
 
 /// The entry for a section; a whole name goes before the beginning of one, a longer beginning before a shorter one.
 pub fn find(section: &str) -> Option<&'static Known> {
-    if let Some(exact) = KNOWN.iter().find(|k| k.name == section) {
+    static BY_NAME: OnceLock<FxHashMap<&'static str, &'static Known>> = OnceLock::new();
+    static BEGINNINGS: OnceLock<Vec<(&'static str, &'static Known)>> = OnceLock::new();
+    // Asked of every section, and of many things that lie in one. The first of a name counts.
+    let by_name = BY_NAME.get_or_init(|| KNOWN.iter().rev().map(|k| (k.name, k)).collect());
+    if let Some(exact) = by_name.get(section) {
         return Some(exact);
     }
-    let begins = |k: &&Known| k.name.strip_suffix('*').is_some_and(|stem| section.starts_with(stem));
-    KNOWN.iter().filter(begins).max_by_key(|k| k.name.len())
+    let beginnings = BEGINNINGS.get_or_init(|| {
+        let mut all: Vec<_> = KNOWN.iter().filter_map(|k| Some((k.name.strip_suffix('*')?, k))).collect();
+        // The longest first; of equal ones, which there are none of, the last.
+        all.reverse();
+        all.sort_by_key(|(stem, _)| std::cmp::Reverse(stem.len()));
+        all
+    });
+    // Most differ in the first letters.
+    let near = |stem: &str| stem.bytes().zip(section.bytes()).take(4).all(|(a, b)| a == b);
+    beginnings.iter().find(|(stem, _)| near(stem) && section.starts_with(stem)).map(|(_, known)| *known)
 }
 
 /// The name under which data of this section is carried, if the module loader looks for it.

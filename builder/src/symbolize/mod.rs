@@ -17,7 +17,7 @@ mod relations;
 mod sections;
 mod tables;
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::error::Result;
 use crate::ingest::{Image, SectionId, SymbolId};
@@ -52,10 +52,10 @@ pub struct Object {
     by_section: Vec<Vec<AtomId>>,
     /// How far the atoms of each section reach.
     covers: Vec<Cover>,
-    by_name: HashMap<String, AtomId>,
+    by_name: FxHashMap<String, AtomId>,
     relations: Relations,
     sources: Sources,
-    doubts: HashMap<AtomId, (u64, String)>,
+    doubts: FxHashMap<AtomId, (u64, String)>,
 }
 
 /// Source files, where one object is made of many.
@@ -212,10 +212,10 @@ impl Object {
             atoms: Vec::new(),
             entries: Vec::new(),
             odd_tables: Vec::new(),
-            by_name: HashMap::new(),
+            by_name: FxHashMap::default(),
             relations: Relations::default(),
             sources: Sources::default(),
-            doubts: HashMap::new(),
+            doubts: FxHashMap::default(),
         };
         atoms::split(&mut object)?;
         object.covers = covers(&object.atoms, &object.by_section);
@@ -336,11 +336,18 @@ impl Object {
         found
     }
 
+    /// What holds the place, if anything does: the first of [`Self::meanings_around`] it.
+    pub fn holder(&self, section: SectionId, offset: i64) -> Option<Meaning> {
+        self.outermost(section, offset).filter(|found| self.is_held(found))
+    }
+
+    fn is_held(&self, meaning: &Meaning) -> bool {
+        (0..(self.atom(meaning.atom).size() as i64).max(1)).contains(&meaning.delta)
+    }
+
     /// What holds the place, of [`Self::meanings_around`] it, if anything does.
     pub fn holder_of(&self, meanings: &[Meaning]) -> Option<Meaning> {
-        let first = meanings.first().copied()?;
-        let size = self.atom(first.atom).size() as i64;
-        (0..size.max(1)).contains(&first.delta).then_some(first)
+        meanings.first().copied().filter(|first| self.is_held(first))
     }
 
     /// What the place means for certain: what holds it, else everything around it.

@@ -2,7 +2,7 @@
 //!
 //! Made once, so that no later phase has to walk all atoms to ask about one.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::is_cold;
 use super::{AtomId, AtomKind, Class, EntryId, Object, Ref, Target, TextKind, Usage};
@@ -27,7 +27,7 @@ pub struct Incoming {
 #[derive(Debug, Default)]
 pub struct Relations {
     parents: Vec<AtomId>,
-    pieces: HashMap<AtomId, Vec<AtomId>>,
+    pieces: FxHashMap<AtomId, Vec<AtomId>>,
     incoming: Vec<Incoming>,
     entries: Vec<(SectionId, i64, EntryId)>,
 }
@@ -36,7 +36,7 @@ impl Relations {
     /// From the atoms of `object` and `others`: references of atoms whose own are not kept.
     pub fn of(object: &Object, parent: impl Fn(AtomId) -> AtomId, others: Vec<Incoming>) -> Self {
         let parents: Vec<AtomId> = object.atoms.iter().map(|a| parent(a.id)).collect();
-        let mut pieces: HashMap<AtomId, Vec<AtomId>> = HashMap::new();
+        let mut pieces: FxHashMap<AtomId, Vec<AtomId>> = FxHashMap::default();
         for atom in object.atoms.iter().filter(|a| a.is_code()) {
             let parent = parents[atom.id.0 as usize];
             if parent != atom.id {
@@ -44,6 +44,7 @@ impl Relations {
             }
         }
         let mut incoming = others;
+        incoming.reserve(object.atoms.iter().map(|a| a.refs.len()).sum());
         for atom in &object.atoms {
             for r in &atom.refs {
                 let Target::Section(section, to) = r.target else { continue };
@@ -55,7 +56,7 @@ impl Relations {
             }
         }
         incoming.sort_unstable_by_key(|i| (i.section, i.to, i.from));
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(object.entries.len());
         for (id, entry) in (0u32..).zip(&object.entries) {
             let replacement = entry.replacement.iter().flat_map(|r| &r.refs);
             for r in entry.refs.iter().chain(replacement) {

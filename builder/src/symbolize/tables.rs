@@ -3,7 +3,7 @@
 //! All tables have the same plan: fixed-size entries whose first field refers to the instruction. `.orc_unwind` has no
 //! references of its own and is read together with `.orc_unwind_ip`.
 
-use super::code::{data_refs, replacement_refs};
+use super::code::{refs_of, replacement_refs};
 use super::known_sections::{self, Fate};
 use super::layout;
 use super::{AtomId, Class, Meaning, Object, Ref, RefKind, Table, Target, TextKind};
@@ -29,7 +29,7 @@ pub struct Entry {
     /// The atom the entry belongs to and the offset in it.
     pub owner: Option<Meaning>,
     /// For alternatives: the replacement instructions.
-    pub replacement: Option<Replacement>,
+    pub replacement: Option<Box<Replacement>>,
 }
 
 /// The replacement instructions of an alternative.
@@ -65,12 +65,15 @@ pub fn attach(object: &mut Object) {
             _ => None,
         })
         .collect();
+    let mut entries = std::mem::take(&mut object.entries);
     for (id, table) in sections {
-        match parse(object, id, table) {
-            Ok(entries) => object.entries.extend(entries),
-            Err(what) => object.odd_tables.push((id, what)),
+        let before = entries.len();
+        if let Err(what) = parse(object, id, table, &mut entries) {
+            entries.truncate(before);
+            object.odd_tables.push((id, what));
         }
     }
+    object.entries = entries;
     for (id, section) in (0u32..).map(SectionId).zip(&object.image.sections) {
         let known = known_sections::find(&section.name).filter(|k| k.fate == Fate::Unsupported && section.size > 0);
         object.odd_tables.extend(known.map(|k| (id, k.why.to_owned())));
@@ -90,17 +93,21 @@ pub fn attach(object: &mut Object) {
     note_interior_pointers(object);
 }
 
-fn parse(object: &Object, id: SectionId, table: Table) -> Result<Vec<Entry>, String> {
+/// Adds the entries of one table.
+fn parse(object: &Object, id: SectionId, table: Table, entries: &mut Vec<Entry>) -> Result<(), String> {
     let section = object.section(id);
     if section.size == 0 {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let stride = stride(object, id, table)?;
     let orc = if table == Table::OrcIp { Some(orc_entries(object, section.size / 4)?) } else { None };
-    let mut entries = Vec::with_capacity((section.size / stride) as usize);
+    entries.reserve((section.size / stride) as usize);
+    let mut relocs = &section.relocs[..];
     for start in (0..section.size).step_by(stride as usize) {
+        let (own, rest) = relocs.split_at(relocs.iter().take_while(|r| r.offset < start + stride).count());
+        relocs = rest;
         let mut bytes = section.data.get(start as usize..(start + stride) as usize).unwrap_or(&[]).to_vec();
-        let refs = data_refs(object, id, start, start + stride);
+        let refs = refs_of(object, own, start);
         if refs.iter().any(|r| r.width == 0) {
             return Err(format!("the entry at {start:#x} has a relocation of a type that is not understood"));
         }
@@ -126,7 +133,7 @@ fn parse(object: &Object, id: SectionId, table: Table) -> Result<Vec<Entry>, Str
         entry.replacement = replacement(object, &entry);
         entries.push(entry);
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// The one entry size whose layout the section has, in the places of its relocations and in its content (`layout`).
@@ -168,7 +175,7 @@ fn owner(object: &Object, r: &Ref) -> Option<Meaning> {
     object.containing(section, offset)
 }
 
-pub(super) fn replacement(object: &Object, entry: &Entry) -> Option<Replacement> {
+pub(super) fn replacement(object: &Object, entry: &Entry) -> Option<Box<Replacement>> {
     if entry.table != Table::Alternatives {
         return None;
     }
@@ -191,7 +198,7 @@ pub(super) fn replacement(object: &Object, entry: &Entry) -> Option<Replacement>
         }
         _ => true,
     });
-    Some(Replacement { bytes, refs, trouble })
+    Some(Box::new(Replacement { bytes, refs, trouble }))
 }
 
 /// Remembers data that points into the middle of a function: such a function cannot be moved away from under it.

@@ -3,8 +3,9 @@
 //! Besides branches, an instruction is followed by the target of its jump label (`__jump_table`: the bytes are a nop), by the
 //! place its exception leads to (`__ex_table`), and the first one of an alternative by its replacement.
 
+use rustc_hash::FxHashMap;
+
 use crate::isa::is_near_branch;
-use std::collections::HashMap;
 
 use crate::isa::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
@@ -94,7 +95,7 @@ pub struct Graph {
 pub fn graph(object: &Object, function: AtomId, seed: Seed<'_>) -> Option<Graph> {
     object.atom(function).code.as_ref()?;
     let mut g = Graph { nodes: Vec::new(), entry: None, labels: Vec::new(), profiled: false, trouble: None };
-    let mut at = HashMap::new();
+    let mut at = FxHashMap::default();
     let mut factory = InstructionInfoFactory::new();
     let family = object.family(function);
     for id in &family {
@@ -163,7 +164,7 @@ fn attach(
     g: &mut Graph,
     factory: &mut InstructionInfoFactory,
     entry: &Entry,
-    at: &HashMap<(AtomId, u64), usize>,
+    at: &FxHashMap<(AtomId, u64), usize>,
     place: &dyn Fn(Target) -> Option<usize>,
     seed: Seed<'_>,
 ) {

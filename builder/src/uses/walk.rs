@@ -1,7 +1,9 @@
 //! The way through a function: states meet at branches until nothing changes, then everything is reported once.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::awake::is_awake;
 use super::graph::{FlowGraph, Graph, Node, graph};
@@ -40,15 +42,15 @@ pub struct Tracer<'a> {
     object: &'a Object,
     seed: Seed<'a>,
     patch: Option<InPatch<'a>>,
-    graphs: HashMap<AtomId, Option<Rc<Graph>>>,
-    done: HashMap<Entered, Outcome>,
-    active: HashSet<Entered>,
-    sleeps: HashMap<AtomId, bool>,
+    graphs: FxHashMap<AtomId, Option<Rc<Graph>>>,
+    done: FxHashMap<Entered, Outcome>,
+    active: FxHashSet<Entered>,
+    sleeps: FxHashMap<AtomId, bool>,
     /// The function that is looked at is guarded.
     guarded: bool,
     /// Functions that return the address, known to be called directly only.
     returning: BTreeSet<AtomId>,
-    clobbers: HashMap<(AtomId, usize), bool>,
+    clobbers: FxHashMap<(AtomId, usize), bool>,
     left: u32,
 }
 
@@ -58,13 +60,13 @@ impl<'a> Tracer<'a> {
             object,
             seed,
             patch,
-            sleeps: HashMap::new(),
+            sleeps: FxHashMap::default(),
             guarded: false,
-            graphs: HashMap::new(),
-            done: HashMap::new(),
-            active: HashSet::new(),
+            graphs: FxHashMap::default(),
+            done: FxHashMap::default(),
+            active: FxHashSet::default(),
             returning: BTreeSet::new(),
-            clobbers: HashMap::new(),
+            clobbers: FxHashMap::default(),
             left: BUDGET,
         }
     }
