@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::correlate::Files;
 use crate::error::Result;
 use crate::holder::HolderName;
 use crate::plan::{ObjectPair, Source};
@@ -10,29 +11,20 @@ use crate::{compare, correlate, ingest};
 
 /// ingest .. compare of an object that is not carried; `lines_kept` as in [`crate::plan::Options`].
 pub fn compare_only(source: &Source, lines_kept: bool) -> Result<ObjectPair> {
-    compared(source, lines_kept, &mut Timer::new())
+    Ok(compared(source, lines_kept, &mut Timer::new())?.0)
 }
 
-/// The same with the time each phase takes.
-pub(crate) fn compared(source: &Source, lines_kept: bool, t: &mut Timer) -> Result<ObjectPair> {
+/// The same with the time each phase takes, and the debug information as far as it was opened.
+pub(crate) fn compared<'s>(source: &'s Source, lines_kept: bool, t: &mut Timer) -> Result<(ObjectPair, Files<'s>)> {
     let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
     let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
     let old = t.time("symbolize", || Object::new(old))?;
     let new = t.time("symbolize", || Object::new(new))?;
-    let pairs = t.time("correlate", || {
-        let debug = correlate::Files::new(&source.old, &source.new, lines_kept);
-        correlate::correlate_with(&old, &new, &debug)
-    });
+    let debug = Files::new(&source.old, &source.new, lines_kept);
+    let pairs = t.time("correlate", || correlate::correlate_with(&old, &new, &debug));
     let verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
-    Ok(ObjectPair {
-        name: source.name.clone(),
-        old,
-        new,
-        pairs,
-        verdicts,
-        holder: HolderName::Vmlinux,
-        placement: None,
-    })
+    let (name, holder) = (source.name.clone(), HolderName::Vmlinux);
+    Ok((ObjectPair { name, old, new, pairs, verdicts, holder, placement: None }, debug))
 }
 
 /// Time by phase.

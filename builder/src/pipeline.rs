@@ -14,6 +14,7 @@ use crate::annotate::{self, Rest};
 use crate::bind::{self, Bound};
 use crate::closure::{self};
 use crate::compare;
+use crate::correlate::Files;
 use crate::emit::{self, Output};
 use crate::error::Result;
 use crate::kernel::KernelImage;
@@ -30,26 +31,36 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
 
 /// The same with what is known of the rest of the kernel.
 pub fn analyse_in(sources: &[Source], rest: Rest<'_>, options: &Options) -> Result<Analysis> {
-    let mut analysis = judged(sources, options)?;
-    annotate::objects(&mut analysis, sources, rest);
+    let (mut analysis, debug) = judged(sources, options)?;
+    annotate::objects(&mut analysis, &debug, rest);
     analysis.settle(&options.accept);
+    // Only a patch tells what it was made of.
+    if analysis.refused.is_empty() && !analysis.set.items.is_empty() {
+        let mut t = Timer::new();
+        let differing = sources.iter().filter(|s| s.old != s.new);
+        analysis.digests = t.time("digest", || differing.map(|s| (digest(&s.old), digest(&s.new))).collect());
+        analysis.timings.extend(t.phases);
+    }
     Ok(analysis)
 }
 
-/// ingest .. sites.
-fn judged(sources: &[Source], options: &Options) -> Result<Analysis> {
+/// ingest .. sites, with the debug information of each pair.
+fn judged<'s>(sources: &'s [Source], options: &Options) -> Result<(Analysis, Vec<Files<'s>>)> {
+    /// Of more pairs, what was read for one is not kept while the others are compared.
+    const KEPT: usize = 8;
     let mut t = Timer::new();
-    let mut pairs = Vec::new();
-    let mut digests = Vec::new();
+    let (mut pairs, mut debug) = (Vec::new(), Vec::new());
     for source in sources.iter().filter(|s| s.old != s.new) {
-        pairs.push(pairing::compared(source, options.lines_kept, &mut t)?);
-        digests.push((digest(&source.old), digest(&source.new)));
+        let (pair, opened) = pairing::compared(source, options.lines_kept, &mut t)?;
+        let kept = pairs.len() < KEPT;
+        debug.push(if kept { opened } else { Files::new(&source.old, &source.new, options.lines_kept) });
+        pairs.push(pair);
     }
     let names = owners::moved(sources, &pairs);
-    let mut analysis = judge(pairs, digests, t, options);
+    let mut analysis = judge(pairs, t, options);
     analysis.refused.extend(names);
     analysis.refused.extend(bind::init_references(&analysis.pairs, &analysis.set));
-    Ok(analysis)
+    Ok((analysis, debug))
 }
 
 /// The same for whole images: scan .. annotate. The digests are left to the caller.
@@ -62,7 +73,7 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     let holder = HolderName::Vmlinux;
     let name = holder.to_string();
     let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, holder, placement };
-    let mut analysis = judge(vec![pair], vec![(String::new(), String::new())], t, options);
+    let mut analysis = judge(vec![pair], t, options);
     analysis.refused.extend(scanned.compared.without_atoms());
     analysis.refused.sort();
     annotate::whole(&mut analysis, images, &scanned);
@@ -70,7 +81,7 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     analysis
 }
 
-fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, options: &Options) -> Analysis {
+fn judge(pairs: Vec<ObjectPair>, mut t: Timer, options: &Options) -> Analysis {
     let set = t.time("closure", || closure::close(&pairs, &options.callbacks));
     let (detour, mut refused) = t.time("sites", || detour::judge(&pairs, &set, options));
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
@@ -79,6 +90,8 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
     refused.sort();
     refused.dedup();
     let (accepted, unneeded, untyped, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    // Those who make a patch of it fill them in.
+    let digests = vec![(String::new(), String::new()); pairs.len()];
     let (summary, timings) = (None, t.phases);
     Analysis { pairs, digests, set, detour, refused, accepted, unneeded, untyped, promises, notes, summary, timings }
 }
@@ -86,7 +99,7 @@ fn judge(pairs: Vec<ObjectPair>, digests: Vec<(String, String)>, mut t: Timer, o
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to, if only
 /// under another name; debug information and the like do not count.
 pub fn differs(source: &Source, options: &Options) -> Result<bool> {
-    let found = judged(std::slice::from_ref(source), options)?;
+    let (found, _) = judged(std::slice::from_ref(source), options)?;
     let added = |p: &ObjectPair| {
         p.new.atoms.iter().any(|a| a.global && p.pairs.old_of(crate::correlate::NewAtom(a.id)).is_none())
     };

@@ -466,6 +466,30 @@ fn variables_that_live_are_compared() {
     assert_eq!(types(&text("int global[2]", "int"), &text("int global[3]", "int")), []);
 }
 
+/// Both builds have the same types one by one, but not for the same things.
+#[test]
+fn the_same_types_elsewhere_are_others() {
+    let both = "struct { int a, b; } x; struct { int b, a; } y;";
+    let text = |which: &str| format!("{both} __typeof__({which}) global; int f(void) {{ return global.a; }}");
+    let changed = types(&text("x"), &text("y"));
+    assert_eq!(texts(&changed).iter().map(|c| c.0).collect::<Vec<_>>(), ["struct of global"]);
+    assert_eq!(types(&text("x"), &text("x")), []);
+    let within = |which: &str| {
+        format!(
+            "struct t {{ int a; }} t; struct u {{ int a; }} u; struct s {{ struct {which} in; }} s;
+             int f(struct s *s) {{ return s->in.a; }}"
+        )
+    };
+    let changed = types(&within("t"), &within("u"));
+    assert_eq!(texts(&changed), [("struct s", "member `in` was `struct t` and is `struct u`", false)]);
+    // One that a function has for itself is not among those at the top.
+    let local = |of: &str| {
+        format!("int f(void *v) {{ struct own {{ {of} int y; }}; static struct own *o; o = v; return o->y; }}")
+    };
+    let changed = types(&local("int x;"), &local("long x;"));
+    assert_eq!(texts(&changed).iter().map(|c| c.0).collect::<Vec<_>>(), ["struct own"]);
+}
+
 #[test]
 fn both_layouts_are_shown() {
     let f = "long f(struct s *s) { return s->b; }";

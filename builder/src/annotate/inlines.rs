@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::sides::{CarriedFunction, Sides, section_address};
+use super::sides::{CarriedFunction, Sides};
 use super::{Debug, Rest, sides};
 use crate::accept::Accept;
 use crate::codes;
 use crate::correlate::NewAtom;
-use crate::debuginfo::{DebugInfo, Inlined};
+use crate::debuginfo::{DebugInfo, Inlined, section_address};
 use crate::error::{Place, Problem};
 use crate::pairing::compare_only;
 use crate::plan::Source;

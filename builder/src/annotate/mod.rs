@@ -18,8 +18,10 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::compare::Ignored;
+use crate::correlate::Files;
 use crate::debuginfo::DebugInfo;
 use crate::error::Problem;
+use crate::parallel;
 use crate::plan::{Analysis, Source};
 use crate::plan::{ObjectPair, PairId, PatchSet, Role};
 use crate::symbolize::{AtomId, Object};
@@ -145,34 +147,27 @@ pub enum Rest<'s> {
     },
 }
 
-/// Adds what debug information says of pairs of objects, made of `sources`: refusals, and which pairs have none.
-pub fn objects(analysis: &mut Analysis, sources: &[Source], rest: Rest<'_>) {
+/// Adds what debug information says of pairs of objects: refusals, and which pairs have none.
+pub fn objects(analysis: &mut Analysis, debug: &[Files<'_>], rest: Rest<'_>) {
     let start = Instant::now();
-    let differing: Vec<&Source> = sources.iter().filter(|s| s.old != s.new).collect();
     let set = &analysis.set;
-    let found: Vec<Found> = analysis
-        .pairs
-        .par_iter()
-        .zip(differing)
-        .enumerate()
-        .map(|(index, (pair, source))| {
-            let id = PairId(u32::try_from(index).unwrap_or(u32::MAX));
-            if !set.items.iter().any(|i| i.pair == id && i.role != Role::Data) {
-                return Found::default();
-            }
-            let open = |bytes| DebugInfo::open_relocatable(bytes, &sides::section_address);
-            let (Some(old), Some(new)) = (open(&source.old[..]), open(&source.new[..])) else {
-                return Found { without: true, ..Found::default() };
-            };
-            let old_at = |id| sides::object_address(&pair.old, id);
-            let new_at = |id| sides::object_address(&pair.new, id);
-            let sides = Sides { debug: Debug { old: &old, new: &new }, pair, id, old_at: &old_at, new_at: &new_at };
-            let (mut refused, ignored) = types::compare(sides, set);
-            refused.extend(signatures::compare(sides, set, rest));
-            let bodies = if rest.has_other_users() { inlines::bodies(sides, set) } else { inlines::Bodies::new() };
-            Found { without: false, refused, ignored, bodies }
-        })
-        .collect();
+    let numbered: Vec<(u32, (&ObjectPair, &Files<'_>))> = (0..).zip(analysis.pairs.iter().zip(debug)).collect();
+    let found: Vec<Found> = parallel::map(&numbered, |(index, (pair, files))| {
+        let id = PairId(*index);
+        if !set.items.iter().any(|i| i.pair == id && i.role != Role::Data) {
+            return Found::default();
+        }
+        let Some([old, new]) = files.both() else {
+            return Found { without: true, ..Found::default() };
+        };
+        let old_at = |id| sides::object_address(&pair.old, id);
+        let new_at = |id| sides::object_address(&pair.new, id);
+        let sides = Sides { debug: Debug { old, new }, pair, id, old_at: &old_at, new_at: &new_at };
+        let (mut refused, ignored) = types::compare(sides, set);
+        refused.extend(signatures::compare(sides, set, rest));
+        let bodies = if rest.has_other_users() { inlines::bodies(sides, set) } else { inlines::Bodies::new() };
+        Found { without: false, refused, ignored, bodies }
+    });
     let mut all_bodies = Vec::new();
     for (pair, found) in analysis.pairs.iter_mut().zip(found) {
         analysis.refused.extend(found.refused);

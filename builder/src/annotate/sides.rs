@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::Debug;
 use crate::correlate::{NewAtom, OldAtom};
-use crate::debuginfo::User;
+use crate::debuginfo::{User, section_address};
 use crate::plan::{ObjectPair, PairId, PatchSet, Role};
 use crate::symbolize::{AtomId, Object, Target};
 
@@ -26,12 +26,6 @@ pub struct Sides<'s, 'd> {
     pub old_at: &'s Address<'s>,
     /// Where new atoms are.
     pub new_at: &'s Address<'s>,
-}
-
-/// Where the sections of a relocatable object are put, so that no two share an address.
-#[expect(clippy::unnecessary_wraps, reason = "the signature debug information is opened with")]
-pub fn section_address(index: usize) -> Option<u64> {
-    Some((index as u64) << 32)
 }
 
 /// The address that gives an atom of a relocatable object.

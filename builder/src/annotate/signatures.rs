@@ -10,10 +10,10 @@ use std::collections::BTreeSet;
 use object::{Object as _, ObjectSymbol as _};
 
 use super::Rest;
-use super::sides::{CarriedFunction, Sides, section_address};
+use super::sides::{CarriedFunction, Sides};
 use crate::accept::Accept;
 use crate::codes;
-use crate::debuginfo::{DebugInfo, Prototype};
+use crate::debuginfo::{DebugInfo, Prototype, section_address};
 use crate::error::{Place, Problem};
 use crate::plan::PatchSet;
 use crate::plan::Source;

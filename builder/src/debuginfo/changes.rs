@@ -6,14 +6,16 @@
 //! own: code that uses one says nowhere which it is.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
-use rayon::prelude::*;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::alike::Alike;
 use super::entries::Reader;
 use super::layout::{Difference, Layout};
 use super::reach::{Key, Reached, Start, Types};
 use super::{DebugInfo, Unit};
+use crate::parallel;
 
 /// A function of the new build whose types are looked at.
 #[derive(Clone, Debug, Default)]
@@ -61,11 +63,12 @@ pub struct TypeChange {
 /// [`TypeChange::distance`] tells how far away it is. Parses the units that hold the functions, in parallel.
 pub fn changed_types(old: &DebugInfo<'_>, new: &DebugInfo<'_>, functions: &[User]) -> Vec<TypeChange> {
     // What both have to do first.
-    rayon::join(|| old.cells(), || new.cells());
-    let places: Vec<_> = functions
-        .par_iter()
-        .map(|user| (user.old.map(|was| old.function_place(was)), new.function_place(user.new)))
-        .collect();
+    let many = old.is_large() || new.is_large();
+    if many {
+        rayon::join(|| old.cells(), || new.cells());
+    }
+    let place = |user: &User| (user.old.map(|was| old.function_place(was)), new.function_place(user.new));
+    let places = parallel::map_if(many, functions, place);
     let mut pairs: BTreeMap<(Unit, Unit), Pair<'_>> = BTreeMap::new();
     for (index, (user, (was, is))) in functions.iter().zip(&places).enumerate() {
         let Some(is) = is else { continue };
@@ -80,12 +83,9 @@ pub fn changed_types(old: &DebugInfo<'_>, new: &DebugInfo<'_>, functions: &[User
         pair.new.push(start(is.1));
     }
     let pairs: Vec<_> = pairs.into_iter().collect();
-    let found: Vec<TypeChange> = pairs
-        .par_iter()
-        .flat_map_iter(|((was, is), pair)| compare(old, *was, new, *is, pair).unwrap_or_default())
-        .collect();
+    let found = parallel::map(&pairs, |((was, is), pair)| compare(old, *was, new, *is, pair).unwrap_or_default());
     let mut nearest: BTreeMap<(String, String), TypeChange> = BTreeMap::new();
-    for change in found {
+    for change in found.into_iter().flatten() {
         let key = (change.name.clone(), change.what.clone());
         let rank = |c: &TypeChange| (c.distance.is_none(), c.distance, c.function);
         match nearest.get_mut(&key) {
@@ -107,9 +107,15 @@ struct Pair<'u> {
 }
 
 fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: &Pair<'_>) -> Option<Vec<TypeChange>> {
-    let (old, new) = (Reader::new(old, was)?, Reader::new(new, is)?);
-    let mut old = Types::of(&old, &pair.old);
-    let mut new = Types::of(&new, &pair.new);
+    let (before, after) = (Reader::new(old, was)?, Reader::new(new, is)?);
+    let mut old = Types::of(&before, &pair.old);
+    let mut new = Types::of(&after, &pair.new);
+    // Where all types of both units are the same, only the types that variables have can be others.
+    if Alike::of(&before, &after).is_some_and(|alike| old.begin_alike(&new, &alike)) {
+        return Some(variables(&old, &new));
+    }
+    old.follow();
+    new.follow();
     let mut out = Vec::new();
     let first = pair.new.first()?.index;
     let users: Vec<usize> = pair.new.iter().map(|s| s.index).collect();
@@ -130,7 +136,7 @@ fn compare(old: &DebugInfo<'_>, was: Unit, new: &DebugInfo<'_>, is: Unit, pair: 
     };
     let (was, is) = (std::mem::take(&mut old.reached), std::mem::take(&mut new.reached));
     // Numbers of types that are told of themselves.
-    let mut told: HashSet<Cow<'_, str>> = HashSet::new();
+    let mut told: FxHashSet<Cow<'_, str>> = FxHashSet::default();
     for (key, reached) in &was {
         let found = match is.get(key) {
             Some(other) => difference(&reached.layouts, &other.layouts).map(|d| {
@@ -163,10 +169,10 @@ type Enumeration<'a> = (Option<Key<'a>>, Layout<'a>);
 fn constants<'a>(
     old: &[Enumeration<'a>],
     new: &[Enumeration<'a>],
-    told: &HashSet<Cow<'_, str>>,
+    told: &FxHashSet<Cow<'_, str>>,
 ) -> Vec<(Cow<'a, str>, Difference)> {
     let values = old.iter().flat_map(|(key, layout)| layout.values().iter().map(move |v| (&*v.0, (key, v.1))));
-    let known: HashMap<&str, (&Option<Key<'_>>, i128)> = values.collect();
+    let known: FxHashMap<&str, (&Option<Key<'_>>, i128)> = values.collect();
     let mut out = Vec::new();
     for (key, layout) in new {
         let mut differ = Vec::new();

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use gimli::{
-    AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwAt, DwTag, Dwarf, EndianSlice, LittleEndian,
-    SectionId, UnitOffset, constants,
+    Attribute, AttributeSpecification, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwAt, DwTag, Dwarf,
+    EndianSlice, EntriesRaw, LittleEndian, SectionId, UnitOffset, constants,
 };
 
 use super::sections::Kind;
@@ -20,6 +20,62 @@ pub(super) type Entry<'a> = DebuggingInformationEntry<Bytes<'a>>;
 
 /// From an entry to the one it was made of (`DW_AT_abstract_origin`, `DW_AT_specification`) and so on.
 const ORIGINS: usize = 8;
+
+/// Is it the root of a unit (DWARF 5, 3.1)?
+pub(super) fn is_unit(tag: DwTag) -> bool {
+    matches!(
+        tag,
+        constants::DW_TAG_compile_unit
+            | constants::DW_TAG_partial_unit
+            | constants::DW_TAG_type_unit
+            | constants::DW_TAG_skeleton_unit
+    )
+}
+
+/// All attributes.
+pub(super) fn every(_: DwAt) -> bool {
+    true
+}
+
+/// The attributes that say what a type is, and what its parts are: names, types, places and numbers.
+pub(super) fn of_types(attribute: DwAt) -> bool {
+    matches!(
+        attribute,
+        constants::DW_AT_name
+            | constants::DW_AT_type
+            | constants::DW_AT_byte_size
+            | constants::DW_AT_declaration
+            | constants::DW_AT_external
+            | constants::DW_AT_data_member_location
+            | constants::DW_AT_data_bit_offset
+            | constants::DW_AT_bit_offset
+            | constants::DW_AT_bit_size
+            | constants::DW_AT_const_value
+            | constants::DW_AT_count
+            | constants::DW_AT_upper_bound
+            | constants::DW_AT_abstract_origin
+            | constants::DW_AT_specification
+    )
+}
+
+/// Reads the attributes that are to be kept, and what leads to the next sibling; passes over the others.
+pub(super) fn read_kept<'a>(
+    raw: &mut EntriesRaw<'_, Bytes<'a>>,
+    all: &[AttributeSpecification],
+    keep: impl Fn(DwAt) -> bool,
+    out: &mut Vec<Attribute<Bytes<'a>>>,
+) -> gimli::Result<()> {
+    out.clear();
+    let mut rest = 0;
+    for (i, one) in all.iter().enumerate() {
+        if keep(one.name()) || one.name() == constants::DW_AT_sibling {
+            raw.skip_attributes(&all[rest..i])?;
+            out.push(raw.read_attribute(*one)?);
+            rest = i + 1;
+        }
+    }
+    raw.skip_attributes(&all[rest..])
+}
 
 /// What a walk does with the children of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,16 +128,29 @@ impl<'a> Reader<'a> {
         raw.is_ok_and(|mut raw| raw.read_entry(entry).is_ok_and(|some| some))
     }
 
+    /// As [`Self::entry`], with the attributes of types only.
+    pub(super) fn type_entry(&self, offset: usize) -> Option<Entry<'a>> {
+        let mut raw = self.unit.entries_raw(Some(UnitOffset(offset))).ok()?;
+        let abbreviation = raw.read_abbreviation().ok()??;
+        let mut entry = Entry::null();
+        entry.tag = abbreviation.tag();
+        entry.has_children = abbreviation.has_children();
+        entry.offset = UnitOffset(offset);
+        read_kept(&mut raw, abbreviation.attributes(), of_types, &mut entry.attrs).ok()?;
+        Some(entry)
+    }
+
     pub(super) fn root(&self) -> Option<Entry<'a>> {
         self.entry(self.unit.header.root_offset().0)
     }
 
     /// Visits the entry at `start` and what is below it, in the order of the section; `visit` gets the depth below `start`.
-    /// Entries `wanted` has no use for are passed over with their children.
+    /// Entries `wanted` has no use for are passed over with their children; the others have the attributes that `keep` names.
     pub(super) fn walk(
         &self,
         start: usize,
         wanted: impl Fn(DwTag) -> bool,
+        keep: impl Fn(DwAt) -> bool,
         mut visit: impl FnMut(&Entry<'a>, usize) -> Step,
     ) -> Option<()> {
         let mut raw = self.unit.entries_raw(Some(UnitOffset(start))).ok()?;
@@ -108,7 +177,12 @@ impl<'a> Reader<'a> {
             entry.tag = tag;
             entry.has_children = has_children;
             entry.offset = offset;
-            raw.read_attributes(abbreviation.attributes(), &mut entry.attrs).ok()?;
+            let specifications = abbreviation.attributes();
+            if wanted {
+                read_kept(&mut raw, specifications, &keep, &mut entry.attrs).ok()?;
+            } else {
+                read_kept(&mut raw, specifications, |_| false, &mut entry.attrs).ok()?;
+            }
             if wanted && visit(&entry, usize::try_from(depth).ok()?) == Step::Into || !has_children {
                 continue;
             }
@@ -137,7 +211,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn string(&self, entry: &Entry<'a>, attribute: DwAt) -> Option<Cow<'a, str>> {
         let bytes = self.dwarf.attr_string(&self.unit, entry.attr_value(attribute)?).ok()?;
-        Some(String::from_utf8_lossy(bytes.slice()))
+        Some(std::str::from_utf8(bytes.slice()).map_or_else(|_| bytes.to_string_lossy(), Cow::Borrowed))
     }
 
     pub(super) fn number(entry: &Entry<'a>, attribute: DwAt) -> Option<u64> {
@@ -145,10 +219,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Visits the children of the entry at `parent`.
-    pub(super) fn children(&self, parent: usize, mut visit: impl FnMut(&Entry<'a>)) {
+    pub(super) fn children(&self, parent: usize, keep: impl Fn(DwAt) -> bool, mut visit: impl FnMut(&Entry<'a>)) {
         let _ = self.walk(
             parent,
             |_| true,
+            keep,
             |entry, depth| {
                 if depth == 0 {
                     return Step::Into;
@@ -163,7 +238,7 @@ impl<'a> Reader<'a> {
     pub(super) fn dimensions(&self, array: &Entry<'a>) -> Vec<Option<u64>> {
         let mut out = Vec::new();
         let wanted = |tag| tag == constants::DW_TAG_array_type || tag == constants::DW_TAG_subrange_type;
-        let _ = self.walk(array.offset.0, wanted, |entry, depth| {
+        let _ = self.walk(array.offset.0, wanted, of_types, |entry, depth| {
             if depth == 1 {
                 let count = Self::number(entry, constants::DW_AT_count);
                 let bound = || Self::number(entry, constants::DW_AT_upper_bound)?.checked_add(1);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use gimli::{AttributeValue, Expression, Operation, constants};
 
-use super::entries::{Bytes, Entry, Reader, Step};
+use super::entries::{Bytes, Entry, Reader, Step, every};
 use super::spelling::Spelling;
 use super::{DebugInfo, Unit, within};
 
@@ -116,12 +116,15 @@ fn read(info: &DebugInfo<'_>, unit: Unit) -> Option<Functions> {
             || tag == constants::DW_TAG_partial_unit
             || tag == constants::DW_TAG_structure_type
     };
-    reader.walk(root, wanted, |entry, _| match entry.tag {
+    let is_rust = is_rust(&reader);
+    let places =
+        |attribute| matches!(attribute, constants::DW_AT_low_pc | constants::DW_AT_high_pc | constants::DW_AT_ranges);
+    reader.walk(root, wanted, places, |entry, _| match entry.tag {
         constants::DW_TAG_subprogram => {
             out.pieces.extend(reader.ranges(entry).into_iter().map(|r| (r.start, r.end, entry.offset.0)));
             Step::Over
         }
-        constants::DW_TAG_structure_type if !is_rust(&reader) => Step::Over,
+        constants::DW_TAG_structure_type if !is_rust => Step::Over,
         _ => Step::Into,
     })?;
     out.pieces.sort_unstable();
@@ -143,7 +146,7 @@ fn inlined(reader: &Reader<'_>, offset: usize, full: bool, wanted: impl Fn(&[Ran
             || tag == constants::DW_TAG_inlined_subroutine
             || tag == constants::DW_TAG_lexical_block
     };
-    let _ = reader.walk(offset, tags, |entry, depth| {
+    let _ = reader.walk(offset, tags, every, |entry, depth| {
         while open.last().is_some_and(|o| *o >= depth) {
             open.pop();
         }
@@ -185,6 +188,7 @@ impl DebugInfo<'_> {
             let _ = reader.walk(
                 reader.unit.header.root_offset().0,
                 |_| true,
+                every,
                 |entry, _| {
                     if entry.tag == constants::DW_TAG_inlined_subroutine && !reader.ranges(entry).is_empty() {
                         out.insert((reader.name(entry).unwrap_or_default(), reader.declared(entry).0));
@@ -200,7 +204,7 @@ impl DebugInfo<'_> {
 /// Numbers in the places of the parameters of an inlined call.
 fn arguments(reader: &Reader<'_>, call: usize) -> BTreeSet<u64> {
     let mut out = BTreeSet::new();
-    reader.children(call, |child| {
+    reader.children(call, every, |child| {
         if child.tag != constants::DW_TAG_formal_parameter {
             return;
         }
@@ -248,6 +252,7 @@ fn shape<'a>(reader: &Reader<'a>, call: &Entry<'a>) -> String {
     let _ = reader.walk(
         definition,
         |_| true,
+        every,
         |entry, depth| {
             let name = reader.string(entry, constants::DW_AT_name).unwrap_or_default();
             let line = first(entry).wrapping_sub(base) as i64;

@@ -4,12 +4,14 @@
 //! without one holds or points to is named behind it: `a.b`, `a[].b`, `a->b`.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use gimli::{AttributeValue, Operation, constants};
 
-use super::entries::{Entry, Reader};
+use super::entries::{Entry, Reader, of_types};
 use super::spelling::{DEPTH, Spelling, is_qualifier, keyword};
 
 /// Layout of a definition. Equal ones are used in the same way.
@@ -102,7 +104,7 @@ impl<'a> Layout<'a> {
         reach: &mut dyn FnMut(usize),
     ) {
         let reader = spelling.reader;
-        reader.children(offset, |child| match child.tag {
+        reader.children(offset, of_types, |child| match child.tag {
             constants::DW_TAG_enumerator => {
                 let name = reader.string(child, constants::DW_AT_name).unwrap_or_default();
                 self.values.push((name, value(child)));
@@ -112,7 +114,7 @@ impl<'a> Layout<'a> {
                 let (at, bits) = place(reader, child);
                 let at = outer.at.saturating_add(at);
                 let of = reader.reference(child, constants::DW_AT_type);
-                let inner = of.and_then(|t| nameless(reader, t));
+                let inner = of.and_then(|t| spelling.nameless(t));
                 let mut prefix = outer.prefix.clone();
                 if let Some(name) = reader.string(child, constants::DW_AT_name) {
                     if let Some(inner) = &inner {
@@ -197,7 +199,7 @@ impl<'a> Layout<'a> {
     /// The parts that the other one does not have in the same way, each with its neighbours, one a line.
     fn show(&self, side: &str, other: &Self) -> String {
         let (own, theirs) = (self.lines(), other.lines());
-        let theirs: HashSet<&String> = theirs.iter().collect();
+        let theirs: FxHashSet<&String> = theirs.iter().collect();
         let differs = |i: usize| own.get(i).is_some_and(|l| !theirs.contains(l));
         let near = |i: usize| differs(i) || differs(i + 1) || i.checked_sub(1).is_some_and(differs);
         let mut text = match self.size {
@@ -261,7 +263,7 @@ fn pair<'x, 'a, T>(
     new: &'x [T],
     name: impl Fn(&T) -> &Cow<'a, str>,
 ) -> (Vec<&'x T>, Vec<(&'x T, &'x T)>, Vec<&'x T>) {
-    let mut right: HashMap<&str, VecDeque<usize>> = HashMap::new();
+    let mut right: FxHashMap<&str, VecDeque<usize>> = FxHashMap::default();
     for (i, part) in new.iter().enumerate() {
         right.entry(name(part)).or_default().push_back(i);
     }
@@ -289,6 +291,7 @@ fn moved(old: &Member<'_>, new: &Member<'_>) -> String {
 }
 
 /// A type without a name.
+#[derive(Clone, Copy)]
 pub(super) struct Nameless {
     pub(super) offset: usize,
     /// There are arrays in front.
@@ -301,7 +304,7 @@ pub(super) struct Nameless {
 pub(super) fn nameless(reader: &Reader<'_>, mut offset: usize) -> Option<Nameless> {
     let (mut array, mut pointer) = (false, false);
     for _ in 0..DEPTH {
-        let entry = reader.entry(offset)?;
+        let entry = reader.type_entry(offset)?;
         if keyword(entry.tag).is_some() {
             return (!entry.has_attr(constants::DW_AT_name)).then_some(Nameless { offset, array, pointer });
         }
@@ -321,7 +324,7 @@ pub(super) fn nameless(reader: &Reader<'_>, mut offset: usize) -> Option<Nameles
 /// The type without a name a typedef gives one to.
 pub(super) fn behind<'a>(reader: &Reader<'a>, mut offset: usize) -> Option<Entry<'a>> {
     for _ in 0..DEPTH {
-        let entry = reader.entry(offset)?;
+        let entry = reader.type_entry(offset)?;
         if keyword(entry.tag).is_some() {
             return (!entry.has_attr(constants::DW_AT_name)).then_some(entry);
         }

@@ -1,7 +1,8 @@
 //! The line table of a unit: which source line an instruction comes from (DWARF 5, 6.2).
 
-use std::collections::HashMap;
 use std::ops::Range;
+
+use rustc_hash::FxHashMap;
 
 use super::entries::Reader;
 use super::{DebugInfo, Unit};
@@ -56,7 +57,7 @@ impl DebugInfo<'_> {
     fn read_lines(&self, unit: Unit) -> Option<LineTable> {
         let reader = Reader::new(self, unit)?;
         let mut table = LineTable::default();
-        let mut known: HashMap<u64, u32> = HashMap::new();
+        let mut known: FxHashMap<u64, u32> = FxHashMap::default();
         let mut rows = reader.unit.line_program.clone()?.rows();
         while let Ok(Some((header, row))) = rows.next_row() {
             let file = match known.get(&row.file_index()) {

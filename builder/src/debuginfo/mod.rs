@@ -20,6 +20,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+mod alike;
 mod changes;
 mod entries;
 mod functions;
@@ -46,6 +47,11 @@ use sections::Sections;
 /// [`DebugInfo`] means nothing to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Unit(u32);
+
+/// Where the sections of a relocatable object are put, so that no two share an address.
+pub fn section_address(index: usize) -> Option<u64> {
+    Some((index as u64) << 32)
+}
 
 /// Debug information of one ELF file, borrowed from its bytes. Questions may come from several threads.
 pub struct DebugInfo<'d> {
@@ -84,11 +90,21 @@ impl<'d> DebugInfo<'d> {
     }
 }
 
+impl DebugInfo<'_> {
+    /// Is it that of more than one object?
+    fn is_large(&self) -> bool {
+        self.sections.bytes(sections::Kind::Info).len() > LARGE
+    }
+}
+
 impl std::fmt::Debug for DebugInfo<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DebugInfo").field("units", &self.units.get().map(Vec::len)).finish_non_exhaustive()
     }
 }
+
+/// Bytes of `.debug_info` that are worth more threads than one.
+const LARGE: usize = 1 << 22;
 
 /// Is the address in one of the ranges?
 fn within(ranges: &[Range<u64>], address: u64) -> bool {

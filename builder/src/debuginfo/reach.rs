@@ -7,13 +7,15 @@
 //! everything), and references to other units, which only a link-time optimisation makes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use gimli::{AttributeValue, constants};
+use gimli::{AttributeValue, DwTag, constants};
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::entries::{Entry, Reader, Step};
-use super::layout::{Layout, behind, nameless};
+use super::alike::Alike;
+use super::entries::{Entry, Reader, Step, every, is_unit, of_types};
+use super::layout::{Layout, behind};
 use super::spelling::{Spelling, keyword};
 
 /// `struct`, `union`, `enum` and the name; nothing and the name when only a typedef has one. `of nohz` when nothing but the
@@ -55,32 +57,39 @@ pub(super) struct Types<'r, 'a> {
     reader: &'r Reader<'a>,
     spelling: Spelling<'r, 'a>,
     /// Entries that were looked at.
-    seen: HashSet<usize>,
+    seen: FxHashSet<usize>,
     /// Nearest first.
     queue: VecDeque<Next<'a>>,
     /// Types without a name that were looked at, and by which.
-    by_variable: HashSet<(usize, Key<'a>)>,
-    pub(super) reached: HashMap<Key<'a>, Reached<'a>>,
+    by_variable: FxHashSet<(usize, Key<'a>)>,
+    pub(super) reached: FxHashMap<Key<'a>, Reached<'a>>,
     /// How the variables that live as long as the kernel are spelled, by the index of a function that uses one and name.
     pub(super) variables: BTreeMap<(usize, String), Rc<str>>,
-    /// Definitions at the top of the unit, when somebody asked.
-    defined: Option<HashMap<Key<'a>, Vec<usize>>>,
+    /// What is at the top of the unit, when somebody asked.
+    tops: Option<Vec<Top<'a>>>,
+    /// Definitions there.
+    defined: Option<FxHashMap<Key<'a>, Vec<usize>>>,
 }
 
 impl<'r, 'a> Types<'r, 'a> {
-    /// What the functions use.
+    /// What the functions name; [`Self::follow`] finds the rest.
     pub(super) fn of(reader: &'r Reader<'a>, functions: &[Start<'_>]) -> Self {
         let mut types = Self {
             reader,
             spelling: Spelling::new(reader),
-            seen: HashSet::new(),
+            seen: FxHashSet::default(),
             queue: VecDeque::new(),
-            by_variable: HashSet::new(),
-            reached: HashMap::new(),
+            by_variable: FxHashSet::default(),
+            reached: FxHashMap::default(),
             variables: BTreeMap::new(),
+            tops: None,
             defined: None,
         };
-        let globals = if functions.iter().any(|f| !f.globals.is_empty()) { globals(reader) } else { HashMap::new() };
+        let globals = if functions.iter().any(|f| !f.globals.is_empty()) {
+            globals(types.tops.get_or_insert_with(|| tops(reader)))
+        } else {
+            FxHashMap::default()
+        };
         for function in functions {
             types.used_by(function.index, function.entry);
             for name in function.globals {
@@ -89,15 +98,48 @@ impl<'r, 'a> Types<'r, 'a> {
                 types.nameless(function.index, &entry, true, || name.clone());
             }
         }
-        while let Some(next) = types.queue.pop_front() {
-            types.look_at(&next);
-        }
         types
+    }
+
+    /// Does everything begin at types that both units have in the same way? Those without a name must also be the same ones for
+    /// each variable they go by.
+    pub(super) fn begin_alike(&self, new: &Types<'_, '_>, alike: &Alike) -> bool {
+        let (was, is) = (self.by_variables(), new.by_variables());
+        let same = |key: &Key<'_>, was: &BTreeSet<usize>| {
+            is.get(key).is_none_or(|is| was.iter().filter_map(|o| alike.new_of(*o)).eq(is.iter().copied()))
+        };
+        self.queue.iter().all(|next| alike.new_of(next.offset).is_some())
+            && new.queue.iter().all(|next| alike.has_new(next.offset))
+            && was.iter().all(|(key, was)| same(key, was))
+    }
+
+    /// The types without a name that were found, by what each goes by.
+    fn by_variables(&self) -> BTreeMap<Key<'a>, BTreeSet<usize>> {
+        let mut out: BTreeMap<Key<'a>, BTreeSet<usize>> = BTreeMap::new();
+        for next in &self.queue {
+            if let Some(key) = &next.key {
+                out.entry(key.clone()).or_default().insert(next.offset);
+            }
+        }
+        out
+    }
+
+    /// Goes on from where the functions lead to.
+    pub(super) fn follow(&mut self) {
+        while let Some(next) = self.queue.pop_front() {
+            self.look_at(&next);
+        }
     }
 
     /// Every type the unit defines at its top.
     pub(super) fn names(&mut self) -> Vec<Key<'a>> {
-        self.defined.get_or_insert_with(|| definitions(self.reader)).keys().cloned().collect()
+        self.definitions().keys().cloned().collect()
+    }
+
+    fn definitions(&mut self) -> &FxHashMap<Key<'a>, Vec<usize>> {
+        let reader = self.reader;
+        let tops = self.tops.get_or_insert_with(|| tops(reader));
+        self.defined.get_or_insert_with(|| definitions(reader, tops))
     }
 
     /// A variable that lives as long as the kernel.
@@ -111,8 +153,8 @@ impl<'r, 'a> Types<'r, 'a> {
     /// lives on: an object on the stack is of no other build.
     fn nameless(&mut self, function: usize, entry: &Entry<'a>, lives: bool, name: impl FnOnce() -> String) {
         let of = self.reader.reference(entry, constants::DW_AT_type);
-        let Some(found) = of.and_then(|offset| nameless(self.reader, offset)) else { return };
-        let keyword = self.reader.entry(found.offset).and_then(|e| keyword(e.tag));
+        let Some(found) = of.and_then(|offset| self.spelling.nameless(offset)) else { return };
+        let keyword = self.reader.type_entry(found.offset).and_then(|e| keyword(e.tag));
         if let Some(keyword) = keyword.filter(|_| lives || found.pointer) {
             let key = Some((keyword, format!("of {}", name()).into()));
             self.queue.push_back(Next { offset: found.offset, key, function, distance: 0 });
@@ -121,26 +163,20 @@ impl<'r, 'a> Types<'r, 'a> {
 
     /// The definitions of a type that was not reached.
     pub(super) fn defined(&mut self, key: &Key<'a>) -> Vec<Layout<'a>> {
-        let defined = self.defined.get_or_insert_with(|| definitions(self.reader));
-        let offsets = defined.get(key).cloned().unwrap_or_default();
-        let entries = offsets.into_iter().filter_map(|o| self.reader.entry(o));
+        let offsets = self.definitions().get(key).cloned().unwrap_or_default();
+        let entries = offsets.into_iter().filter_map(|o| self.reader.type_entry(o));
         entries.map(|e| Layout::read(&mut self.spelling, &e, &mut |_| {})).collect()
     }
 
     /// The enumerations at the top of the unit in their order, with the keys of those that have one.
     pub(super) fn enumerations(&mut self) -> Vec<(Option<Key<'a>>, Layout<'a>)> {
-        let reader = self.reader;
-        let defined = self.defined.get_or_insert_with(|| definitions(reader));
-        let keys: HashMap<usize, &Key<'a>> =
-            defined.iter().flat_map(|(key, offsets)| offsets.iter().map(move |o| (*o, key))).collect();
-        let mut out = Vec::new();
-        reader.children(reader.unit.header.root_offset().0, |entry| {
-            if entry.tag == constants::DW_TAG_enumeration_type {
-                let key = keys.get(&entry.offset.0).map(|k| (*k).clone());
-                out.push((key, Layout::read(&mut self.spelling, entry, &mut |_| {})));
-            }
-        });
-        out
+        let defined = self.definitions();
+        let keys: FxHashMap<usize, Key<'a>> =
+            defined.iter().flat_map(|(key, offsets)| offsets.iter().map(move |o| (*o, key.clone()))).collect();
+        let tops = self.tops.as_deref().unwrap_or_default();
+        let enumerations = tops.iter().filter(|t| t.tag == constants::DW_TAG_enumeration_type);
+        let entries = enumerations.filter_map(|t| self.reader.type_entry(t.offset));
+        entries.map(|e| (keys.get(&e.offset.0).cloned(), Layout::read(&mut self.spelling, &e, &mut |_| {}))).collect()
     }
 
     /// Queues the types the function itself names, and those of the functions it was made of.
@@ -165,7 +201,7 @@ impl<'r, 'a> Types<'r, 'a> {
             let reader = self.reader;
             let owner = || reader.entry(part).and_then(|e| reader.name(&e)).unwrap_or_default();
             let local = |entry: &Entry<'a>| format!("{}.{}", owner(), reader.name(entry).unwrap_or_default());
-            let _ = reader.walk(part, wanted, |entry, depth| {
+            let _ = reader.walk(part, wanted, every, |entry, depth| {
                 if depth == 0 && entry.tag != constants::DW_TAG_subprogram {
                     return Step::Over;
                 }
@@ -209,13 +245,13 @@ impl<'r, 'a> Types<'r, 'a> {
     /// Queues the types of the result and of the parameters of a function that is called.
     fn called(&mut self, function: usize, callee: Option<usize>) {
         let reader = self.reader;
-        let Some(entry) = callee.and_then(|offset| reader.entry(offset)) else { return };
+        let Some(entry) = callee.and_then(|offset| reader.type_entry(offset)) else { return };
         let name = || reader.name(&entry).unwrap_or_default();
         let result = reader.reference(&entry, constants::DW_AT_type);
         self.queue.extend(result.map(|offset| Next { offset, key: None, function, distance: 0 }));
         self.nameless(function, &entry, true, || format!("{}()", name()));
         let mut count = 0;
-        reader.children(entry.offset.0, |child| {
+        reader.children(entry.offset.0, of_types, |child| {
             if child.tag == constants::DW_TAG_formal_parameter {
                 let of = reader.reference(child, constants::DW_AT_type);
                 self.queue.extend(of.map(|offset| Next { offset, key: None, function, distance: 0 }));
@@ -230,7 +266,7 @@ impl<'r, 'a> Types<'r, 'a> {
     fn look_at(&mut self, next: &Next<'a>) {
         if let Some(key) = &next.key {
             if self.by_variable.insert((next.offset, key.clone()))
-                && let Some(entry) = self.reader.entry(next.offset)
+                && let Some(entry) = self.reader.type_entry(next.offset)
             {
                 self.define(Some(key.clone()), &entry, next);
             }
@@ -239,7 +275,7 @@ impl<'r, 'a> Types<'r, 'a> {
         if !self.seen.insert(next.offset) {
             return;
         }
-        let Some(entry) = self.reader.entry(next.offset) else { return };
+        let Some(entry) = self.reader.type_entry(next.offset) else { return };
         if let Some(keyword) = keyword(entry.tag) {
             let name = self.reader.string(&entry, constants::DW_AT_name);
             let key = name.map(|n| (keyword, n));
@@ -277,17 +313,45 @@ impl<'r, 'a> Types<'r, 'a> {
     }
 }
 
-/// Variables at the top of a unit: declarations and definitions.
-fn globals<'a>(reader: &Reader<'a>) -> HashMap<Cow<'a, str>, usize> {
-    let mut out = HashMap::new();
-    reader.children(reader.unit.header.root_offset().0, |entry| {
-        if entry.tag == constants::DW_TAG_variable
-            && let Some(name) = reader.string(entry, constants::DW_AT_name)
-        {
-            out.insert(name, entry.offset.0);
+/// A type or a variable at the top of a unit.
+struct Top<'a> {
+    tag: DwTag,
+    offset: usize,
+    name: Option<Cow<'a, str>>,
+    /// Is it only declared?
+    declaration: bool,
+    /// The type it has.
+    of: Option<usize>,
+}
+
+fn tops<'a>(reader: &Reader<'a>) -> Vec<Top<'a>> {
+    let wanted = |tag| {
+        let named = tag == constants::DW_TAG_typedef || tag == constants::DW_TAG_variable;
+        named || is_unit(tag) || keyword(tag).is_some()
+    };
+    let keep =
+        |attribute| matches!(attribute, constants::DW_AT_name | constants::DW_AT_declaration | constants::DW_AT_type);
+    let mut out = Vec::new();
+    let _ = reader.walk(reader.unit.header.root_offset().0, wanted, keep, |entry, depth| {
+        if depth == 0 {
+            return Step::Into;
         }
+        out.push(Top {
+            tag: entry.tag,
+            offset: entry.offset.0,
+            name: reader.string(entry, constants::DW_AT_name),
+            declaration: entry.has_attr(constants::DW_AT_declaration),
+            of: reader.reference(entry, constants::DW_AT_type),
+        });
+        Step::Over
     });
     out
+}
+
+/// Variables at the top of a unit: declarations and definitions.
+fn globals<'a>(tops: &[Top<'a>]) -> FxHashMap<Cow<'a, str>, usize> {
+    let variables = tops.iter().filter(|t| t.tag == constants::DW_TAG_variable);
+    variables.filter_map(|t| Some((t.name.clone()?, t.offset))).collect()
 }
 
 /// Has a variable a place of its own (DWARF 5, 2.6.1.1.2: `DW_OP_addr`)?
@@ -299,22 +363,20 @@ fn is_static(entry: &Entry<'_>) -> bool {
 }
 
 /// The definitions at the top of a unit.
-fn definitions<'a>(reader: &Reader<'a>) -> HashMap<Key<'a>, Vec<usize>> {
-    let mut out: HashMap<Key<'a>, Vec<usize>> = HashMap::new();
-    let root = reader.unit.header.root_offset().0;
-    reader.children(root, |entry| {
-        let Some(name) = reader.string(entry, constants::DW_AT_name) else { return };
-        let found = match keyword(entry.tag) {
-            Some(keyword) if !entry.has_attr(constants::DW_AT_declaration) => Some((keyword, entry.offset.0)),
-            None if entry.tag == constants::DW_TAG_typedef => {
-                let of = reader.reference(entry, constants::DW_AT_type);
-                of.and_then(|o| behind(reader, o)).map(|e| ("", e.offset.0))
+fn definitions<'a>(reader: &Reader<'a>, tops: &[Top<'a>]) -> FxHashMap<Key<'a>, Vec<usize>> {
+    let mut out: FxHashMap<Key<'a>, Vec<usize>> = FxHashMap::default();
+    for top in tops {
+        let Some(name) = &top.name else { continue };
+        let found = match keyword(top.tag) {
+            Some(keyword) if !top.declaration => Some((keyword, top.offset)),
+            None if top.tag == constants::DW_TAG_typedef => {
+                top.of.and_then(|o| behind(reader, o)).map(|e| ("", e.offset.0))
             }
             _ => None,
         };
         if let Some((keyword, offset)) = found {
-            out.entry((keyword, name)).or_default().push(offset);
+            out.entry((keyword, name.clone())).or_default().push(offset);
         }
-    });
+    }
     out
 }

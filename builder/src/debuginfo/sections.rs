@@ -116,7 +116,9 @@ impl<'d> Sections<'d> {
 
     fn try_bytes(&self, kind: Kind) -> Option<&[u8]> {
         let section = self.table.section(self.found[kind as usize]?).ok()?;
-        if self.bases.is_none() && !section.sh_flags(LE).contains(elf::SHF_COMPRESSED) {
+        let index = self.found[kind as usize]?;
+        let is_relocated = || self.table.iter().any(|s| s.info_link(LE) == index);
+        if !section.sh_flags(LE).contains(elf::SHF_COMPRESSED) && (self.bases.is_none() || !is_relocated()) {
             return section.data(LE, self.data).ok();
         }
         Some(self.made[kind as usize].get_or_init(|| self.load(kind).unwrap_or_default()))

@@ -3,13 +3,15 @@
 //! Of a clone (`.isra.0`, `.constprop.0`) it is the signature of the function it was made of. Typedefs and qualifiers are left
 //! out of the types.
 
+use std::hash::Hasher;
 use std::rc::Rc;
 
 use gimli::constants;
+use rustc_hash::FxHasher;
 
-use super::DebugInfo;
-use super::entries::{Entry, Reader};
+use super::entries::{Entry, Reader, Step, is_unit, of_types};
 use super::spelling::Spelling;
+use super::{DebugInfo, Unit};
 
 /// Result and parameters of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,18 +65,50 @@ impl DebugInfo<'_> {
     /// The signature a function of this name is declared or defined with; of several units, the first that has it.
     pub fn signature_named(&self, name: &str) -> Option<Prototype> {
         self.ids().find_map(|unit| {
+            let named = self.cell(unit)?.signatures.get_or_init(|| names(self, unit).unwrap_or_default());
+            let wanted = hash(name.as_bytes());
+            let first = named.partition_point(|n| n.0 < wanted);
+            let mut found = named[first..].iter().take_while(|n| n.0 == wanted).peekable();
+            found.peek()?;
             let reader = Reader::new(self, unit)?;
-            let mut found = None;
-            reader.children(reader.unit.header.root_offset().0, |entry| {
-                let is_it = entry.tag == constants::DW_TAG_subprogram
-                    && reader.string(entry, constants::DW_AT_name).is_some_and(|n| n == name);
-                if is_it && found.is_none() {
-                    found = read(&reader, entry);
-                }
-            });
-            found
+            found.find_map(|(_, offset)| {
+                let entry = reader.entry(*offset)?;
+                let is_it = reader.string(&entry, constants::DW_AT_name).is_some_and(|n| n == name);
+                is_it.then(|| read(&reader, &entry))?
+            })
         })
     }
+}
+
+/// The functions at the top of a unit, by [`hash`] of their names; those of one name in their order.
+pub(super) type Names = Vec<(u64, usize)>;
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(name);
+    hasher.finish()
+}
+
+fn names(info: &DebugInfo<'_>, unit: Unit) -> Option<Names> {
+    let reader = Reader::new(info, unit)?;
+    let mut out = Names::new();
+    let top = |tag| is_unit(tag) || tag == constants::DW_TAG_subprogram;
+    let _ = reader.walk(
+        reader.unit.header.root_offset().0,
+        top,
+        |a| a == constants::DW_AT_name,
+        |entry, depth| {
+            if depth == 0 {
+                return Step::Into;
+            }
+            if let Some(name) = reader.string(entry, constants::DW_AT_name) {
+                out.push((hash(name.as_bytes()), entry.offset.0));
+            }
+            Step::Over
+        },
+    );
+    out.sort_by_key(|n| n.0);
+    Some(out)
 }
 
 /// Nothing when the entry leaves its name, and with it the rest, to the one it was made of.
@@ -84,7 +118,7 @@ fn read<'a>(reader: &Reader<'a>, entry: &Entry<'a>) -> Option<Prototype> {
     let text = |spelled: Rc<str>| spelled.to_string();
     let result = text(spelling.of(entry));
     let mut parameters = Vec::new();
-    reader.children(entry.offset.0, |child| match child.tag {
+    reader.children(entry.offset.0, of_types, |child| match child.tag {
         constants::DW_TAG_formal_parameter => {
             let name = reader.string(child, constants::DW_AT_name).map(|n| n.into_owned());
             parameters.push((text(spelling.of(child)), name));

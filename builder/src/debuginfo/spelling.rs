@@ -4,12 +4,13 @@
 //! a `struct` changed is said where it is compared itself. Something without a name but with a typedef goes by that.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use gimli::{DwTag, constants};
+use rustc_hash::FxHashMap;
 
-use super::entries::{Entry, Reader};
+use super::entries::{Entry, Reader, of_types};
+use super::layout::{Nameless, nameless};
 
 /// Types within each other; a spelling ends there, also in a circle.
 pub(super) const DEPTH: usize = 24;
@@ -43,12 +44,19 @@ pub(super) fn is_qualifier(tag: DwTag) -> bool {
 /// The spellings of one unit.
 pub(super) struct Spelling<'r, 'a> {
     pub(super) reader: &'r Reader<'a>,
-    known: HashMap<usize, Rc<str>>,
+    known: FxHashMap<usize, Rc<str>>,
+    /// The types without a name behind others, as far as they were looked for.
+    nameless: FxHashMap<usize, Option<Nameless>>,
 }
 
 impl<'r, 'a> Spelling<'r, 'a> {
     pub(super) fn new(reader: &'r Reader<'a>) -> Self {
-        Self { reader, known: HashMap::new() }
+        Self { reader, known: FxHashMap::default(), nameless: FxHashMap::default() }
+    }
+
+    /// The type without a name behind the type at `offset`, as [`nameless`] finds it.
+    pub(super) fn nameless(&mut self, offset: usize) -> Option<Nameless> {
+        *self.nameless.entry(offset).or_insert_with(|| nameless(self.reader, offset))
     }
 
     /// The type an entry has.
@@ -71,7 +79,7 @@ impl<'r, 'a> Spelling<'r, 'a> {
         let Some(depth) = depth.checked_sub(1) else { return "?".into() };
         // What leads back to itself finds this.
         self.known.insert(offset, "?".into());
-        let mut text = match self.reader.entry(offset) {
+        let mut text = match self.reader.type_entry(offset) {
             Some(entry) => self.entry(&entry, depth),
             None => "?".into(),
         };
@@ -117,7 +125,7 @@ impl<'r, 'a> Spelling<'r, 'a> {
             }
             constants::DW_TAG_subroutine_type => {
                 let mut parameters: Vec<Rc<str>> = Vec::new();
-                self.reader.children(entry.offset.0, |parameter| match parameter.tag {
+                self.reader.children(entry.offset.0, of_types, |parameter| match parameter.tag {
                     constants::DW_TAG_formal_parameter => parameters.push(self.type_of(parameter, depth)),
                     constants::DW_TAG_unspecified_parameters => parameters.push("...".into()),
                     _ => {}

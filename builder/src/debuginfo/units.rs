@@ -5,14 +5,15 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use gimli::{Abbreviations, DebugAranges, DebugInfoOffset, LittleEndian};
-use rayon::prelude::*;
 
 use super::entries::Reader;
 use super::functions::Functions;
 use super::lines::LineTable;
 use super::sections::Kind;
+use super::signatures::Names;
 use super::variables::Variables;
 use super::{DebugInfo, Unit, paths};
+use crate::parallel;
 
 /// What is known of one unit; each part is read when first asked for.
 pub(super) struct Cell {
@@ -23,6 +24,7 @@ pub(super) struct Cell {
     name: OnceLock<Option<String>>,
     pub(super) lines: OnceLock<LineTable>,
     pub(super) functions: OnceLock<Functions>,
+    pub(super) signatures: OnceLock<Names>,
     pub(super) variables: OnceLock<Variables>,
 }
 
@@ -124,6 +126,7 @@ impl DebugInfo<'_> {
                     name: OnceLock::new(),
                     lines: OnceLock::new(),
                     functions: OnceLock::new(),
+                    signatures: OnceLock::new(),
                     variables: OnceLock::new(),
                 });
             }
@@ -197,9 +200,8 @@ impl DebugInfo<'_> {
 
     fn ranges(&self) -> &[Owned] {
         super::once::<Vec<Owned>>(&self.ranges, || {
-            self.ids().collect::<Vec<_>>().into_par_iter().for_each(|u| {
-                self.root(u);
-            });
+            let units: Vec<Unit> = self.ids().collect();
+            parallel::map_if(self.is_large(), &units, |unit| self.root(*unit).is_some());
             let mut out = self.aranges().ranges.clone();
             for unit in self.ids() {
                 let ranges = self.root(unit).map_or(&[][..], |r| &r.ranges);

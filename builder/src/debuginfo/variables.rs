@@ -6,11 +6,11 @@
 
 use gimli::{AttributeValue, Operation, constants};
 use memchr::memmem;
-use rayon::prelude::*;
 
 use super::entries::{Entry, Reader, Step};
 use super::sections::Kind;
 use super::{DebugInfo, Unit};
+use crate::parallel;
 
 /// Where a variable is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,14 +122,16 @@ impl DebugInfo<'_> {
         let mut found: Vec<Candidate> = if self.sections.bytes(Kind::Addr).is_empty() {
             let bytes = self.sections.bytes(Kind::Info);
             self.cells();
-            (0..bytes.len().div_ceil(PIECE)).into_par_iter().flat_map_iter(|i| self.search(bytes, i * PIECE)).collect()
+            let pieces: Vec<usize> = (0..bytes.len()).step_by(PIECE).collect();
+            parallel::map(&pieces, |start| self.search(bytes, *start)).concat()
         } else {
             // Addresses are numbers of an entry of `.debug_addr` (`DW_OP_addrx`), as clang has them: no bytes to search for.
-            let all = |unit| {
-                let list = self.variables_of(unit).map_or(&[][..], |v| &v.list);
-                list.iter().map(move |v| Candidate { address: v.address, unit })
+            let all = |unit: &Unit| -> Vec<Candidate> {
+                let list = self.variables_of(*unit).map_or(&[][..], |v| &v.list);
+                list.iter().map(|v| Candidate { address: v.address, unit: *unit }).collect()
             };
-            self.ids().collect::<Vec<_>>().into_par_iter().flat_map_iter(all).collect()
+            let units: Vec<Unit> = self.ids().collect();
+            parallel::map_if(self.is_large(), &units, all).concat()
         };
         // Of the same address, the first unit is the last one: it is looked at first.
         found.sort_unstable_by_key(|c| (c.address, std::cmp::Reverse(c.unit)));
@@ -168,9 +170,29 @@ fn read(info: &DebugInfo<'_>, unit: Unit) -> Option<Variables> {
                 | constants::DW_TAG_variable
         )
     };
-    let _ = reader.walk(reader.unit.header.root_offset().0, wanted, |entry, depth| {
+    // What has no location is passed over with all below it; where addresses are numbers, nothing shows.
+    let bytes = info.sections.bytes(Kind::Info).get(info.cell(unit)?.offset..);
+    let bytes = bytes.filter(|_| info.sections.bytes(Kind::Addr).is_empty());
+    let may_hold_some = |from: usize, to: usize| {
+        bytes.and_then(|b| b.get(from..to)).is_none_or(|b| memmem::find(b, &LOCATION).is_some())
+    };
+    let places = |attribute| {
+        matches!(
+            attribute,
+            constants::DW_AT_location
+                | constants::DW_AT_type
+                | constants::DW_AT_abstract_origin
+                | constants::DW_AT_specification
+        )
+    };
+    let _ = reader.walk(reader.unit.header.root_offset().0, wanted, places, |entry, depth| {
         while open.last().is_some_and(|o| o.0 >= depth) {
             open.pop();
+        }
+        if let Some(AttributeValue::UnitRef(next)) = entry.attr_value(constants::DW_AT_sibling)
+            && !may_hold_some(entry.offset.0, next.0)
+        {
+            return Step::Over;
         }
         match entry.tag {
             constants::DW_TAG_subprogram | constants::DW_TAG_inlined_subroutine => open.push((depth, entry.offset.0)),
@@ -207,7 +229,7 @@ fn size<'a>(reader: &Reader<'a>, entry: &Entry<'a>) -> Option<u64> {
     let mut offset = reader.origins(entry, own)?;
     let mut count = 1_u64;
     for _ in 0..TYPES {
-        let entry = reader.entry(offset)?;
+        let entry = reader.type_entry(offset)?;
         if let Some(size) = Reader::number(&entry, constants::DW_AT_byte_size) {
             return size.checked_mul(count);
         }

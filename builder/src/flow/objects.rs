@@ -1,6 +1,7 @@
 //! Two builds, whatever form they have: objects and trees here, whole kernels in `images`.
 
 use std::path::Path;
+use std::time::Instant;
 
 use super::{Outcome, folder, images, inputs};
 use crate::error::Result;
@@ -27,21 +28,26 @@ pub struct Ask<'a> {
 /// # Errors
 /// What cannot be read or compared at all; refusals of the patch are part of the outcome.
 pub fn diff(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
-    let (outcome, symbolic) = match images::kernels(ask.old, ask.new)? {
+    let (mut outcome, symbolic) = match images::kernels(ask.old, ask.new)? {
         Some((old, new)) => (images::compare(ask, &old, &new, options)?, Vec::new()),
         None => objects(ask, options)?,
     };
     if let (Some(dir), Some(patch)) = (ask.output, &outcome.patch) {
+        let start = Instant::now();
         folder::write(dir, patch, &symbolic)?;
+        outcome.analysis.timings.push(("write", start.elapsed()));
     }
     Ok(outcome)
 }
 
 /// With the objects that a symbolic patch keeps.
 fn objects(ask: &Ask<'_>, options: &Options) -> Result<(Outcome, Vec<Source>)> {
+    let start = Instant::now();
     let sources = inputs::read(ask.old, ask.new)?;
+    let read = start.elapsed();
     let image = ask.kernel.map(KernelImage::open).transpose()?;
-    let outcome = crate::diff(&sources, image.as_ref(), options)?;
+    let mut outcome = crate::diff(&sources, image.as_ref(), options)?;
+    outcome.analysis.timings.insert(0, ("read", read));
     let kept = sources.into_iter().filter(|s| image.is_none() && s.old != s.new).collect();
     Ok((outcome, kept))
 }
