@@ -3,6 +3,7 @@
 mod bench;
 mod bench_build;
 mod bench_images;
+mod bench_objects;
 mod bench_runtime;
 mod build;
 mod check;
