@@ -25,7 +25,7 @@ use crate::{cache, cmd, emulator, guest, kept, workspace_root};
 
 /// CPUs of guests that run at one time for each CPU of this host, all test processes together. Guests wait at times, for a
 /// deadline or for a program that sleeps; with many more threads than CPUs, one that spins burns what another needs.
-const GUEST_CPUS: usize = 2;
+const GUEST_CPUS: usize = 3;
 
 /// Nearly half of a boot of the stock kernels are the self-tests of their cryptography (`crypto_algapi_init`).
 const FAST_BOOT: &str = "cryptomgr.notests";

@@ -65,6 +65,9 @@ pub struct BuildArgs {
     /// Build although code of modules changes as well, and leave theirs as it is.
     #[arg(long)]
     leave_modules: bool,
+    /// Compile every object that includes a changed header, also where it mentions nothing of what changes in it.
+    #[arg(long)]
+    compile_all: bool,
     #[command(flatten)]
     accept: AcceptArgs,
     /// Also keep patch.o and the compared objects in the output folder.
@@ -132,6 +135,7 @@ struct Output<'a> {
     compiled: &'a [String],
     objects: &'a [String],
     unused: &'a [lpbuild::source::touched::Unused],
+    wide: &'a [lpbuild::source::touched::WideHeader],
     moved: &'a [String],
     modules_left: &'a [String],
     #[serde(flatten)]
@@ -148,7 +152,8 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let log = Log::default();
     let bars = Bars::new(args.json);
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    let how = BuildOptions { jobs: args.jobs.unwrap_or(cpus), leave_modules: args.leave_modules };
+    let jobs = args.jobs.unwrap_or(cpus);
+    let how = BuildOptions { jobs, leave_modules: args.leave_modules, compile_all: args.compile_all };
     let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.options.name));
     let mut built = Built::default();
     let outcome = patches::build(&config, &how, &log, &bars, &mut built).and_then(|()| {
@@ -263,6 +268,10 @@ fn print(built: &Built, report: &Report, module: Option<&PackReport>, out: &mut 
     for unused in &built.unused {
         writeln!(out, "unused   {}: {}", unused.file, unused.why)?;
     }
+    for wide in &built.wide {
+        let (some, all) = (wide.concerned, wide.included_by);
+        writeln!(out, "header   {}: {some} of the {all} objects that include it can be concerned", wide.file)?;
+    }
     let differ = match built.objects.as_slice() {
         [] => "none differs".to_owned(),
         some => format!("{} differ: {}", some.len(), some.join(" ")),
@@ -291,6 +300,7 @@ fn print_json(config: &Config, built: &Built, report: &Report, module: Option<&P
         compiled: &built.compiled,
         objects: &built.objects,
         unused: &built.unused,
+        wide: &built.wide,
         moved: &built.moved,
         modules_left: &built.left,
         report,

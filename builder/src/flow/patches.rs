@@ -14,7 +14,7 @@ use crate::plan::{Options, Source};
 use crate::report::Report;
 use crate::source::locate::TargetKernel;
 use crate::source::pairs::{self, Job};
-use crate::source::touched::{self, Unused};
+use crate::source::touched::{self, Unused, WideHeader};
 use crate::source::tree::Tree;
 use crate::source::{Progress, patch};
 use crate::tool::Log;
@@ -44,6 +44,8 @@ pub struct Built {
     pub objects: Vec<String>,
     /// Changed files without a part in this kernel.
     pub unused: Vec<Unused>,
+    /// Changed headers that more objects include than are concerned.
+    pub wide: Vec<WideHeader>,
     /// Hunks that applied at another line.
     pub moved: Vec<String>,
     /// Objects of modules that differ and keep their old code.
@@ -82,8 +84,9 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     built.tree.clone_from(&tree.build);
     lap(built, "tree");
 
-    let mut touched = touched::touched(&tree, &change)?;
+    let mut touched = touched::touched(&tree, &change, how.compile_all)?;
     built.unused = std::mem::take(&mut touched.unused);
+    built.wide = std::mem::take(&mut touched.wide);
     lap(built, "touched");
 
     let job = Job { target: &target, tree: &tree, change: &change, touched: &touched, config, how, log, progress };

@@ -95,6 +95,17 @@ impl IncludeIndex {
         files.filter(|f| f.ends_with(".c") || f.ends_with(".S")).cloned().collect()
     }
 
+    /// Number and path of every file that another one includes.
+    pub fn included(&self) -> impl Iterator<Item = (u32, &str)> {
+        let named = |id: &u32| Some((*id, self.files.get(*id as usize)?.as_str()));
+        self.included_by.keys().filter_map(named)
+    }
+
+    /// The path of a file.
+    pub fn path(&self, id: u32) -> Option<&String> {
+        self.files.get(id as usize)
+    }
+
     fn list(&mut self, root: &Path) {
         let mut folders = vec![String::new()];
         while let Some(folder) = folders.pop() {

@@ -27,6 +27,8 @@ pub struct BuildOptions {
     pub jobs: usize,
     /// Build although code of modules changes, and leave that as it is.
     pub leave_modules: bool,
+    /// Compile every object that includes a changed header, also where it mentions nothing of what changes in it.
+    pub compile_all: bool,
 }
 
 /// Everything a compilation works on.

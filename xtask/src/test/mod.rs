@@ -55,8 +55,8 @@ pub fn run(filters: &[String], more_env: &[(String, OsString)]) -> Result<()> {
         own_kernels(&finished);
     }
     let started = Instant::now();
-    // One more than there are CPUs: guests sleep at times.
-    let workers = std::thread::available_parallelism().map_or(2, usize::from) + 1;
+    // More than there are CPUs: guests sleep at times, and wait for a place.
+    let workers = 2 * std::thread::available_parallelism().map_or(2, usize::from);
     done.extend(pool::run(ready, waiting, &finished, workers, &env));
     if filters.is_empty() {
         done.push(examples_in_comments()?);
