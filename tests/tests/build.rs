@@ -138,10 +138,20 @@ fn a_header_reaches_every_object_that_includes_it_and_only_those_that_differ_are
             "- READ_ONCE(ctx->cached_sq_head) - (ctx->flags >> 31);\n}",
         )],
     );
-    let (code, report, err) = b.run(&[&header], &["--name", "header"]);
+    let (code, report, err) = b.run(&[&header], &["--name", "header", "--compile-all"]);
     assert_eq!(code, 0, "{err}");
     let compiled = strings(&report, "compiled", "");
     assert!(compiled.len() > 20, "{compiled:?}");
+    // Those that mention nothing of it need no compiler, and the answer is the same.
+    fs::remove_dir_all(b.out()).unwrap();
+    let (code, some, err) = b.run(&[&header], &["--name", "header"]);
+    assert_eq!(code, 0, "{err}");
+    let fewer = strings(&some, "compiled", "");
+    assert!(fewer.len() * 2 < compiled.len() && fewer.iter().all(|o| compiled.contains(o)), "{fewer:?}");
+    for field in ["objects", "changed", "new", "ignored"] {
+        assert_eq!(some[field], report[field], "{field}");
+    }
+    assert_eq!(some["module"]["sha256"], report["module"]["sha256"]);
     let objects = strings(&report, "objects", "");
     assert!(objects.len() >= 2 && objects.len() < 6, "{objects:?}");
     assert!(objects.contains(&"io_uring/sqpoll.o".to_owned()), "{objects:?}");
