@@ -44,7 +44,10 @@ f $(1)$(lpbuild-newline)$\
 o $(cmd_objtool)$(lpbuild-newline)$\
 t $(objtool)$(lpbuild-newline)$\
 p $(objtool-args-y)$(lpbuild-newline)$\
-l $(delay-objtool)):
+l $(delay-objtool)$(lpbuild-newline)$\
+x $(part-of-module)$(lpbuild-newline)$\
+n $(is-single-obj-m)$(lpbuild-newline)$\
+m $(modfile)):
 
 lpbuild-rule-cc_o_c = $(call lpbuild-describe,$(c_flags))
 lpbuild-rule-as_o_S = $(call lpbuild-describe,$(a_flags))

@@ -85,7 +85,8 @@ codes! {
     LP6213 {
         class: Broken,
         title: "an object does not compile",
-        why: "The compiler or objtool ended with an error; the end of its output is shown.",
+        why: "The compiler or objtool ended with an error, or objtool gave up with a warning and made none of the tables that the \
+              kernel reads of all code; the end of its output is shown.",
         advice: "correct the patch; when the stock source does not compile either, the tools are not those of the kernel",
     }
     LP6214 {

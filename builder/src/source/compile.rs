@@ -20,6 +20,7 @@ use crate::cache;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::hash::digest;
+use crate::ingest;
 use crate::pipeline::{self};
 use crate::plan::Options;
 use crate::plan::Source;
@@ -196,17 +197,24 @@ impl<'a> Compiler<'a> {
         let mut line =
             format!("{} {flags} {}{debug} -c -o {} {source}", self.toolchain.command, self.extra, made.display());
         if !recipe.objtool.is_empty() {
-            line.push_str(&format!(" && {} {}", recipe.objtool, made.display()));
+            line.push_str(&format!(" && {} {} 2>&1", recipe.objtool, made.display()));
         }
         let mut sh = tool::command("sh");
         sh.args(["-c", &line]).current_dir(&self.tree.build);
         with_launcher_settings(&mut sh);
-        self.log.run(&mut sh, codes::LP6213).map_err(|mut e| {
+        let said = self.log.run(&mut sh, codes::LP6213).map_err(|mut e| {
             for p in &mut e.problems {
                 p.place = Place::object(&recipe.object);
             }
             e
         })?;
+        for line in said.lines() {
+            self.log.note(format!("    {line}"));
+        }
+        if has_option(&recipe.objtool, "--orc") && lacks_unwinding(&made)? {
+            let what = format!("objtool gave up and left it without its tables:\n{said}");
+            return Err(Error::new(codes::LP6213, Place::object(&recipe.object), what));
+        }
         // The list of inputs first: an object without one would not be usable.
         for (from, to) in [(&depends, &cache::sibling(object, ".d")), (&made, &object.to_path_buf())] {
             fs::rename(from, to).map_err(|e| Error::io(to, &e))?;
@@ -306,6 +314,21 @@ pub struct Compilation<'a> {
     pub added: &'a BTreeSet<String>,
     /// Changed files in the stock source, as they really are.
     pub changed: &'a BTreeSet<PathBuf>,
+}
+
+fn has_option(command: &str, option: &str) -> bool {
+    command.split_whitespace().any(|w| w == option)
+}
+
+/// Has an object code, but not one unwind entry? objtool makes some for each code section that is not for itself to read or
+/// replaced at boot (orc_create of tools/objtool/orc_gen.c); where it gives up it only warns (`check` of
+/// tools/objtool/check.c), and nothing it makes is there: neither unwinding nor the sites of returns and calls.
+fn lacks_unwinding(object: &Path) -> Result<bool> {
+    let data = fs::read(object).map_err(|e| Error::io(object, &e))?;
+    let image = ingest::read(&object.to_string_lossy(), &data)?;
+    let apart = |n: &str| [".altinstr", ".discard"].iter().any(|p| n.starts_with(p));
+    let code = image.sections.iter().any(|s| s.is_alloc() && s.is_exec() && s.size > 0 && !apart(&s.name));
+    Ok(code && !image.sections.iter().any(|s| s.name == ".orc_unwind_ip" && s.size > 0))
 }
 
 /// The files that a list of what the compiler read names.

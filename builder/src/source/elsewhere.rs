@@ -353,6 +353,7 @@ mod tests {
             compiler: "gcc".into(),
             flags: flags.into(),
             objtool: "objtool".into(),
+            modules: Vec::new(),
         };
         assert_eq!(without_debug_info(&recipe).flags, "-O2 -fno-gcse -DX='\"-g\"'");
     }

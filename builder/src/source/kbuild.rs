@@ -68,14 +68,22 @@ pub struct Recipe {
     pub flags: String,
     /// objtool with its arguments as shell words, without the object; empty when it is not run.
     pub objtool: String,
+    /// The modules it is linked into, each by the path of its file without `.ko`: `fs/binfmt_misc`.
+    #[serde(default)]
+    pub modules: Vec<String>,
 }
 
 impl Recipe {
-    /// The module the object belongs to, from `KBUILD_MODFILE`.
-    pub fn module(&self) -> Option<&str> {
-        let (_, rest) = self.flags.split_once("-DKBUILD_MODFILE=")?;
-        let name = rest.trim_start_matches(['\'', '"']).split(['\'', '"', ' ']).next()?;
-        name.rsplit('/').next()
+    /// The module it is part of, if it is one.
+    pub fn modfile(&self) -> Option<&str> {
+        match &self.modules[..] {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+    /// The names of the modules it is part of.
+    pub fn module_names(&self) -> impl Iterator<Item = &str> {
+        self.modules.iter().filter_map(|m| m.rsplit('/').next())
     }
 }
 
@@ -253,6 +261,15 @@ impl TreeLayout {
         }
     }
 
+    /// The objects that the Makefile of `folder` names.
+    pub fn named_in(&self, folder: &str) -> BTreeSet<String> {
+        let own = |o: &&String| match self.named_by.get(*o) {
+            Some((by, _)) => by == folder,
+            None => o.rsplit_once('/').map_or(".", |(d, _)| d) == folder,
+        };
+        self.objects.keys().filter(own).cloned().collect()
+    }
+
     /// Whether kbuild knows this folder.
     pub fn has_folder(&self, folder: &str) -> bool {
         self.read_for.values().any(|f| f.contains(folder))
@@ -340,9 +357,12 @@ fn recipe(object: String, text: &str) -> Result<Recipe> {
     let run = run.trim_start_matches([';', ' ']);
     let objtool = match run.strip_suffix(&object) {
         Some(run) => run.trim().to_owned(),
-        // On vmlinux.o it sees every object, those that are exempted from a run of their own as well.
-        None if run.is_empty() && !field('l').is_empty() => {
-            format!("{} {} --link", field('t'), field('p'))
+        // On vmlinux.o, or on the linked module, it sees every object, those that are exempted from a run of their own as well;
+        // a module of one object is that object. Without --module it gives up at the first static call of a module, with a
+        // warning only, and leaves out all tables (create_static_call_sections of tools/objtool/check.c).
+        None if run.is_empty() && !field('l').is_empty() && field('n').is_empty() => {
+            let module = if field('x').is_empty() { "" } else { " --module" };
+            format!("{} {} --link{module}", field('t'), field('p'))
         }
         None if run.is_empty() => String::new(),
         None => {
@@ -350,7 +370,9 @@ fn recipe(object: String, text: &str) -> Result<Recipe> {
             return Err(Error::new(codes::LP6212, Place::object(object), what));
         }
     };
-    Ok(Recipe { object, source, compiler, flags, objtool })
+    let of_module = !field('x').is_empty();
+    let modules = field('m').split_whitespace().filter(|_| of_module).map(normal).collect();
+    Ok(Recipe { object, source, compiler, flags, objtool, modules })
 }
 
 fn read(path: &PathBuf) -> Result<String> {
@@ -386,16 +408,26 @@ mod tests {
         let (folder, goal) = &layout.named_by["virt/kvm/vfio.o"];
         assert_eq!((folder.as_str(), goal.as_str()), ("arch/x86/kvm", "arch/x86/kvm/../../../virt/kvm/vfio.o"));
         assert_eq!(layout.objects["virt/kvm/vfio.o"], ObjectPart::Module);
+        assert_eq!(layout.named_in("arch/x86/kvm"), ["virt/kvm/vfio.o".into()].into());
+        assert!(layout.named_in("virt/kvm").is_empty());
     }
 
     #[test]
     fn a_recipe_names_compiler_flags_module_and_objtool() {
+        // Only objects of the image get KBUILD_MODFILE, for the module they could have been.
         let text = "s /s/net/x.c\nk ccache gcc-12\nf -Wp,-MMD,net/.x.o.d -DKBUILD_MODFILE='\"net/deep/foo\"' -DX\n\
-                    o ; ./objtool --orc  net/x.o\nt ./objtool\np --orc\nl \n";
+                    o ; ./objtool --orc  net/x.o\nt ./objtool\np --orc\nl \nm net/deep/../foo\n";
         let r = recipe("net/x.o".into(), text).unwrap();
-        assert_eq!((r.objtool.as_str(), r.module()), ("./objtool --orc", Some("foo")));
+        assert_eq!((r.objtool.as_str(), r.modfile()), ("./objtool --orc", None));
         let delayed = text.replace("o ; ./objtool --orc  net/x.o", "o ").replace("l \n", "l y\n");
         assert_eq!(recipe("net/x.o".into(), &delayed).unwrap().objtool, "./objtool --orc --link");
+        let of_module = delayed.clone() + "x y\n";
+        assert_eq!(recipe("net/x.o".into(), &of_module).unwrap().objtool, "./objtool --orc --link --module");
+        assert_eq!(recipe("net/x.o".into(), &of_module).unwrap().modfile(), Some("net/foo"));
+        let shared = recipe("net/x.o".into(), &of_module.replace("m net", "m net/a net")).unwrap();
+        assert_eq!((shared.modfile(), shared.module_names().collect::<Vec<_>>()), (None, vec!["a", "foo"]));
+        let alone = of_module + "n y\n";
+        assert_eq!(recipe("net/x.o".into(), &alone).unwrap().objtool, "", "kbuild runs none on a module of one object");
         let exempted = text.replace("o ; ./objtool --orc  net/x.o", "o ");
         assert_eq!(recipe("net/x.o".into(), &exempted).unwrap().objtool, "");
         assert!(recipe("net/x.o".into(), "k gcc\n").is_err());

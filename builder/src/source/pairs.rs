@@ -125,8 +125,12 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
 }
 
 fn module_problem(recipes: &BTreeMap<String, Recipe>, source: &Source) -> Problem {
-    let module = recipes.get(&source.name).and_then(Recipe::module);
-    let what = module.map_or("it is part of a module".to_owned(), |m| format!("it is part of the module {m}"));
+    let names: Vec<&str> = recipes.get(&source.name).into_iter().flat_map(Recipe::module_names).collect();
+    let what = match &names[..] {
+        [] => "it is part of a module".to_owned(),
+        [one] => format!("it is part of the module {one}"),
+        several => format!("it is part of the modules {}", several.join(", ")),
+    };
     Problem::new(codes::LP6307, Place::object(&source.name), what)
 }
 
