@@ -28,6 +28,7 @@ pub mod module;
 pub mod mutate;
 pub mod own;
 pub mod packages;
+pub mod runpre;
 pub mod tree;
 pub mod vm;
 

@@ -90,7 +90,8 @@ impl Tree {
         Ok(Self::of(prepared::Tree::ensure(&target, &Log::default(), &Said)?, &target))
     }
 
-    fn target(kernel: &Kernel) -> Result<TargetKernel> {
+    /// Everything a patch for a stock kernel is made from.
+    pub fn target(kernel: &Kernel) -> Result<TargetKernel> {
         let wish = config::KernelChoice {
             release: Some(kernel.release.clone()),
             image: Some(kernel.vmlinuz.clone()),

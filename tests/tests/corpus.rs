@@ -520,6 +520,7 @@ const NO_CASE: &[(&str, &str)] = &[
     ("LP2025", "needs a kernel with read-only keys: unpatchable.rs"),
     ("LP3007", "needs whole images: whole_images.rs"),
     ("LP3008", "needs trees with a vmlinux: builder/tests/whole_cli.rs"),
+    ("LP3009", "needs modules: builder/tests/module_image.rs"),
 ];
 
 #[test]

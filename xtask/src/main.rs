@@ -11,6 +11,7 @@ mod corpus;
 mod demo;
 mod mutate;
 mod own;
+mod runpre;
 mod runtime;
 mod setup;
 mod sites;
@@ -37,6 +38,7 @@ const TASKS: &[(&str, Task, &str)] = &[
     ("test", test::task, "[FILTER].. all tests, side by side; ends with the slowest ten and one line of totals"),
     ("soak", soak::task, "[PART].. [--minutes M] .. the same tests at length, and mutants: hours (docs/tests.md)"),
     ("vm", vm::task, "--case FILE [--add GUEST=HOST].. boot a stock kernel and run a shell script in it"),
+    ("runpre", runpre::task, "MODULE.. | --all N: are the objects of stock modules, compiled again, what was shipped?"),
     (
         "own",
         own::task,

@@ -77,8 +77,9 @@ pub(super) fn other_constant(object: &Object, kernel: &KernelImage, r: &Ref, at:
             r.at
         ));
     }
-    // What the linker merges has no name: what begins where the image has something this object names is that.
-    let own = |s: &KernelSymbol| object.image.symbols.iter().any(|o| *o.name == *s.name);
+    // What the linker merges has no name: what begins where the image has something this object names is that. A label of a
+    // constant (`.LC0`), which modules keep, is no such name.
+    let own = |s: &KernelSymbol| !s.name.starts_with(".L") && object.image.symbols.iter().any(|o| *o.name == *s.name);
     let named = bytes.len() <= SHORT && kernel.kallsyms().at(there).iter().any(own);
     let same = kernel.read(there, bytes.len()) == Some(bytes) && !named;
     (!same).then(|| {

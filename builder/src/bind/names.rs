@@ -35,7 +35,10 @@ pub(super) struct Names<'k> {
 
 impl<'k> Names<'k> {
     pub(super) fn of(object: &Object, kernel: &'k KernelImage) -> Self {
-        let lists_data = kernel.kallsyms().iter().any(|s| matches!(s.kind, b'd' | b'D' | b'b' | b'B'));
+        let lists_data = match kernel.module() {
+            Some(module) => module.has_locals,
+            None => kernel.kallsyms().iter().any(|s| matches!(s.kind, b'd' | b'D' | b'b' | b'B')),
+        };
         let mut sections = vec![Vec::new(); object.image.sections.len()];
         let mut strange = vec![Vec::new(); object.image.sections.len()];
         for symbol in &object.image.symbols {
@@ -154,8 +157,12 @@ impl<'k> Names<'k> {
 }
 
 /// The ranges in which the image lists every name: those of `text_ranges` of scripts/kallsyms.c, and the image and the
-/// per-CPU area where data is listed as well.
+/// per-CPU area where data is listed as well. A module has a symbol table like any object: all names, or without those of what is
+/// local to one of its objects.
 fn complete(kernel: &KernelImage, lists_data: bool) -> Vec<Range<u64>> {
+    if let Some(module) = kernel.module() {
+        return module.ranges.iter().filter(|_| module.has_locals).cloned().collect();
+    }
     let one = |name: &str| kernel.kallsyms().named(name).map(|s| s.addr).next();
     let range = |from: &str, to: &str| Some(one(from)?..one(to)?);
     let data = || [range("_text", "_end"), range("__per_cpu_start", "__per_cpu_end")].into_iter().flatten();

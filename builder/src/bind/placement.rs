@@ -46,12 +46,14 @@ pub(super) fn place_with(object: &Object, kernel: &KernelImage, tables: &Tables<
     }
 }
 
-fn code_sections(object: &Object) -> Vec<SectionId> {
+/// Code that is in the image: not what the linker script drops, which of a module is there as well (module_exit_section of
+/// kernel/module/main.c).
+fn code_sections(object: &Object, kernel: &KernelImage) -> Vec<SectionId> {
+    let exit = kernel.module().is_some();
+    let linked = |k: TextKind| k != TextKind::AltReplacement && (k != TextKind::Exit || exit);
     (0..object.image.sections.len() as u32)
         .map(SectionId)
-        .filter(
-            |s| matches!(object.class(*s), Class::Text(k) if !matches!(k, TextKind::AltReplacement | TextKind::Exit)),
-        )
+        .filter(|s| matches!(object.class(*s), Class::Text(k) if linked(k)))
         .filter(|s| !object.atoms_of(*s).is_empty())
         .collect()
 }
@@ -85,7 +87,7 @@ impl<'a> Search<'a> {
     }
 
     fn run(mut self) -> RunPre {
-        for section in code_sections(self.object) {
+        for section in code_sections(self.object, self.kernel) {
             if let Some(base) = self.best_base(section) {
                 self.settle(section, base);
             }

@@ -4,6 +4,7 @@
 //! arch/x86/kernel/vmlinux.lds.S). Output: entries by the address their first field means. At rest they are as the linker
 //! left them, the exception and fentry tables sorted by address (scripts/sorttable.c); the kernel sorts and rewrites the
 //! others when it boots. The two tables of unwind entries are sorted together. A table whose ends kallsyms does not list is not known, and says nothing.
+//! In a module a table is the section of its name, in the order of the objects; one that is not there has no entries.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::field;
-use crate::kernel::KernelImage;
+use crate::kernel::{KernelImage, KernelSection};
 use crate::symbolize::{Entry, Table};
 
 /// Address of the instruction each entry is for, and of the entry, in order.
@@ -64,22 +65,37 @@ impl<'k> Tables<'k> {
 
     /// The table that entries like this one are in, of an object whose section has this name.
     pub(super) fn like(&self, entry: &Entry, section: &str) -> Option<Rc<Index>> {
-        let (start, stop) = ends(entry.table, section)?;
-        let key = (entry.table, start.clone());
+        let key = (entry.table, section.to_owned());
         if let Some(known) = self.read.borrow().get(&key) {
             return known.clone();
         }
-        let index = self.index(entry, &start, &stop).map(Rc::new);
+        let index = self.index(entry, section).map(Rc::new);
         self.read.borrow_mut().insert(key, index.clone());
         index
     }
 
-    fn index(&self, like: &Entry, start: &str, stop: &str) -> Option<Index> {
-        let (from, to) = (self.one(start)?, self.one(stop)?);
+    /// Where the entries of a table lie.
+    fn range(&self, table: Table, section: &str) -> Option<Range<u64>> {
+        let (start, stop) = ends(table, section)?;
+        if self.kernel.module().is_some() {
+            return Some(self.kernel.section_named(section).map_or(0..0, KernelSection::range));
+        }
+        Some(self.one(&start)?..self.one(&stop)?)
+    }
+
+    fn index(&self, like: &Entry, section: &str) -> Option<Index> {
+        let Range { start: from, end: to } = self.range(like.table, section)?;
+        if from == to {
+            return Some(Index { entries: Vec::new(), beside: None });
+        }
         let bytes = self.kernel.read(from, usize::try_from(to.checked_sub(from)?).ok()?)?;
         let first = like.refs.first().filter(|r| r.at == 0)?;
         let orc = like.table == Table::OrcIp;
-        let beside = if orc { Some((from, self.one("__start_orc_unwind")?)) } else { None };
+        let unwind = || match self.kernel.module() {
+            Some(_) => self.kernel.section_named(".orc_unwind").map(|s| s.addr),
+            None => self.one("__start_orc_unwind"),
+        };
+        let beside = if orc { Some((from, unwind()?)) } else { None };
         let size = if orc { ORC_IP as usize } else { like.bytes.len() };
         let mut entries = Vec::with_capacity(bytes.len() / size.max(1));
         for (entry, at) in bytes.chunks_exact(size.max(1)).zip((from..).step_by(size.max(1))) {

@@ -62,4 +62,12 @@ codes! {
               would be in effect.",
         advice: "compare the two vmlinux files alone to leave the module out, and load the new module in place of the old one",
     }
+    LP3009 {
+        class: Refused,
+        title: "the file of a module cannot be used",
+        why: "The code of a module is compared with its file as the kernel's with its image. The file is looked for under its path \
+              below kernel/ of the folders of modules, never in updates/; it must be of the same release, have a build id, and \
+              import only what the kernel or another module has.",
+        advice: "install the modules of this kernel (the package of its image has them)",
+    }
 }

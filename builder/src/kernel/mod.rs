@@ -21,8 +21,10 @@ pub mod config;
 mod elf;
 mod kallsyms;
 mod kallsyms_tables;
+pub mod module;
 mod payload;
 mod symtab;
+mod symvers;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -33,6 +35,8 @@ use crate::error::{Error, Place, Result};
 
 pub use elf::{KernelSection, find_build_id};
 pub use kallsyms::{IMAGE_BASE, Kallsyms, KernelSymbol};
+pub use module::ModuleFacts;
+pub use symvers::Symvers;
 
 /// Largest file read, and largest kernel unpacked: debug images with DWARF are about 600 MB.
 const MAX_FILE: u64 = 4 << 30;
@@ -46,6 +50,7 @@ pub struct KernelImage {
     banner: String,
     sections: Vec<KernelSection>,
     kallsyms: Kallsyms,
+    module: Option<ModuleFacts>,
 }
 
 /// Does the file begin as a bzImage?
@@ -123,7 +128,7 @@ impl KernelImage {
             return Err(Error::new(codes::LP1207, Place::object(name), detail));
         }
         let kallsyms = kallsyms_tables::read(name, &sections)?.with(symtab::read(name, &vmlinux)?);
-        Ok(Self { name: name.to_owned(), build_id, release, banner, sections, kallsyms })
+        Ok(Self { name: name.to_owned(), build_id, release, banner, sections, kallsyms, module: None })
     }
 
     /// The name given to [`KernelImage::open`] or [`KernelImage::from_bytes`], for messages.
@@ -134,6 +139,16 @@ impl KernelImage {
     /// The GNU build id; `/sys/kernel/notes` of the running kernel holds the same.
     pub fn build_id(&self) -> &[u8] {
         &self.build_id
+    }
+
+    /// What is known of it when it is a module and not the kernel: it then lies at addresses of our choice ([`module`]).
+    pub fn module(&self) -> Option<&ModuleFacts> {
+        self.module.as_ref()
+    }
+
+    /// The section of a module by its name.
+    pub fn section_named(&self, name: &str) -> Option<&KernelSection> {
+        self.sections.iter().find(|s| s.name == name)
     }
 
     /// As `uname -r` prints it.

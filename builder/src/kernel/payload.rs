@@ -1,4 +1,4 @@
-//! The compressed vmlinux inside a bzImage.
+//! The compressed vmlinux inside a bzImage, and compressed modules.
 //!
 //! Input: the payload as scripts/Makefile.lib makes it: a compressed stream, followed for every format but gzip by the
 //! unpacked size (32 bits, little endian; gzip ends with it anyway). Output: the ELF, maybe followed by a relocation list.
@@ -22,6 +22,8 @@ const LZO_BLOCK: usize = 64 << 20;
 const LZO_MAGIC: [u8; 9] = [0x89, b'L', b'Z', b'O', 0, b'\r', b'\n', 0x1a, b'\n'];
 /// Largest window accepted from a zstd stream: `zstd -22 --ultra`, as kbuild calls it, uses 128 MiB.
 const ZSTD_WINDOW: u64 = 128 << 20;
+/// Bytes that are made room for first.
+const XZ_STEP: usize = 4 << 20;
 /// Largest xz dictionary accepted: kbuild uses at most 128 MiB.
 const XZ_DICTIONARY: usize = 128 << 20;
 
@@ -89,6 +91,18 @@ pub(super) fn unpack<'d>(name: &str, payload: &'d [u8]) -> Result<Cow<'d, [u8]>>
     Ok(Cow::Owned(out))
 }
 
+/// Unpacks a file that is compressed as modules are (scripts/Makefile.modinst: gzip, xz or zstd), up to `limit` bytes; one that is
+/// not is the same.
+pub(super) fn unpack_file(data: &[u8], limit: usize) -> io::Result<Cow<'_, [u8]>> {
+    let out = match Format::of(data) {
+        Some(Format::Gzip) => read_all(flate2::read::GzDecoder::new(data), limit)?,
+        Some(Format::Xz) => xz(data, limit)?,
+        Some(Format::Zstd) => zstd(data, limit)?,
+        _ => return Ok(Cow::Borrowed(data)),
+    };
+    if out.len() > limit { Err(damaged("more came out than any module has")) } else { Ok(Cow::Owned(out)) }
+}
+
 /// Reads at most `size` bytes and one more, so that a longer stream shows as a wrong size.
 fn read_all(stream: impl Read, size: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
@@ -109,11 +123,14 @@ fn lzma(mut stream: &[u8], size: usize) -> io::Result<Vec<u8>> {
 
 fn xz(stream: &[u8], size: usize) -> io::Result<Vec<u8>> {
     let mut decoder = xz4rust::XzDecoder::in_heap_with_alloc_dict_size(xz4rust::DICT_SIZE_MIN, XZ_DICTIONARY);
-    let mut out = vec![0; size];
+    let mut out = vec![0; size.min(XZ_STEP)];
     let (mut taken, mut made) = (0usize, 0usize);
     // One byte more than recorded, so that the decoder can show that there is more.
     let mut spill = [0u8; 1];
     loop {
+        if made == out.len() && made < size {
+            out.resize(made.saturating_mul(2).clamp(XZ_STEP, size.max(XZ_STEP)).min(size), 0);
+        }
         let input = stream.get(taken..).unwrap_or_default();
         let room = out.get_mut(made..).unwrap_or_default();
         let full = room.is_empty();

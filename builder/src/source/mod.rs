@@ -21,6 +21,7 @@ pub mod lines;
 pub mod locate;
 mod makefiles;
 mod mentions;
+pub mod module_tree;
 mod outline;
 pub mod pairs;
 pub mod patch;
