@@ -14,8 +14,8 @@ use object::{Object as _, ObjectSymbol, elf};
 use crate::accept::Accept;
 use crate::codes;
 use crate::error::{Place, Problem};
+use crate::holder::{HolderName, Running};
 use crate::ingest::{Image, SymbolPlace};
-use crate::kernel::KernelImage;
 use crate::plan::ObjectPair;
 use crate::plan::Source;
 
@@ -95,9 +95,9 @@ pub fn defines_more(pair: &ObjectPair) -> bool {
 /// Names that would belong to another of the objects. `pairs` are those of `sources` that differ.
 pub fn moved(sources: &[Source], pairs: &[ObjectPair]) -> Vec<Problem> {
     let named: Vec<_> = pairs.iter().map(|p| (p, names(&p.old.image), names(&p.new.image))).collect();
-    let mut all: HashMap<&str, [Side<'_>; 2]> = HashMap::new();
-    for (_, old, new) in &named {
-        all.extend(changed(old, new).into_iter().map(|n| (n, Default::default())));
+    let mut all: HashMap<(&HolderName, &str), [Side<'_>; 2]> = HashMap::new();
+    for (pair, old, new) in &named {
+        all.extend(changed(old, new).into_iter().map(|n| ((&pair.holder, n), Default::default())));
     }
     if all.is_empty() {
         return Vec::new();
@@ -105,7 +105,7 @@ pub fn moved(sources: &[Source], pairs: &[ObjectPair]) -> Vec<Problem> {
     for (pair, old, new) in &named {
         for (side, names) in [old, new].into_iter().enumerate() {
             for (name, has) in names {
-                if let Some(sides) = all.get_mut(name) {
+                if let Some(sides) = all.get_mut(&(&pair.holder, *name)) {
                     sides[side].add(&pair.name, *has);
                 }
             }
@@ -121,12 +121,12 @@ pub fn moved(sources: &[Source], pairs: &[ObjectPair]) -> Vec<Problem> {
                 (false, true) => Has::Weak,
                 (false, false) => Has::Strong,
             };
-            if let Some(sides) = symbol.name().ok().and_then(|n| all.get_mut(n)) {
+            if let Some(sides) = symbol.name().ok().and_then(|n| all.get_mut(&(&source.holder, n))) {
                 sides.iter_mut().for_each(|s| s.add(&source.name, has));
             }
         }
     }
-    all.iter().filter_map(|(name, [old, new])| judge(name, old, new)).collect()
+    all.iter().filter_map(|((_, name), [old, new])| judge(name, old, new)).collect()
 }
 
 fn judge(name: &str, old: &Side<'_>, new: &Side<'_>) -> Option<Problem> {
@@ -153,15 +153,19 @@ fn judge(name: &str, old: &Side<'_>, new: &Side<'_>) -> Option<Problem> {
     Some(Problem::new(codes::LP2022, Place::symbol(*object, name), what).acceptable(Accept::Name, name))
 }
 
-/// Names that none of the old objects defines, a new one does, and the image has from another object. What is static there
-/// nobody else knows.
-pub fn moved_in(pairs: &[ObjectPair], kernel: &KernelImage) -> Vec<Problem> {
-    let olds: Vec<_> = pairs.iter().map(|p| names(&p.old.image)).collect();
-    let known = |name: &str| olds.iter().any(|o| o.get(name).is_some_and(|h| *h != Has::Asks));
+/// Names that none of the old objects of a holder defines, a new one does, and the holder's image has from another object, or
+/// imports. What is static there nobody else knows.
+pub fn moved_in(pairs: &[ObjectPair], running: Running<'_>) -> Vec<Problem> {
+    let olds: Vec<_> = pairs.iter().map(|p| (&p.holder, names(&p.old.image))).collect();
+    let known = |holder: &HolderName, name: &str| {
+        olds.iter().any(|(h, o)| *h == holder && o.get(name).is_some_and(|h| *h != Has::Asks))
+    };
     let mut problems = Vec::new();
     for pair in pairs {
-        for (name, has) in names(&pair.new.image).into_iter().filter(|(n, h)| *h != Has::Asks && !known(n)) {
-            let there = kernel.kallsyms().named(name).find(|s| !s.is_local());
+        let Some(image) = running.image(&pair.holder) else { continue };
+        let defined = names(&pair.new.image).into_iter().filter(|(_, h)| *h != Has::Asks);
+        for (name, has) in defined.filter(|(n, _)| !known(&pair.holder, n)) {
+            let there = image.kallsyms().named(name).find(|s| !s.is_local());
             let Some(there) = there else { continue };
             let is_weak = matches!(there.kind, b'W' | b'w' | b'V' | b'v');
             // A strong one stays what a weak one would have been.
@@ -169,7 +173,12 @@ pub fn moved_in(pairs: &[ObjectPair], kernel: &KernelImage) -> Vec<Problem> {
                 continue;
             }
             let kind = if is_weak { "a weak one" } else { "one" };
-            let what = format!("the kernel image has {kind} of another object, at {:#x}", there.addr);
+            let what = match &pair.holder {
+                HolderName::Vmlinux => format!("the kernel image has {kind} of another object, at {:#x}", there.addr),
+                HolderName::Module(module) => {
+                    format!("the module {module} has {kind} of another object, or imports it")
+                }
+            };
             problems.push(
                 Problem::new(codes::LP2022, Place::symbol(&pair.name, name), what).acceptable(Accept::Name, name),
             );

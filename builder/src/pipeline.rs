@@ -5,7 +5,7 @@ use crate::backend::detour::{self, Lowering, Needs};
 use crate::error::Error;
 use crate::error::refuse;
 use crate::hash::digest;
-use crate::holder::HolderName;
+use crate::holder::{HolderName, Running};
 use crate::pairing::{self, Timer};
 use crate::plan::{Analysis, Source};
 
@@ -111,11 +111,16 @@ pub fn differs(source: &Source, options: &Options) -> Result<bool> {
 /// Refuses, unless accepted, what the names of the kernel say against the patch; [`produce`] asks as well, but of an analysis
 /// in which nothing changed only this does.
 pub fn check_names(analysis: &mut Analysis, kernel: &KernelImage, options: &Options) {
+    check_names_on(analysis, kernel.into(), options);
+}
+
+/// The same with modules.
+pub fn check_names_on(analysis: &mut Analysis, running: Running<'_>, options: &Options) {
     // Of whole images all names were compared.
     if analysis.summary.is_some() {
         return;
     }
-    let mut moved = owners::moved_in(&analysis.pairs, kernel);
+    let mut moved = owners::moved_in(&analysis.pairs, running);
     analysis.accepted.extend(options.accept.settle(&mut moved));
     analysis.accepted.sort();
     analysis.accepted.dedup();
@@ -127,12 +132,17 @@ pub fn check_names(analysis: &mut Analysis, kernel: &KernelImage, options: &Opti
 
 /// bind .. emit. Call only for an analysis that refused nothing.
 pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &Options) -> Result<Output> {
+    produce_on(analysis, kernel.map(Running::from), options)
+}
+
+/// The same with modules.
+pub fn produce_on(analysis: &mut Analysis, running: Option<Running<'_>>, options: &Options) -> Result<Output> {
     let mut t = Timer::new();
-    if let Some(kernel) = kernel {
-        check_names(analysis, kernel, options);
+    if let Some(running) = running {
+        check_names_on(analysis, running, options);
         refuse(std::mem::take(&mut analysis.refused))?;
     }
-    let bound: Option<(Bound<'_>, Needs)> = match kernel {
+    let bound: Option<(Bound<'_>, Needs)> = match running {
         Some(k) => Some(t.time("bind", || bind_to(&analysis.pairs, &analysis.set, k))?),
         None => None,
     };
@@ -158,9 +168,9 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
 }
 
 /// Binds the patch, and the runtime, to a kernel.
-fn bind_to<'k>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'k KernelImage) -> Result<(Bound<'k>, Needs)> {
-    let (needs, missing) = Needs::of(kernel);
-    let bound = bind::bind(pairs, set, kernel);
+fn bind_to<'k>(pairs: &[ObjectPair], set: &PatchSet, running: Running<'k>) -> Result<(Bound<'k>, Needs)> {
+    let (needs, missing) = Needs::of(running.kernel);
+    let bound = bind::bind(pairs, set, running);
     let mut problems = bound.as_ref().err().map_or(Vec::new(), |e| e.problems.clone());
     problems.extend(missing);
     problems.sort();

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lpbuild::holder::HolderName;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Source;
 use object::LittleEndian as LE;
@@ -154,6 +155,7 @@ fn many_references_to_nothing() {
         new_path: "new.o".into(),
         old: object(1),
         new: object(2),
+        holder: HolderName::Vmlinux,
     };
     let analysis = pipeline::analyse(&[source], &options()).unwrap();
     assert_eq!(codes(&analysis), ["LP2001"]);

@@ -8,12 +8,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use lpbuild::bind;
+use lpbuild::holder::{ModuleFinder, ModuleHolder, ModuleImages};
 use lpbuild::ingest;
 use lpbuild::kernel::{KernelImage, Symvers};
 use lpbuild::source::compile::Compiler;
 use lpbuild::source::kbuild::{ObjectPart, Recipe};
 use lpbuild::source::locate::TargetKernel;
-use lpbuild::source::module_tree::{ModuleImages, ModuleTree};
+use lpbuild::source::module_tree::ModuleTree;
 use lpbuild::source::tree as prepared;
 use lpbuild::symbolize::{AtomKind, Class, Object, Table, TextKind};
 use lpbuild::tool::Log;
@@ -65,6 +66,21 @@ impl RunPre {
         Ok(Self { target, tree, modules, symvers: Symvers::parse(&text) })
     }
 
+    /// The kernel's image.
+    pub fn image(&self) -> &KernelImage {
+        &self.target.image
+    }
+
+    /// A module as `lpbuild build` opens it, found by `files`.
+    pub fn holder(&self, modfile: &str, files: &dyn ModuleFinder) -> Result<ModuleHolder> {
+        Ok(ModuleImages::of(&self.target.image, files, self.symvers.clone()).open(modfile)?)
+    }
+
+    /// Where its modules are.
+    pub fn files(&self) -> &ModuleTree {
+        &self.modules
+    }
+
     /// The modules of that name, or all.
     pub fn named(&self, name: Option<&str>) -> Vec<String> {
         let all = self.modules.all().into_iter();
@@ -83,8 +99,7 @@ impl RunPre {
 
     /// Compiles the objects of a module as they are and looks for them in its file.
     pub fn module(&self, modfile: &str) -> Result<Found> {
-        let images = ModuleImages::of(&self.target.image, &self.modules, &self.symvers);
-        let image = images.open(modfile)?;
+        let image = self.holder(modfile, &self.modules)?.image;
         let mut found = Found { modfile: modfile.to_owned(), ..Found::default() };
         let work = tempfile::tempdir()?;
         let log = Log::default();

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lpbuild::error::Error;
+use lpbuild::holder::HolderName;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Source;
@@ -102,6 +103,7 @@ fn run(old: &[u8], new: &[u8], kernel: Option<&KernelImage>) -> Result<(), Error
         new_path: "new.o".into(),
         old: old.to_vec(),
         new: new.to_vec(),
+        holder: HolderName::Vmlinux,
     };
     let options = support::options();
     let mut analysis = pipeline::analyse(&[source], &options)?;
@@ -281,6 +283,7 @@ fn damaged_manifests_are_broken_or_valid() {
         new_path: "new.o".into(),
         old: pair.old.clone(),
         new: pair.new.clone(),
+        holder: HolderName::Vmlinux,
     };
     let options = support::options();
     let mut analysis = pipeline::analyse(&[source], &options).unwrap();

@@ -45,6 +45,7 @@ use std::path::{Path, PathBuf};
 use lpbuild::accept;
 use lpbuild::codes;
 use lpbuild::error::{Error, Problem};
+use lpbuild::holder::HolderName;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Role;
@@ -219,6 +220,7 @@ fn build(dir: &Path, expect: &Expect, variant: Variant, work: &Path) -> Built {
             new_path: file.clone(),
             old,
             new: object("NEW"),
+            holder: HolderName::Vmlinux,
         };
         built.sources.push(source);
     }
@@ -518,6 +520,7 @@ fn every_case_gives_what_it_says() {
 const NO_CASE: &[(&str, &str)] = &[
     ("LP2016", "needs linked images: builder/tests/whole.rs"),
     ("LP2025", "needs a kernel with read-only keys: unpatchable.rs"),
+    ("LP2026", "needs modules: modules.rs, builder/tests/holders.rs"),
     ("LP3007", "needs whole images: whole_images.rs"),
     ("LP3008", "needs trees with a vmlinux: builder/tests/whole_cli.rs"),
     ("LP3009", "needs modules: builder/tests/module_image.rs"),

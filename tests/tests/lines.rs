@@ -4,6 +4,7 @@
 
 use harness::change::Change;
 use harness::tree::Flags;
+use lpbuild::holder::HolderName;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::{Analysis, Source};
 use lpbuild::source::lines::{applies_to, keep_lines};
@@ -111,7 +112,7 @@ fn analyse(env: &Env, object: &str, change: &Change) -> Analysis {
         env.tree.pair_of(&[object.to_owned()], change, Flags::Plain).unwrap_or_else(|e| panic!("{object}: {e:#}"));
     let (old_path, new_path) = pair.files(object);
     let (old, new) = (std::fs::read(&old_path).unwrap(), std::fs::read(&new_path).unwrap());
-    let source = Source { name: object.into(), old_path, new_path, old, new };
+    let source = Source { name: object.into(), old_path, new_path, old, new, holder: HolderName::Vmlinux };
     pipeline::analyse(&[source], &support::options()).unwrap()
 }
 

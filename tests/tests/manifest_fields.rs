@@ -7,6 +7,7 @@ use std::path::Path;
 
 use lpbuild::backend::detour;
 use lpbuild::error::Error;
+use lpbuild::holder::HolderName;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline;
 use lpbuild::plan::Source;
@@ -76,6 +77,7 @@ fn bound() -> Bound {
         new_path: file.clone(),
         old: old.clone(),
         new: new.clone(),
+        holder: HolderName::Vmlinux,
     };
     let image = link(&[old], &[new], &Names::default(), &work).file;
     std::fs::write(folder.path().join("image"), &image).unwrap();

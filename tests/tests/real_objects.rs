@@ -7,6 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use lpbuild::holder::HolderName;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Role;
@@ -61,6 +62,7 @@ fn patches_of_real_objects_mean_what_the_new_objects_mean() {
                 new_path: name.clone(),
                 old: from.clone(),
                 new: to.clone(),
+                holder: HolderName::Vmlinux,
             };
             let options = support::options();
             let mut analysis = pipeline::analyse(&[source], &options).unwrap();

@@ -14,6 +14,7 @@ use harness::damage::{self, Field, Symbol};
 use harness::mutate::elf::Elf;
 use harness::tree::Flags;
 use lpbuild::codes;
+use lpbuild::holder::HolderName;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Role;
@@ -71,7 +72,14 @@ impl Bench<'_> {
     /// The code of the refusal, if there is one.
     fn refusal(&self, name: &str, old: Vec<u8>, new: &[u8]) -> Option<&'static str> {
         let path = Path::new(name).to_owned();
-        let source = Source { name: name.into(), old_path: path.clone(), new_path: path, old, new: new.to_vec() };
+        let source = Source {
+            name: name.into(),
+            old_path: path.clone(),
+            new_path: path,
+            old,
+            new: new.to_vec(),
+            holder: HolderName::Vmlinux,
+        };
         let options = support::options();
         let mut analysis = match pipeline::analyse(&[source], &options) {
             Ok(analysis) => analysis,
@@ -159,7 +167,14 @@ impl Bench<'_> {
         const UNKNOWN: &str = "no_such_name";
         let path = Path::new(name).to_owned();
         let (old_path, new_path) = (path.clone(), path);
-        let source = Source { name: name.into(), old_path, new_path, old: old.to_vec(), new: new.to_vec() };
+        let source = Source {
+            name: name.into(),
+            old_path,
+            new_path,
+            old: old.to_vec(),
+            new: new.to_vec(),
+            holder: HolderName::Vmlinux,
+        };
         let analysis = pipeline::analyse(&[source], &support::options()).unwrap();
         let mut names = BTreeSet::new();
         for item in &analysis.set.items {

@@ -10,6 +10,7 @@ use harness::tree::Flags;
 use lpbuild::accept::Accept;
 use lpbuild::bind::{self, Blacklist};
 use lpbuild::error::Problem;
+use lpbuild::holder::HolderName;
 use lpbuild::kernel::KernelImage;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Source;
@@ -238,7 +239,14 @@ fn a_change_on_the_way_is_refused() {
             .map(|object| {
                 let (old, new) = pair.files(object);
                 let (a, b) = (std::fs::read(&old).unwrap(), std::fs::read(&new).unwrap());
-                Source { name: object.clone(), old_path: old, new_path: new, old: a, new: b }
+                Source {
+                    name: object.clone(),
+                    old_path: old,
+                    new_path: new,
+                    old: a,
+                    new: b,
+                    holder: HolderName::Vmlinux,
+                }
             })
             .collect();
         let mut options = support::options();
@@ -265,7 +273,7 @@ fn a_jump_of_a_read_only_key_is_refused() {
         let source = |object: &String| {
             let (old, new) = pair.files(object);
             let (a, b) = (std::fs::read(&old).unwrap(), std::fs::read(&new).unwrap());
-            Source { name: object.clone(), old_path: old, new_path: new, old: a, new: b }
+            Source { name: object.clone(), old_path: old, new_path: new, old: a, new: b, holder: HolderName::Vmlinux }
         };
         let sources: Vec<Source> = pair.objects.iter().map(source).collect();
         let options = support::options();

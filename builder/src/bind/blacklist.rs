@@ -40,6 +40,13 @@ const AREAS: &[(&str, &str, &str)] = &[
     ("__cpuidle_text_start", "__cpuidle_text_end", IDLE),
 ];
 
+/// Sections of a module that kprobes refuses as a whole.
+const MODULE_AREAS: &[(&str, &str)] = &[
+    (".noinstr.text", "it is noinstr code"),
+    (".kprobes.text", "it is in .kprobes.text"),
+    (".entry.text", "it is entry code"),
+];
+
 /// `synchronize_rcu_tasks` does not wait for an idle task that is where RCU does not watch, so that it may stand in the bytes that
 /// change, or read a table that is freed.
 const IDLE: &str = "the idle task runs it where RCU does not watch (ct_idle_enter)";
@@ -173,6 +180,21 @@ impl Blacklist {
         add(bringup::path(&calls)?, BEFORE, BEFORE);
         add(way, "an int3 or an NMI begins with it", "it is on the way from an int3 to its handler");
         Ok(Self { ranges, functions })
+    }
+
+    /// The lists of a module: what kprobes refuses in it (add_module_kprobe_blacklist, kernel/kprobes.c). No way from an int3 to
+    /// its handler leads through a module.
+    pub fn of_module(module: &KernelImage) -> Self {
+        let ranges = MODULE_AREAS.iter().filter_map(|(name, why)| {
+            let range = module.section_named(name)?.range();
+            Some((range.start, range.end, *why))
+        });
+        let listed = module.section_named("_kprobe_blacklist").map_or(&[][..], |s| &s.data);
+        let functions = listed.chunks_exact(8).map(|entry| {
+            let address = entry.iter().rev().fold(0u64, |v, b| v << 8 | u64::from(*b));
+            (address, Cow::Borrowed("it is on the kprobe blacklist"))
+        });
+        Self { ranges: ranges.collect(), functions: functions.collect() }
     }
 
     /// Why `[address, address + size)` must not be replaced, if so.

@@ -5,12 +5,13 @@
 //! New code that takes the address of such a function would fault when it is called.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::Bound;
 use super::resolve::{Resolved, by_name};
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::kernel::KernelImage;
+use crate::kernel::{KernelImage, KernelSection};
 use crate::plan::{Dest, Edge, Item, ObjectPair};
 use crate::symbolize::{Object, Target, Usage};
 
@@ -18,15 +19,25 @@ const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 
 /// The seals of an image with IBT.
 #[derive(Debug)]
-pub struct Seals(BTreeSet<u64>);
+pub struct Seals {
+    sealed: BTreeSet<u64>,
+    /// Where the image is: the rest of memory is another's.
+    own: Vec<Range<u64>>,
+}
 
 impl Seals {
     /// Reads the list; nothing for a kernel without IBT.
     pub fn of(kernel: &KernelImage) -> Option<Self> {
-        let (start, end) = (by_name(kernel, "__ibt_endbr_seal")?, by_name(kernel, "__ibt_endbr_seal_end")?);
+        let (start, end) = match kernel.module() {
+            // The loader looks for the section (module_finalize, arch/x86/kernel/module.c).
+            Some(_) => kernel.section_named(".ibt_endbr_seal").map(|s| (s.addr, s.addr.saturating_add(s.size)))?,
+            None => (by_name(kernel, "__ibt_endbr_seal")?, by_name(kernel, "__ibt_endbr_seal_end")?),
+        };
         let list = kernel.read(start, usize::try_from(end.checked_sub(start)?).ok()?)?;
         let fields = list.chunks_exact(4).map(|c| i64::from(i32::from_le_bytes([c[0], c[1], c[2], c[3]])));
-        Some(Self((start..).step_by(4).zip(fields).map(|(at, distance)| at.wrapping_add_signed(distance)).collect()))
+        let sealed = (start..).step_by(4).zip(fields).map(|(at, distance)| at.wrapping_add_signed(distance)).collect();
+        let own = kernel.sections().iter().filter(|s| s.is_code()).map(KernelSection::range).collect();
+        Some(Self { sealed, own })
     }
 
     /// Refuses addresses that carried code or data takes and that may not be called.
@@ -35,13 +46,16 @@ impl Seals {
         for edge in item.edges.iter().filter(|e| matches!(e.field.usage, Usage::Address | Usage::Pointer)) {
             let Some(Resolved::Image(address, _)) = bound.of(item.pair, &edge.dest) else { continue };
             let Some(name) = taken(pairs, edge) else { continue };
-            let is_function = bound.holder.image.kallsyms().at(address).iter().any(|s| s.is_text());
+            if !self.own.iter().any(|r| r.contains(&address)) {
+                continue;
+            }
+            let is_function = bound.running.image_at(address).kallsyms().at(address).iter().any(|s| s.is_text());
             if !is_function || takes_it(&pair.old, pairs, &edge.dest) {
                 continue;
             }
             let why = match bound.read(address, ENDBR64.len()) {
                 Some(bytes) if bytes != ENDBR64 => "it does not begin with ENDBR",
-                _ if self.0.contains(&address) => "the kernel removes its ENDBR at boot",
+                _ if self.sealed.contains(&address) => "the kernel removes its ENDBR at boot",
                 _ => continue,
             };
             let mut place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);

@@ -25,7 +25,7 @@ pub(super) fn decoded(field: &[u8], r: &Ref, at: u64) -> Option<u64> {
 /// How the image's bytes at `address` differ from these, relocated fields masked.
 pub(super) fn other_bytes(kernel: &KernelImage, bytes: &[u8], refs: &[Ref], address: u64) -> Option<String> {
     let Some(image) = kernel.read(address, bytes.len()) else {
-        return Some(format!("{} bytes at {address:#x} are not in the kernel image", bytes.len()));
+        return Some(format!("{} bytes at {address:#x} are not in {}", bytes.len(), kernel.called()));
     };
     let mut masked = vec![false; bytes.len()];
     for r in refs.iter().filter(|r| matches!(r.kind, RefKind::Reloc(_))) {
@@ -35,8 +35,10 @@ pub(super) fn other_bytes(kernel: &KernelImage, bytes: &[u8], refs: &[Ref], addr
     }
     let at = (0..bytes.len()).find(|i| !masked[*i] && bytes[*i] != image[*i])?;
     Some(format!(
-        "the byte at +{at:#x} is {:02x} in the old object and {:02x} in the kernel image",
-        bytes[at], image[at]
+        "the byte at +{at:#x} is {:02x} in the old object and {:02x} in {}",
+        bytes[at],
+        image[at],
+        kernel.called()
     ))
 }
 
@@ -85,8 +87,9 @@ pub(super) fn other_constant(object: &Object, kernel: &KernelImage, r: &Ref, at:
     (!same).then(|| {
         let text = String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned();
         format!(
-            "the field at +{:#x} refers to {text:?} in the old object and to something else in the kernel image",
-            r.at
+            "the field at +{:#x} refers to {text:?} in the old object and to something else in {}",
+            r.at,
+            kernel.called()
         )
     })
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Bound, Resolved};
 use crate::codes;
 use crate::error::{Place, Problem};
+use crate::holder::HolderName;
 use crate::kernel::KernelImage;
 use crate::plan::{Dest, Item, ObjectPair, PatchSet, Role};
 use crate::symbolize::{Class, Object, Target, TextKind};
@@ -22,7 +23,7 @@ const BOUNDARIES: &[&str] =
 /// The init range of an image.
 #[derive(Debug)]
 pub struct Init {
-    range: (u64, u64),
+    ranges: Vec<(u64, u64)>,
     /// Since 6.15 the first per-CPU area has its addresses here; variables are never used there.
     percpu: (u64, u64),
     boundaries: BTreeSet<u64>,
@@ -31,17 +32,23 @@ pub struct Init {
 impl Init {
     /// Reads it from the image's names; of an image that names no data, its code.
     pub fn of(kernel: &KernelImage) -> Option<Self> {
+        if let Some(module) = kernel.module() {
+            // `.exit` stays with the rest (module_init_section and module_exit_section, kernel/module/main.c).
+            let ranges: Vec<_> = module.init.iter().map(|r| (r.start, r.end)).collect();
+            let (percpu, boundaries) = Default::default();
+            return (!ranges.is_empty()).then_some(Self { ranges, percpu, boundaries });
+        }
         let at = |name: &str| super::resolve::by_name(kernel, name);
         let pair = |from: &str, to: &str| at(from).zip(at(to)).filter(|(a, b)| a < b);
         let range = pair("__init_begin", "__init_end").or_else(|| pair("_sinittext", "_einittext"))?;
         let percpu = pair("__per_cpu_start", "__per_cpu_end").unwrap_or_default();
-        Some(Self { range, percpu, boundaries: BOUNDARIES.iter().filter_map(|n| at(n)).collect() })
+        Some(Self { ranges: vec![range], percpu, boundaries: BOUNDARIES.iter().filter_map(|n| at(n)).collect() })
     }
 
     /// Whether an address is of something that is gone.
     pub fn holds(&self, address: u64) -> bool {
         let within = |(from, to): (u64, u64)| from <= address && address < to;
-        within(self.range) && !within(self.percpu)
+        self.ranges.iter().copied().any(within) && !within(self.percpu)
     }
 
     /// The replaced function and its pieces.
@@ -55,7 +62,12 @@ impl Init {
                 continue;
             }
             if let Some(address) = placement.address(atom.id).filter(|a| self.holds(*a)) {
-                let what = format!("the kernel image has it at {address:#x}, in memory that is freed after the start");
+                let what = match &pair.holder {
+                    HolderName::Vmlinux => {
+                        format!("the kernel image has it at {address:#x}, in memory that is freed after the start")
+                    }
+                    HolderName::Module(module) => format!("memory that {module} frees when its init function is done"),
+                };
                 out.push(Problem::new(codes::LP2003, Place::symbol(&pair.name, &atom.name), what));
             }
         }
@@ -64,14 +76,14 @@ impl Init {
     /// A reference of carried code or data.
     pub fn check_edge(
         &self,
-        found: Resolved,
+        bound: &Bound<'_>,
         pairs: &[ObjectPair],
         set: &PatchSet,
         item: &Item,
         dest: &Dest,
         out: &mut Vec<Problem>,
     ) {
-        let Resolved::Image(address, _) = found else { return };
+        let Some(Resolved::Image(address, _)) = bound.of(item.pair, dest) else { return };
         if !self.holds(address) || self.boundaries.contains(&address) || is_known(pairs, set, dest) {
             return;
         }
@@ -81,7 +93,12 @@ impl Init {
             Dest::Old(of, old, _) => &pairs[of.0 as usize].old.atom(old.0).name,
             _ => "something",
         };
-        let what = format!("it refers to {name}, which is in memory that is freed after the start ({address:#x})");
+        let what = match bound.module_at(address) {
+            None => format!("it refers to {name}, which is in memory that is freed after the start ({address:#x})"),
+            Some(module) => {
+                format!("it refers to {name}, in memory that {module} frees when its init function is done")
+            }
+        };
         out.push(Problem::new(codes::LP2003, Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), what));
     }
 }
@@ -152,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_first_percpu_area_is_no_init_memory_and_the_end_is_not_part_of_it() {
-        let init = Init { range: (0x1000, 0x5000), percpu: (0x2000, 0x3000), boundaries: BTreeSet::new() };
+        let init = Init { ranges: vec![(0x1000, 0x5000)], percpu: (0x2000, 0x3000), boundaries: BTreeSet::new() };
         let held: Vec<bool> =
             [0xfff, 0x1000, 0x1fff, 0x2000, 0x2fff, 0x3000, 0x4fff, 0x5000].map(|a| init.holds(a)).into();
         assert_eq!(held, [false, true, true, false, false, true, true, false]);

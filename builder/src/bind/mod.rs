@@ -12,6 +12,7 @@ mod field;
 mod init;
 mod int3;
 mod keys;
+mod late;
 mod names;
 mod placement;
 mod proof;
@@ -19,10 +20,9 @@ mod resolve;
 mod tables;
 mod tracing;
 
-use crate::holder::Holder;
-use crate::holder::Placement;
+use crate::holder::{Holder, HolderName, Placement, Running};
 use crate::plan::PairId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::codes;
 use crate::correlate::OldAtom;
@@ -43,8 +43,10 @@ pub const IMAGE_BASE: u64 = 0xffff_ffff_8000_0000;
 /// A patch set with addresses.
 #[derive(Debug)]
 pub struct Bound<'a> {
-    /// Who holds the old code.
+    /// The kernel.
     pub holder: Holder<'a>,
+    /// The same with its modules.
+    pub running: Running<'a>,
     /// Where each pair's old sections are, by pair.
     pub placements: Vec<Placement>,
     /// Where each reference of each pair's carried code leads; each was resolved once.
@@ -57,9 +59,14 @@ impl Bound<'_> {
         self.placements[pair.0 as usize].address(old.0)
     }
 
-    /// Bytes of the holder.
+    /// Bytes of the kernel, or of a module.
     pub fn read(&self, address: u64, len: usize) -> Option<&[u8]> {
-        self.holder.image.read(address, len)
+        self.running.image_at(address).read(address, len)
+    }
+
+    /// The module that has something at an address.
+    pub fn module_at(&self, address: u64) -> Option<&str> {
+        self.running.image_at(address).module().map(|m| m.name.as_str())
     }
 
     /// Does the patch bring this string along for the code of a pair? The kernel does not have it, or not where it can be found.
@@ -76,22 +83,50 @@ impl Bound<'_> {
     }
 }
 
+/// What is asked of a holder's image, beside its names.
+struct Rules<'k> {
+    blacklist: Blacklist,
+    seals: Option<endbr::Seals>,
+    init: Option<init::Init>,
+    tables: tables::Tables<'k>,
+}
+
+impl<'k> Rules<'k> {
+    fn of(image: &'k KernelImage) -> Result<Self, Problem> {
+        let blacklist = if image.module().is_some() { Blacklist::of_module(image) } else { Blacklist::of(image)? };
+        let (seals, init, tables) = (endbr::Seals::of(image), init::Init::of(image), tables::Tables::of(image));
+        Ok(Self { blacklist, seals, init, tables })
+    }
+}
+
 /// Binds the patch set.
 ///
 /// # Errors
-/// LP2003, LP2007, LP2025, LP3001 to LP3006: everything that does not fit, at once.
-pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -> Result<Bound<'a>> {
+/// LP2003, LP2007, LP2025, LP2026, LP3001 to LP3006, LP3009: everything that does not fit, at once.
+pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, running: Running<'a>) -> Result<Bound<'a>> {
     let mut problems = Vec::new();
-    let holder = Holder::kernel(kernel)?;
-    let tables = tables::Tables::of(kernel);
-    let placed = |p: &ObjectPair| p.placement.clone().unwrap_or_else(|| placement::place_with(&p.old, kernel, &tables));
+    let holder = Holder::kernel(running.kernel)?;
+    let mut rules = BTreeMap::new();
+    for name in pairs.iter().map(|p| &p.holder).chain([&HolderName::Vmlinux]) {
+        let Some(image) = running.image(name) else {
+            let what = "its file was not given";
+            return Err(Error::new(codes::LP3009, Place::object(name.as_str()), what));
+        };
+        if !rules.contains_key(name) {
+            rules.insert(name.clone(), (image, Rules::of(image)?));
+        }
+    }
+    let of = |pair: PairId| &rules[&pairs[pair.0 as usize].holder];
+    let placed = |p: &ObjectPair| {
+        let (image, rules) = &rules[&p.holder];
+        p.placement.clone().unwrap_or_else(|| placement::place_with(&p.old, image, &rules.tables))
+    };
     let placements: Vec<Placement> = pairs.iter().map(placed).collect();
-    let blacklist = Blacklist::of(kernel)?;
     // An object that the patch adds has nothing to find.
     let is_new = |pair: PairId| !pairs[pair.0 as usize].old.atoms.iter().any(|a| a.is_code());
     let is_found = |item: &&Item| is_new(item.pair) || placements[item.pair.0 as usize].counts() != (0, 0);
     let mut refs: Vec<HashMap<Dest, Resolved>> = vec![HashMap::new(); pairs.len()];
-    let resolver = Resolver { kernel, pairs, placements: &placements };
+    let resolver = Resolver { running, pairs, placements: &placements };
     for item in set.items.iter().filter(is_found) {
         for edge in item.all_edges() {
             if refs[item.pair.0 as usize].contains_key(&edge.dest) {
@@ -103,29 +138,36 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, kernel: &'a KernelImage) -
             }
         }
     }
-    let bound = Bound { holder, placements, refs };
-    let seals = endbr::Seals::of(kernel);
-    let init = init::Init::of(kernel);
-    let sealed = keys::ReadOnly::of(kernel);
+    let bound = Bound { holder, running, placements, refs };
+    let sealed = keys::ReadOnly::of(running.kernel);
     for item in &set.items {
         if let Some(sealed) = &sealed {
             sealed.check(&bound, pairs, item, &mut problems);
         }
+        let pair = &pairs[item.pair.0 as usize];
         if !is_new(item.pair) && bound.placements[item.pair.0 as usize].counts() == (0, 0) {
             // One sentence says more than a list of every symbol the object does not find.
-            let what = "none of its functions is in the kernel image; is it part of a module?";
-            problems.push(Problem::new(codes::LP3001, Place::object(&pairs[item.pair.0 as usize].name), what));
+            let what = match &pair.holder {
+                HolderName::Vmlinux => {
+                    "none of its functions is in the kernel image; is it part of a module?".to_owned()
+                }
+                HolderName::Module(module) => format!("none of its functions is in the file of the module {module}"),
+            };
+            problems.push(Problem::new(codes::LP3001, Place::object(&pair.name), what));
             continue;
         }
-        check_old(&bound, pairs, item, &blacklist, &mut problems);
-        if let Some(seals) = &seals {
-            seals.check(&bound, pairs, item, &mut problems);
-        }
-        let Some(init) = &init else { continue };
-        init.check_old(&bound, pairs, item, &mut problems);
-        for edge in item.all_edges() {
-            if let Some(found) = bound.of(item.pair, &edge.dest) {
-                init.check_edge(found, pairs, set, item, &edge.dest, &mut problems);
+        let (_, own) = of(item.pair);
+        check_old(&bound, pairs, item, &own.blacklist, &mut problems);
+        late::check(&bound, pairs, item, &mut problems);
+        // What an address means is asked of who has it: an item of a module refers to the kernel as well.
+        for (_, there) in rules.values() {
+            if let Some(seals) = &there.seals {
+                seals.check(&bound, pairs, item, &mut problems);
+            }
+            let Some(init) = &there.init else { continue };
+            init.check_old(&bound, pairs, item, &mut problems);
+            for edge in item.all_edges() {
+                init.check_edge(&bound, pairs, set, item, &edge.dest, &mut problems);
             }
         }
     }

@@ -79,6 +79,7 @@ impl<'a> Search<'a> {
         doubted: &'a BTreeMap<AtomId, String>,
     ) -> Self {
         let p = RunPre {
+            holder: kernel.called(),
             starts: object.atoms.iter().map(|a| (a.section, a.start)).collect(),
             names: object.atoms.iter().map(|a| a.name.clone()).collect(),
             ..RunPre::default()
@@ -335,7 +336,7 @@ impl<'a> Search<'a> {
             let mut named = self.kernel.kallsyms().named(&atom.name).filter(|s| !s.is_percpu()).peekable();
             let base = self.p.base(atom.section).filter(|_| atom.is_code());
             if let Some(other) = base.and_then(|base| self.names.called_otherwise(atom.section, atom.start, base)) {
-                self.differs(atom.id, format!("the kernel image calls this {other}, and has nothing of this name"));
+                self.differs(atom.id, format!("{} calls this {other}, and has nothing of this name", self.p.holder));
                 continue;
             }
             let known = named.peek().is_some() && (atom.is_code() || self.names.know(atom.section));
@@ -345,8 +346,8 @@ impl<'a> Search<'a> {
             if atom.weak {
                 self.p.overridden.insert(atom.id);
             } else if atom.kind != AtomKind::Gap {
-                let why = "the kernel image has this name at another place than the code around it shows";
-                self.differs(atom.id, why.into());
+                let why = format!("{} has this name at another place than the code around it shows", self.p.holder);
+                self.differs(atom.id, why);
             }
         }
     }

@@ -115,8 +115,9 @@ impl Proof<'_> {
         let wrong = |what: String| {
             let there = self.names.describe(means);
             Some(format!(
-                "the field at +{:#x} refers to {what} in the old object, in the kernel image to {there}",
-                r.at
+                "the field at +{:#x} refers to {what} in the old object, in {} to {there}",
+                r.at,
+                self.kernel.called()
             ))
         };
         match r.target {
@@ -247,7 +248,7 @@ impl Proof<'_> {
         }
         Some(match whys.into_iter().next() {
             Some(why) => format!("{place}: {why}"),
-            None => format!("{place} is not in the kernel image"),
+            None => format!("{place} is not in {}", self.kernel.called()),
         })
     }
 
@@ -282,9 +283,10 @@ impl Proof<'_> {
             here.sort_unstable();
             (there != here).then(|| {
                 format!(
-                    "its {} entries of {section} are not for the places of the {} in the kernel image",
+                    "its {} entries of {section} are not for the places of the {} in {}",
                     here.len(),
-                    there.len()
+                    there.len(),
+                    self.kernel.called()
                 )
             })
         })

@@ -3,7 +3,7 @@
 use super::IMAGE_BASE;
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::holder::Placement;
+use crate::holder::{Placement, Running};
 use crate::kernel::KernelImage;
 use crate::plan::{Dest, ObjectPair, PairId};
 use crate::symbolize::Class;
@@ -48,12 +48,47 @@ pub fn by_name(kernel: &KernelImage, name: &str) -> Option<u64> {
 
 /// Where the references of a pair lead.
 pub(super) struct Resolver<'r> {
-    pub(super) kernel: &'r KernelImage,
+    pub(super) running: Running<'r>,
     pub(super) pairs: &'r [ObjectPair],
     pub(super) placements: &'r [Placement],
 }
 
-impl Resolver<'_> {
+impl<'r> Resolver<'r> {
+    fn image(&self, pair: PairId) -> Option<&'r KernelImage> {
+        self.running.image(&self.pairs[pair.0 as usize].holder)
+    }
+
+    /// The holder of a pair, for people.
+    fn called(&self, pair: PairId) -> String {
+        self.image(pair).map_or_else(String::new, KernelImage::called)
+    }
+
+    /// A symbol of another object that no old code refers to: the holder's own, else, to a module, what is exported to it. What is
+    /// local to one object nobody else means.
+    fn by_name(&self, from: PairId, name: &str) -> Result<Resolved, Problem> {
+        let refused = |what: String| {
+            let place = Place::symbol(&self.pairs[from.0 as usize].name, name);
+            Err(Problem::new(codes::LP3003, place, what))
+        };
+        let image = self.image(from);
+        let of = self.called(from);
+        match image.and_then(|i| i.symbol_by_name(name)) {
+            Some(s) if !s.is_local() => return Ok(image_or_percpu(s.addr, FoundBy::Kallsyms)),
+            None if image.is_none_or(|i| i.module().is_none()) => {
+                let n = image.map_or(0, |i| i.kallsyms().named(name).count());
+                return refused(format!("{of} has {n} symbols of this name"));
+            }
+            _ => {}
+        }
+        match self.running.module(&self.pairs[from.0 as usize].holder) {
+            Some(module) => match module.import(name, self.running.kernel) {
+                Ok(address) => Ok(image_or_percpu(address, FoundBy::Kallsyms)),
+                Err(why) => refused(format!("{of} has no global symbol of this name, and {why}")),
+            },
+            None => refused(format!("{of} has it only as a local symbol of another file")),
+        }
+    }
+
     pub(super) fn resolve(&self, from: PairId, dest: &Dest) -> Result<Resolved, Problem> {
         let (pairs, placement) = (self.pairs, &self.placements[from.0 as usize]);
         match dest {
@@ -74,26 +109,7 @@ impl Resolver<'_> {
                 if let Some(address) = placement.extern_address(name) {
                     return Ok(image_or_percpu(address, FoundBy::RunPre));
                 }
-                match self.kernel.symbol_by_name(name) {
-                    Some(s) if s.is_local() => {
-                        let place = Place::symbol(&pairs[from.0 as usize].name, name);
-                        Err(Problem::new(
-                            codes::LP3003,
-                            place,
-                            "the kernel image has it only as a local symbol of another file",
-                        ))
-                    }
-                    Some(s) => Ok(image_or_percpu(s.addr, FoundBy::Kallsyms)),
-                    None => {
-                        let n = self.kernel.kallsyms().named(name).count();
-                        let place = Place::symbol(&pairs[from.0 as usize].name, name);
-                        Err(Problem::new(
-                            codes::LP3003,
-                            place,
-                            format!("the kernel image has {n} symbols of this name"),
-                        ))
-                    }
-                }
+                self.by_name(from, name)
             }
             Dest::Old(pair, old, _) => {
                 let object = &pairs[pair.0 as usize].old;
@@ -105,8 +121,8 @@ impl Resolver<'_> {
                 {
                     // A weak function's callers reach the strong one; code that was not proven (a tail jump of another
                     // length) is still found by a name the image holds once.
-                    let named =
-                        self.kernel.by_name(&atom.name).filter(|_| code == codes::LP3004 || code == codes::LP3001);
+                    let named = self.image(*pair).and_then(|i| i.by_name(&atom.name));
+                    let named = named.filter(|_| code == codes::LP3004 || code == codes::LP3001);
                     let named = named.map(|address| Resolved::Image(address, FoundBy::Kallsyms));
                     return named.ok_or_else(|| Problem::new(code, place, why));
                 }
@@ -116,12 +132,13 @@ impl Resolver<'_> {
                     checked.map_err(|(code, why)| Problem::new(code, place.clone(), why))?;
                 }
                 let Some(address) = placement.address(old.0) else {
-                    return match self.kernel.symbol_by_name(&atom.name) {
+                    let image = self.image(*pair);
+                    return match image.and_then(|i| i.symbol_by_name(&atom.name)) {
                         Some(s) => Ok(image_or_percpu(s.addr, FoundBy::Kallsyms)),
                         None => {
-                            let n = self.kernel.kallsyms().named(&atom.name).count();
-                            let what =
-                                format!("no code shows where it is and the kernel image has {n} symbols of this name");
+                            let n = image.map_or(0, |i| i.kallsyms().named(&atom.name).count());
+                            let of = self.called(*pair);
+                            let what = format!("no code shows where it is and {of} has {n} symbols of this name");
                             Err(Problem::new(codes::LP3003, place, what))
                         }
                     };

@@ -25,6 +25,7 @@ use crate::codes;
 use crate::compare::parent_of;
 use crate::correlate::{NewAtom, OldAtom};
 use crate::error::{Place, Problem};
+use crate::holder::HolderName;
 use crate::plan::manifest::{Callback, Callbacks};
 use crate::symbolize::{Atom, AtomKind, Class, Ref, Table, TextKind, Usage};
 
@@ -33,8 +34,8 @@ struct Closure<'a> {
     pairs: &'a [ObjectPair],
     /// Changed functions and their pieces, known from the start.
     replaced: BTreeSet<(PairId, NewAtom)>,
-    /// Global names defined in the new objects, and how far inside the atom they are.
-    globals: FxHashMap<&'a str, (PairId, NewAtom, i64)>,
+    /// Global names defined in the new objects, by who has them, and how far inside the atom they are.
+    globals: FxHashMap<(&'a HolderName, &'a str), (PairId, NewAtom, i64)>,
     queue: VecDeque<(PairId, NewAtom)>,
     cause: BTreeMap<(PairId, NewAtom), Cause>,
     refused: Vec<Problem>,
@@ -53,16 +54,16 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
     for (i, pair) in pairs.iter().enumerate() {
         let id = PairId(i as u32);
         for atom in pair.new.atoms.iter().filter(|a| a.global && !a.weak) {
-            c.globals.entry(atom.name.as_str()).or_insert((id, NewAtom(atom.id), 0));
+            c.globals.entry((&pair.holder, atom.name.as_str())).or_insert((id, NewAtom(atom.id), 0));
         }
         for atom in pair.new.atoms.iter().filter(|a| a.global && !a.weak) {
             for alias in &atom.aliases {
-                c.globals.entry(alias.as_str()).or_insert((id, NewAtom(atom.id), 0));
+                c.globals.entry((&pair.holder, alias.as_str())).or_insert((id, NewAtom(atom.id), 0));
             }
         }
         for atom in &pair.new.atoms {
             for inner in atom.inner.iter().filter(|i| i.global) {
-                c.globals.entry(inner.name.as_str()).or_insert((id, NewAtom(atom.id), inner.at as i64));
+                c.globals.entry((&pair.holder, inner.name.as_str())).or_insert((id, NewAtom(atom.id), inner.at as i64));
             }
         }
         for (n, why) in &pair.verdicts.changed {
@@ -91,6 +92,20 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
 impl Closure<'_> {
     fn pair(&self, id: PairId) -> &ObjectPair {
         &self.pairs[id.0 as usize]
+    }
+
+    /// What a name means to the code of a pair: what its own holder has; else, to a module, what the kernel or another module
+    /// exports. Modules are linked each by itself, and names of one are nothing to the kernel (scripts/Makefile.modfinal).
+    fn global(&self, id: PairId, name: &str) -> Option<(PairId, NewAtom, i64)> {
+        let own = &self.pair(id).holder;
+        if let Some(found) = self.globals.get(&(own, name)) {
+            return Some(*found);
+        }
+        if *own == HolderName::Vmlinux {
+            return None;
+        }
+        let mut others = self.pairs.iter().map(|p| &p.holder).filter(|h| *h != own);
+        others.find_map(|h| self.globals.get(&(h, name)).copied())
     }
 
     /// A function and all its pieces.

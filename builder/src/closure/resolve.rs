@@ -58,7 +58,7 @@ impl Closure<'_> {
             Target::Extern(symbol, addend) => {
                 let name = self.pair(id).new.symbol_name(symbol).to_owned();
                 match name.strip_prefix(ORIGINAL_PREFIX) {
-                    Some(of) if !self.globals.contains_key(name.as_str()) => self.original(id, from, r, of, addend),
+                    Some(of) if self.global(id, &name).is_none() => self.original(id, from, r, of, addend),
                     _ => Some(self.resolve_extern(id, from, r, name, addend)),
                 }
             }
@@ -94,7 +94,7 @@ impl Closure<'_> {
 
     /// A symbol of another object: the new version when that object is part of the patch and changes or adds it.
     fn resolve_extern(&mut self, id: PairId, from: NewAtom, r: &Ref, name: String, addend: i64) -> Dest {
-        let Some((other, atom, at)) = self.globals.get(name.as_str()).copied() else {
+        let Some((other, atom, at)) = self.global(id, &name) else {
             self.check_made_by_linker(id, from, r, &name);
             return Dest::Kernel(name, addend);
         };
@@ -102,6 +102,12 @@ impl Closure<'_> {
         let target = self.pair(other);
         let old = target.pairs.old_of(atom);
         let address_taken = r.usage != Usage::Branch && inside == 0;
+        let of_other = target.holder != self.pair(id).holder;
+        if old.is_none() && of_other {
+            let what = format!("it refers to {name}, which is new in {}", target.holder);
+            self.refuse(id, from, codes::LP2026, Some(r.at), what);
+            return Dest::Kernel(name, addend);
+        }
         let Some(old) = old else {
             let why = Cause::ReferredTo { by: (id, from), from_outside: true };
             if target.new.atom(atom.0).is_code() {
@@ -111,7 +117,8 @@ impl Closure<'_> {
             }
             return Dest::Carried(other, atom, inside);
         };
-        if self.replaced.contains(&(other, atom)) && !address_taken {
+        // What another holder has is in effect when that is here: its old function leads to what then counts.
+        if self.replaced.contains(&(other, atom)) && !address_taken && !of_other {
             return Dest::Carried(other, atom, inside);
         }
         if !name_stays(&target.comparer(), &name) {

@@ -23,8 +23,9 @@ codes! {
         class: Refused,
         title: "symbol cannot be resolved",
         why: "The kernel image has no symbol of this name, or several, and no function of the old build shows which is meant. \
-              Symbols of modules cannot be referred to: their addresses are not known before the module is loaded.",
-        advice: "refer to a symbol the kernel image holds exactly once",
+              Code of a module refers to what the module has, and to what the kernel or a module it depends on exports; code of the \
+              kernel cannot refer to symbols of modules, which may not be loaded.",
+        advice: "refer to a symbol that the kernel image, or the module, holds exactly once",
     }
     LP3004 {
         class: Refused,

@@ -205,6 +205,15 @@ codes! {
               seal such keys and leave them out.",
         advice: "leave the function out of the patch, or change its caller",
     }
+    LP2026 {
+        class: Refused,
+        title: "code or data of a module",
+        why: "The sections of a module lie wherever there was room when it was loaded (module_memory_alloc, kernel/module/main.c), and \
+              what it does not export no module loader finds. Its code is compared with its file like the kernel's with its image, \
+              but this version writes only what can be written before the module is there. When a header changes code of vmlinux \
+              and of modules, patching one without the other can break what they agree on.",
+        advice: "reload the fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
+    }
     LP2101 {
         class: Refused,
         title: "no room for a jump",

@@ -47,9 +47,9 @@ codes! {
     }
     LP6307 {
         class: Refused,
-        title: "code of a module is changed",
-        why: "This version patches the code of vmlinux only. When a header changes code of vmlinux and of modules, patching \
-              one without the other can break what they agree on.",
-        advice: "reload the fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
+        title: "an object of several modules is changed",
+        why: "Each of the modules has its own copy of the object's code and data (`modname` of scripts/Makefile.lib); a pair of \
+              objects stands for one of them.",
+        advice: "reload the fixed modules; or, if they can keep their old code, patch the rest with --leave-modules",
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::emit::Output;
 use crate::error::{Error, Place, Result};
 use crate::hash::digest;
+use crate::holder::HolderName;
 use crate::plan::Source;
 use crate::plan::manifest::Manifest;
 
@@ -136,7 +137,7 @@ fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
             let what = format!("{} is not the object the manifest was made from", input.source);
             return Err(Error::new(codes::LP1101, Place::object(dir.join(MANIFEST).display().to_string()), what));
         }
-        out.push(Source { name: input.source.clone(), old_path, new_path, old, new });
+        out.push(Source { name: input.source.clone(), old_path, new_path, old, new, holder: HolderName::Vmlinux });
     }
     Ok(out)
 }

@@ -6,7 +6,7 @@ use crate::annotate::Debug;
 use crate::annotate::Images;
 use crate::debuginfo::DebugInfo;
 use crate::error::{Error, Place, Problem, Result};
-use crate::holder::HolderName;
+use crate::holder::VMLINUX;
 use crate::kernel::KernelImage;
 use crate::pipeline;
 use crate::plan::Options;
@@ -17,7 +17,7 @@ use crate::codes;
 
 /// The two kernels, if that is what was given.
 pub fn kernels(old: &Path, new: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
-    const KERNEL: &str = HolderName::Vmlinux.as_str();
+    const KERNEL: &str = VMLINUX;
     if old.is_dir() && new.is_dir() && old.join(KERNEL).is_file() && new.join(KERNEL).is_file() {
         return Ok(Some((old.join(KERNEL), new.join(KERNEL))));
     }

@@ -22,6 +22,7 @@ use std::borrow::Borrow;
 
 use crate::emit::Output;
 use crate::error::{Problem, Result};
+use crate::holder::Running;
 use crate::kernel::KernelImage;
 use crate::pipeline;
 use crate::plan::{Analysis, Options};
@@ -76,15 +77,35 @@ pub fn conclude<K: Borrow<KernelImage>>(
     kernel: impl FnOnce() -> Result<Option<K>>,
     options: &Options,
 ) -> Result<Outcome> {
-    let mut patch = None;
-    if !analysis.set.items.is_empty() && analysis.refused.is_empty() {
-        let kernel = kernel()?;
-        match pipeline::produce(&mut analysis, kernel.as_ref().map(Borrow::borrow), options) {
-            Ok(output) => patch = Some(output),
-            Err(e) if e.is_refusal() => analysis.refused = e.problems,
-            Err(e) => return Err(e),
-        }
+    if analysis.set.items.is_empty() || !analysis.refused.is_empty() {
+        return Ok(Outcome { analysis, patch: None, modules: Vec::new() });
     }
+    let kernel = kernel()?;
+    let made = pipeline::produce(&mut analysis, kernel.as_ref().map(Borrow::borrow), options);
+    concluded(analysis, made)
+}
+
+/// The same for a kernel with modules.
+///
+/// # Errors
+/// What is broken.
+pub fn conclude_on(mut analysis: Analysis, running: Running<'_>, options: &Options) -> Result<Outcome> {
+    if analysis.set.items.is_empty() || !analysis.refused.is_empty() {
+        return Ok(Outcome { analysis, patch: None, modules: Vec::new() });
+    }
+    let made = pipeline::produce_on(&mut analysis, Some(running), options);
+    concluded(analysis, made)
+}
+
+fn concluded(mut analysis: Analysis, made: Result<Output>) -> Result<Outcome> {
+    let patch = match made {
+        Ok(output) => Some(output),
+        Err(e) if e.is_refusal() => {
+            analysis.refused = e.problems;
+            None
+        }
+        Err(e) => return Err(e),
+    };
     Ok(Outcome { analysis, patch, modules: Vec::new() })
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Place, Result};
+use crate::holder::HolderName;
 use crate::pipeline;
 use crate::plan::Options;
 use crate::plan::Source;
@@ -48,8 +49,14 @@ fn pair(name: &str, old_path: &Path, new_path: &Path, options: &Options) -> Resu
     if old == new {
         return Ok(None);
     }
-    let source =
-        Source { name: name.to_owned(), old_path: old_path.to_owned(), new_path: new_path.to_owned(), old, new };
+    let source = Source {
+        name: name.to_owned(),
+        old_path: old_path.to_owned(),
+        new_path: new_path.to_owned(),
+        old,
+        new,
+        holder: HolderName::Vmlinux,
+    };
     let report = Report::of(&pipeline::analyse(&[source], options)?);
     if report.changed.is_empty() && report.refused.is_empty() {
         return Ok(None);

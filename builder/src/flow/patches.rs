@@ -1,18 +1,22 @@
 //! The whole of `lpbuild build`, phase after phase.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Outcome, conclude};
+use super::{Outcome, conclude_on};
 use crate::annotate::Rest;
 use crate::backend::detour::Runtime;
 use crate::config::{Config, check_expected};
-use crate::error::{Result, refuse};
+use crate::error::{Error, Result, refuse};
+use crate::holder::{ModuleHolder, ModuleImages, Running};
+use crate::kernel::Symvers;
 use crate::pack::KernelSide;
 use crate::pipeline;
 use crate::plan::{Options, Source};
 use crate::report::Report;
 use crate::source::locate::TargetKernel;
+use crate::source::module_tree::ModuleTree;
 use crate::source::pairs::{self, Job};
 use crate::source::touched::{self, Unused, WideHeader};
 use crate::source::tree::Tree;
@@ -92,7 +96,7 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     let job = Job { target: &target, tree: &tree, change: &change, touched: &touched, config, how, log, progress };
     let compiled = pairs::compile(&job)?;
     built.compiled = compiled.objects;
-    built.left = compiled.of_modules.iter().map(|s| s.name.clone()).collect();
+    built.left = compiled.left.iter().map(|s| s.name.clone()).collect();
     accepted.extend(compiled.accepted);
     lap(built, "compile");
 
@@ -100,16 +104,18 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     progress.status("comparing");
     built.sources = compiled.sources;
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
-    let mut analysis = pipeline::analyse_in(&built.sources, Rest::Built { left: &compiled.of_modules }, &options)?;
+    let mut analysis = pipeline::analyse_in(&built.sources, Rest::Built { left: &compiled.left }, &options)?;
     analysis.accepted.splice(0..0, accepted);
     analysis.unneeded = options.accept.unneeded(&analysis.accepted);
-    pipeline::check_names(&mut analysis, &target.image, &options);
+    let modules = open_modules(&target, &compiled.modfiles)?;
+    let running = Running { kernel: &target.image, modules: &modules };
+    pipeline::check_names_on(&mut analysis, running, &options);
     if let Some(expected) = &config.functions {
         let report = Report::of(&analysis);
         let changed: Vec<_> = report.changed.iter().map(|c| (&c.object, &c.symbol)).collect();
         analysis.refused.extend(check_expected(expected, &changed));
     }
-    let outcome = conclude(analysis, || Ok(Some(&target.image)), &options)?;
+    let outcome = conclude_on(analysis, running, &options)?;
     if let Some(patch) = &outcome.patch {
         // What is handed out is read as somebody else's would be.
         refuse(Runtime::default().contradictions(&patch.manifest, &target.image))?;
@@ -117,4 +123,16 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     built.phases.extend(outcome.analysis.timings.iter().copied());
     built.outcome = Some(outcome);
     Ok(())
+}
+
+/// The modules that have old code, in the order of their paths.
+fn open_modules(target: &TargetKernel, modfiles: &BTreeSet<String>) -> Result<Vec<ModuleHolder>> {
+    if modfiles.is_empty() {
+        return Ok(Vec::new());
+    }
+    let path = target.headers.join("Module.symvers");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+    let files = ModuleTree::of(&target.release)?;
+    let images = ModuleImages::of(&target.image, &files, Symvers::parse(&text));
+    modfiles.iter().map(|m| images.open(m)).collect()
 }

@@ -1,33 +1,50 @@
-//! Holders: who has the old code. Today that is the kernel image; all else asks a holder and does not know which it is.
+//! Holders: who has the old code, the kernel image or a module. All else asks a holder and does not know which it is.
 
+mod modules;
 mod placement;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::kernel::KernelImage;
 
+pub use modules::{ModuleFinder, ModuleHolder, ModuleImages};
 pub use placement::{Doubt, Exact, Placement, RunPre};
 
+/// What the kernel image is called, in reports, in the manifest and in `Module.symvers`.
+pub const VMLINUX: &str = "vmlinux";
+
 /// What a holder is called, in reports and in the manifest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HolderName {
     /// The kernel image.
     #[default]
     Vmlinux,
+    /// A module, by the name /sys/module has.
+    Module(Arc<str>),
 }
 
 impl HolderName {
     /// The name.
-    pub const fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
-            Self::Vmlinux => "vmlinux",
+            Self::Vmlinux => VMLINUX,
+            Self::Module(name) => name,
         }
     }
-    /// The holder of a name.
+    /// A module; in its name a dash is an underscore (`name-fix` of scripts/Makefile.lib).
+    pub fn module(name: &str) -> Self {
+        Self::Module(name.replace('-', "_").into())
+    }
+    /// The module whose file kbuild calls so, without `.ko`.
+    pub fn of_file(modfile: &str) -> Self {
+        Self::module(modfile.rsplit('/').next().unwrap_or(modfile))
+    }
+    /// The holder of a name in a manifest, of those that a patch can be for.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Vmlinux].into_iter().find(|h| h.as_str() == name)
+        (name == VMLINUX).then_some(Self::Vmlinux)
     }
 }
 
@@ -47,7 +64,7 @@ pub struct Anchor {
 }
 
 /// One holder and what is known of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Holder<'a> {
     /// What it is called.
     pub name: HolderName,
@@ -55,6 +72,39 @@ pub struct Holder<'a> {
     pub image: &'a KernelImage,
     /// What its addresses are relative to.
     pub anchor: Anchor,
+}
+
+/// What runs: a kernel, and those of its modules that have old code.
+#[derive(Clone, Copy, Debug)]
+pub struct Running<'a> {
+    /// The kernel's image.
+    pub kernel: &'a KernelImage,
+    /// The modules.
+    pub modules: &'a [ModuleHolder],
+}
+
+impl<'a> Running<'a> {
+    /// A module of that name.
+    pub fn module(&self, name: &HolderName) -> Option<&'a ModuleHolder> {
+        self.modules.iter().find(|m| m.name == *name)
+    }
+    /// The image of a holder.
+    pub fn image(&self, name: &HolderName) -> Option<&'a KernelImage> {
+        match name {
+            HolderName::Vmlinux => Some(self.kernel),
+            HolderName::Module(_) => self.module(name).map(|m| &m.image),
+        }
+    }
+    /// The image that has something at an address; the kernel's where none has.
+    pub fn image_at(&self, address: u64) -> &'a KernelImage {
+        self.modules.iter().map(|m| &m.image).find(|i| i.holds(address)).unwrap_or(self.kernel)
+    }
+}
+
+impl<'a> From<&'a KernelImage> for Running<'a> {
+    fn from(kernel: &'a KernelImage) -> Self {
+        Self { kernel, modules: &[] }
+    }
 }
 
 /// Exported in every kernel since 5.15 resp. 2.6 (kernel/printk/printk.c).

@@ -21,6 +21,8 @@ pub enum Placement {
 /// What run-pre matching found.
 #[derive(Clone, Debug, Default)]
 pub struct RunPre {
+    /// Who has the code, for people.
+    pub(crate) holder: String,
     pub(crate) bases: BTreeMap<SectionId, u64>,
     /// Section of each atom, and its offset there.
     pub(crate) starts: Vec<(SectionId, u64)>,
@@ -83,7 +85,7 @@ impl Placement {
         let Self::RunPre(p) = self else { return Ok(()) };
         let section = p.starts.get(id.0 as usize).map(|s| s.0);
         if let Some(&(a, b)) = section.and_then(|s| p.contradictions.get(&s)) {
-            return Err((codes::LP3002, two_places(a, b)));
+            return Err((codes::LP3002, p.two_places(a, b)));
         }
         match p.mismatches.get(&id) {
             Some(why) if read_only => Err((codes::LP3001, why.clone())),
@@ -131,18 +133,24 @@ impl RunPre {
     }
     fn check(&self, id: AtomId) -> Result<(), Doubt> {
         let Some((section, _)) = self.starts.get(id.0 as usize) else {
-            return Err((codes::LP3001, "it was not found in the kernel image".into()));
+            return Err((codes::LP3001, format!("it was not found in {}", self.holder)));
         };
         if let Some(&(a, b)) = self.contradictions.get(section) {
-            return Err((codes::LP3002, two_places(a, b)));
+            return Err((codes::LP3002, self.two_places(a, b)));
         }
         if self.overridden.contains(&id) {
-            return Err((codes::LP3004, "the kernel image has another function under this name".into()));
+            return Err((codes::LP3004, format!("{} has another function under this name", self.holder)));
         }
         match self.mismatches.get(&id) {
             Some(why) => Err((codes::LP3001, why.clone())),
             None if self.matched.contains(&id) => Ok(()),
-            None => Err((codes::LP3001, format!("{} was not found in the kernel image", self.names[id.0 as usize]))),
+            None => Err((codes::LP3001, format!("{} was not found in {}", self.names[id.0 as usize], self.holder))),
+        }
+    }
+    fn two_places(&self, a: u64, b: u64) -> String {
+        match a == b {
+            true => format!("the code shows its section at {a:#x}, where {} has other names", self.holder),
+            false => format!("its section would be both at {a:#x} and at {b:#x}"),
         }
     }
     /// Two addresses the code shows for one undefined symbol.
@@ -170,12 +178,5 @@ impl RunPre {
 impl Exact {
     fn atom(&self, id: AtomId) -> Option<(u64, bool)> {
         self.atoms.get(id.0 as usize).copied().flatten()
-    }
-}
-
-fn two_places(a: u64, b: u64) -> String {
-    match a == b {
-        true => format!("the code shows its section at {a:#x}, where the kernel image has other names"),
-        false => format!("its section would be both at {a:#x} and at {b:#x}"),
     }
 }

@@ -146,6 +146,16 @@ impl KernelImage {
         self.module.as_ref()
     }
 
+    /// What it is, for people.
+    pub fn called(&self) -> String {
+        self.module.as_ref().map_or_else(|| "the kernel image".to_owned(), |m| format!("the module {}", m.name))
+    }
+
+    /// Is something of it at this address, of a module or of a kernel?
+    pub fn holds(&self, address: u64) -> bool {
+        self.section_at(address).is_some()
+    }
+
     /// The section of a module by its name.
     pub fn section_named(&self, name: &str) -> Option<&KernelSection> {
         self.sections.iter().find(|s| s.name == name)

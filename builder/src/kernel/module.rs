@@ -73,13 +73,6 @@ pub struct ModuleFacts {
     pub has_locals: bool,
 }
 
-impl ModuleFacts {
-    /// Is something of the module at this address?
-    pub fn holds(&self, address: u64) -> bool {
-        self.ranges.iter().any(|r| r.contains(&address))
-    }
-}
-
 /// Where an imported symbol is, and the letter that stands for its kind.
 pub type Imported = (u64, u8);
 

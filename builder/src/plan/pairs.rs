@@ -22,6 +22,8 @@ pub struct Source {
     pub old: Vec<u8>,
     /// The new build.
     pub new: Vec<u8>,
+    /// Who has the old code.
+    pub holder: HolderName,
 }
 
 impl Source {
@@ -32,7 +34,8 @@ impl Source {
     pub fn read(name: impl Into<String>, old: &Path, new: &Path) -> Result<Self> {
         let read = |path: &Path| bounded::read(path, bounded::LARGE);
         let (old_path, new_path) = (old.to_owned(), new.to_owned());
-        Ok(Self { name: name.into(), old: read(old)?, new: read(new)?, old_path, new_path })
+        let holder = HolderName::Vmlinux;
+        Ok(Self { name: name.into(), old: read(old)?, new: read(new)?, old_path, new_path, holder })
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cache;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::hash::digest;
+use crate::holder::HolderName;
 use crate::ingest;
 use crate::pipeline::{self};
 use crate::plan::Options;
@@ -269,7 +270,11 @@ pub fn pairs(
             (old?, new?)
         };
         let read = |p: &Path| fs::read(p).map_err(|e| Error::io(p, &e));
-        let source = Source { name: name.clone(), old: read(&old_path)?, new: read(&new_path)?, old_path, new_path };
+        // Of an object in several modules it is any of them.
+        let modules = otherwise.unwrap_or(recipe).modules.first();
+        let holder = modules.map_or(HolderName::Vmlinux, |m| HolderName::of_file(m));
+        let source =
+            Source { name: name.clone(), old: read(&old_path)?, new: read(&new_path)?, old_path, new_path, holder };
         let same = source.old == source.new || (work.recipes.len() > 1 && !pipeline::differs(&source, options)?);
         let mut state = lock();
         state.0.compiled.push(name.clone());

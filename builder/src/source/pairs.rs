@@ -17,6 +17,7 @@ use crate::codes;
 use crate::config::Config;
 use crate::error::{Error, Place, Problem, Result, refuse};
 use crate::hash;
+use crate::holder::HolderName;
 use crate::plan::{Options, Source};
 use crate::tool::Log;
 
@@ -57,16 +58,17 @@ pub struct Job<'a> {
 pub struct Compiled {
     /// Names of the objects that were compiled in both versions.
     pub objects: Vec<String>,
-    /// Those of the image that differ.
+    /// Those that differ, of the image and of modules.
     pub sources: Vec<Source>,
+    /// The modules that have some of them, by the paths of their files without `.ko`.
+    pub modfiles: BTreeSet<String>,
     /// Those of modules that differ and keep their old code.
-    pub of_modules: Vec<Source>,
+    pub left: Vec<Source>,
     /// What the author answers for.
     pub accepted: Vec<Accepted>,
 }
 
-/// Both versions of every object concerned, if they differ in more than debug information: those of the image, and those of
-/// modules that keep their old code.
+/// Both versions of every object concerned, if they differ in more than debug information.
 pub fn compile(job: &Job<'_>) -> Result<Compiled> {
     let Job { target, tree, change, touched, config, how, log, progress } = *job;
     let work = WorkDir::make(tree, change)?;
@@ -116,22 +118,21 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
         Compilation { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
     let options = Options { lines_kept: true, ..config.options.clone() };
     let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options, &|name| progress.object(name))?;
-    let (of_modules, sources): (Vec<Source>, Vec<Source>) =
-        pairs.differing.into_iter().partition(|s| modules.contains(&s.name));
-    if !how.leave_modules && !of_modules.is_empty() {
-        return Err(Error { problems: of_modules.iter().map(|s| module_problem(&recipes, s)).collect() });
-    }
-    Ok(Compiled { objects: pairs.compiled, sources, of_modules, accepted })
+    let (left, sources): (Vec<Source>, Vec<Source>) =
+        pairs.differing.into_iter().partition(|s| how.leave_modules && modules.contains(&s.name));
+    let of = |s: &Source| otherwise.get(&s.name).or_else(|| recipes.get(&s.name));
+    let shared: Vec<Problem> = sources.iter().filter_map(|s| shared(of(s)?)).collect();
+    refuse(shared)?;
+    let modfiles = sources.iter().filter(|s| s.holder != HolderName::Vmlinux);
+    let modfiles = modfiles.filter_map(|s| Some(of(s)?.modfile()?.to_owned())).collect();
+    Ok(Compiled { objects: pairs.compiled, sources, modfiles, left, accepted })
 }
 
-fn module_problem(recipes: &BTreeMap<String, Recipe>, source: &Source) -> Problem {
-    let names: Vec<&str> = recipes.get(&source.name).into_iter().flat_map(Recipe::module_names).collect();
-    let what = match &names[..] {
-        [] => "it is part of a module".to_owned(),
-        [one] => format!("it is part of the module {one}"),
-        several => format!("it is part of the modules {}", several.join(", ")),
-    };
-    Problem::new(codes::LP6307, Place::object(&source.name), what)
+/// An object in several modules has a copy in each.
+fn shared(recipe: &Recipe) -> Option<Problem> {
+    let names: Vec<&str> = recipe.module_names().collect();
+    let what = format!("it is part of the modules {}", names.join(", "));
+    (names.len() > 1).then(|| Problem::new(codes::LP6307, Place::object(&recipe.object), what))
 }
 
 /// The source an object is usually made from.

@@ -3,7 +3,7 @@
 //! A function is the same when its bytes are, apart from the fields of references, when each reference means the same
 //! (`meaning`), and when its table entries do. Everything else is a candidate: the ordinary `compare` decides about those.
 
-use crate::holder::HolderName;
+use crate::holder::VMLINUX;
 use std::collections::{BTreeSet, HashMap};
 
 use rayon::prelude::*;
@@ -38,21 +38,13 @@ impl Compared {
     /// What differs in places that are no functions or objects, and so no part of what is extracted.
     pub fn without_atoms(&self) -> impl Iterator<Item = Problem> + '_ {
         let list = |name: &String| {
-            Problem::new(
-                codes::LP2005,
-                Place::object(HolderName::Vmlinux.as_str()).in_section(name),
-                "an entry without a name differs",
-            )
+            Problem::new(codes::LP2005, Place::object(VMLINUX).in_section(name), "an entry without a name differs")
         };
         let label = |name: &String| {
-            Problem::new(
-                codes::LP2001,
-                Place::symbol(HolderName::Vmlinux.as_str(), name),
-                "what this label of assembly names differs",
-            )
+            Problem::new(codes::LP2001, Place::symbol(VMLINUX, name), "what this label of assembly names differs")
         };
         let set = |name: &String| {
-            let place = Place::symbol(HolderName::Vmlinux.as_str(), name).in_section(".BTF_ids");
+            let place = Place::symbol(VMLINUX, name).in_section(".BTF_ids");
             let what = "the functions of this set, or their flags, differ";
             Problem::new(codes::LP2023, place, what).acceptable(Accept::List, name)
         };

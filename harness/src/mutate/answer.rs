@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use lpbuild::holder::HolderName;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Options;
 use lpbuild::plan::Source;
@@ -66,7 +67,14 @@ pub fn options() -> Options {
 
 /// A pair of objects as lpbuild takes it.
 pub fn source(name: &str, old: &[u8], new: &[u8]) -> Source {
-    Source { name: name.into(), old_path: name.into(), new_path: name.into(), old: old.to_vec(), new: new.to_vec() }
+    Source {
+        name: name.into(),
+        old_path: name.into(),
+        new_path: name.into(),
+        old: old.to_vec(),
+        new: new.to_vec(),
+        holder: HolderName::Vmlinux,
+    }
 }
 
 /// Asks lpbuild. Names are as in `names`, pieces count as their function.
