@@ -407,9 +407,8 @@ impl<'t> Parser<'t> {
 
     fn describe(&mut self) {
         let called = self.called();
-        let shouted = |w: &&[u8]| w.iter().any(u8::is_ascii_uppercase) && !w.iter().any(u8::is_ascii_lowercase);
         let first = self.open.tokens.first().copied().unwrap_or_default();
-        let invoked = called.first().is_some_and(|c| *c == first) || called.iter().any(shouted);
+        let invoked = called.first().is_some_and(|c| *c == first) || called.iter().any(|w| is_shouted(w));
         let grammar = |t: &[u8]| KEYWORDS.contains(&t) || TAGS.contains(&t);
         let all = self.open.tokens.iter().copied().filter(|t| is_name(t) && !grammar(t));
         if self.has(b"__used") || first == b"asm" || first == b"__asm__" {
@@ -428,6 +427,10 @@ impl<'t> Parser<'t> {
             let prototype = !called.is_empty();
             let silent = self.has(b"extern") || self.has(b"typedef") || prototype || self.only_type();
             self.open.kind = if silent && !self.has(b"=") { ItemKind::Named } else { ItemKind::Emits };
+            // What it gives could not be told, so nobody can be seen to use it.
+            if self.open.names.is_empty() {
+                self.open.kind = ItemKind::Emits;
+            }
             if matches!(first, b"static_assert" | b"_Static_assert") {
                 self.open.kind = ItemKind::Named;
             }
@@ -471,7 +474,11 @@ impl<'t> Parser<'t> {
             if !is_name(t) || KEYWORDS.contains(t) || TAGS.contains(t) || ATTRIBUTES.contains(t) || after_tag {
                 continue;
             }
-            let declares = matches!(at(i + 1), b"(" | b";" | b"," | b"=" | b"[" | b":" | b")");
+            // Attributes may stand between the name and the end: `extern int x __read_mostly;`
+            let next = at(i + 1);
+            let declares = matches!(next, b"(" | b";" | b"," | b"=" | b"[" | b":" | b")")
+                || next.starts_with(b"__")
+                || is_shouted(next);
             let pointer = depth == (0, 1) && i > 1 && at(i - 1) == b"*" && at(i - 2) == b"(";
             let enumerator = enumeration && depth.0 > 0 && matches!(at(i - 1), b"{" | b",");
             if depth == (0, 0) && declares || pointer || enumerator {
@@ -492,6 +499,11 @@ impl<'t> Parser<'t> {
         }
         Some(self.done)
     }
+}
+
+/// In capitals, as names of macros are.
+fn is_shouted(token: &[u8]) -> bool {
+    token.iter().any(u8::is_ascii_uppercase) && !token.iter().any(u8::is_ascii_lowercase)
 }
 
 fn is_name(token: &[u8]) -> bool {
@@ -533,6 +545,9 @@ mod tests {
             ("enum { A, B };", "Named A B"),
             ("#define F(a, b) a##_x##b \\\n\tg(a)\n", "Named F"),
             ("extern int a, b[3];", "Named a b"),
+            ("extern struct foo a __read_mostly;", "Named __read_mostly a"),
+            ("extern void (*hooks[2])(struct foo *);", "Named hooks"),
+            ("static_assert(sizeof(struct foo) == 8);", "Named "),
             ("DECLARE_PER_CPU(int, x);", "Named DECLARE_PER_CPU x"),
         ] {
             assert_eq!(one(text), want, "{text}");
