@@ -44,5 +44,8 @@ before=$(dropped)
 expect 'the old function counts' $before $(dropped)
 clean
 "#;
-    passes(&bench.module("ring", &[MOVE_TAIL]).vm("tracing", script));
+    // Whoever walks the stack of a task that an interrupt has stopped in `return_to_handler` has the kernel say so, once: its unwind
+    // data are not those of every instruction there. The walk counts as unreliable, as it should.
+    let said = "stack going in the wrong direction? at return_to_handler";
+    passes(&bench.module("ring", &[MOVE_TAIL]).vm("tracing", script).allow(said));
 }
