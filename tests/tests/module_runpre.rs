@@ -5,8 +5,14 @@ use harness::runpre::RunPre;
 use lpbuild_tests::Env;
 
 /// Of one object and of several, with and without dependencies, with jump labels, alternatives, bugs and static calls.
-const MODULES: &[&str] =
-    &["fs/binfmt_misc", "drivers/net/dummy", "net/8021q/8021q", "net/sched/sch_codel", "net/netfilter/nfnetlink_log"];
+const MODULES: &[&str] = &[
+    "fs/binfmt_misc",
+    "drivers/net/dummy",
+    "net/8021q/8021q",
+    "drivers/md/dm-bufio",
+    "net/sched/sch_codel",
+    "net/netfilter/nfnetlink_log",
+];
 
 fn matched(name: &str, series: &str) {
     let Some(env) = Env::find_series(name, series) else { return };

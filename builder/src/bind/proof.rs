@@ -261,7 +261,8 @@ impl Proof<'_> {
         if let Some(why) = others.clone().find_map(|r| self.elsewhere(r, there.wrapping_add(r.at))) {
             return Some(why);
         }
-        let (code, r) = entry.replacement.as_ref().zip(replacement)?;
+        // One without instructions may be at the end of its section, where nothing is.
+        let (code, r) = entry.replacement.as_ref().zip(replacement).filter(|(code, _)| !code.bytes.is_empty())?;
         let to = field::means(self.kernel, r, there.wrapping_add(r.at))?;
         let why = field::other_bytes(self.kernel, &code.bytes, &code.refs, to);
         let why = why.or_else(|| code.refs.iter().find_map(|r| self.elsewhere(r, to.wrapping_add(r.at))));
