@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::correlate::Files;
 use crate::error::Result;
+use crate::holder::HolderName;
 use crate::plan::{ObjectPair, Source};
 use crate::symbolize::Object;
 use crate::{compare, correlate, ingest};
@@ -21,7 +22,10 @@ pub(crate) fn compared<'s>(source: &'s Source, lines_kept: bool, t: &mut Timer) 
     let new = t.time("symbolize", || Object::new(new))?;
     let debug = Files::new(&source.old, &source.new, lines_kept);
     let pairs = t.time("correlate", || correlate::correlate_with(&old, &new, &debug));
-    let verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
+    let mut verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
+    if source.holder != HolderName::Vmlinux {
+        verdicts.of_module();
+    }
     let (name, holder) = (source.name.clone(), source.holder.clone());
     Ok((ObjectPair { name, old, new, pairs, verdicts, holder, placement: None }, debug))
 }

@@ -105,3 +105,17 @@ fn a_name_moves_within_a_holder_only() {
     assert!(moved(HolderName::Vmlinux), "of one holder it is now another object's");
     assert!(!moved(module("b")), "each holder has its own");
 }
+
+#[test]
+fn exit_code_runs_in_a_module_alone() {
+    let leave = |n: u32| {
+        format!(
+            "int f(int x) {{ return x; }} __attribute__((section(\".exit.text\"))) int leave(int x) {{ return x + {n}; }}"
+        )
+    };
+    let changed = |holder: HolderName| analyse(&[source("a.o", holder, &leave(1), &leave(2))]);
+    let kernel = changed(HolderName::Vmlinux);
+    assert_eq!((refused(&kernel), kernel.pairs[0].verdicts.ignored.len()), (vec![], 1));
+    let of_module = refused(&changed(module("a")));
+    assert!(of_module.len() == 1 && of_module[0].contains("LP2003") && of_module[0].contains("leave"), "{of_module:?}");
+}

@@ -26,7 +26,7 @@ codes! {
         why: "__init code ran at boot and its memory is freed (init/main.c, free_initmem); a new version would never run. With a \
               kernel image, what lies between its __init_begin and __init_end counts, whatever its section is called. New \
               code must not refer to anything there either, nor to what a compared object has in .init or .exit \
-              sections, unless the code it replaces does.",
+              sections, unless the code it replaces does. __exit code of a module runs when it is removed, and is not replaced either.",
         advice: "repeat the effect from code that runs later, or reboot into the new kernel",
     }
     LP2004 {

@@ -141,6 +141,22 @@ fn refuse_read_sections(c: &Comparer<'_>, v: &mut Verdicts) {
     }
 }
 
+/// Why changed exit code of the kernel does not matter.
+const NEVER_LEAVES: &str = "exit code of a built-in object never runs";
+
+impl Verdicts {
+    /// Of an object of a module, whose exit code runs when it is removed (`delete_module`, kernel/module/main.c): what was ignored
+    /// of it is refused.
+    pub fn of_module(&mut self) {
+        let all = std::mem::take(&mut self.ignored);
+        let (exit, rest): (Vec<Ignored>, Vec<Ignored>) = all.into_iter().partition(|i| i.reason == NEVER_LEAVES);
+        self.ignored = rest;
+        let what = "exit function: it runs when the module is removed, and is not replaced";
+        self.refused
+            .extend(exit.iter().map(|i| Problem::new(codes::LP2003, Place::symbol(&i.object, &i.symbol), what)));
+    }
+}
+
 /// Changed code in sections that cannot be patched.
 fn refuse_unpatchable(c: &Comparer<'_>, v: &mut Verdicts) {
     let mut drop = Vec::new();
@@ -158,7 +174,7 @@ fn refuse_unpatchable(c: &Comparer<'_>, v: &mut Verdicts) {
                     v.ignored.push(Ignored {
                         object: c.new.image.name.clone(),
                         symbol: atom.name.clone(),
-                        reason: "exit code of a built-in object never runs".into(),
+                        reason: NEVER_LEAVES.into(),
                     });
                     drop.push(*n);
                     break;
