@@ -28,10 +28,7 @@ use crate::{cache, cmd, emulator, guest, kept, workspace_root};
 const GUEST_CPUS: usize = 3;
 
 /// Nearly half of a boot of the stock kernels are the self-tests of their cryptography (`crypto_algapi_init`).
-///
-/// Between INIT and SIPI the kernel waits for 10 ms on old CPUs and not at all on new ones (`smp_quirk_init_udelay`,
-/// arch/x86/kernel/smpboot.c). A thread of QEMU that the host does not run at once then misses the second, and the CPU does not start.
-const FAST_BOOT: &str = "cryptomgr.notests cpu_init_udelay=10000";
+const FAST_BOOT: &str = "cryptomgr.notests";
 
 /// CPUs and memory of a guest unless told.
 const CPUS: u32 = 2;
@@ -85,6 +82,7 @@ pub struct Vm {
     append: String,
     clock: Clock,
     cpus: u32,
+    take_turns: bool,
     memory_mib: u32,
     silence: Duration,
     overtime: Duration,
@@ -157,6 +155,7 @@ impl Vm {
             append: String::new(),
             clock: Clock::Host,
             cpus: CPUS,
+            take_turns: false,
             memory_mib: MEMORY_MIB,
             silence: Duration::from_secs(60),
             overtime: Duration::from_secs(300),
@@ -221,6 +220,13 @@ impl Vm {
         self
     }
 
+    /// One thread for all CPUs, whatever QEMU can do.
+    #[must_use]
+    pub fn take_turns(mut self) -> Self {
+        self.take_turns = true;
+        self
+    }
+
     /// Guest memory.
     #[must_use]
     pub fn memory_mib(mut self, mib: u32) -> Self {
@@ -260,6 +266,7 @@ impl Vm {
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let _named = cache::lock(&dir)?;
         let (accel, cpus, fast) = match self.clock {
+            Clock::Host if self.take_turns => (Accel::Turns, self.cpus, FAST_BOOT),
             Clock::Host => (Accel::Emulated, self.cpus, FAST_BOOT),
             Clock::Instructions => (Accel::Counted, 1, ""),
         };
@@ -291,7 +298,7 @@ impl Vm {
     /// Whether guests of this kind are many enough to keep a boot for.
     fn keeps(&self) -> bool {
         let usual = (self.cpus, self.memory_mib) == (CPUS, MEMORY_MIB) && self.append.trim().is_empty();
-        self.stock && usual && self.clock == Clock::Host
+        self.stock && usual && self.clock == Clock::Host && !self.take_turns
     }
 
     /// What all guests have.

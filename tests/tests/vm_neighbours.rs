@@ -538,5 +538,6 @@ done
 "#;
     let script = format!("naps={}\n{script}", cycles(1));
     // The alarm of the clock is an event of ACPI, not of the HPET.
-    passes(&bench.module("short", &[SHORT]).vm("beside-sleep", &script).append("hpet=disable"));
+    // QEMU 10.0 with a thread per CPU now and then does not start the second CPU of a machine that wakes up, on a loaded host.
+    passes(&bench.module("short", &[SHORT]).vm("beside-sleep", &script).append("hpet=disable").take_turns());
 }

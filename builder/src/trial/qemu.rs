@@ -29,6 +29,8 @@ pub enum Accel {
     Any,
     /// Emulation, with a thread for each CPU where QEMU can be trusted with that ([`has_threads`]).
     Emulated,
+    /// Emulation, one thread for all CPUs.
+    Turns,
     /// Emulation of one CPU where an instruction takes one nanosecond, without random addresses: the same figures every
     /// run.
     Counted,
@@ -123,7 +125,7 @@ impl Machine {
         }
         let errors = File::create(&complaints).map_err(|e| unwritable(&complaints, &e))?;
         let emulated = self.emulated();
-        let threads = self.accel != Accel::Counted && has_threads(&self.qemu);
+        let threads = matches!(self.accel, Accel::Any | Accel::Emulated) && has_threads(&self.qemu);
         let mut qemu = self.command(emulated, threads, &initramfs, [&kernel, &case]);
         qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let log_file = File::create(log).map_err(|e| unwritable(log, &e))?;

@@ -30,8 +30,10 @@ use job::{Done, Job, Outcome};
 /// Programs whose tests need the kernels of our own.
 const NEED_OWN_KERNELS: &[&str] = &["own_kernels", "whole_images"];
 
-/// Seconds a test is thought to take before it has ever run: one with a guest, another.
+/// Seconds a test is thought to take before it has ever run: one with a guest or one that compiles much, another.
 const UNKNOWN: (f64, f64) = (60.0, 1.0);
+/// Programs beside those with guests whose tests compile objects of the kernel.
+const COMPILE: &[&str] = &["build", "build_cache", "corpus", "module_runpre", "mutants", "recipe", "redirected"];
 
 pub fn task(args: &[String]) -> Result<()> {
     run(args, &[])
@@ -109,7 +111,8 @@ fn jobs(filters: &[String]) -> Result<(Vec<Job>, Vec<Job>, Vec<Done>)> {
                 skipped.push(Done { name, outcome: Outcome::Skipped, took: 0.0, cpu: None, said: Vec::new() });
                 continue;
             }
-            let unknown = if program.name.starts_with("vm_") { UNKNOWN.0 } else { UNKNOWN.1 };
+            let long = program.name.starts_with("vm_") || COMPILE.contains(&program.name.as_str());
+            let unknown = if long { UNKNOWN.0 } else { UNKNOWN.1 };
             let time = known.get(&name).copied().unwrap_or(unknown);
             let list = if NEED_OWN_KERNELS.contains(&program.name.as_str()) { &mut waiting } else { &mut ready };
             list.push((time, job));
