@@ -115,6 +115,8 @@ fn remove_older(dir: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Longer than QEMU takes to write its state, between two answers.
+const SAVING: Duration = Duration::from_secs(30);
 /// Longer than any run of the tests.
 const OLD: Duration = Duration::from_secs(3 * 3600);
 
@@ -173,6 +175,8 @@ struct Saver {
 impl Saver {
     fn save(&self) -> Result<()> {
         let mut monitor = UnixStream::connect(&self.monitor).context("connect to QEMU's monitor")?;
+        // One that hangs fails the read, and the guest is stopped as one that is silent.
+        monitor.set_read_timeout(Some(SAVING)).context("limit the wait for QEMU's monitor")?;
         let commands = format!("{IGNORE_SHARED}\nmigrate \"exec:cat > '{}'\"\nquit\n", self.state.display());
         monitor.write_all(commands.as_bytes()).context("write to QEMU's monitor")?;
         // What it answers is of no interest, but it ends when nobody listens.

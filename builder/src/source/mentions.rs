@@ -28,6 +28,9 @@ use super::patch::SourceChange;
 
 /// Names of more than this are not followed: every object that includes the header is concerned.
 const MOST_NAMES: usize = 1_000;
+/// Ways of gluing one name together that are tried, for one macro; with more, whoever includes the header is concerned.
+const MOST_WAYS: usize = 10_000;
+
 /// A word, by number.
 type Word = u32;
 
@@ -169,7 +172,8 @@ impl Mentions {
                 return Concerned::All;
             }
             let mut found: Vec<u32> = self.with.get(&name).cloned().unwrap_or_default();
-            for split in self.splits(name) {
+            let Some(splits) = self.splits(name) else { return Concerned::All };
+            for split in splits {
                 let Some(first) = split.given.first() else {
                     // The macro brings everything along.
                     todo.extend(followed.names.insert(split.by).then_some(split.by));
@@ -223,20 +227,28 @@ impl Mentions {
         all
     }
 
-    /// The ways in which a name is glued together.
-    fn splits(&self, name: Word) -> Vec<Split> {
+    /// The ways in which a name is glued together; nothing when they are too many to try.
+    fn splits(&self, name: Word) -> Option<Vec<Split>> {
         let mut found = Vec::new();
-        if let Some(text) = self.texts.get(name as usize) {
-            for glue in &self.glues {
-                split(text, &glue.parts, &mut Vec::new(), &mut |given| found.push(Split { by: glue.by, given }));
-            }
+        let text = self.texts.get(name as usize)?;
+        for glue in &self.glues {
+            let mut ways = MOST_WAYS;
+            let take = &mut |given| found.push(Split { by: glue.by, given });
+            split(text, &glue.parts, &mut Vec::new(), &mut ways, take)?;
         }
-        found
+        Some(found)
     }
 }
 
-/// Calls `found` with what has to be given so that the parts make the text.
-fn split(text: &[u8], parts: &[Option<Box<[u8]>>], given: &mut Vec<Box<[u8]>>, found: &mut impl FnMut(Vec<Box<[u8]>>)) {
+/// Calls `found` with what has to be given so that the parts make the text; nothing when that takes more than so many `ways`.
+fn split(
+    text: &[u8],
+    parts: &[Option<Box<[u8]>>],
+    given: &mut Vec<Box<[u8]>>,
+    ways: &mut usize,
+    found: &mut impl FnMut(Vec<Box<[u8]>>),
+) -> Option<()> {
+    *ways = ways.checked_sub(1)?;
     match parts {
         [] => {
             if text.is_empty() {
@@ -245,12 +257,14 @@ fn split(text: &[u8], parts: &[Option<Box<[u8]>>], given: &mut Vec<Box<[u8]>>, f
         }
         [Some(word), rest @ ..] => {
             if let Some(text) = text.strip_prefix(&**word) {
-                split(text, rest, given, found);
+                split(text, rest, given, ways, found)?;
             }
         }
         // The last one is given all that is left.
         [None] => {
-            if !text.is_empty() {
+            if text.is_empty() {
+                found(given.clone());
+            } else {
                 given.push(text.into());
                 found(given.clone());
                 given.pop();
@@ -263,13 +277,14 @@ fn split(text: &[u8], parts: &[Option<Box<[u8]>>], given: &mut Vec<Box<[u8]>>, f
                 if !head.is_empty() {
                     given.push(head.into());
                 }
-                split(tail, rest, given, found);
+                split(tail, rest, given, ways, found)?;
                 if !head.is_empty() {
                     given.pop();
                 }
             }
         }
     }
+    Some(())
 }
 
 fn is_word(token: &[u8]) -> bool {
@@ -396,5 +411,22 @@ mod tests {
         // Through another macro, which brings a piece along.
         let headers = ["#define CALL(x) g##x(1)", "#define AGAIN() CALL(et)", "#define PASS(x) CALL(x)"];
         assert_eq!(who(&headers, &new, &["AGAIN()", "PASS(et)", "PASS(x)"]), Some(vec![true, true, false]));
+    }
+
+    #[test]
+    fn a_macro_that_could_glue_anything_together_concerns_all() {
+        let new =
+            OLD.replace("return a;", "return a + 1;").replace("get", "a_name_that_is_rather_long_and_has_many_parts");
+        let old = OLD.replace("get", "a_name_that_is_rather_long_and_has_many_parts");
+        let all = all(&[&old, &new, "#define ANY(a, b, c, d, e, f, g, h) a##b##c##d##e##f##g##h"]);
+        assert_eq!(all.concerned(old.as_bytes(), new.as_bytes()), Concerned::All);
+    }
+
+    #[test]
+    fn a_last_part_that_is_given_nothing_is_found() {
+        let mut found = Vec::new();
+        let parts = [Some(b"ge".as_slice().into()), Some(b"t".as_slice().into()), None];
+        split(b"get", &parts, &mut Vec::new(), &mut 100, &mut |given| found.push(given)).unwrap();
+        assert_eq!(found, [Vec::<Box<[u8]>>::new()]);
     }
 }
