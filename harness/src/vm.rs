@@ -1,4 +1,4 @@
-//! One boot of a stock kernel in QEMU with a case to run; once the case has begun, nothing is retried.
+//! One boot of a stock kernel in QEMU with a case to run; what is run again, and why, says [`Vm::run`].
 //!
 //! ```no_run
 //! # fn f() -> anyhow::Result<()> {
@@ -18,6 +18,7 @@ use lpbuild::trial::console::{ConsoleVerdict, Transcript};
 use lpbuild::trial::initramfs::Initramfs;
 use lpbuild::trial::programs::Programs;
 use lpbuild::trial::qemu::{self, Accel, ImageSource, Machine, Watch};
+use lpbuild::trial::stale;
 
 use crate::kept::KeptBoot;
 use crate::kernels::Kernel;
@@ -250,15 +251,23 @@ impl Vm {
 
     /// Builds the initramfs, boots, and follows the guest to its end. An error is a fault of the host side only.
     ///
-    /// A guest that ends before PID 1 has said anything is booted once more, with a note: on a loaded host QEMU's TCG now
-    /// and then loses the start of the second CPU or the timer. Once the case has begun nothing is repeated.
+    /// Two things are done once more, with a note: a guest that ends before PID 1 has said anything is booted again, as on a
+    /// loaded host QEMU's TCG now and then loses the start of the second CPU or the timer; and a guest that died of an
+    /// int3 only the emulator still had ([`stale`]) runs again with CPUs that take turns, where that cannot be.
     pub fn run(&self) -> Result<Run> {
-        let run = self.run_once()?;
-        if run.verdict == ConsoleVerdict::Pass || !run.transcript.case.is_empty() {
-            return Ok(run);
+        let mut run = self.run_once()?;
+        if run.verdict != ConsoleVerdict::Pass && run.transcript.case.is_empty() {
+            crate::progress(format!("{}: {:?} before PID 1 started; booting once more", self.name, run.verdict));
+            run = self.run_once()?;
         }
-        crate::progress(format!("{}: {:?} before PID 1 started; booting once more", self.name, run.verdict));
-        self.run_once()
+        match stale::int3_not_in_memory(&run.transcript.kernel) {
+            Some(place) if self.clock == Clock::Host && !self.take_turns => {
+                let name = &self.name;
+                crate::progress(format!("{name}: an int3 at {place} that is not in memory; again, with CPUs in turns"));
+                self.clone().take_turns().overtime(2 * self.overtime).run_once()
+            }
+            _ => Ok(run),
+        }
     }
 
     fn run_once(&self) -> Result<Run> {

@@ -24,6 +24,7 @@ mod kvm;
 pub mod programs;
 pub mod qemu;
 mod report;
+pub mod stale;
 mod steps;
 mod table;
 
@@ -218,9 +219,20 @@ pub fn run(options: &TrialOptions, progress: &dyn Progress) -> Result<TrialRepor
             kvm::remember_that_it_fails();
         }
     }
-    let Some(end) = end else {
+    let Some(mut end) = end else {
         return Err(Error::new(codes::LP1000, Place::default(), "a guest that did not run took steps"));
     };
+    if let Some(place) = stale::int3_not_in_memory(&end.transcript.kernel)
+        && end.emulated
+    {
+        progress.status(&format!(
+            "an int3 at {place} that is not in memory any more: the emulator's fault, if any; once more, with CPUs that take turns"
+        ));
+        machine.accel = Accel::Turns;
+        machine.overtime = machine.overtime.saturating_mul(2);
+        steps = Steps::new([quiet, quiet, machine.overtime], options.cycles, progress);
+        end = machine.boot(temp.path(), &log, &mut steps)?;
+    }
     Ok(report::report(options, &module, kernel, &machine, &end, &steps))
 }
 
