@@ -48,6 +48,18 @@ pub struct Done {
     pub cpu: Option<f64>,
     /// What it said, when it failed.
     pub said: Vec<String>,
+    /// It failed beside others for want of time, and this is how it ended alone.
+    pub alone: bool,
+}
+
+impl Done {
+    /// Whether the test failed because its guest was not given enough of this host: nothing was printed for too long, or
+    /// something that was waited for did not come. Never after a fault of the kernel or a wrong result.
+    pub fn lacked_time(&self) -> bool {
+        let says = |text: &str| self.said.iter().any(|l| l.contains(text));
+        let late = ["verdict Silent(", "verdict Overtime(", "does not contain"].iter().any(|text| says(text));
+        self.outcome == Outcome::Failed && late && !says("verdict Fault(")
+    }
 }
 
 impl Job {
@@ -68,7 +80,7 @@ impl Job {
             Err(why) => (Outcome::Failed, vec![format!("{why:#}")]),
         };
         let cpu = measured.and_then(|file| cpu(&std::fs::read_to_string(file.path()).ok()?));
-        Done { name: self.name(), outcome, took: started.elapsed().as_secs_f64(), cpu, said }
+        Done { name: self.name(), outcome, took: started.elapsed().as_secs_f64(), cpu, said, alone: false }
     }
 
     /// Whether it ended well, all it printed, and whether it said that it was skipped.
@@ -173,6 +185,23 @@ mod tests {
         assert_eq!(outcome(true, &ran, true), Outcome::Skipped);
         assert_eq!(outcome(false, &ran, false), Outcome::Failed, "it died while ending");
         assert_eq!(outcome(true, &none, false), Outcome::Failed);
+    }
+
+    #[test]
+    fn only_a_guest_that_lacked_time_has_a_second_chance() {
+        let failed = |said: &[&str]| Done {
+            name: "vm_x y".to_owned(),
+            outcome: Outcome::Failed,
+            took: 1.0,
+            cpu: None,
+            said: text(said),
+            alone: false,
+        };
+        assert!(failed(&["panicked at", "verdict Silent(180s); the end of console.log:"]).lacked_time());
+        assert!(failed(&["verdict Fail(\"/state does not contain \\\"applied\\\" after 30 s\")"]).lacked_time());
+        assert!(!failed(&["verdict Fault(\"Oops\"); the end", "x does not contain y after 3 s"]).lacked_time());
+        assert!(!failed(&["verdict Fail(\"a system call saw two versions\")"]).lacked_time());
+        assert!(!Done { outcome: Outcome::Passed, ..failed(&["verdict Silent(1s)"]) }.lacked_time());
     }
 
     #[test]

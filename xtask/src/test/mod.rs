@@ -56,10 +56,12 @@ pub fn run(filters: &[String], more_env: &[(String, OsString)]) -> Result<()> {
     if !filters.is_empty() && !waiting.is_empty() {
         own_kernels(&finished);
     }
+    let all: Vec<Job> = ready.iter().chain(&waiting).cloned().collect();
     let started = Instant::now();
     // More than there are CPUs: guests sleep at times, and wait for a place.
     let workers = 2 * std::thread::available_parallelism().map_or(2, usize::from);
     done.extend(pool::run(ready, waiting, &finished, workers, &env));
+    pool::again(&mut done, &all, &env);
     if filters.is_empty() {
         done.push(examples_in_comments()?);
     }
@@ -108,7 +110,8 @@ fn jobs(filters: &[String]) -> Result<(Vec<Job>, Vec<Job>, Vec<Done>)> {
                 continue;
             }
             if test.ignored {
-                skipped.push(Done { name, outcome: Outcome::Skipped, took: 0.0, cpu: None, said: Vec::new() });
+                let (outcome, said) = (Outcome::Skipped, Vec::new());
+                skipped.push(Done { name, outcome, took: 0.0, cpu: None, said, alone: false });
                 continue;
             }
             let long = program.name.starts_with("vm_") || COMPILE.contains(&program.name.as_str());
@@ -138,6 +141,7 @@ fn examples_in_comments() -> Result<Done> {
         took: started.elapsed().as_secs_f64(),
         cpu: None,
         said: Vec::new(),
+        alone: false,
     })
 }
 

@@ -94,6 +94,16 @@ pub fn run(
     })
 }
 
+/// Runs again, one after another and beside nothing, what failed for want of time: if it passes alone, it has passed.
+pub fn again(done: &mut [Done], jobs: &[Job], env: &[(String, OsString)]) {
+    for one in done.iter_mut().filter(|d| d.lacked_time()) {
+        let Some(job) = jobs.iter().find(|j| j.name() == one.name) else { continue };
+        println!("{} lacked time beside others; once more, alone", one.name);
+        *one = Done { alone: true, ..job.run(env) };
+        show(one);
+    }
+}
+
 fn show(done: &Done) {
     let word = match done.outcome {
         Outcome::Passed => "ok",

@@ -42,6 +42,9 @@ pub fn end(all: &[Done], took: f64) -> String {
         text += &format!("\nFAILED {}\n", done.name);
         text += &done.said.iter().map(|l| format!("    {l}\n")).collect::<String>();
     }
+    for done in all.iter().filter(|d| d.alone) {
+        text += &format!("\nRun again alone, as it lacked time beside others: {}\n", done.name);
+    }
     let cpu: f64 = all.iter().filter_map(|d| d.cpu).sum();
     text += &format!("\n{} tests in {took:.0} s, {cpu:.0} s of processors\n", all.len());
     let Totals { passed, failed, skipped } = Totals::of(all);
@@ -80,6 +83,7 @@ mod tests {
             took: f64::from(i),
             cpu: Some(0.5),
             said: if outcome == Outcome::Failed { vec!["why".to_owned()] } else { Vec::new() },
+            alone: outcome == Outcome::Failed,
         };
         let mut all: Vec<Done> = (1..=12).map(|i| done(i, Outcome::Passed)).collect();
         all.push(done(0, Outcome::Failed));
@@ -87,7 +91,7 @@ mod tests {
         let text = end(&all, 7.0);
         assert!(text.contains("12.0 s     0.5 s CPU  p t12\n") && text.contains(" p t3\n"), "{text}");
         assert!(!text.contains(" p t2\n"), "{text}");
-        assert!(text.contains("FAILED p t0\n    why\n"), "{text}");
+        assert!(text.contains("FAILED p t0\n    why\n") && text.contains("beside others: p t0\n"), "{text}");
         assert!(text.ends_with("14 tests in 7 s, 7 s of processors\n12 passed, 1 failed, 1 skipped"), "{text}");
     }
 }
