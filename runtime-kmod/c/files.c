@@ -14,9 +14,13 @@ ssize_t lpb_show(struct file *file, struct kobject *kobj, struct bin_attribute *
 
 	if (!text)
 		return -ENOMEM;
+	if (what == LPB_SHOW_HOLDERS)
+		mutex_lock(&lpb_holders);
 	mutex_lock(&lpb_status);
 	len = lpbuild_show(what, text, size);
 	mutex_unlock(&lpb_status);
+	if (what == LPB_SHOW_HOLDERS)
+		mutex_unlock(&lpb_holders);
 	n = memory_read_from_buffer(out, count, &off, text, len);
 	kvfree(text);
 	return n;
@@ -149,14 +153,13 @@ LPB_FILE(switched, 0444, NULL, LPB_SHOW_SWITCHED);
 LPB_FILE(force, 0644, lpb_store_force, LPB_SHOW_FORCE);
 LPB_FILE(after, 0444, NULL, LPB_SHOW_AFTER);
 LPB_FILE(replaces, 0444, NULL, LPB_SHOW_REPLACES);
-
-
+LPB_FILE(holders, 0444, NULL, LPB_SHOW_HOLDERS);
 
 static struct bin_attribute *lpb_files[] = {
 	&lpb_file_state, &lpb_file_mode, &lpb_file_functions, &lpb_file_blockers, &lpb_file_pause_ns,
 	&lpb_file_attempts, &lpb_file_last_error, &lpb_file_version, &lpb_file_deadline_ms, &lpb_file_enabled,
 	&lpb_file_oneshot, &lpb_file_switched, &lpb_file_force, &lpb_file_after,
-	&lpb_file_replaces, &lpb_file_patience_ms, &lpb_me.file, NULL,
+	&lpb_file_replaces, &lpb_file_patience_ms, &lpb_file_holders, &lpb_me.file, NULL,
 };
 
 static const struct attribute_group lpb_group = { .bin_attrs = lpb_files };

@@ -64,6 +64,7 @@ bool lpb_fails(const char *what)
 static void lpb_undo(void)
 {
 	lpb_remove_folder();
+	lpb_remove_modules();
 	if (lpb_notified)
 		unregister_die_notifier(&lpb_notifier);
 	lpb_end_thread();
@@ -100,6 +101,9 @@ static int __init lpb_init(void)
 			goto undo;
 		}
 	}
+	err = lpb_add_modules(dry_run, deadline_ms ? deadline_ms : lpbuild_deadline());
+	if (err)
+		goto undo;
 	/* Before the files, whose writers ask things of it. */
 	err = lpb_start_thread();
 	if (!err)

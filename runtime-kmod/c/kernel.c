@@ -72,13 +72,17 @@ void lpb_log(int level, const char *line, size_t len)
 		printk(KERN_INFO "%.*s\n", (int)len, line);
 }
 
-/* Kernel text is mapped read-only; this is a second, writable view of the one or two pages of a site. */
+/* Kernel text is mapped read-only; this is a second, writable view of its pages. */
 u64 lpb_map(u64 addr, size_t len)
 {
-	struct page *pages[2];
-	unsigned int i, n = offset_in_page(addr) + len > PAGE_SIZE ? 2 : 1;
-	void *view;
+	struct page *few[2], **pages = few;
+	unsigned int i, n = PFN_UP(offset_in_page(addr) + len);
+	void *view = NULL;
 
+	if (n > ARRAY_SIZE(few))
+		pages = lpb_alloc(n * sizeof(*pages));
+	if (!pages)
+		return 0;
 	for (i = 0; i < n; i++) {
 		unsigned long page = (addr & PAGE_MASK) + i * PAGE_SIZE;
 
@@ -87,11 +91,14 @@ u64 lpb_map(u64 addr, size_t len)
 		else if (page >= __START_KERNEL_map && page < MODULES_VADDR)
 			pages[i] = virt_to_page((void *)page);
 		else
-			return 0;
+			break;
 		if (!pages[i])
-			return 0;
+			break;
 	}
-	view = lpb_fails("vmap") ? NULL : vmap(pages, n, VM_MAP, PAGE_KERNEL);
+	if (i == n && !lpb_fails("vmap"))
+		view = vmap(pages, n, VM_MAP, PAGE_KERNEL);
+	if (pages != few)
+		lpb_free(pages);
 	return view ? (u64)view + offset_in_page(addr) : 0;
 }
 

@@ -7,6 +7,7 @@
  *   operate.c  the thread that performs all operations
  *   files.c    /sys/kernel/lpbuild/NAME
  *   others.c   patches below this one and on top of it
+ *   modules.c  kernel modules that have functions of the patch
  *   init.c     module init, exit, parameters
  *
  * lpk_NAME: the kernel function NAME, which is not exported; lpk_ptr_NAME: the address of the kernel object NAME. Both
@@ -86,7 +87,13 @@ enum { LPB_APPLYING, LPB_APPLIED, LPB_REVERTING, LPB_REVERTED, LPB_REFUSED, LPB_
 enum { LPB_SHOW_STATE, LPB_SHOW_MODE, LPB_SHOW_FUNCTIONS, LPB_SHOW_BLOCKERS, LPB_SHOW_PAUSE, LPB_SHOW_ATTEMPTS,
        LPB_SHOW_LAST_ERROR, LPB_SHOW_VERSION, LPB_SHOW_DEADLINE, LPB_SHOW_ENABLED,
        LPB_SHOW_ONESHOT, LPB_SHOW_SWITCHED, LPB_SHOW_FORCE, LPB_SHOW_ABI, LPB_SHOW_AFTER, LPB_SHOW_REPLACES,
-       LPB_SHOW_PATIENCE };
+       LPB_SHOW_PATIENCE, LPB_SHOW_HOLDERS };
+/* Parts of a module's memory, as Region in abi/src/holder.rs. */
+#define LPB_REGION_TEXT 1
+#define LPB_REGION_RODATA 2
+#define LPB_REGION_RO_AFTER_INIT 3
+#define LPB_REGION_DATA 4
+#define LPB_REGION_PERCPU 5
 /* What a look at a task finds, and how it ends. */
 #define LPB_BLOCKED 1
 #define LPB_KERNEL 2
@@ -108,6 +115,7 @@ bool lpbuild_chooses(struct task_struct *task);
 void lpbuild_boundary(struct callback_head *work, const unsigned long *frames, int n);
 void lpbuild_publish(void);
 void lpbuild_set_deadline(u32 ms);
+u32 lpbuild_deadline(void);
 void lpbuild_set_patience(u32 ms);
 void lpbuild_set_oneshot(void);
 int lpbuild_set_mode(const char *name, size_t len);
@@ -122,6 +130,17 @@ void lpbuild_replaced(void);
 void lpbuild_refuse_on_top(void);
 void lpbuild_show_reverting(void);
 void lpbuild_cleanup(void);
+/* Parts of the patch that belong to kernel modules, by number; under lpb_holders, but for the first two. */
+int lpbuild_modules(void);
+int lpbuild_module_named(const char *name, size_t len);
+struct module *lpbuild_module_find(int part, int *whole);
+bool lpbuild_module_is_here(int part, struct module *mod);
+int lpbuild_module_join(int part, struct module *mod, bool comes, bool lenient);
+bool lpbuild_module_going(int part);
+void lpbuild_module_gone(int part);
+void lpbuild_module_left(int part);
+int lpbuild_module_half(int part);
+void lpbuild_modules_close(void);
 
 /* Functions of the patch, or nothing, which returns 0: thunks of the patch object, so that no pointer is called. */
 int lpbuild_call_pre_apply(void);
@@ -185,6 +204,10 @@ int lpb_send(struct task_struct *task, struct callback_head *work, int urgent);
 int lpb_recall(struct task_struct *task, struct callback_head *work);
 void lpb_nudge(struct task_struct *task);
 void lpb_breathe(void);
+struct module *lpb_find_module(const char *name, size_t len, int *whole);
+u64 lpb_module_symbol(struct module *mod, const char *name, size_t len, u32 position, u32 count);
+void lpb_module_region(struct module *mod, int region, u64 *start, u64 *len);
+void lpb_synchronize(void);
 
 /* What a patch shows to others, filled by the Rust half (src/binding/entry.rs). */
 struct lpb_info {
@@ -205,7 +228,7 @@ bool lpb_choose(void);
 
 /* Guards what the files show, and who may start an operation. */
 extern struct mutex lpb_status;
-/* Held for each step of an operation, and never while one waits. Before all other locks. */
+/* Held for each step of an operation, and never while one waits; and while a module comes or goes. Before all other locks of ours. */
 extern struct mutex lpb_holders;
 /* Performs all operations, from init to exit. */
 extern struct task_struct *lpb_thread;
@@ -255,6 +278,10 @@ struct lpb_peer {
 };
 
 extern struct lpb_peer lpb_me;
+
+/* Before the first operation: kernel modules that are here, and those that come. 0 or a negative errno. */
+int lpb_add_modules(bool only_looks, u32 deadline_ms);
+void lpb_remove_modules(void);
 
 /* Under lpb_status: whether another patch forbids a revert. Says why in `last_error`. */
 bool lpb_is_taken(void);

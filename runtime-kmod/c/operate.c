@@ -54,6 +54,7 @@ static void lpb_stay(void)
 /* No site leads into the module and no task is inside: it may go. This thread waits for kthread_stop. */
 static void lpb_leave(void)
 {
+	lpb_remove_modules();
 	unregister_die_notifier(&lpb_notifier);
 	lpb_notified = false;
 	lpb_release_others();

@@ -1,4 +1,4 @@
-//! Is this the kernel the patch was bound to? The GNU build id in the kernel's notes is searched and compared.
+//! Is this the kernel, or the kernel module, that the patch was bound to? The GNU build id in the notes is searched and compared.
 //!
 //! It is the first thing asked: on another kernel every other bound address, this one included, means something else.
 //! So the notes are read with fault-safe copies, and nothing else of the kernel's internals is touched before.
@@ -38,6 +38,55 @@ fn find_build_id<K: Kernel>(k: &K, start: u64, end: u64, id: &mut [u8]) -> Optio
         at = next;
     }
     None
+}
+
+/// A build id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id {
+    bytes: [u8; lpbuild_abi::MAX_BUILD_ID],
+    len: usize,
+}
+
+impl Id {
+    /// None.
+    pub const fn none() -> Self {
+        Self { bytes: [0; lpbuild_abi::MAX_BUILD_ID], len: 0 }
+    }
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+}
+
+/// Whether a module whose constants are `len` bytes at `start` has the note of the build id `expected` among them, once. The kernel
+/// says where its notes are, but not while a module comes (`notes_attrs`, kernel/module/sysfs.c). `found`: the first other build id.
+pub fn is_module<K: Kernel>(k: &K, (start, len): (u64, u64), expected: &[u8], found: &mut Id) -> bool {
+    const HEAD: u64 = 16;
+    let mut buf = [0u8; 256];
+    let (mut at, end, mut same) = (start, start.saturating_add(len), 0);
+    while end.saturating_sub(at) >= HEAD {
+        let n = (end - at).min(buf.len() as u64);
+        let Some(piece) = buf.get_mut(..n as usize).filter(|_| n >= HEAD) else { break };
+        if !k.read(at, piece) {
+            return false;
+        }
+        for (i, head) in piece.windows(HEAD as usize).enumerate().step_by(4) {
+            let &[4, 0, 0, 0, size, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0] = head else { continue };
+            let mut id = Id { len: usize::from(size), ..Id::none() };
+            let Some(bytes) = id.bytes.get_mut(..id.len) else { continue };
+            if !k.read(at + i as u64 + HEAD, bytes) {
+                continue;
+            }
+            if bytes == expected {
+                same += 1;
+            } else if found.len == 0 {
+                *found = id;
+            }
+        }
+        // The last of them may have a head that ends in the next.
+        at += if n < buf.len() as u64 { n } else { n - HEAD };
+    }
+    same == 1
 }
 
 /// Names and descriptors are padded to 4 bytes.

@@ -1,5 +1,7 @@
 //! What the runtime asks of a kernel. The binding implements it with kernel functions, the tests with a simulation.
 
+use lpbuild_abi::Region;
+
 /// Why the frames of a task are not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreliable {
@@ -150,6 +152,24 @@ pub enum Guard {
     OldAfterwards,
     /// When a replaced patch has gone, the sites come back to what was below that.
     ComeBackToTheRest,
+    /// A module is the build that the patch was made for.
+    ModuleId,
+    /// Fields that refer to a module are filled in whenever it comes.
+    FieldsAnew,
+    /// What is brought for a module begins anew whenever it comes.
+    DataAnew,
+    /// The sites of a module that comes are compared, and not used by a kprobe.
+    LateSites,
+    /// A module that comes gets what the sites of the others hold.
+    JoinAsOthers,
+    /// The code of a module that goes is put back.
+    RestoreAtGoing,
+    /// Nobody stands in the middle of a jump when that is taken out of a module that goes.
+    TailAtGoing,
+    /// Sites are written again when nobody looks at them.
+    HideBeforeReuse,
+    /// The ranges of a module that is gone are nobody's.
+    RangesNowhere,
 }
 
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.
@@ -185,6 +205,17 @@ pub trait Kernel: Sync {
     fn serialize(&self);
     /// A serialising instruction on every online CPU; returns when all have executed it. Interrupts are on.
     fn serialize_all(&self);
+
+    /// A kernel module of that name, if there is one that has its memory and is not going. Looked at, as all modules, only
+    /// while none can go ([`crate::holders`]).
+    fn module(&self, name: &[u8]) -> Option<usize>;
+    /// Address of a symbol of a module: the one at `position` of all `count` with that name, in the order of its table, those of
+    /// its init left out. Nothing if there are more or fewer.
+    fn module_symbol(&self, module: usize, name: &[u8], position: u32, count: u32) -> Option<u64>;
+    /// First byte and length of a part of the memory of a module that stays behind its init.
+    fn module_region(&self, module: usize, region: Region) -> (u64, u64);
+    /// Nobody who looks at something without a lock now does so any more when this returns (`synchronize_rcu`); may sleep.
+    fn synchronize(&self);
 
     /// CPUs online; does not change while an operation holds the hotplug lock.
     fn online_cpus(&self) -> usize;

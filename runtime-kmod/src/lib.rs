@@ -15,6 +15,7 @@
 //! rendezvous  all CPUs in one place, in lockstep                binding    that trait, in a real kernel
 //! board       which version does a task run?                    switch      who may change over, and when
 //! poke        int3, tails, first bytes                          machine     the steps of apply and revert
+//! holders     parts that belong to kernel modules                late        fields that are filled in when those are here
 //! wire        numbers of both halves
 //! ```
 //!
@@ -23,8 +24,10 @@
 
 pub mod board;
 pub mod bypass;
+pub mod holders;
 pub mod identity;
 pub mod kernel;
+pub mod late;
 pub mod layers;
 pub mod machine;
 pub mod poke;

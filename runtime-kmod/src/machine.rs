@@ -47,6 +47,7 @@ use lpbuild_abi::{Callback, Mode};
 
 use crate::{
     board::{Board, Watch},
+    holders::Joining,
     kernel::{Guard, Kernel},
     poke::Poke,
     record::{self, Patch},
@@ -221,6 +222,10 @@ impl<'a, K: Kernel> Machine<'a, K> {
     /// What the sites hold.
     pub fn route(&self) -> Route {
         self.route
+    }
+    /// What a site that comes now has to hold. Between two steps nothing else is ever on one: it is what all others hold.
+    pub fn joining(&self) -> Joining {
+        Joining { route: self.route, trapped: matches!(self.stage, Stage::Write(_)) }
     }
     /// Deadline of the operations that begin from now on, in milliseconds.
     pub fn set_deadline(&mut self, ms: u64) {
@@ -455,6 +460,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(self.give_up(why));
         }
         self.started_ns.get_or_insert(self.k.now_ns());
+        if self.parts.sites.iter().next().is_none() {
+            return self.enter_nowhere();
+        }
         let in_stop = self.bare().is_some();
         if !in_stop && let Err(why) = site::check(self.k, self.parts.sites.iter(), self.route) {
             return Some(self.give_up(why));
@@ -493,6 +501,15 @@ impl<'a, K: Kernel> Machine<'a, K> {
             self.waited = false;
         }
         step
+    }
+
+    /// All functions are in modules, and none of those is here: what comes gets the end.
+    fn enter_nowhere(&mut self) -> Option<Step> {
+        self.parts.board.settle(self.goal_new);
+        self.route = if self.goal_new { Route::New } else { Route::Original };
+        self.stage = if self.goal_new { Stage::Arrive } else { Stage::Leave };
+        let tell = self.drains() && self.patch.has(Callback::PostApply);
+        tell.then_some(Step::Call(Callback::PostApply))
     }
 
     /// int3 on every site, on the way to `route`.

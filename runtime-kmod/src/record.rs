@@ -11,6 +11,7 @@ use lpbuild_abi::{
 };
 
 pub use modules::{Run, anchor_kind, field_kind, region};
+pub(crate) use modules::{pieces, text_of};
 
 use crate::refusal::Refusal;
 
@@ -281,9 +282,10 @@ impl<'a> Patch<'a> {
     }
     /// Name of what a refusal is about.
     pub fn subject(&self, why: Refusal) -> &'a [u8] {
-        match (why.func(), why.other()) {
-            (Some(i), _) => self.func_name(i),
-            (None, Some(i)) => self.other_name(i),
+        match (why.func(), why.other(), why.holder()) {
+            (Some(i), ..) => self.func_name(i),
+            (None, Some(i), _) => self.other_name(i),
+            (None, None, Some(i)) => self.holder_name(i),
             _ => &[],
         }
     }

@@ -91,6 +91,28 @@ pub enum Refusal {
         /// Index of the function.
         func: usize,
     },
+    /// LP5028: a kernel module that has functions of the patch is another build.
+    OtherModule {
+        /// Index of the module.
+        holder: usize,
+    },
+    /// LP5029: a section of a module is not found where the patch expects it.
+    Unresolved {
+        /// Index of the module.
+        holder: usize,
+        /// Index of the section.
+        anchor: usize,
+    },
+    /// LP5008: a reference to a module is out of reach.
+    TooFar {
+        /// Index of the module.
+        holder: usize,
+    },
+    /// LP5031: a module was being loaded until the deadline.
+    HalfLoaded {
+        /// Index of the module.
+        holder: usize,
+    },
     /// LP5032: a patch named in `replaces` has functions in modules.
     HasModules {
         /// Index among the others.
@@ -105,6 +127,7 @@ pub enum Refusal {
 
 // Values of include/uapi/asm-generic/errno{-base,}.h.
 const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const ENOEXEC: i32 = 8;
 const EAGAIN: i32 = 11;
@@ -145,6 +168,10 @@ impl Refusal {
             Refusal::Restless => 5026,
             Refusal::OtherRuntime { .. } => 5021,
             Refusal::Bypassed { .. } => 5027,
+            Refusal::OtherModule { .. } => 5028,
+            Refusal::Unresolved { .. } => 5029,
+            Refusal::TooFar { .. } => 5008,
+            Refusal::HalfLoaded { .. } => 5031,
             Refusal::HasModules { .. } => 5032,
         }
     }
@@ -153,12 +180,13 @@ impl Refusal {
     pub fn errno(self) -> i32 {
         match self {
             Refusal::BadRecord(_) => EINVAL,
-            Refusal::WrongKernel | Refusal::NoBuildId => ENOEXEC,
+            Refusal::WrongKernel | Refusal::NoBuildId | Refusal::OtherModule { .. } => ENOEXEC,
+            Refusal::Unresolved { .. } => ENOENT,
             Refusal::AlreadyPatched { .. } | Refusal::Probed { .. } | Refusal::Redirected { .. } => EADDRINUSE,
             Refusal::Altered { .. } | Refusal::JumpGone { .. } | Refusal::Overlaid { .. } => EILSEQ,
             Refusal::Busy | Refusal::StillInside | Refusal::Restless => EBUSY,
-            Refusal::OutOfReach { .. } => ERANGE,
-            Refusal::CpusMissing => EAGAIN,
+            Refusal::OutOfReach { .. } | Refusal::TooFar { .. } => ERANGE,
+            Refusal::CpusMissing | Refusal::HalfLoaded { .. } => EAGAIN,
             Refusal::NoMemory => ENOMEM,
             Refusal::Oneshot => EPERM,
             Refusal::Cancelled => ECANCELED,
@@ -202,10 +230,21 @@ impl Refusal {
         }
     }
 
+    /// Index of the module it is about.
+    pub fn holder(self) -> Option<usize> {
+        match self {
+            Refusal::OtherModule { holder }
+            | Refusal::Unresolved { holder, .. }
+            | Refusal::TooFar { holder }
+            | Refusal::HalfLoaded { holder } => Some(holder),
+            _ => None,
+        }
+    }
+
     /// `LP50nn: text`; `name` is that of the function or patch it is about.
     pub fn describe<K: Kernel>(self, k: &K, name: &[u8], out: &mut Text<'_>) {
         out.str("LP").dec(self.code()).str(": ");
-        if self.func().is_some() || self.other().is_some() {
+        if self.func().is_some() || self.other().is_some() || self.holder().is_some() {
             out.bytes(name).str(": ");
         }
         match self {
@@ -240,6 +279,12 @@ impl Refusal {
             Refusal::NoOther { .. } => out.str("no applied patch of this name, or another one is on it already"),
             Refusal::OnTop => out.str("another patch lies on top of this one, unload that first"),
             Refusal::OtherRuntime { .. } => out.str("was packed by another version of lpbuild"),
+            Refusal::OtherModule { .. } => out.str("is another build of the module than the patch was made for"),
+            Refusal::Unresolved { anchor, .. } => {
+                out.str("nothing of the module is where the patch expects it, section ").dec(anchor as u64)
+            }
+            Refusal::TooFar { .. } => out.str("the module is out of reach of a field of the patch"),
+            Refusal::HalfLoaded { .. } => out.str("was being loaded until the deadline"),
             Refusal::HasModules { .. } => out.str("has functions in kernel modules, no other patch can take its place"),
             Refusal::Bypassed { .. } => {
                 out.str("a patch below calls its own version directly, this one's would not be called from there")

@@ -6,6 +6,7 @@ use crate::{
     kernel::{Guard, Kernel},
     record::{Patch, jump_kind, jump_len},
     refusal::Refusal,
+    sites::SiteSet,
 };
 
 /// `int3`.
@@ -250,15 +251,10 @@ pub enum Diverted {
 }
 
 /// Decides about an int3; `ip` is the address behind the one-byte instruction. Called in any context, NMIs included.
-pub fn divert<'s, K: Kernel, A: 's>(
-    k: &K,
-    sites: impl IntoIterator<Item = &'s Site<A>>,
-    armed: bool,
-    ip: u64,
-) -> Diverted {
+pub fn divert<K: Kernel, A>(k: &K, sites: SiteSet<'_, A>, armed: bool, ip: u64) -> Diverted {
     let hit = ip.wrapping_sub(1);
-    let Some(s) = sites.into_iter().find(|s| s.addr == hit) else { return Diverted::NotOurs };
-    if armed {
+    let Some((s, going)) = sites.at(hit) else { return Diverted::NotOurs };
+    if armed || going {
         return Diverted::To(s.diverted());
     }
     // Not armed: a late hit on an int3 of ours that is gone by now, or someone else's int3 (a kprobe), still there.

@@ -8,7 +8,7 @@
 
 use core::{
     ptr, slice,
-    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst},
 };
 
 use crate::{
@@ -24,12 +24,18 @@ use crate::{
 pub struct Shown<A> {
     at: AtomicPtr<Site<A>>,
     len: AtomicUsize,
+    /// Their int3s are diverted, whatever is done with the others.
+    armed: AtomicBool,
 }
 
 impl<A> Shown<A> {
     /// None.
     pub const fn new() -> Self {
-        Self { at: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0) }
+        Self { at: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0), armed: AtomicBool::new(false) }
+    }
+    /// Whether hits on their int3s are diverted.
+    pub fn arm(&self, armed: bool) {
+        self.armed.store(armed, SeqCst);
     }
     /// Those that are there.
     pub fn get(&self) -> &[Site<A>] {
@@ -83,6 +89,12 @@ impl<'a, A> SiteSet<'a, A> {
     /// All that are there.
     pub fn iter(self) -> impl Iterator<Item = &'a Site<A>> + Clone {
         self.own.iter().chain(self.parts.iter().flat_map(Shown::get))
+    }
+    /// The one at an address, and whether its module is going.
+    pub fn at(self, addr: u64) -> Option<(&'a Site<A>, bool)> {
+        let there = |sites: &'a [Site<A>]| sites.iter().find(|s| s.addr == addr);
+        let own = there(self.own).map(|s| (s, false));
+        own.or_else(|| self.parts.iter().find_map(|p| there(p.get()).map(|s| (s, p.armed.load(SeqCst)))))
     }
     /// Those in the kernel.
     pub fn own(self) -> &'a [Site<A>] {

@@ -3,6 +3,7 @@
 use lpbuild_abi::Mode;
 
 use crate::{
+    holders::Presence,
     kernel::{Kernel, Level},
     record::{Patch, jump_kind},
     refusal::{Refusal, symbol},
@@ -100,6 +101,60 @@ pub fn functions(patch: &Patch<'_>, status: &Status, out: &mut Text<'_>) {
         });
         out.str(status.state.name()).str("\n");
     }
+}
+
+/// `holders`: one line `NAME STATE` per kernel module, and behind that why it is refused. The state of one that is here is that of
+/// the patch.
+pub fn holders<K: Kernel>(
+    k: &K,
+    patch: &Patch<'_>,
+    presence: impl Fn(usize) -> Presence,
+    status: &Status,
+    out: &mut Text<'_>,
+) {
+    for (i, h) in patch.holders.iter().enumerate() {
+        out.bytes(patch.holder_name(i)).str(" ");
+        let out = &mut *out;
+        match presence(i) {
+            // It is only referred to.
+            _ if h.n_funcs == 0 => out.str("needed"),
+            Presence::Waiting => out.str("waiting"),
+            Presence::Here => out.str(status.state.name()),
+            Presence::Leaving => out.str("leaving"),
+            Presence::Refused(why) => {
+                why.describe(k, patch.subject(why), out.str("refused "));
+                &mut *out
+            }
+        };
+        out.str("\n");
+    }
+}
+
+/// A kernel module is not patched: why; the build ids, if it is those; and what becomes of it.
+pub fn log_module<K: Kernel>(k: &K, patch: &Patch<'_>, holder: usize, why: Refusal, found: &[u8], refused: bool) {
+    line(k, Level::Error, patch.name, |t| why.describe(k, patch.subject(why), t));
+    if why == (Refusal::OtherModule { holder }) {
+        line(k, Level::Error, patch.name, |t| {
+            t.str("build id of ").bytes(patch.holder_name(holder)).str(": ").hex_bytes(found);
+            t.str(", the patch is for ").hex_bytes(patch.holder_id(holder));
+        });
+    }
+    line(k, Level::Error, patch.name, |t| {
+        if refused {
+            t.str("LP5030: ")
+                .bytes(patch.holder_name(holder))
+                .str(": it is not loaded, because it would not be patched");
+        } else {
+            t.bytes(patch.holder_name(holder)).str(" is not patched");
+        }
+    });
+}
+
+/// A kernel module is patched as it comes, or is no longer because it goes.
+pub fn log_part<K: Kernel>(k: &K, patch: &Patch<'_>, holder: usize, what: &str) {
+    line(k, Level::Info, patch.name, |t| {
+        t.bytes(patch.holder_name(holder)).str(" ").str(what);
+    });
 }
 
 /// `blockers`: one line `PID COMM FUNC+0xOFF` per task that stood in the way, then how many more there were.

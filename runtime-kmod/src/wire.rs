@@ -21,7 +21,7 @@ pub const BLOCKED: c_int = 1;
 pub const KERNEL: c_int = 2;
 
 /// Files below /sys/kernel/lpbuild/NAME, as `lpbuild_show` counts them.
-pub const SHOW: [&str; 17] = [
+pub const SHOW: [&str; 18] = [
     "STATE",
     "MODE",
     "FUNCTIONS",
@@ -39,6 +39,7 @@ pub const SHOW: [&str; 17] = [
     "AFTER",
     "REPLACES",
     "PATIENCE",
+    "HOLDERS",
 ];
 
 /// The number of one of them.

@@ -182,6 +182,37 @@ codes! {
               what it changes would be lost for them (EOPNOTSUPP).",
         advice: "make one patch of both changes that names the one below in `replaces`; or let this one replace the callers as well",
     }
+    LP5028 {
+        class: Refused,
+        title: "a kernel module is another build",
+        why: "The patch has functions of a kernel module, and the one of that name that is here has another build id, or none. Nothing of it is \
+              where the patch expects it (ENOEXEC). The log has both build ids. If such a module comes later it is loaded, unpatched, and \
+              /sys/kernel/lpbuild/NAME/holders says so.",
+        advice: "build the patch for the module that is loaded, or load the module that the patch was built for",
+    }
+    LP5029 {
+        class: Refused,
+        title: "a reference to a kernel module cannot be resolved",
+        why: "The module has the right build id, and still a symbol by which the patch finds one of its sections is not there, is there more often \
+              or less often than in the file, leads elsewhere than a second one, or out of that part of the module; or a module that it \
+              needs is not here. Nothing was written to the module (ENOENT).",
+        advice: "please report this with the output of lpbuild inspect and the module's file",
+    }
+    LP5030 {
+        class: Refused,
+        title: "the loading of a kernel module is refused",
+        why: "The patch is loaded and has functions of a kernel module that comes, and these cannot be patched, for the reason that the line before \
+              says. A module with the fault that the patch is for does not come in without a word, as with the kernel's own livepatch \
+              (`klp_module_coming`). Another build of it (LP5028) is loaded, unpatched.",
+        advice: "remove the cause and load the module again; with lenient=1 for the patch it is loaded unpatched",
+    }
+    LP5031 {
+        class: Refused,
+        title: "a kernel module was being loaded until the deadline",
+        why: "The patch was loaded while a module of which it has functions was half loaded. Until that is over nothing shows whether the module's code \
+              may be running already, so it is waited for (EAGAIN).",
+        advice: "load the patch again, or raise deadline_ms; a module that does not finish loading waits in its parameters or its init",
+    }
     LP5032 {
         class: Refused,
         title: "a patch with functions in modules cannot be replaced",

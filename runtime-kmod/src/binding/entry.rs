@@ -4,6 +4,9 @@
 //! - `lpbuild_setup` once, first, from module init; nothing else when it fails, but `lpbuild_cleanup`.
 //! - `lpbuild_apply`, `lpbuild_revert`, `lpbuild_overdue`, `lpbuild_rehearse` from the one kernel thread, under cpus_read_lock, and text_mutex
 //!   when `lpbuild_pokes` says so; `lpbuild_called`, `lpbuild_wait_ms`, `lpbuild_begin`, `lpbuild_force_revert` from it, without locks.
+//! - `lpbuild_module_*`, `lpbuild_modules_close` behind setup, from whoever has lpb_holders, which is held for every step too; joining, going
+//!   and gone under cpus_read_lock and text_mutex as well. They know of the machine what the last step has left in `JOINING`.
+//!   `lpbuild_modules`, `lpbuild_module_named`: by anyone behind setup. What `holders` shows, under lpb_holders too.
 //! - `lpbuild_publish`, `lpbuild_show`, `lpbuild_released`, `lpbuild_state`, `lpbuild_show_reverting` under the status mutex;
 //!   `lpbuild_publish` and `lpbuild_released` from the kernel thread.
 //! - `lpbuild_set_*`, `lpbuild_cancel`, `lpbuild_force_switch` by anyone behind setup: they leave a wish that the kernel
@@ -29,14 +32,16 @@ use super::{
 };
 use crate::{
     board::{Board, Entry},
+    holders::{self, Holders, Joining},
     identity,
     kernel::Unreliable,
     layers::{Layers, Peer},
     machine::{Machine, Parts, Step},
     record::{self, Patch},
     refusal::Refusal,
-    site::{self, Diverted},
-    sites::{SiteSet, Sites},
+    site::{self, Diverted, Route},
+    sites::{Shown, SiteSet, Sites},
+    stack::Located,
     status::{self, State, Status},
     switch::Scan,
     wire::{CALL, DONE, EFFECTIVE, LET_GO, NOW, RCU_TASKS},
@@ -72,6 +77,11 @@ pub(super) static PATIENCE_MS: AtomicU32 = AtomicU32::new(0);
 /// The mode of the next operation, as in the record.
 pub(super) static MODE: AtomicU8 = AtomicU8::new(0);
 pub(super) static SITES: Sites<Alias> = Sites::new();
+static HOLDERS: Global<Holders<Alias>> = Global(UnsafeCell::new(Holders::new()));
+/// What of them everybody may look at. Written by setup alone.
+static SEEN: Global<(&[Shown<Alias>], &[Located])> = Global(UnsafeCell::new((&[], &[])));
+/// What a module that comes gets: the number of the route, and 4 for an int3 over it. Written behind each step, read under the lock of the steps.
+static JOINING: AtomicU8 = AtomicU8::new(0);
 static LAYERS: Global<Layers<'static, Alias>> = Global(UnsafeCell::new(Layers::new()));
 static SEATS: AtomicPtr<AtomicUsize> = AtomicPtr::new(ptr::null_mut());
 static FRAME_BUFFER: Global<[u64; FRAMES]> = Global(UnsafeCell::new([0; FRAMES]));
@@ -154,7 +164,14 @@ unsafe fn prepare(patch: &Patch<'static>) -> Result<(), Refusal> {
             )
         };
         Ok(Peer { patch: its.map_err(|_| Refusal::OtherRuntime { other })?, sites, board })
-    })
+    })?;
+    // SAFETY: the caller's contract; given back by `lpbuild_cleanup`.
+    unsafe {
+        let holders = holders();
+        holders.prepare(&LINUX, patch)?;
+        SEEN.0.get().write((holders.shown(), holders.located()));
+    }
+    Ok(())
 }
 
 /// Puts patch and machine in their places.
@@ -168,11 +185,11 @@ unsafe fn prepare(patch: &Patch<'static>) -> Result<(), Refusal> {
 unsafe fn install(patch: Patch<'static>, seats: &'static [AtomicUsize]) {
     // SAFETY: the caller's contract.
     unsafe {
-        let (sites, others) = (SiteSet::new(SITES.all(), &[]), layers().others());
+        let (sites, located, others) = (all_sites(), located(), layers().others());
         let frames = &mut *FRAME_BUFFER.0.get();
         (*PATCH.0.get()).write(patch);
         let (armed, board, cancel, force) = (&ARMED, &BOARD, &CANCEL, &FORCE);
-        let parts = Parts { sites, located: &[], others, armed, board, cancel, force, seats, frames };
+        let parts = Parts { sites, located, others, armed, board, cancel, force, seats, frames };
         (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, parts));
         MODE.store(patch.record.mode, SeqCst);
         DEADLINE_MS.store(patch.record.deadline_ms, SeqCst);
@@ -190,7 +207,8 @@ unsafe fn install(patch: Patch<'static>, seats: &'static [AtomicUsize]) {
 unsafe extern "C" fn lpbuild_apply() -> c_int {
     // SAFETY: setup has succeeded; only the kernel thread gets here.
     let m = unsafe { machine() };
-    result(m.apply())
+    let step = m.apply();
+    result(m, step)
 }
 
 /// One step of reverting; the same results.
@@ -201,10 +219,14 @@ unsafe extern "C" fn lpbuild_apply() -> c_int {
 unsafe extern "C" fn lpbuild_revert() -> c_int {
     // SAFETY: setup has succeeded; only the kernel thread gets here.
     let m = unsafe { machine() };
-    result(m.revert())
+    let step = m.revert();
+    result(m, step)
 }
 
-fn result(step: Step) -> c_int {
+/// Under the lock of the steps.
+fn result(m: &Machine<'_, Linux>, step: Step) -> c_int {
+    let at = m.joining();
+    JOINING.store(at.route as u8 | u8::from(at.trapped) << 2, SeqCst);
     match step {
         Step::Done => DONE,
         Step::RcuTasks => RCU_TASKS,
@@ -275,7 +297,9 @@ unsafe extern "C" fn lpbuild_wait_ms() -> i64 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_overdue() -> c_int {
     // SAFETY: setup has succeeded; only the kernel thread gets here.
-    unsafe { machine() }.overdue().map_or(-1, result)
+    let m = unsafe { machine() };
+    let step = m.overdue();
+    step.map_or(-1, |step| result(m, step))
 }
 
 /// Every check and no change. 0 or a negative errno.
@@ -316,7 +340,7 @@ unsafe extern "C" fn lpbuild_replaced_others() {
     // SAFETY: setup has succeeded; only the kernel thread gets here.
     unsafe {
         layers().let_go(&LINUX, &patch(), &SITES);
-        machine().replaced_others(SiteSet::new(SITES.all(), &[]), layers().others());
+        machine().replaced_others(all_sites(), layers().others());
     }
 }
 
@@ -387,8 +411,9 @@ unsafe extern "C" fn lpbuild_boundary(work: *const Entry, frames: *const u64, n:
     // field of its entry.
     let (patch, entry, frames) =
         unsafe { (patch(), &*work, usize::try_from(n).map(|n| slice::from_raw_parts(frames, n))) };
-    // SAFETY: written by setup.
-    let scan = Scan { k: &LINUX, patch: &patch, others: unsafe { layers() }.others(), located: &[] };
+    // SAFETY: written by setup; what is located changes by stores that everybody may look at.
+    let (others, located) = unsafe { (layers().others(), located()) };
+    let scan = Scan { k: &LINUX, patch: &patch, others, located };
     BOARD.at_boundary(&LINUX, entry, frames.map_err(|_| Unreliable::Unwind), |new, a| scan.leaves(new, a));
 }
 
@@ -494,7 +519,8 @@ unsafe extern "C" fn lpbuild_released() {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_divert(ip: u64) -> u64 {
     // The sites are complete before the notifier is registered and stay until it is gone.
-    match site::divert(&LINUX, SITES.all(), ARMED.load(SeqCst), ip) {
+    // SAFETY: setup has succeeded; sites in modules come and go by stores that everybody may look at.
+    match site::divert(&LINUX, unsafe { all_sites() }, ARMED.load(SeqCst), ip) {
         Diverted::NotOurs => 0,
         Diverted::To(addr) | Diverted::Again(addr) => addr,
     }
@@ -529,8 +555,168 @@ unsafe extern "C" fn lpbuild_cleanup() {
     // SAFETY: no longer referred to; the seats are from `lpb_alloc`, or null.
     unsafe {
         SITES.clear(&LINUX);
+        holders().clear(&LINUX);
         ffi::lpb_free(SEATS.swap(ptr::null_mut(), SeqCst).cast());
     }
+}
+
+/// What a module that comes now gets.
+fn joining() -> Joining {
+    let at = JOINING.load(SeqCst);
+    let route = [Route::Original, Route::Dispatcher, Route::New].into_iter().find(|r| *r as u8 == at & 3);
+    Joining { route: route.unwrap_or(Route::Original), trapped: at & 4 != 0 }
+}
+
+/// Number of parts of the patch that belong to kernel modules.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_modules() -> c_int {
+    // SAFETY: setup has succeeded.
+    unsafe { patch() }.holders.len() as c_int
+}
+
+/// The part that belongs to the module of that name, or -1.
+///
+/// # Safety
+/// See the head of this file; `name` is readable for `len` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_named(name: *const u8, len: usize) -> c_int {
+    // SAFETY: setup has succeeded; the caller vouches for the name.
+    let (patch, name) = unsafe { (patch(), slice::from_raw_parts(name, len)) };
+    holders::named(&patch, name).map_or(-1, |i| i as c_int)
+}
+
+/// The module a part belongs to, if that is here and not going.
+///
+/// # Safety
+/// See the head of this file; `whole` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_find(part: c_int, whole: *mut c_int) -> usize {
+    // SAFETY: setup has succeeded; the caller vouches for `whole`.
+    unsafe {
+        let patch = patch();
+        let name = patch.holder_name(part as usize);
+        if holders::named(&patch, name).is_none() {
+            // It is looked for when one that needs it is here.
+            return 0;
+        }
+        ffi::lpb_find_module(name.as_ptr(), name.len(), whole)
+    }
+}
+
+/// Whether the part has joined that module.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_is_here(part: c_int, module: usize) -> bool {
+    // SAFETY: under the lock of the steps.
+    unsafe { holders() }.is_here(part as usize, module)
+}
+
+/// A module is here, or `comes`. 0 or a negative errno; 0 as well if it comes, cannot be patched, and is to be loaded all the same.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_join(part: c_int, module: usize, comes: bool, lenient: bool) -> c_int {
+    // SAFETY: under the lock of the steps; setup has succeeded.
+    let (holders, patch, part) = unsafe { (holders(), patch(), part as usize) };
+    let was_here = holders.is_here(part, module);
+    let Err(why) = holders.join(&LINUX, &patch, part, module, joining()) else {
+        if comes && !was_here && holders.is_here(part, module) {
+            status::log_part(&LINUX, &patch, part, "has come, its functions are part of the patch");
+        }
+        return DONE;
+    };
+    // Another build is not what the patch was made for, and where another patch is, that has come first.
+    let loads = comes && (lenient || matches!(why, Refusal::OtherModule { .. } | Refusal::AlreadyPatched { .. }));
+    status::log_module(&LINUX, &patch, part, why, holders.found_id(part), comes && !loads);
+    if loads { DONE } else { -why.errno() }
+}
+
+/// A module goes. Whether RCU tasks is to be waited for before `lpbuild_module_gone`.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_going(part: c_int) -> bool {
+    // SAFETY: under the lock of the steps.
+    unsafe { holders() }.going(&LINUX, part as usize, joining())
+}
+
+/// Its code is as it was.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_gone(part: c_int) {
+    // SAFETY: under the lock of the steps; setup has succeeded.
+    unsafe { holders().gone(&LINUX, &patch(), part as usize, joining()) };
+}
+
+/// Nobody looks at the part any more when this returns. May sleep.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_left(part: c_int) {
+    // SAFETY: under the lock of the steps; setup has succeeded.
+    unsafe { holders().left(&LINUX, &patch(), part as usize) };
+}
+
+/// A module was being loaded until the deadline: a negative errno.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_half(part: c_int) -> c_int {
+    let why = Refusal::HalfLoaded { holder: part as usize };
+    // SAFETY: setup has succeeded.
+    status::log_module(&LINUX, &unsafe { patch() }, part as usize, why, &[], false);
+    -why.errno()
+}
+
+/// Modules that come from now on are none of the patch's business.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_modules_close() {
+    // SAFETY: under the lock of the steps.
+    unsafe { holders() }.close();
+}
+
+/// Deadline of the operations that begin from now on, milliseconds.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_deadline() -> u32 {
+    DEADLINE_MS.load(SeqCst)
+}
+
+/// # Safety
+/// Under the lock of the steps, or before setup has succeeded, or when nobody else is left.
+pub(super) unsafe fn holders() -> &'static mut Holders<Alias> {
+    // SAFETY: the caller's contract.
+    unsafe { &mut *HOLDERS.0.get() }
+}
+
+/// # Safety
+/// Setup is over, or has come so far.
+unsafe fn all_sites() -> SiteSet<'static, Alias> {
+    // SAFETY: the caller's contract; given back by `lpbuild_cleanup`.
+    SiteSet::new(SITES.all(), unsafe { (*SEEN.0.get()).0 })
+}
+
+/// # Safety
+/// Setup is over, or has come so far.
+unsafe fn located() -> &'static [Located] {
+    // SAFETY: the caller's contract.
+    unsafe { (*SEEN.0.get()).1 }
 }
 
 /// # Safety

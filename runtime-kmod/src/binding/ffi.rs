@@ -70,6 +70,10 @@ unsafe extern "C" {
     pub(super) fn lpb_recall(task: *mut Task, work: *mut Work) -> c_int;
     pub(super) fn lpb_nudge(task: *mut Task);
     pub(super) fn lpb_breathe();
+    pub(super) fn lpb_find_module(name: *const u8, len: usize, whole: *mut c_int) -> usize;
+    pub(super) fn lpb_module_symbol(module: usize, name: *const u8, len: usize, position: u32, count: u32) -> u64;
+    pub(super) fn lpb_module_region(module: usize, region: c_int, start: *mut u64, len: *mut u64);
+    pub(super) fn lpb_synchronize();
     pub(super) fn lpb_owns(addr: u64, len: u64) -> c_int;
     pub(super) fn lpb_alloc(size: usize) -> *mut c_void;
     pub(super) fn lpb_free(memory: *mut c_void);

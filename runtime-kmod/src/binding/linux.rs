@@ -5,6 +5,8 @@ use core::{
     ptr, slice,
 };
 
+use lpbuild_abi::Region;
+
 use super::ffi;
 use crate::kernel::{Kernel, Level, Rest, Seen, Unreliable, View, Who, Work};
 use crate::wire;
@@ -96,7 +98,7 @@ impl Kernel for Linux {
     fn write(&self, alias: Alias, offset: usize, bytes: &[u8]) {
         let to = (alias.0 as *mut u8).wrapping_add(offset);
         for (i, &b) in bytes.iter().enumerate() {
-            // SAFETY: the alias spans the site and sites write only inside it. Volatile single bytes: each store
+            // SAFETY: the alias spans what it was asked for, and writes are only inside that. Volatile single bytes: each store
             // is seen whole, in this order (x86 keeps stores in order).
             unsafe { ptr::write_volatile(to.wrapping_add(i), b) };
         }
@@ -109,6 +111,28 @@ impl Kernel for Linux {
         // SAFETY: called by the kernel thread only, with interrupts on.
         unsafe { ffi::lpb_sync_core_all() };
     }
+    fn module(&self, name: &[u8]) -> Option<usize> {
+        let mut whole = 0;
+        // SAFETY: the name is only compared; under the lock of the steps.
+        let found = unsafe { ffi::lpb_find_module(name.as_ptr(), name.len(), &mut whole) };
+        (found != 0 && whole != 0).then_some(found)
+    }
+    fn module_symbol(&self, module: usize, name: &[u8], position: u32, count: u32) -> Option<u64> {
+        // SAFETY: the module stays while the lock of the steps is held; the name is only compared.
+        let found = unsafe { ffi::lpb_module_symbol(module, name.as_ptr(), name.len(), position, count) };
+        (found != 0).then_some(found)
+    }
+    fn module_region(&self, module: usize, region: Region) -> (u64, u64) {
+        let (mut start, mut len) = (0, 0);
+        // SAFETY: the module stays while the lock of the steps is held; both numbers are writable.
+        unsafe { ffi::lpb_module_region(module, region as c_int, &mut start, &mut len) };
+        (start, len)
+    }
+    fn synchronize(&self) {
+        // SAFETY: called where one may sleep.
+        unsafe { ffi::lpb_synchronize() };
+    }
+
     fn online_cpus(&self) -> usize {
         // SAFETY: reads a counter; the hotplug lock is held.
         unsafe { ffi::lpb_online_cpus() }

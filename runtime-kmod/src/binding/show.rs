@@ -4,7 +4,7 @@ use core::{ffi::c_int, slice, sync::atomic::Ordering::SeqCst};
 
 use lpbuild_abi::Mode;
 
-use super::entry::{DEADLINE_MS, LINUX, MODE, ONESHOT, PATIENCE_MS, SHOWN, SITES, patch};
+use super::entry::{DEADLINE_MS, LINUX, MODE, ONESHOT, PATIENCE_MS, SHOWN, holders, patch};
 use crate::{
     record::{self, MAX_OTHERS, MAX_SYMBOL},
     stack::MAX_BLOCKERS,
@@ -31,6 +31,7 @@ const SHOW_ABI: c_int = wire::show("ABI");
 const SHOW_AFTER: c_int = wire::show("AFTER");
 const SHOW_REPLACES: c_int = wire::show("REPLACES");
 const SHOW_PATIENCE: c_int = wire::show("PATIENCE");
+const SHOW_HOLDERS: c_int = wire::show("HOLDERS");
 
 /// Bytes that `lpbuild_show` needs at most.
 ///
@@ -39,7 +40,10 @@ const SHOW_PATIENCE: c_int = wire::show("PATIENCE");
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_show_size(what: c_int) -> usize {
     match what {
-        SHOW_FUNCTIONS => SITES.all().len() * (MAX_SYMBOL + 64),
+        // SAFETY: setup has succeeded.
+        SHOW_FUNCTIONS => unsafe { patch() }.funcs.len() * (MAX_SYMBOL + 64),
+        // SAFETY: setup has succeeded.
+        SHOW_HOLDERS => unsafe { patch() }.holders.len() * (record::MAX_MODULE + LINE),
         SHOW_BLOCKERS => (MAX_BLOCKERS + 1) * (MAX_SYMBOL + 64),
         SHOW_AFTER | SHOW_REPLACES => MAX_OTHERS as usize * (record::MAX_NAME + 1) + 1,
         _ => LINE + 1,
@@ -79,6 +83,12 @@ unsafe extern "C" fn lpbuild_show(what: c_int, out: *mut u8, len: usize) -> usiz
         SHOW_FORCE => t.str(if shown.forced { "1\n" } else { "0\n" }),
         SHOW_FUNCTIONS => {
             status::functions(patch, shown, &mut t);
+            &mut t
+        }
+        SHOW_HOLDERS => {
+            // SAFETY: under the lock of the steps.
+            let holders = unsafe { holders() };
+            status::holders(&LINUX, patch, |i| holders.presence(i), shown, &mut t);
             &mut t
         }
         SHOW_BLOCKERS => {

@@ -18,20 +18,25 @@ use lpbuild_abi::{
 };
 use lpbuild_runtime::{
     board::Board,
+    holders::{Holders, Joining, named},
     identity,
+    kernel::Kernel,
     layers::{Layers, Peer},
     machine::{Machine, Parts, Step},
     record::{Memory, Patch},
     refusal::Refusal,
+    site::Route,
     sites::{SiteSet, Sites},
 };
 
-use crate::sim::{LEN, SITE, Sim};
+use crate::sim::{FakeModule, LEN, SITE, Sim};
 
 const PAGE: usize = 4096;
 /// Distance from a module's memory to the old functions, in reach of a `rel32` jump.
 const DISTANCE: u64 = 0x1000_0000;
 const FUNCS: usize = 3;
+/// What a module that comes before the first operation gets.
+const AT_FIRST: Joining = Joining { route: Route::Original, trapped: false };
 
 unsafe extern "C" {
     fn mmap(addr: *mut c_void, len: usize, prot: c_int, flags: c_int, fd: c_int, offset: c_long) -> *mut c_void;
@@ -84,6 +89,8 @@ struct Image {
     /// Records and strings, which end where the page ends.
     at: u64,
     bytes: Vec<u8>,
+    /// So many of the last are strings.
+    strings: usize,
 }
 
 struct Spec<'s> {
@@ -211,7 +218,7 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
     }
     bytes.extend(&strings);
     assert_eq!(at + bytes.len() as u64, end);
-    Image { own, at, bytes }
+    Image { own, at, bytes, strings: strings.len() }
 }
 
 /// Records of two modules: one with function `func`, whose new code is at `new`, and one to which that refers.
@@ -273,7 +280,7 @@ fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u
         ..by_symbol(0, names[2], Region::Text)
     };
     let field = AnchorRecord {
-        at: 0x48,
+        at: 0x1f0,
         delta: 12,
         field: FieldKind::Pc32 as u8,
         ..anchor(0, AnchorKind::Field, Region::Rodata)
@@ -320,12 +327,56 @@ fn kernel(arena: &Arena, modules: usize) -> Sim {
     for n in 0..modules {
         let code = arena.module(n).code;
         sim.put(code, &[0x90; FUNCS * 0x100]);
-        sim.world().own_code.push(code..code + PAGE as u64);
+        sim.put(arena.module(n).data, &[0; 0xa0]);
+        let data = arena.module(n).data;
+        sim.world().own_code.extend([code..code + PAGE as u64, data..data + PAGE as u64]);
+    }
+    if modules == 1 {
+        target(arena, &sim);
     }
     // In nobody's way, unless a range is longer than it should be.
     sim.task(42, Ok(vec![arena.old(0) + u64::from(LEN) + 0x20]));
     sim
 }
+
+/// The kernel modules that a patch may have functions of, and refer to.
+fn target(arena: &Arena, sim: &Sim) {
+    let (text, exporter) = (target_text(arena), target_text(arena) + 0x1_0000);
+    let (rodata, data) = (text + 0x1000, text + 0x2000);
+    let mut code = vec![0x90; 0x200];
+    code[0x45..0x45 + SITE.len()].copy_from_slice(&SITE);
+    code[0x49..0x4d].copy_from_slice(&(PERCPU as u32 + 8).to_le_bytes());
+    let field = (rodata + 0x40 + 12).wrapping_sub(text + 0x1f0) as u32;
+    code[0x1f0..0x1f4].copy_from_slice(&field.to_le_bytes());
+    sim.put(text, &code);
+    let note = |id: u8| [4u32, 20, 3].iter().flat_map(|n| n.to_le_bytes()).chain(*b"GNU\0").chain([id; 20]).collect();
+    let note: Vec<u8> = note(9);
+    sim.put(rodata, &[note.as_slice(), &[0; 0x240 - 36]].concat());
+    sim.put(exporter, &note);
+    let mut w = sim.world();
+    w.modules.insert(
+        data as usize,
+        FakeModule {
+            name: "target",
+            symbols: vec![("a_symbol", text + 8), ("a_symbol", text + 0x40), ("a_witness", text + 0x80)],
+            regions: [(text, 0x200), (rodata, 0x240), (0, 0), (data, 0x200), (PERCPU, 0x200)],
+        },
+    );
+    w.modules.insert(
+        exporter as usize,
+        FakeModule {
+            name: "exporter",
+            symbols: vec![("exported", exporter + 0x1000)],
+            regions: [(0, 0), (exporter, 36), (0, 0), (exporter + 0x1000, 0x200), (0, 0)],
+        },
+    );
+}
+
+/// Where the code of the first is, and its per-CPU variables.
+fn target_text(arena: &Arena) -> u64 {
+    arena.start as u64 - 0x1800_0000
+}
+const PERCPU: u64 = 0x2_0000;
 
 /// A module that is loaded: what its runtime has besides the records.
 struct Module<'m> {
@@ -335,6 +386,7 @@ struct Module<'m> {
     cancel: AtomicBool,
     force: AtomicBool,
     sites: Sites<u64>,
+    holders: RefCell<Holders<u64>>,
     seats: [AtomicUsize; 2],
 }
 
@@ -364,12 +416,47 @@ impl<'m> Module<'m> {
     fn new(patch: Patch<'m>, armed: &'m AtomicBool) -> Self {
         let no = || AtomicBool::new(false);
         let seats = [AtomicUsize::new(0), AtomicUsize::new(0)];
-        Self { patch, board: Board::new(), armed, cancel: no(), force: no(), sites: Sites::new(), seats }
+        Self {
+            patch,
+            board: Board::new(),
+            armed,
+            cancel: no(),
+            force: no(),
+            sites: Sites::new(),
+            holders: RefCell::default(),
+            seats,
+        }
+    }
+    fn all_sites(&self) -> SiteSet<'_, u64> {
+        // SAFETY: nothing is given back yet.
+        SiteSet::new(self.sites.all(), unsafe { self.holders.borrow().shown() })
+    }
+    /// The kernel module that the patch has a function of, if any, is here.
+    fn join(&self, sim: &Sim) -> Result<(), Refusal> {
+        let mut all = self.holders.borrow_mut();
+        all.prepare(sim, &self.patch)?;
+        let here = sim.module(b"target").zip(named(&self.patch, b"target"));
+        here.map_or(Ok(()), |(module, i)| all.join(sim, &self.patch, i, module, AT_FIRST))
+    }
+    fn leave(&self, sim: &Sim) {
+        let mut all = self.holders.borrow_mut();
+        all.close();
+        for i in 0..self.patch.holders.len() {
+            all.going(sim, i, AT_FIRST);
+            all.gone(sim, &self.patch, i, AT_FIRST);
+            all.left(sim, &self.patch, i);
+        }
+        // SAFETY: nobody is left who looks at them.
+        unsafe {
+            all.clear(sim);
+            self.sites.clear(sim);
+        }
     }
     fn machine<'a>(&'a self, sim: &'a Sim, layers: &'a Layers<'_, u64>, frames: &'a mut [u64]) -> Machine<'a, Sim> {
         let parts = Parts {
-            sites: SiteSet::new(self.sites.all(), &[]),
-            located: &[],
+            sites: self.all_sites(),
+            // SAFETY: nothing is given back yet.
+            located: unsafe { self.holders.borrow().located() },
             others: layers.others(),
             armed: self.armed,
             board: &self.board,
@@ -388,6 +475,7 @@ enum End {
     Records,
     Kernel,
     Setup,
+    Join,
     Apply,
     Reverted,
 }
@@ -407,7 +495,7 @@ fn operate<'a>(
             Step::Call(callback) => m.called(callback, 0),
             Step::Replaced => {
                 layers.let_go(sim, &it.patch, &it.sites);
-                m.replaced_others(SiteSet::new(it.sites.all(), &[]), layers.others());
+                m.replaced_others(it.all_sites(), layers.others());
             }
             end => return end,
         }
@@ -424,8 +512,12 @@ fn live(sim: &Sim, image: &Image, peers: &RefCell<BTreeMap<Vec<u8>, Peer<'_, u64
     let m = Module::new(patch, &sim.armed);
     let mut layers = Layers::new();
     let hold = |other| peers.borrow_mut().remove(patch.other_name(other)).ok_or(Refusal::NoOther { other });
+    // What is written is not what says where to write.
+    sim.world().forbidden = image.at..image.at + (image.bytes.len() - image.strings) as u64;
     let end = if m.sites.prepare(sim, &patch, &mut layers, hold).is_err() {
         End::Setup
+    } else if m.join(sim).is_err() {
+        End::Join
     } else {
         let mut frames = [0; 16];
         let mut machine = m.machine(sim, &layers, &mut frames);
@@ -434,7 +526,7 @@ fn live(sim: &Sim, image: &Image, peers: &RefCell<BTreeMap<Vec<u8>, Peer<'_, u64
         }
         match operate(sim, &mut machine, &m, &layers, false) {
             Step::Done => {
-                for s in m.sites.own() {
+                for s in m.all_sites().iter().filter(|s| s.func < patch.funcs.len()) {
                     let now = sim.get(s.addr, 5);
                     let rel = i32::from_le_bytes([now[1], now[2], now[3], now[4]]);
                     let to = (s.addr + 5).wrapping_add_signed(rel.into());
@@ -448,8 +540,7 @@ fn live(sim: &Sim, image: &Image, peers: &RefCell<BTreeMap<Vec<u8>, Peer<'_, u64
         }
     };
     assert!(!sim.armed.load(SeqCst), "int3 hits are still diverted");
-    // SAFETY: nobody is left who looks at them.
-    unsafe { m.sites.clear(sim) };
+    m.leave(sim);
     end
 }
 
@@ -467,7 +558,7 @@ fn both(test: impl Fn(&Arena, &Image, bool)) {
 
 /// Runs the life of the records as they are now, with the other patches below it if it wants them.
 fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
-    let sim = kernel(arena, 3);
+    let sim = kernel(arena, if stacked { 3 } else { 1 });
     let end = if stacked {
         // `low` has the first function, `mid` the second and another.
         let low = self::image(
@@ -500,7 +591,7 @@ fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
         // In the place of `mid`: where that was is the kernel's function, once all has been applied.
         let want = if end == End::Reverted {
             let kernel = code(arena, &kernel(arena, 3));
-            vec![before[0].clone(), kernel[1].clone(), kernel[2].clone()]
+            vec![before[0].clone(), kernel[1].clone(), kernel[2].clone(), kernel[3].clone()]
         } else {
             before
         };
@@ -520,9 +611,13 @@ fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
     end
 }
 
-/// The old functions.
+/// The old functions, and the code of the kernel module.
 fn code(arena: &Arena, sim: &Sim) -> Vec<Vec<u8>> {
-    (0..FUNCS).map(|f| sim.get(arena.old(f), LEN as usize)).collect()
+    let kernel = (0..FUNCS).map(|f| sim.get(arena.old(f), LEN as usize));
+    let mut target = vec![0; 0x200];
+    // It is not there where it has no part in it.
+    sim.read(target_text(arena), &mut target);
+    kernel.chain([target]).collect()
 }
 
 #[test]
@@ -537,6 +632,8 @@ fn what_is_whole_is_applied_and_reverted() {
 fn every_byte_may_be_damaged() {
     both(|arena, image, stacked| {
         let mut ends = BTreeMap::<End, u64>::new();
+        image.write(&image.bytes);
+        let modules = image.record().n_holders != 0;
         for at in 0..image.bytes.len() {
             let is = image.bytes[at];
             let mut values = vec![0, 0xff, 0x7f, is ^ 1, is ^ 0x80, is.wrapping_add(8), is.wrapping_sub(1)];
@@ -552,7 +649,7 @@ fn every_byte_may_be_damaged() {
             }
         }
         println!("{ends:?}");
-        assert!(ends.len() == 5, "some checks are never reached: {ends:?}");
+        assert!(ends.len() == if modules { 6 } else { 5 }, "some checks are never reached: {ends:?}");
     });
 }
 

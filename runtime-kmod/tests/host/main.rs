@@ -6,6 +6,7 @@ mod bypass;
 mod callbacks;
 mod damage;
 mod divert;
+mod holders;
 mod identity;
 mod layers;
 mod record;

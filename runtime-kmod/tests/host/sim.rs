@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, PatchRecord, RangeRecord};
+use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, PatchRecord, RangeRecord, Region};
 use lpbuild_runtime::{
     board::Board,
     kernel::{Kernel, Level, Rest, Seen, Unreliable, View, Who, Work},
@@ -50,6 +50,16 @@ struct Watched {
     tail_at: u64,
 }
 
+/// A kernel module.
+#[derive(Debug, Clone, Default)]
+pub struct FakeModule {
+    pub name: &'static str,
+    /// Symbols in the order of its table.
+    pub symbols: Vec<(&'static str, u64)>,
+    /// Text, constants, constant behind init, variables, per-CPU variables: first byte and length.
+    pub regions: [(u64, u64); 5],
+}
+
 #[derive(Debug, Default)]
 pub struct World {
     pub memory: BTreeMap<u64, u8>,
@@ -70,6 +80,16 @@ pub struct World {
     pub restless: Vec<usize>,
     /// The code of modules.
     pub own_code: Vec<std::ops::Range<u64>>,
+    /// Kernel modules that are here, by number.
+    pub modules: BTreeMap<usize, FakeModule>,
+    /// What was waited for.
+    pub story: Vec<String>,
+    /// Code of modules that cannot run yet: it is written as any memory.
+    pub unborn: Vec<std::ops::Range<u64>>,
+    /// Where nothing is to be written.
+    pub forbidden: std::ops::Range<u64>,
+    /// Writable views.
+    pub views: usize,
     /// These tasks are kernel threads.
     pub threads: Vec<usize>,
     /// Tasks that were woken or sent to user mode as by a signal, and when, milliseconds.
@@ -212,17 +232,24 @@ impl Kernel for Sim {
     }
     fn map(&self, addr: u64, len: usize) -> Option<u64> {
         // What is not there has no page.
-        let w = self.world();
-        (0..len as u64).all(|i| w.memory.contains_key(&addr.wrapping_add(i))).then_some(addr)
+        let mut w = self.world();
+        let there = (0..len as u64).all(|i| w.memory.contains_key(&addr.wrapping_add(i)));
+        w.views += usize::from(there);
+        there.then_some(addr)
     }
-    fn unmap(&self, _: u64) {}
+    fn unmap(&self, _: u64) {
+        self.world().views -= 1;
+    }
 
     fn write(&self, alias: u64, offset: usize, bytes: &[u8]) {
         let mut w = self.world();
         w.seq += 1;
         w.writes += 1;
         let seq = w.seq;
-        if w.own_code.iter().any(|r| r.contains(&alias)) {
+        let last = alias + (offset + bytes.len()) as u64;
+        let first = alias + offset as u64;
+        assert!(last <= w.forbidden.start || w.forbidden.end <= first, "{first:#x} is not to be written");
+        if w.own_code.iter().chain(&w.unborn).any(|r| r.contains(&alias)) {
             // Code of the patch itself, where nobody is.
             for (n, &b) in bytes.iter().enumerate() {
                 w.memory.insert(alias + (offset + n) as u64, b);
@@ -272,6 +299,21 @@ impl Kernel for Sim {
         let mut w = self.world();
         let seq = w.seq;
         w.known.fill(seq);
+    }
+
+    fn module(&self, name: &[u8]) -> Option<usize> {
+        self.world().modules.iter().find(|(_, m)| m.name.as_bytes() == name).map(|(at, _)| *at)
+    }
+    fn module_symbol(&self, module: usize, name: &[u8], position: u32, count: u32) -> Option<u64> {
+        let w = self.world();
+        let all: Vec<u64> = w.modules[&module].symbols.iter().filter(|s| s.0.as_bytes() == name).map(|s| s.1).collect();
+        all.get(position as usize).copied().filter(|_| all.len() == count as usize)
+    }
+    fn module_region(&self, module: usize, region: Region) -> (u64, u64) {
+        self.world().modules[&module].regions[region as usize - 1]
+    }
+    fn synchronize(&self) {
+        self.world().story.push("synchronize".into());
     }
 
     fn online_cpus(&self) -> usize {

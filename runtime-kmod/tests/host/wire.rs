@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lpbuild_abi::Callback;
+use lpbuild_abi::{Callback, Region};
 use lpbuild_runtime::status::State;
 use lpbuild_runtime::wire;
 
@@ -55,6 +55,15 @@ fn both_halves_count_alike() {
         ("KERNEL", wire::KERNEL),
     ] {
         ours.insert(name.into(), value.into());
+    }
+    for (name, region) in [
+        ("TEXT", Region::Text),
+        ("RODATA", Region::Rodata),
+        ("RO_AFTER_INIT", Region::RoAfterInit),
+        ("DATA", Region::Data),
+        ("PERCPU", Region::Percpu),
+    ] {
+        ours.insert(format!("REGION_{name}"), region as i64);
     }
     for file in wire::SHOW {
         ours.insert(format!("SHOW_{file}"), wire::show(file).into());

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::{
     cpu::within,
-    world::{At, Kind, Level, MS, OPERATOR, Run, Task, Version, World},
+    target::data,
+    world::{At, BEGINS, BROUGHT, FIELD, Kind, Level, MS, OPERATOR, Run, Task, Version, World, new_addr, text},
 };
 
 fn name(version: Version) -> String {
@@ -70,11 +71,32 @@ pub fn arrives(w: &mut World, f: usize, version: Version, since: Option<u64>) {
     }
 }
 
+/// New code of a function of a module refers to the module that is here, and what was brought for it began anew when that came.
+pub fn refers(w: &mut World, p: usize, f: usize, place: u8) {
+    let Some(t) = w.plan.target[f] else { return };
+    let field = new_addr(p, f) + FIELD;
+    let byte = |w: &World, at: u64| w.carried(at).unwrap_or_default();
+    let is = u64::from_le_bytes(std::array::from_fn(|i| byte(w, field + i as u64)));
+    let should = data(w, t) + f as u64 * 8;
+    if is != should || !w.targets[t].is_there() {
+        return w.fail(format!("new code of function {f} refers to {is:#x}, and not to {should:#x}"));
+    }
+    if place == 0 {
+        let at = text(p).0 + BROUGHT + t as u64 * 8;
+        let (counted, calls) = (byte(w, at), w.targets[t].calls);
+        if counted != BEGINS.wrapping_add(calls) {
+            w.fail(format!("what is brought for module {t} is {counted} behind {calls} calls"));
+        }
+        w.targets[t].calls = calls.wrapping_add(1);
+        w.written.insert(at, counted.wrapping_add(1));
+    }
+}
+
 /// An int3 is written: calls trap until everybody has rested, so whoever was there when it began has.
 pub fn traps(w: &mut World) {
     let Some(since) = w.rules.rested.take() else { return };
     let restless = |(s, t): (usize, &Task)| {
-        let works = t.exists && t.listed && t.run == Run::Ready && !t.idle && !t.stopper && s != OPERATOR;
+        let works = t.exists && t.listed && t.run == Run::Ready && !t.idle && !t.stopper && s != OPERATOR && !t.pinned;
         // An interrupt on top of user mode is soon over.
         let in_kernel = t.frames.first().is_some_and(|k| !matches!(k, Kind::Interrupt(..)));
         works && in_kernel && t.restless < since

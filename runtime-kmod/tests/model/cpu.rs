@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// One micro-step of a CPU. `operator` goes on when it is its turn; `true`: it has ended.
-pub fn step(sim: &Sim, cpu: usize, operator: &mut Coroutine) -> bool {
+pub fn step(sim: &Sim, cpu: usize, operator: &mut Coroutine, loaders: &mut [Coroutine]) -> bool {
     let mut w = sim.world();
     if !w.cpus[cpu].online {
         return false;
@@ -60,7 +60,7 @@ pub fn step(sim: &Sim, cpu: usize, operator: &mut Coroutine) -> bool {
             return false;
         }
     }
-    run(sim, w, operator)
+    run(sim, w, operator, loaders)
 }
 
 /// Begins an interrupt on this CPU, when it can come now.
@@ -150,11 +150,11 @@ pub fn put_off(w: &mut World, run: Run, voluntary: bool) {
     leave_cpu(w, run, voluntary);
     let ready = |w: &World, s: usize| {
         let t = &w.tasks[s];
-        t.exists && t.run == Run::Ready && !t.on_cpu && !t.idle && !t.stopper && s != OPERATOR
+        t.exists && t.run == Run::Ready && !t.on_cpu && !t.idle && !t.stopper && !t.pinned && s != OPERATOR
     };
-    let next = if here == w.cpus.len() - 1 {
-        // The CPU of the operation runs nothing else.
-        OPERATOR
+    let next = if here >= w.plan.cpus {
+        // The CPU of the operation runs nothing else, nor do those of the modules.
+        if here == w.cpus.len() - 1 { OPERATOR } else { w.loaders[here - w.plan.cpus] }
     } else {
         let start = w.rng.below(w.tasks.len());
         let any = (0..w.tasks.len()).map(|i| (start + i) % w.tasks.len()).find(|&s| ready(w, s));
@@ -165,9 +165,9 @@ pub fn put_off(w: &mut World, run: Run, voluntary: bool) {
 }
 
 /// Goes on with what is innermost on this CPU.
-fn run(sim: &Sim, mut w: std::cell::RefMut<'_, World>, operator: &mut Coroutine) -> bool {
+fn run(sim: &Sim, mut w: std::cell::RefMut<'_, World>, operator: &mut Coroutine, loaders: &mut [Coroutine]) -> bool {
     let here = w.here;
-    if w.current().preemptible() && here != w.cpus.len() - 1 && w.rng.one_in(12) && w.stop.is_none() {
+    if w.current().preemptible() && here < w.plan.cpus && w.rng.one_in(12) && w.stop.is_none() {
         put_off(&mut w, Run::Ready, false);
         return false;
     }
@@ -183,6 +183,11 @@ fn run(sim: &Sim, mut w: std::cell::RefMut<'_, World>, operator: &mut Coroutine)
                 drop(w);
                 return operator.resume();
             }
+        }
+        Kind::Loader(t) => {
+            let t = *t;
+            drop(w);
+            loaders[t].resume();
         }
         Kind::Stopper => {}
         Kind::Idle => {
@@ -335,13 +340,14 @@ fn maybe_call(w: &mut World, n: usize) -> bool {
         return false;
     }
     let (f, since) = (w.rng.below(w.plan.funcs), w.steps);
-    w.current().frames.push(Kind::Call(Call { f, at: At::Entry, since, version: None, below: false }));
+    let Some(below) = w.callable(f) else { return false };
+    w.current().frames.push(Kind::Call(Call { f, at: At::Entry, since, version: None, below }));
     true
 }
 
 /// A piece of the body of a version of function `f`: what it does there. `patch`: whose code it is, if not the kernel's.
 fn body(w: &mut World, f: usize, patch: Option<usize>, below: bool) {
-    let calm = w.current().level().is_none() && !w.current().exempt;
+    let calm = w.current().level().is_none() && !w.current().exempt && !w.current().pinned;
     let (sleepy, since, deep) = (w.plan.sleepy, w.steps, w.current().frames.len() > 7);
     if let Some(p) = patch
         && !deep
@@ -349,7 +355,7 @@ fn body(w: &mut World, f: usize, patch: Option<usize>, below: bool) {
     {
         // New code calls new code directly.
         let g = w.rng.below(w.plan.funcs);
-        if w.plan.patches[p].direct[f][g] {
+        if w.plan.patches[p].direct[f][g] && w.callable(g).is_some() {
             let version = Some(of(p));
             w.current().frames.push(Kind::Call(Call { f: g, at: At::New(p, 0), since, version, below }));
             if !below {
@@ -438,7 +444,7 @@ fn call(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
         At::Trap(p, Some(armed)) => {
             let listens = w.patches[p].notifier;
             drop(w);
-            let sites = sim.patches[p].sites.all();
+            let sites = sim.patches[p].all_sites();
             let what = if listens { divert(sim, sites, armed, site_addr(f) + 1) } else { Diverted::NotOurs };
             let mut w = sim.world();
             match what {
@@ -513,6 +519,7 @@ fn call(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
         }
         At::New(p, n) => {
             put(&mut w, At::New(p, n + 1));
+            check::refers(&mut w, p, f, n);
             body(&mut w, f, Some(p), below);
         }
     }
@@ -585,7 +592,8 @@ fn works(sim: &Sim, mut w: std::cell::RefMut<'_, World>) {
         let body = unsafe {
             Coroutine::new(move || {
                 let (entry, m) = (&*work.0.cast::<Entry>(), &sim.patches[work.1]);
-                let scan = Scan { k: sim, patch: &m.patch, others: m.layers().others(), located: &[] };
+                let (others, located) = (m.layers().others(), m.located());
+                let scan = Scan { k: sim, patch: &m.patch, others, located };
                 m.board.at_boundary(sim, entry, frames.as_deref().map_err(|e| *e), |new, a| {
                     pause();
                     scan.leaves(new, a)

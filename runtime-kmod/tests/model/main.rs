@@ -13,5 +13,6 @@ mod plan;
 mod rng;
 mod schedule;
 mod sim;
+mod target;
 mod tests;
 mod world;

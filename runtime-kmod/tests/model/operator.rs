@@ -8,7 +8,6 @@ use lpbuild_runtime::{
     machine::{Machine, Parts, Step},
     refusal::Refusal,
     site::Route,
-    sites::SiteSet,
 };
 
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     coroutine::pause,
     plan::{Cut, Relation},
     sim::{Module, Sim},
+    target,
     world::{At, FUNCS, Kind, MS, OPERATOR, PATCHES, Rules, Run, Versions, World, of, site_addr},
 };
 
@@ -55,7 +55,8 @@ impl<'a> Applied<'a> {
             w.note(|| format!("patch {p} is inserted"));
             w.plan.patches[p].clone()
         };
-        if let Err(why) = m.prepare(sim, |other| hold(sim, m, p, other)) {
+        let prepared = m.prepare(sim, |other| hold(sim, m, p, other));
+        if let Err(why) = prepared.and_then(|()| target::attach(sim, p)) {
             let mut w = sim.world();
             w.note(|| format!("patch {p} is refused: {why:?}"));
             w.outcomes.push(match why {
@@ -80,8 +81,8 @@ impl<'a> Applied<'a> {
             (versions, goal)
         };
         let parts = Parts {
-            sites: SiteSet::new(m.sites.all(), &[]),
-            located: &[],
+            sites: m.all_sites(),
+            located: m.located(),
             others: m.layers().others(),
             armed: &m.armed,
             board: &m.board,
@@ -176,6 +177,8 @@ impl<'a> Applied<'a> {
         if m.armed.load(SeqCst) {
             sim.world().fail("int3 hits are still diverted".into());
         }
+        target::close(sim, p);
+        target::check(sim, p);
         sim.world().patches[p].notifier = false;
         // As `unregister_die_notifier`, which waits for those who are in it.
         let trapped = |k: &Kind| matches!(k, Kind::Call(c) if matches!(c.at, At::Trap(q, Some(_)) if q == p));
@@ -183,7 +186,10 @@ impl<'a> Applied<'a> {
         release(sim, p);
         rest(5);
         // SAFETY: the notifier is gone, and whoever held the patch below has let it go.
-        unsafe { m.sites.clear(sim) };
+        unsafe {
+            m.sites.clear(sim);
+            m.holders_mut().clear(sim);
+        }
         check::gone(&mut sim.world(), p, alone);
         // Its memory is used for something else.
         m.board.settle(true);
@@ -195,11 +201,14 @@ impl<'a> Applied<'a> {
         let (sim, module) = (self.sim, &self.sim.patches[p]);
         let (mut stays, mut grace) = (false, None);
         for turn in 0.. {
+            target::held(sim, None);
             let pokes = m.pokes();
             lock(sim, pokes);
             let step = if revert { m.revert() } else { m.apply() };
+            module.joining.set(m.joining());
             {
                 unlock(sim, pokes);
+                target::free(sim);
                 let mut w = sim.world();
                 w.note(|| format!("step {step:?}"));
                 let taken_back = m.status().refusal == Some(Refusal::Restless);
@@ -218,7 +227,7 @@ impl<'a> Applied<'a> {
                 Step::Call(callback) => m.called(callback, call(sim, p, callback, revert)),
                 Step::Replaced => {
                     module.layers().let_go(sim, &module.patch, &module.sites);
-                    m.replaced_others(SiteSet::new(module.sites.all(), &[]), module.layers().others());
+                    m.replaced_others(module.all_sites(), module.layers().others());
                     self.let_replaced_go(p);
                 }
                 Step::Done | Step::Refused(_) => {
@@ -371,8 +380,10 @@ fn begin(sim: &Sim, p: usize, goal: Versions, mode: Mode, revert: bool, loose: b
     // Whether a wait comes with calls trapped or everybody marked; in the stop is another matter.
     let sites = sim.patches[p].sites.all();
     let now = if revert { Route::New } else { Route::Original };
-    let dispatched = sites.iter().all(|s| s.dispatcher != 0);
-    let waits = dispatched && (mode == Mode::StopMachine || sites.iter().any(|s| !s.is_single(now)));
+    let dispatched = sim.patches[p].patch.funcs.iter().all(|f| f.dispatch != 0);
+    let dispatched = dispatched && sites.iter().all(|s| s.dispatcher != 0);
+    let waits =
+        !sites.is_empty() && dispatched && (mode == Mode::StopMachine || sites.iter().any(|s| !s.is_single(now)));
     let taken_back = !revert && dispatched && !w.plan.abs64 && !w.plan.probes;
     let deadline = w.now + (u64::from(w.plan.deadline_ms) + 100) * MS;
     w.rules = Rules {
@@ -436,6 +447,7 @@ fn rcu_tasks(sim: &Sim, p: usize, m: &mut Machine<'_, Sim>, grace: &mut Option<G
             if m.wait_ms() != Some(0) {
                 continue;
             }
+            target::held(sim, None);
             let pokes = m.pokes();
             lock(sim, pokes);
             // While int3s go, old code and new code run.
@@ -444,7 +456,9 @@ fn rcu_tasks(sim: &Sim, p: usize, m: &mut Machine<'_, Sim>, grace: &mut Option<G
             if m.status().refusal != Some(Refusal::Restless) {
                 sim.world().rules.from = from;
             }
+            sim.patches[p].joining.set(m.joining());
             unlock(sim, pokes);
+            target::free(sim);
             sim.world().note(|| format!("overdue {step:?}"));
             match step {
                 Some(Step::Effective) => stays = true,
@@ -462,18 +476,18 @@ fn rcu_tasks(sim: &Sim, p: usize, m: &mut Machine<'_, Sim>, grace: &mut Option<G
 
 /// What RCU tasks waits for: everybody who is in the kernel, on a CPU or preempted, has to sleep, or to be in user mode; before and
 /// behind that, interrupts that are under way have to end.
-struct Grace {
+pub struct Grace {
     holdouts: Option<Vec<(usize, u64)>>,
     last: bool,
 }
 
 impl Grace {
-    fn begin(sim: &Sim) -> Self {
+    pub fn begin(sim: &Sim) -> Self {
         disquiet(sim);
         Self { holdouts: None, last: false }
     }
 
-    fn is_over(&mut self, sim: &Sim) -> bool {
+    pub fn is_over(&mut self, sim: &Sim) -> bool {
         let quiet = {
             let w = sim.world();
             w.cpus.iter().enumerate().all(|(c, cpu)| c == w.here || cpu.quiet || !cpu.online)
@@ -510,7 +524,7 @@ fn disquiet(sim: &Sim) {
     }
 }
 
-fn lock(sim: &Sim, pokes: bool) {
+pub fn lock(sim: &Sim, pokes: bool) {
     sim.wait(|w| {
         let free = !w.text_mutex || !pokes;
         if free {
@@ -521,7 +535,7 @@ fn lock(sim: &Sim, pokes: bool) {
     });
 }
 
-fn unlock(sim: &Sim, pokes: bool) {
+pub fn unlock(sim: &Sim, pokes: bool) {
     let mut w = sim.world();
     w.hotplug_held = false;
     if pokes {

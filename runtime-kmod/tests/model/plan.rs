@@ -28,6 +28,16 @@ pub enum Cut {
     Recall,
     /// CPUs come and go during a step.
     Hotplug,
+    /// Modules come and go during a step.
+    HoldersLock,
+    /// Modules that are here are looked for before those that come are told of.
+    RegisterFirst,
+    /// A module that is half loaded is taken for one that is here.
+    OnlyPassed,
+    /// And one that is going.
+    NotGoing,
+    /// What comes while a patch leaves is joined.
+    CloseFirst,
 }
 
 /// What a patch has to do with one that was loaded before.
@@ -86,6 +96,11 @@ pub struct Plan {
     /// System calls that take up to so long, milliseconds; 0: none.
     pub work_ms: usize,
     pub tasks: usize,
+    /// The kernel module that has a function; how many there are.
+    pub target: [Option<usize>; FUNCS],
+    pub targets: usize,
+    /// Now and then a module is another build.
+    pub other_builds: bool,
     pub cut: Cut,
 }
 
@@ -136,6 +151,30 @@ fn patch(rng: &mut Rng, p: usize, funcs: usize, mode: Option<Mode>) -> PatchPlan
     PatchPlan { has, without, relations, direct, apply, revert, flags, veto }
 }
 
+/// One patch, some functions of which are in one or two modules.
+fn modules(rng: &mut Rng, plan: &mut Plan) {
+    plan.patches.truncate(1);
+    plan.targets = rng.below(2) + 1;
+    // The code that is carried for one lies together.
+    let mut last = 0;
+    for f in 0..plan.funcs {
+        last = if rng.one_in(2) { last } else { plan.targets - 1 };
+        plan.target[f] = if rng.one_in(3) { None } else { Some(last) };
+    }
+    if plan.target == [None; FUNCS] {
+        plan.target[0] = Some(0);
+    }
+    plan.other_builds = rng.one_in(6);
+    let it = &mut plan.patches[0];
+    // The code of a module calls what is there as long as it is: itself and the kernel.
+    let target = plan.target;
+    for (f, row) in it.direct.iter_mut().enumerate() {
+        for (g, calls) in row.iter_mut().enumerate() {
+            *calls &= target[g].is_none() || target[g] == target[f];
+        }
+    }
+}
+
 /// The plan that a seed stands for.
 pub fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
     let funcs = rng.below(FUNCS) + 1;
@@ -165,12 +204,32 @@ pub fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         sleepy: rng.pick(&[4, 10, 30]),
         work_ms: rng.pick(&[0, 0, 0, 100, 4000]),
         tasks: rng.below(6) + 1,
+        target: [None; FUNCS],
+        targets: 0,
+        other_builds: false,
         cut,
     };
     if n > 1 {
         // So that the first of them get as far as to have others on top.
         (plan.deadline_ms, plan.heat) = (rng.pick(&[50, 300, 3000, 3000]), rng.pick(&[3, 8, 30, 30]));
         (plan.cancel, plan.force) = (rng.one_in(12), rng.one_in(16));
+    }
+    let wanted =
+        matches!(cut, Cut::HoldersLock | Cut::RegisterFirst | Cut::OnlyPassed | Cut::NotGoing | Cut::CloseFirst)
+            || matches!(
+                cut,
+                Cut::Rule(
+                    Guard::ModuleId
+                        | Guard::FieldsAnew
+                        | Guard::DataAnew
+                        | Guard::LateSites
+                        | Guard::JoinAsOthers
+                        | Guard::RestoreAtGoing
+                        | Guard::TailAtGoing
+                )
+            );
+    if wanted || cut == Cut::Nothing && rng.one_in(3) {
+        modules(rng, &mut plan);
     }
     let all = |plan: &mut Plan, mode| {
         for p in &mut plan.patches {
@@ -230,6 +289,12 @@ pub fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
             plan.tight = true;
         }
         Cut::Rule(Guard::WholeCensus | Guard::WholeWatch) => plan.tight = true,
+        Cut::Rule(Guard::ModuleId) => plan.other_builds = true,
+        Cut::Rule(Guard::LateSites) => plan.probes = true,
+        Cut::Rule(Guard::TailAtGoing) => {
+            (plan.abs64, plan.probes) = (true, false);
+            plan.single.fill(false);
+        }
         _ => {}
     }
     plan

@@ -1,8 +1,11 @@
 //! One schedule: a kernel, a patch and a random order of everything that happens.
 
-use std::{ffi::CStr, sync::atomic::Ordering::SeqCst};
+use std::{collections::BTreeMap, ffi::CStr, sync::atomic::Ordering::SeqCst};
 
-use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, MAX_SITE, Mode, PatchRecord, RangeRecord};
+use lpbuild_abi::{
+    ABI_VERSION, AnchorKind, AnchorRecord, FieldKind, FuncRecord, HolderRecord, LateReloc, MAGIC, MAX_SITE, Mode,
+    PatchRecord, RangeRecord, Region,
+};
 use lpbuild_runtime::{record::Patch, site::INT3};
 
 use crate::{
@@ -11,9 +14,10 @@ use crate::{
     plan::{Cut, Plan, Relation, plan},
     rng::Rng,
     sim::{Module, Sim},
+    target::{self, Target},
     world::{
-        Cpu, FUNCS, Kind, LEN, Life, MS, OLD, OPERATOR, PATCHES, Rules, Run, SITE_OFFSET, SLOTS, Task, World,
-        dispatch_addr, new_addr, resume_addr, text,
+        BROUGHT, Cpu, FIELD, FUNCS, Kind, LEN, Life, MS, OLD, OPERATOR, PATCHES, Rules, Run, SITE_OFFSET, SLOTS, Task,
+        World, dispatch_addr, new_addr, resume_addr, text,
     },
 };
 
@@ -31,13 +35,13 @@ pub struct End {
 }
 
 fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
-    let cpus = plan.cpus + 1;
+    let cpus = plan.cpus + plan.targets + 1;
     let mut tasks: Vec<Task> = (0..SLOTS).map(|_| Task::none()).collect();
     let base = |frames| Task { exists: true, run: Run::Ready, frames, ..Task::none() };
     tasks[OPERATOR] = Task { listed: true, kernel: true, on_cpu: true, cpu: cpus - 1, ..base(vec![Kind::Operator]) };
     let mut next = OPERATOR + 1;
     for cpu in 0..cpus {
-        let on_cpu = cpu != cpus - 1;
+        let on_cpu = cpu < plan.cpus;
         tasks[next] = Task { kernel: true, idle: true, cpu, on_cpu, ..base(vec![Kind::Idle]) };
         let asleep = Run::Asleep(u64::MAX, false);
         let stopper = base(vec![Kind::Stopper]);
@@ -50,10 +54,21 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         tasks[next] = Task { listed: true, kernel, cpu: rng.below(plan.cpus), ..base(frames) };
         next += 1;
     }
+    let mut loaders = Vec::new();
+    for t in 0..plan.targets {
+        let loader = base(vec![Kind::Loader(t)]);
+        tasks[next] = Task { listed: true, kernel: true, pinned: true, on_cpu: true, cpu: plan.cpus + t, ..loader };
+        loaders.push(next);
+        next += 1;
+    }
     let code: Vec<_> = (0..plan.funcs).map(|f| plan.site(f)).collect();
     let cpu = |c: usize| Cpu {
         online: true,
-        current: if c == cpus - 1 { OPERATOR } else { OPERATOR + 1 + 2 * c },
+        current: match c {
+            _ if c == cpus - 1 => OPERATOR,
+            _ if c >= plan.cpus => loaders[c - plan.cpus],
+            _ => OPERATOR + 1 + 2 * c,
+        },
         view: code.clone(),
         ipi: false,
         quiet: false,
@@ -71,6 +86,10 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         hotplug_held: false,
         text_mutex: false,
         list_held: false,
+        holders_held: false,
+        chain: 0,
+        targets: (0..plan.targets).map(|_| Target::new()).collect(),
+        written: BTreeMap::new(),
         probes: vec![None; plan.funcs],
         patches: vec![Life::default(); plan.patches.len()],
         operating: 0,
@@ -85,6 +104,7 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         log: Vec::new(),
         trace,
         outcomes: Vec::new(),
+        loaders,
         plan,
     }
 }
@@ -97,6 +117,9 @@ struct Records {
     ranges: Vec<RangeRecord>,
     after: Vec<u64>,
     replaces: Vec<u64>,
+    holders: Vec<HolderRecord>,
+    anchors: Vec<AnchorRecord>,
+    relocs: Vec<LateReloc>,
     patch: Option<Box<PatchRecord>>,
 }
 
@@ -107,9 +130,17 @@ fn records(plan: &Plan, p: usize) -> Records {
         bytes[..len].copy_from_slice(&plan.site(f)[..len]);
         bytes
     };
-    let has: Vec<usize> = (0..FUNCS).filter(|&f| it.has[f]).collect();
+    let mut has: Vec<usize> = (0..FUNCS).filter(|&f| it.has[f]).collect();
+    has.sort_by_key(|&f| plan.target[f]);
+    // Modules of which it has functions.
+    let modules: Vec<usize> = (0..plan.targets).filter(|t| has.iter().any(|&f| plan.target[f] == Some(*t))).collect();
+    let anchor = |f: usize| {
+        let at = modules.iter().position(|t| plan.target[f] == Some(*t));
+        at.map_or(0, |at| at as u32 * 2 + 1)
+    };
+    let base = |f: usize| if plan.target[f].is_some() { 0 } else { OLD };
     let func = |&f: &usize| FuncRecord {
-        old: OLD + f as u64 * 0x100,
+        old: base(f) + f as u64 * 0x100,
         new: new_addr(p, f),
         name: c"function".as_ptr() as u64,
         old_size: LEN,
@@ -122,14 +153,14 @@ fn records(plan: &Plan, p: usize) -> Records {
         single: u8::from(plan.single[f]),
         resume: if it.without[f] { 0 } else { resume_addr(p, f) },
         dispatch: if it.without[f] { 0 } else { dispatch_addr(p, f) },
-        anchor: 0,
+        anchor: anchor(f),
         zero: 0,
     };
     let range = |(i, f): (usize, &usize)| RangeRecord {
-        start: OLD + *f as u64 * 0x100,
+        start: base(*f) + *f as u64 * 0x100,
         len: LEN,
         func: i as u32,
-        anchor: 0,
+        anchor: anchor(*f),
         zero: 0,
     };
     let named = |relation| -> Vec<u64> {
@@ -141,8 +172,27 @@ fn records(plan: &Plan, p: usize) -> Records {
         ranges: has.iter().enumerate().map(range).collect(),
         after: named(Relation::After),
         replaces: named(Relation::Replaces),
+        holders: Vec::new(),
+        anchors: Vec::new(),
+        relocs: Vec::new(),
         patch: None,
     };
+    for (i, &t) in modules.iter().enumerate() {
+        let own: Vec<usize> = has.iter().copied().filter(|&f| plan.target[f] == Some(t)).collect();
+        all.holders.push(holder(p, t, own.len() as u32));
+        all.anchors.extend([section(i, c"text", Region::Text), section(i, c"data", Region::Data)]);
+        all.relocs.extend(own.iter().map(|&f| LateReloc {
+            at: new_addr(p, f) + FIELD,
+            addend: f as i64 * 8,
+            anchor: i as u32 * 2 + 1,
+            site_of: 0,
+            stub: 0,
+            kind: FieldKind::Abs64 as u8,
+            zero: [0; 7],
+        }));
+    }
+    let in_kernel = has.iter().filter(|&&f| plan.target[f].is_none()).count() as u32;
+    let address = |n: usize, at: u64| if n == 0 { 0 } else { at };
     all.patch = Some(Box::new(PatchRecord {
         magic: MAGIC,
         abi_version: ABI_VERSION,
@@ -167,17 +217,62 @@ fn records(plan: &Plan, p: usize) -> Records {
         n_after: all.after.len() as u32,
         n_replaces: all.replaces.len() as u32,
         digest: 0,
-        holders: 0,
-        anchors: 0,
-        relocs: 0,
-        n_holders: 0,
-        n_anchors: 0,
-        n_relocs: 0,
-        n_kernel_funcs: all.funcs.len() as u32,
-        n_kernel_ranges: all.ranges.len() as u32,
+        holders: address(all.holders.len(), all.holders.as_ptr() as u64),
+        anchors: address(all.anchors.len(), all.anchors.as_ptr() as u64),
+        relocs: address(all.relocs.len(), all.relocs.as_ptr() as u64),
+        n_holders: all.holders.len() as u32,
+        n_anchors: all.anchors.len() as u32,
+        n_relocs: all.relocs.len() as u32,
+        n_kernel_funcs: in_kernel,
+        n_kernel_ranges: in_kernel,
         zero: 0,
     }));
     all
+}
+
+const MODULES: [&CStr; 2] = [c"t0", c"t1"];
+
+/// The record of a module with `n` functions of the patch, which brings 8 bytes for it.
+fn holder(p: usize, t: usize, n: u32) -> HolderRecord {
+    let data = text(p).0 + BROUGHT + t as u64 * 8;
+    HolderRecord {
+        name: MODULES[t].as_ptr() as u64,
+        data,
+        data_end: data + 8,
+        bss: 0,
+        bss_end: 0,
+        rodata: 0,
+        rodata_end: 0,
+        needs: 0,
+        build_id: std::array::from_fn(|i| if i < 20 { 9 } else { 0 }),
+        n_funcs: n,
+        n_ranges: n,
+        n_anchors: 2,
+        n_relocs: n,
+        build_id_len: 20,
+        zero: [0; 7],
+    }
+}
+
+fn section(owner: usize, name: &CStr, region: Region) -> AnchorRecord {
+    AnchorRecord {
+        name: name.as_ptr() as u64,
+        witness: 0,
+        delta: 0,
+        witness_delta: 0,
+        at: 0,
+        owner: owner as u32,
+        position: 0,
+        count: 1,
+        witness_position: 0,
+        witness_count: 0,
+        of: 0,
+        size: FUNCS as u32 * 0x100,
+        kind: AnchorKind::Symbol as u8,
+        field: 0,
+        region: region as u8,
+        zero: 0,
+    }
 }
 
 /// Runs one schedule.
@@ -194,7 +289,10 @@ pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
     let sim = &sim;
     // SAFETY: everything it refers to lives until the end of this function; it is dropped before.
     let mut operator = unsafe { Coroutine::new(|| operator::life(sim)) };
-    drive(sim, &mut operator);
+    // SAFETY: as above.
+    let mut loaders: Vec<_> =
+        (0..sim.world().targets.len()).map(|t| unsafe { Coroutine::new(move || target::life(sim, t)) }).collect();
+    drive(sim, &mut operator, &mut loaders);
     let mut w = sim.world();
     // Coroutines refer to the simulation.
     for t in &mut w.tasks {
@@ -205,7 +303,7 @@ pub fn run(seed: u64, cut: Cut, mode: Option<Mode>, trace: bool) -> End {
     End { failure, steps: w.steps, outcomes, log, plan: w.plan.clone() }
 }
 
-fn drive(sim: &Sim, operator: &mut Coroutine) {
+fn drive(sim: &Sim, operator: &mut Coroutine, loaders: &mut [Coroutine]) {
     loop {
         let (cpu, n) = {
             let mut w = sim.world();
@@ -223,7 +321,7 @@ fn drive(sim: &Sim, operator: &mut Coroutine) {
             (cpu, w.rng.below(8) + 1)
         };
         for _ in 0..n {
-            if cpu::step(sim, cpu, operator) {
+            if cpu::step(sim, cpu, operator, loaders) {
                 return;
             }
             if sim.world().failure.is_some() {
@@ -239,7 +337,9 @@ fn others(sim: &Sim, w: &mut World) {
         0 if w.plan.hotplug && !w.hotplug_held => hotplug(w),
         1 if w.plan.probes && !w.text_mutex => {
             let f = w.rng.below(w.plan.funcs);
-            probe(w, f);
+            if w.has_code(f) {
+                probe(w, f);
+            }
         }
         2 if w.plan.cancel && w.rng.one_in(8) && w.steps > 200 => {
             sim.patches[w.operating].cancel.store(true, SeqCst);

@@ -1,24 +1,30 @@
 //! The kernel as the runtime sees it. Every call is a moment at which everybody else may go on.
 
 use std::{
-    cell::{RefCell, RefMut, UnsafeCell},
+    cell::{Cell, RefCell, RefMut, UnsafeCell},
     sync::atomic::{AtomicBool, AtomicUsize},
 };
 
+use lpbuild_abi::Region;
 use lpbuild_runtime::{
     board::Board,
+    holders::{Holders, Joining},
     kernel::{Guard, Kernel, Level, Rest, Seen, Unreliable, View, Who, Work},
     layers::Layers,
     record::Patch,
     refusal::Refusal,
     site::INT3,
-    sites::Sites,
+    sites::{SiteSet, Sites},
+    stack::Located,
 };
 
 use crate::{
     coroutine::{Coroutine, pause},
     plan::Cut,
-    world::{Asked, NEW, OPERATOR, Run, Stop, Task, World, id, site_addr, slot},
+    target,
+    world::{
+        Asked, DATA, FUNCS, MODULE, NEW, OLD, OPERATOR, PATCHES, Run, Stop, Task, World, id, site_addr, slot, text,
+    },
 };
 
 /// What of a writable view is the address; the rest says whose it is.
@@ -34,6 +40,9 @@ pub struct Module {
     pub force: AtomicBool,
     pub sites: Sites<u64>,
     layers: UnsafeCell<Layers<'static, u64>>,
+    holders: UnsafeCell<Holders<u64>>,
+    /// What a module that comes gets, as it was behind the last step.
+    pub joining: Cell<Joining>,
 }
 
 impl Module {
@@ -47,7 +56,26 @@ impl Module {
             force: no(),
             sites: Sites::new(),
             layers: UnsafeCell::new(Layers::new()),
+            holders: UnsafeCell::new(Holders::new()),
+            joining: Cell::new(target::BEFORE),
         }
+    }
+    pub fn holders(&self) -> &Holders<u64> {
+        // SAFETY: whoever changes them holds the lock under which they are looked at.
+        unsafe { &*self.holders.get() }
+    }
+    #[expect(clippy::mut_from_ref, reason = "as the static of a module, kept by a lock")]
+    pub fn holders_mut(&self) -> &mut Holders<u64> {
+        // SAFETY: as above, but where that lock is taken away.
+        unsafe { &mut *self.holders.get() }
+    }
+    pub fn all_sites(&self) -> SiteSet<'_, u64> {
+        // SAFETY: not behind the end of the module.
+        SiteSet::new(self.sites.all(), unsafe { self.holders().shown() })
+    }
+    pub fn located(&self) -> &[Located] {
+        // SAFETY: not behind the end of the module.
+        unsafe { self.holders().located() }
     }
     pub fn layers(&self) -> &Layers<'static, u64> {
         // SAFETY: changed by `prepare` alone.
@@ -60,7 +88,8 @@ impl Module {
         hold: impl FnMut(usize) -> Result<lpbuild_runtime::layers::Peer<'static, u64>, Refusal>,
     ) -> Result<(), Refusal> {
         // SAFETY: nobody looks at the layers before the first operation.
-        self.sites.prepare(sim, &self.patch, unsafe { &mut *self.layers.get() }, hold)
+        self.sites.prepare(sim, &self.patch, unsafe { &mut *self.layers.get() }, hold)?;
+        self.holders_mut().prepare(sim, &self.patch)
     }
 }
 
@@ -124,6 +153,20 @@ impl Sim {
     }
 }
 
+/// A piece of a module's constants, which are the note of its build id.
+fn note(w: &World, addr: u64, buf: &mut [u8]) -> bool {
+    let t = target::of_module(addr as usize);
+    let id = if w.targets[t].other { 8 } else { 9 };
+    let head = [4u32, 20, 3].into_iter().flat_map(u32::to_le_bytes).chain(*b"GNU\0");
+    let all: Vec<u8> = head.chain([id; 20]).collect();
+    let from = (addr - target::rodata(t)) as usize;
+    let piece = all.get(from..from + buf.len()).filter(|_| w.targets[t].is_there());
+    piece.is_some_and(|p| {
+        buf.copy_from_slice(p);
+        true
+    })
+}
+
 impl Kernel for Sim {
     type Task = usize;
     type Alias = u64;
@@ -133,9 +176,15 @@ impl Kernel for Sim {
         if addr >= NEW {
             return (addr..).zip(buf).all(|(at, b)| w.carried(at).map(|is| *b = is).is_some());
         }
+        if (MODULE..DATA).contains(&addr) {
+            return note(&w, addr, buf);
+        }
         let Some(f) = (0..w.code.len()).find(|&f| (site_addr(f)..site_addr(f) + 15).contains(&addr)) else {
             return false;
         };
+        if w.target(f).is_some_and(|t| !t.is_there()) {
+            return false;
+        }
         let from = (addr - site_addr(f)) as usize;
         buf.copy_from_slice(&w.code[f][from..from + buf.len()]);
         drop(w);
@@ -159,6 +208,10 @@ impl Kernel for Sim {
             return None;
         }
         let p = w.operating;
+        let f = (0..w.code.len()).find(|&f| site_addr(f) == addr);
+        if f.and_then(|f| w.target(f)).is_some_and(|t| !t.is_there()) {
+            return None;
+        }
         let alias = addr & ADDRESS | (p as u64) << 48;
         w.views.push((alias, p));
         Some(alias)
@@ -183,10 +236,19 @@ impl Kernel for Sim {
             if !w.text_mutex {
                 w.fail("code is written without text_mutex".into());
             }
-            if offset == 0 && bytes == [INT3] {
+            if (NEW..text(PATCHES).0).contains(&addr) {
+                w.written.insert(addr + (offset + i) as u64, b);
+                continue;
+            }
+            if offset == 0 && bytes == [INT3] && w.here == w.cpus.len() - 1 {
                 crate::check::traps(&mut w);
             }
             let f = w.code.iter().enumerate().position(|(f, _)| site_addr(f) == addr).unwrap_or_default();
+            match w.target(f).map(|t| (t.is_there(), t.other)) {
+                Some((false, _)) => w.fail("a module is written that is gone".into()),
+                Some((_, true)) => w.fail("another build of a module is written".into()),
+                _ => {}
+            }
             w.code[f][offset + i] = b;
             if offset + i == 0 {
                 w.note(|| format!("site {f}: first byte {b:#x}"));
@@ -213,6 +275,35 @@ impl Kernel for Sim {
         drop(w);
         self.wait(|w| w.cpus.iter().all(|c| !c.ipi));
         self.world().note(|| "all have serialised".into());
+    }
+
+    fn module(&self, _: &[u8]) -> Option<usize> {
+        None
+    }
+    fn module_symbol(&self, module: usize, name: &[u8], _: u32, _: u32) -> Option<u64> {
+        let t = target::of_module(module);
+        let w = self.world();
+        if !w.targets[t].is_there() {
+            drop(w);
+            self.world().fail("a module is looked at that is gone".into());
+            return None;
+        }
+        Some(if name == b"text" { OLD } else { target::data(&w, t) })
+    }
+    fn module_region(&self, module: usize, region: Region) -> (u64, u64) {
+        let t = target::of_module(module);
+        match region {
+            Region::Text => (OLD, FUNCS as u64 * 0x100),
+            Region::Data => (target::data(&self.world(), t), 0x1000),
+            _ => (target::rodata(t), 36),
+        }
+    }
+    fn synchronize(&self) {
+        // Whoever is in an int3 handler has interrupts off.
+        let n = self.world().cpus.len();
+        for c in 0..n {
+            self.wait(|w| c == w.here || !w.cpus[c].online || w.tasks[w.cpus[c].current].interruptible());
+        }
     }
 
     fn online_cpus(&self) -> usize {

@@ -130,4 +130,16 @@ without! {
     full_tables_are_noticed: Cut::Rule(Guard::NoticeFull);
     a_census_is_complete: Cut::Rule(Guard::WholeCensus);
     a_watch_is_complete: Cut::Rule(Guard::WholeWatch);
+    modules_do_not_come_during_a_step: Cut::HoldersLock;
+    who_comes_is_told_of_before_who_is_here_is_looked_for: Cut::RegisterFirst;
+    half_loaded_modules_are_waited_for: Cut::OnlyPassed;
+    modules_that_go_are_left_alone: Cut::NotGoing;
+    what_comes_when_a_patch_leaves_is_left_alone: Cut::CloseFirst;
+    another_build_is_left_alone: Cut::Rule(Guard::ModuleId);
+    fields_are_filled_in_anew: Cut::Rule(Guard::FieldsAnew);
+    what_is_brought_begins_anew: Cut::Rule(Guard::DataAnew);
+    sites_of_modules_are_compared: Cut::Rule(Guard::LateSites);
+    modules_that_come_are_as_the_others: Cut::Rule(Guard::JoinAsOthers);
+    modules_that_go_are_put_back: Cut::Rule(Guard::RestoreAtGoing);
+    jumps_in_modules_wait_for_rcu_tasks: Cut::Rule(Guard::TailAtGoing);
 }

@@ -1,6 +1,6 @@
 //! What there is: code, CPUs, tasks and their stacks, and who may do what at a moment.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use lpbuild_abi::Callback;
 use lpbuild_runtime::{
@@ -12,6 +12,7 @@ use crate::{
     coroutine::Coroutine,
     plan::{Plan, Shape},
     rng::Rng,
+    target::Target,
 };
 
 /// Where the old functions begin; they are 0x100 apart.
@@ -21,6 +22,14 @@ pub const OLD: u64 = 0xffff_ffff_8100_0000;
 pub const NEW: u64 = 0xffff_ffff_c000_0000;
 /// The runtime's own code.
 pub const RUNTIME: u64 = 0xffff_ffff_c100_0000;
+/// Memory of kernel modules: `struct module` and constants; data.
+pub const MODULE: u64 = 0xffff_ffff_a000_0000;
+pub const DATA: u64 = 0xffff_ffff_b000_0000;
+/// In the carried code of a function of a module, a field with the address of its data.
+pub const FIELD: u64 = 0x40;
+/// Behind the carried code of a patch, 8 bytes for each module that the patch brings; what the first of them begins with.
+pub const BROUGHT: u64 = 0x8000;
+pub const BEGINS: u8 = 7;
 /// Code that nobody patches.
 pub const KERNEL: u64 = 0xffff_ffff_8000_0000;
 /// Bytes of an old function.
@@ -38,7 +47,7 @@ const TASKS: usize = 0x8880_0000;
 /// The thread of the operation.
 pub const OPERATOR: usize = 0;
 /// Tasks and stacks at most.
-pub const SLOTS: usize = 24;
+pub const SLOTS: usize = 32;
 /// Functions and patches at most.
 pub const FUNCS: usize = 3;
 pub const PATCHES: usize = 3;
@@ -133,6 +142,8 @@ pub enum Kind {
     Thread,
     Idle,
     Operator,
+    /// Loads and removes a module.
+    Loader(usize),
     Stopper,
     Interrupt(Level, u8),
     /// Task works: those taken from the list, and the one that is being called.
@@ -174,6 +185,8 @@ pub struct Task {
     pub exempt: bool,
     /// The version it has run in this system call.
     pub seen: Option<bool>,
+    /// It has a CPU of its own and does not leave it.
+    pub pinned: bool,
 }
 
 impl Task {
@@ -197,6 +210,7 @@ impl Task {
             exiting: false,
             exempt: false,
             seen: None,
+            pinned: false,
         }
     }
     /// The innermost interrupt.
@@ -340,6 +354,8 @@ pub struct Life {
     /// Its code is there.
     pub module: bool,
     pub notifier: bool,
+    /// It is told of modules that come and go.
+    pub registered: bool,
     /// It is applied, and nothing is being done to it.
     pub applied: bool,
     /// Another one takes its place.
@@ -373,6 +389,15 @@ pub struct World {
     pub hotplug_held: bool,
     pub text_mutex: bool,
     pub list_held: bool,
+    /// The outermost lock of a patch.
+    pub holders_held: bool,
+    /// How many call the chain of the modules' notifiers.
+    pub chain: usize,
+    pub targets: Vec<Target>,
+    /// Tasks that load and remove them.
+    pub loaders: Vec<usize>,
+    /// Carried bytes that were written: fields, and what is brought for modules.
+    pub written: BTreeMap<u64, u8>,
     /// What a kprobe has replaced by its int3.
     pub probes: Vec<Option<u8>>,
     pub patches: Vec<Life>,
@@ -504,6 +529,15 @@ impl World {
     pub fn carried(&self, at: u64) -> Option<u8> {
         let (p, offset) = (((at - NEW) >> 16) as usize, (at & 0xffff) as usize);
         let (f, inside) = (offset / 0x100, offset % 0x100);
+        if let Some(byte) = self.written.get(&at) {
+            return Some(*byte);
+        }
+        if let Some(n) = (offset as u64).checked_sub(BROUGHT).filter(|n| *n < 8 * self.targets.len() as u64) {
+            return Some(if n % 8 == 0 { BEGINS } else { 0 });
+        }
+        if self.plan.target[f.min(FUNCS - 1)].is_some() && (FIELD..FIELD + 8).contains(&(inside as u64)) {
+            return Some(0);
+        }
         let plan = self.plan.patches.get(p).filter(|_| f < FUNCS)?;
         let (g, byte) = (inside / 8, inside % 8);
         if g >= FUNCS || !plan.direct[f][g] || byte > 4 {

@@ -10,11 +10,12 @@ include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
 const KBUILD: &str = include_str!("../../../../templates/Kbuild.in");
 const MODULE: &str = include_str!("../../../../templates/module.c.in");
 /// The C half of the runtime, as templates/Kbuild.in lists it.
-const HELPERS: [(&str, &str); 6] = [
+const HELPERS: [(&str, &str); 7] = [
     ("lp-runtime.h", include_str!("../../../../runtime-kmod/c/lp-runtime.h")),
     ("lp-kernel.c", include_str!("../../../../runtime-kmod/c/kernel.c")),
     ("lp-operate.c", include_str!("../../../../runtime-kmod/c/operate.c")),
     ("lp-files.c", include_str!("../../../../runtime-kmod/c/files.c")),
+    ("lp-modules.c", include_str!("../../../../runtime-kmod/c/modules.c")),
     ("lp-others.c", include_str!("../../../../runtime-kmod/c/others.c")),
     ("lp-init.c", include_str!("../../../../runtime-kmod/c/init.c")),
 ];
