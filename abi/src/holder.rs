@@ -158,7 +158,7 @@ impl FieldKind {
 #[derive(Debug)]
 pub struct LateReloc {
     /// Address of the field: in the carried code, in the holder's `data` or `rodata`, or, with `site_of`, in
-    /// [`FuncRecord::original`](crate::FuncRecord::original). They are in the order of the addresses.
+    /// [`FuncRecord::original`](crate::FuncRecord::original). Those of each of these are in the order of the addresses.
     pub at: u64,
     /// Distance of what it refers to from the section, with what the field's kind adds.
     pub addend: i64,

@@ -273,7 +273,8 @@ fn anchor(patch: &Patch<'_>, i: usize, run: &Run, at: usize, memory: &impl Memor
 
 fn relocs(patch: &Patch<'_>, i: usize, h: &HolderRecord, run: &Run) -> Result<(), Refusal> {
     let all = patch.relocs_of(run);
-    let mut last = 0;
+    // Of code, data, constants and sites: which of them comes first in memory, the loader decides.
+    let mut last = [0; 4];
     for r in all {
         let Some(kind) = field_kind(r.kind) else { return bad("unknown field") };
         if r.zero != [0; 7] {
@@ -283,10 +284,16 @@ fn relocs(patch: &Patch<'_>, i: usize, h: &HolderRecord, run: &Run) -> Result<()
             return bad("a field at a site of another module");
         }
         let Some(spot) = spot(patch, h, r) else { return bad("a field outside of what is carried") };
-        if r.at < last {
+        let last = match spot {
+            Spot::Text(_) => &mut last[0],
+            Spot::Data(_) => &mut last[1],
+            Spot::Rodata(_) => &mut last[2],
+            Spot::Site(_) => &mut last[3],
+        };
+        if r.at < *last {
             return bad("the order of the fields");
         }
-        last = r.at + kind.width();
+        *last = r.at + kind.width();
         let Some(a) = patch.anchors.get(r.anchor as usize) else { return bad("a field that refers to nothing") };
         let known = a.owner as usize == i || h.needs.checked_shr(a.owner).unwrap_or(0) & 1 != 0;
         if !known || i32::try_from(r.addend).is_err() {

@@ -349,6 +349,12 @@ fn what_is_brought_begins_anew_whenever_the_module_comes() {
         all.gone(m.sim(), &patch, 0, NONE);
         all.left(m.sim(), &patch, 0);
     }
+    // Which section of the patch comes first in memory is the loader's business.
+    let mut other = Modules::new();
+    let site = other.relocs.iter().position(|r| r.site_of != 0).expect("there is one");
+    let moved = other.relocs.remove(site);
+    other.relocs.insert(if site == 0 { 6 } else { 0 }, moved);
+    assert_eq!(other.patch().relocs.len(), 7);
     // Behind the end of the patch nothing is done any more.
     all.close();
     assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE), Ok(()));
