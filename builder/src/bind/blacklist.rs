@@ -3,7 +3,8 @@
 //! Sources: kernel/kprobes.c (populate_kprobe_blacklist), arch/x86/kernel/kprobes/core.c, include/asm-generic/sections.h.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lpbuild_abi as abi;
 
@@ -12,7 +13,6 @@ use super::resolve::by_name;
 use super::{bringup, int3, tracing};
 use crate::error::Problem;
 use crate::kernel::KernelImage;
-use crate::symbolize::parent_name;
 
 /// Address ranges with the reason.
 #[derive(Debug)]
@@ -139,11 +139,16 @@ const BEFORE: &str = "a CPU that comes runs it before it has an IDT";
 const TRACED: &str = "tracers run it on what an int3 runs";
 
 impl Blacklist {
-    /// Reads the lists of an image.
+    /// The lists of an image.
     ///
     /// # Errors
     /// LP3005 when the image does not show what an int3 runs.
-    pub fn of(kernel: &KernelImage) -> Result<Self, Problem> {
+    pub fn of(kernel: &KernelImage) -> Result<Arc<Self>, Problem> {
+        let read: Arc<Result<Arc<Self>, Problem>> = kernel.derived(|| Self::read(kernel).map(Arc::new));
+        Result::clone(&read)
+    }
+
+    fn read(kernel: &KernelImage) -> Result<Self, Problem> {
         let mut ranges = Vec::new();
         for (start, end, why) in AREAS {
             if let (Some(a), Some(b)) = (by_name(kernel, start), by_name(kernel, end)) {
@@ -162,8 +167,7 @@ impl Blacklist {
         }
         // Clones (.isra, .constprop, .part, .cold) of a listed function are as much in the way as the function.
         for (names, why) in BY_HAND {
-            let names: BTreeSet<&str> = names.iter().copied().collect();
-            for symbol in kernel.kallsyms().iter().filter(|s| s.is_text() && names.contains(parent_name(&s.name))) {
+            for symbol in kernel.kallsyms().families(names).into_iter().filter(|s| s.is_text()) {
                 functions.insert(symbol.addr, (*why).into());
             }
         }

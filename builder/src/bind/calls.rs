@@ -109,8 +109,8 @@ impl<'k> Calls<'k> {
 
     /// The functions of these names. Clones (`nmi_handle.part.0`) begin on their own as well.
     pub fn named(&self, names: &[&str]) -> Vec<Called> {
-        let of = |s: &&KernelSymbol| s.is_text() && names.contains(&parent_name(&s.name));
-        self.kernel.kallsyms().iter().filter(of).map(Called::first).collect()
+        let found = self.kernel.kallsyms().families(names).into_iter();
+        found.filter(|s| s.is_text()).map(Called::first).collect()
     }
 
     /// All that can run once the first ones do; what `known` has is neither in it nor followed.

@@ -23,6 +23,7 @@ mod tracing;
 use crate::holder::{Holder, HolderName, Placement, Running};
 use crate::plan::PairId;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::codes;
 use crate::correlate::OldAtom;
@@ -85,7 +86,7 @@ impl Bound<'_> {
 
 /// What is asked of a holder's image, beside its names.
 struct Rules<'k> {
-    blacklist: Blacklist,
+    blacklist: Arc<Blacklist>,
     seals: Option<endbr::Seals>,
     init: Option<init::Init>,
     tables: tables::Tables<'k>,
@@ -93,7 +94,8 @@ struct Rules<'k> {
 
 impl<'k> Rules<'k> {
     fn of(image: &'k KernelImage) -> Result<Self, Problem> {
-        let blacklist = if image.module().is_some() { Blacklist::of_module(image) } else { Blacklist::of(image)? };
+        let of_module = || Ok(Arc::new(Blacklist::of_module(image)));
+        let blacklist = if image.module().is_some() { of_module() } else { Blacklist::of(image) }?;
         let (seals, init, tables) = (endbr::Seals::of(image), init::Init::of(image), tables::Tables::of(image));
         Ok(Self { blacklist, seals, init, tables })
     }

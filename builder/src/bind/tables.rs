@@ -6,10 +6,9 @@
 //! others when it boots. The two tables of unwind entries are sorted together. A table whose ends kallsyms does not list is not known, and says nothing.
 //! In a module a table is the section of its name, in the order of the objects; one that is not there has no entries.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::field;
 use crate::kernel::{KernelImage, KernelSection};
@@ -49,28 +48,30 @@ impl Index {
 const ORC_IP: u64 = 4;
 const ORC_ENTRY: u64 = 6;
 
-/// Tables by kind and name; nothing for one that the image does not have.
-type Read = HashMap<(Table, String), Option<Rc<Index>>>;
+/// Tables by kind and name, and by the form of their entries; nothing for one that the image does not have.
+type Read = HashMap<(Table, String, usize, u8), Option<Arc<Index>>>;
 
-/// Tables of an image, read when they are first asked for.
+/// Tables of an image, read when they are first asked for, and kept with it.
 pub(super) struct Tables<'k> {
     kernel: &'k KernelImage,
-    read: RefCell<Read>,
+    read: Arc<Mutex<Read>>,
 }
 
 impl<'k> Tables<'k> {
     pub(super) fn of(kernel: &'k KernelImage) -> Self {
-        Self { kernel, read: RefCell::default() }
+        Self { kernel, read: kernel.derived(Mutex::default) }
     }
 
     /// The table that entries like this one are in, of an object whose section has this name.
-    pub(super) fn like(&self, entry: &Entry, section: &str) -> Option<Rc<Index>> {
-        let key = (entry.table, section.to_owned());
-        if let Some(known) = self.read.borrow().get(&key) {
+    pub(super) fn like(&self, entry: &Entry, section: &str) -> Option<Arc<Index>> {
+        let width = entry.refs.first().map_or(0, |r| r.width);
+        let key = (entry.table, section.to_owned(), entry.bytes.len(), width);
+        let read = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = read().get(&key) {
             return known.clone();
         }
-        let index = self.index(entry, section).map(Rc::new);
-        self.read.borrow_mut().insert(key, index.clone());
+        let index = self.index(entry, section).map(Arc::new);
+        read().insert(key, index.clone());
         index
     }
 

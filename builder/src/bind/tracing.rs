@@ -187,7 +187,7 @@ fn probes(kernel: &KernelImage, calls: &Calls<'_>, name: &str) -> Vec<Called> {
         let told = at.and_then(pointer).and_then(|probe| kernel.kallsyms().at(probe).iter().find(of));
         match told {
             Some(symbol) => all.push(Called::first(symbol)),
-            None => all.extend(kernel.kallsyms().iter().filter(of).map(Called::first)),
+            None => all.extend(kernel.kallsyms().beginning(begin).into_iter().filter(of).map(Called::first)),
         }
     }
     all

@@ -92,6 +92,27 @@ impl Kallsyms {
         range.iter().map(|&i| self.symbol(i))
     }
 
+    /// Every symbol whose name begins so, in address order.
+    pub fn beginning(&self, prefix: &str) -> Vec<&KernelSymbol> {
+        let first = self.by_name.partition_point(|&i| self.name_of(i) < prefix);
+        let rest = self.by_name.get(first..).unwrap_or_default();
+        let count = rest.partition_point(|&i| self.name_of(i).starts_with(prefix));
+        let mut found: Vec<u32> = rest.get(..count).unwrap_or_default().to_vec();
+        // Positions are in address order.
+        found.sort_unstable();
+        found.into_iter().map(|i| self.symbol(i)).collect()
+    }
+
+    /// Every symbol of one of these names, or of a clone or piece of what is called so (`name.part.0`), in address order.
+    pub fn families(&self, names: &[&str]) -> Vec<&KernelSymbol> {
+        let family = |name: &&str| self.named(name).chain(self.beginning(&format!("{name}."))).collect::<Vec<_>>();
+        let mut found: Vec<&KernelSymbol> = names.iter().flat_map(family).collect();
+        // Equal addresses stay in the order of the image, which is that of the list.
+        found.sort_unstable_by_key(|s| (s.addr, std::ptr::from_ref(*s)));
+        found.dedup_by_key(|s| std::ptr::from_ref(*s));
+        found
+    }
+
     /// Every symbol exactly at `addr`.
     pub fn at(&self, addr: u64) -> &[KernelSymbol] {
         let first = self.by_addr.partition_point(|s| s.addr < addr);

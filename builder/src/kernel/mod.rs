@@ -18,6 +18,7 @@
 
 mod bzimage;
 pub mod config;
+mod derived;
 mod elf;
 mod kallsyms;
 mod kallsyms_tables;
@@ -28,6 +29,7 @@ mod symvers;
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::bounded;
 use crate::codes;
@@ -51,6 +53,7 @@ pub struct KernelImage {
     sections: Vec<KernelSection>,
     kallsyms: Kallsyms,
     module: Option<ModuleFacts>,
+    derived: derived::Derived,
 }
 
 /// Does the file begin as a bzImage?
@@ -76,6 +79,11 @@ pub fn symbols_of(name: &str, vmlinux: &[u8]) -> Result<Vec<KernelSymbol>> {
 }
 
 impl KernelImage {
+    /// What somebody works out of this image, once: the value of this type, made when it is first asked for.
+    pub(crate) fn derived<T: std::any::Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.derived.get(make)
+    }
+
     /// The address of the one symbol of this name; of several, of the only global one.
     pub fn by_name(&self, name: &str) -> Option<u64> {
         self.symbol_by_name(name).map(|s| s.addr)
@@ -128,7 +136,16 @@ impl KernelImage {
             return Err(Error::new(codes::LP1207, Place::object(name), detail));
         }
         let kallsyms = kallsyms_tables::read(name, &sections)?.with(symtab::read(name, &vmlinux)?);
-        Ok(Self { name: name.to_owned(), build_id, release, banner, sections, kallsyms, module: None })
+        Ok(Self {
+            name: name.to_owned(),
+            build_id,
+            release,
+            banner,
+            sections,
+            kallsyms,
+            module: None,
+            derived: Default::default(),
+        })
     }
 
     /// The name given to [`KernelImage::open`] or [`KernelImage::from_bytes`], for messages.

@@ -230,6 +230,7 @@ impl LaidOut {
             sections,
             kallsyms: Kallsyms::new(kallsyms),
             module: Some(facts),
+            derived: super::derived::Derived::default(),
         })
     }
 

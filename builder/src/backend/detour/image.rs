@@ -38,7 +38,7 @@ pub fn contradictions(manifest: &Manifest, image: &KernelImage) -> Vec<Problem> 
 struct Check<'a> {
     image: &'a KernelImage,
     kernel: &'a Kernel,
-    black: Blacklist,
+    black: std::sync::Arc<Blacklist>,
     problems: Vec<Problem>,
 }
 
