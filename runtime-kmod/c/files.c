@@ -168,7 +168,7 @@ static const struct attribute_group lpb_group = { .bin_attrs = lpb_files };
  * The folder `lpbuild` belongs to all patches together: the first makes it, every one holds a reference, the last
  * one's drop removes it. text_mutex is the one lock they all know, so it orders finding against dropping.
  */
-static struct kobject *lpb_find_parent(void)
+static struct kobject *__init lpb_find_parent(void)
 {
 	struct kernfs_node *node = kernfs_find_and_get(kernel_kobj->sd, "lpbuild");
 	struct kobject *parent;
@@ -180,7 +180,7 @@ static struct kobject *lpb_find_parent(void)
 	return parent;
 }
 
-int lpb_add_folder(void)
+int __init lpb_add_folder(void)
 {
 	mutex_lock(lpk_ptr_text_mutex);
 	if (!lpb_fails("kobject_create_and_add"))

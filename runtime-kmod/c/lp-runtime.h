@@ -99,6 +99,7 @@ enum { LPB_SHOW_STATE, LPB_SHOW_MODE, LPB_SHOW_FUNCTIONS, LPB_SHOW_BLOCKERS, LPB
 #define LPB_KERNEL 2
 enum { LPB_LOOKED, LPB_RUNNING, LPB_DEAD, LPB_OFFLINE };
 
+/* Those that only `__init` functions call are freed with them (INIT_ENTRIES, xtask/src/runtime.rs). */
 int lpbuild_setup(const char *name, size_t len);
 int lpbuild_apply(void);
 int lpbuild_revert(void);

@@ -204,7 +204,7 @@ static int lpb_module_event(struct notifier_block *nb, unsigned long event, void
 static struct notifier_block lpb_modules = { .notifier_call = lpb_module_event, .priority = INT_MIN };
 
 /* A module that is here belongs to the patch from now on; one that is half loaded is waited for. */
-static int lpb_attach(int part, u64 until)
+static int __init lpb_attach(int part, u64 until)
 {
 	unsigned int ms = 1;
 
@@ -230,7 +230,7 @@ static int lpb_attach(int part, u64 until)
 }
 
 /* Who comes is told of before who is here is looked for, so that nobody is missed; joining is done once. */
-int lpb_add_modules(bool only_looks, u32 deadline_ms)
+int __init lpb_add_modules(bool only_looks, u32 deadline_ms)
 {
 	int part, parts = lpbuild_modules(), err;
 	u64 until = ktime_get_mono_fast_ns() + (u64)deadline_ms * NSEC_PER_MSEC;

@@ -297,7 +297,7 @@ void lpb_end_thread(void)
 	lpb_thread = NULL;
 }
 
-int lpb_start_thread(void)
+int __init lpb_start_thread(void)
 {
 	struct task_struct *thread = ERR_PTR(-ENOMEM);
 

@@ -40,7 +40,7 @@ bool lpb_is_taken(void)
 }
 
 /* A module cannot get past lpb_remove_folder while text_mutex is held, so what is found here is still there. */
-static struct lpb_peer *lpb_find_peer(const char *name)
+static struct lpb_peer *__init lpb_find_peer(const char *name)
 {
 	struct kernfs_node *parent, *folder = NULL, *file = NULL;
 	struct lpb_peer *peer = NULL;
@@ -59,7 +59,7 @@ static struct lpb_peer *lpb_find_peer(const char *name)
 }
 
 /* Takes hold of an applied patch: 0, or 1 there is none, 2 it has another runtime. Given back by lpb_release_others. */
-int lpb_take_other(const char *name, size_t len, int replaces, struct lpb_info **info)
+int __init lpb_take_other(const char *name, size_t len, int replaces, struct lpb_info **info)
 {
 	char text[MODULE_NAME_LEN] = "";
 	struct lpb_peer *peer;

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod corpus;
 mod demo;
+mod init_text;
 mod mutate;
 mod own;
 mod runpre;

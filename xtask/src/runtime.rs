@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use harness::{cache, cmd, workspace_root};
 use sha2::{Digest, Sha256};
 
+use crate::init_text;
+
 /// For `core` and the runtime alike.
 ///
 /// Kernel code model and no red zone as all kernel code; return thunks, external retpolines and ENDBR as the kernels'
@@ -47,6 +49,17 @@ const COMPILER_BUILTINS: &str = "#![feature(compiler_builtins)]\n#![compiler_bui
 /// Functions that `runtime-kmod/c` calls begin with this.
 const ENTRY_PREFIX: &str = "lpbuild_";
 
+/// Those that `__init` functions call, and nobody else (`runtime-kmod/c/{init,modules}.c`).
+const INIT_ENTRIES: &[&str] = &[
+    "lpbuild_deadline",
+    "lpbuild_describe",
+    "lpbuild_module_find",
+    "lpbuild_module_half",
+    "lpbuild_module_is_here",
+    "lpbuild_set_oneshot",
+    "lpbuild_setup",
+];
+
 /// A compiler that can build `core`.
 struct Rustc {
     program: PathBuf,
@@ -63,12 +76,13 @@ pub fn build() -> Result<PathBuf> {
     for folder in ["runtime-kmod/src", "runtime-kmod/c"] {
         sources.extend(files(&root.join(folder))?);
     }
-    sources.push(root.join("runtime-kmod/runtime.lds"));
+    sources.extend(["apart.lds", "runtime.lds"].map(|name| root.join("runtime-kmod").join(name)));
     sources.sort();
     let mut hash = Sha256::new();
     hash.update(rustc.key());
     // How it is linked.
     hash.update(include_str!("runtime.rs"));
+    hash.update(include_str!("init_text.rs"));
     hash.update(include_str!("sites.rs"));
     for path in &sources {
         let name = path.strip_prefix(&root).unwrap_or(path).to_string_lossy().into_owned();
@@ -114,18 +128,26 @@ fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path, hash: &str) -> R
     if entries.is_empty() {
         bail!("the runtime has no entry points: nothing begins with {ENTRY_PREFIX}");
     }
-    let result = dir.join("runtime.o");
+    let apart = dir.join("apart.o");
     let mut c = cmd::command("ld");
     c.args(["-r", "--gc-sections", "--strip-debug", "-e", "lpbuild_setup"]);
     for name in &entries {
         c.args(["-u", name]);
     }
-    c.arg("-T").arg(root.join("runtime-kmod/runtime.lds")).arg("-o").arg(&result).arg(&object);
+    c.arg("-T").arg(root.join("runtime-kmod/apart.lds")).arg("-o").arg(&apart).arg(&object);
     c.arg("--start-group")
         .arg(core.join("libcore.rlib"))
         .arg(core.join("libcompiler_builtins.rlib"))
         .arg("--end-group");
     cmd::output(&mut c)?;
+    let result = dir.join("runtime.o");
+    let script = dir.join("runtime.lds");
+    let text = fs::read_to_string(root.join("runtime-kmod/runtime.lds")).context("read runtime-kmod/runtime.lds")?;
+    let init = init_text::find(&fs::read(&apart)?, ENTRY_PREFIX, INIT_ENTRIES)?;
+    fs::write(&script, text.replace("@INIT@", &init.join(" ")))?;
+    cmd::output(cmd::command("ld").arg("-r").arg("-T").arg(&script).arg("-o").arg(&result).arg(&apart))?;
+    fs::remove_file(&apart)?;
+    fs::remove_file(&script)?;
     // Only the entry points are anyone else's business; local names of one patch module must not meet another's.
     let mut c = cmd::command("objcopy");
     // Labels of the padding's places.

@@ -23,7 +23,7 @@ use crate::error::{Place, Problem};
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
 /// Sections whose fields name instructions for the kernel to read or rewrite; nothing is called through them.
-const TABLES: &[&str] = &[
+pub(super) const TABLES: &[&str] = &[
     ".altinstructions",
     ".orc_unwind_ip",
     ".retpoline_sites",

@@ -212,6 +212,8 @@ struct Parts {
     /// Bytes of the name of one more function.
     long_name: usize,
     extra_reloc: Option<u32>,
+    /// Sections, the first of which refers to the second.
+    freed: Option<(&'static str, &'static str)>,
     text_byte: u8,
     /// Offsets in the code of the original's beginning and of the dispatcher.
     resume: Option<i64>,
@@ -271,6 +273,7 @@ impl Parts {
             extra_symbol: None,
             long_name: 511,
             extra_reloc: None,
+            freed: None,
             text_byte: 0,
             resume: Some(16),
             dispatch: Some(32),
@@ -315,6 +318,10 @@ impl Parts {
         let mut jumps = [0; 64];
         jumps.iter_mut().step_by(16).for_each(|b| *b = 0xe9);
         let thunks = section(abi::SEC_IMPORT, SectionKind::Text, &jumps);
+        let freed = self.freed.map(|(from, to)| {
+            let mut kind = |name: &str| if name.contains("data") { SectionKind::Data } else { SectionKind::Text };
+            [from, to].map(|name| section(name, kind(name), &[0; 16]))
+        });
         let anchor = undefined(&mut o, "_printk");
         defined(&mut o, "ready", text, 8);
         let chooses = defined(&mut o, self.chooses, text, 12);
@@ -363,6 +370,10 @@ impl Parts {
         }
         if let Some(name) = self.extra_symbol {
             undefined(&mut o, name);
+        }
+        if let Some([from, to]) = freed {
+            let to = o.section_symbol(to);
+            reloc(&mut o, from, 8, to, 0, object::elf::R_X86_64_PC32.0);
         }
         defined(&mut o, &"f".repeat(self.long_name), text, 0);
         if let Some(kind) = self.extra_reloc {
@@ -543,6 +554,25 @@ fn a_kernel_with_ibt_wants_endbr_in_the_module() {
         parts.seal(&input.kernel);
         let found = verify::verify(&parts.write(), &input, &headers, &Runtime::default());
         assert_eq!(code(found), want, "{config}");
+    }
+}
+
+#[test]
+fn nothing_that_stays_refers_to_what_is_freed_behind_init() {
+    let refers = |from, to| verified(|p| p.freed = Some((from, to)));
+    for (from, to) in
+        [(".text", ".init.text"), (".exit.text", ".init.text"), (".data", ".init.data"), (".text", ".init.data")]
+    {
+        assert_eq!(refers(from, to), ["LP4007"], "{from} to {to}");
+    }
+    for (from, to) in [
+        (".init.text", ".init.data"),
+        (".init.text", ".text"),
+        (".gnu.linkonce.this_module", ".init.text"),
+        ("__mcount_loc", ".init.text"),
+        (".return_sites", ".init.text"),
+    ] {
+        assert_eq!(refers(from, to), [""; 0], "{from} to {to}");
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn verify(module: &[u8], input: &PatchFolder, headers: &Headers, side
     side.verify(&mut v, input);
     v.undefined(headers);
     v.relocations();
+    v.init();
     v.formats();
     v.short_names();
     if headers.ibt {
@@ -97,6 +98,29 @@ impl Reread<'_> {
 }
 
 impl Reread<'_> {
+    /// What the loader frees behind the module's init (`do_init_module`, kernel/module/main.c) is referred to by nothing that stays
+    /// but the tables that the kernel is done with by then, or has cut (`ftrace_free_mem`); and by `mod->init`.
+    fn init(&mut self) {
+        let elf = self.elf;
+        let is_init = |name: &str| name.starts_with(".init");
+        for (i, relocs) in &elf.shdr_relocs {
+            let from = elf.section_headers.get(*i).and_then(|h| elf.section_headers.get(h.sh_info as usize));
+            let Some(from) = from.filter(|h| h.sh_flags & u64::from(SHF_ALLOC) != 0) else { continue };
+            let name = self.section_name(from);
+            if is_init(name) || name == ".gnu.linkonce.this_module" || endbr::TABLES.contains(&name) {
+                continue;
+            }
+            for r in relocs.iter() {
+                let Some(to) = self.target(&r) else { continue };
+                if elf.section_headers.get(to.section).is_some_and(|h| is_init(self.section_name(h))) {
+                    let place = self.place().in_section(name).at(r.r_offset);
+                    let detail = format!("it refers to {}, which is freed when the module's init is over", to.symbol);
+                    self.problem(codes::LP4007, place, detail);
+                }
+            }
+        }
+    }
+
     /// Formats of `trace_printk`: the loader reads the section as an array of addresses and follows each
     /// (kernel/trace/trace_printk.c, hold_module_trace_bprintk_format), so there must be no hole in it.
     fn formats(&mut self) {
