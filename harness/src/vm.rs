@@ -345,6 +345,7 @@ impl Watch for Patience {
 
 /// Helper programs of `tests/guest`, found in the guest's PATH under these names.
 pub const APPLETS: &[&str] = &[
+    "address",
     "arp-long-device",
     "bpf-count",
     "consistent",

@@ -56,7 +56,7 @@ worker() {
     load $1
     offset=$(of $1 functions | sed 's/.*site=+\([^/]*\).*/\1/')
     unload $1
-    insmod /worker.ko site=0x$(grep " $2$" /proc/kallsyms | cut -d' ' -f1) offset=$offset
+    insmod /worker.ko site=$(address $2) offset=$offset
 }
 begins() {
     dmesg -c > /dev/null

@@ -11,8 +11,7 @@ fn every_call_that_can_fail_fails_once(series: &'static str) {
     let Some(bench) = Bench::find("every_call_that_can_fail_fails_once", series) else { return };
     // The files are not read: that would count, too. What the runtime says in the log is waited for.
     let script = r#"
-at() { echo 0x$(grep " t $1\$" /proc/kallsyms | cut -d' ' -f1); }
-first_at=$(at cmdline_proc_show) second_at=$(at loadavg_proc_show)
+first_at=$(address cmdline_proc_show) second_at=$(address loadavg_proc_show)
 first=$(kmem $first_at 16) second=$(kmem $second_at 16)
 count() { dmesg | grep -c "lpbuild: low: $1" || true; }
 said() { for turn in $(seq 200); do [ $(count "$1") -le $2 ] || return 0; sleep 0.02; done; return 1; }

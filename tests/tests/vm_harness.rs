@@ -99,8 +99,8 @@ fn the_helpers_do_what_they_say() {
         refused wait-for /proc/version 'no such text' 0.1
         ktext save /tmp/text
         ktext diff /tmp/text
-        address() { grep ' . '$1'$' /proc/kallsyms | cut -d' ' -f1; }
-        expect 'size of the text' $((0x$(address _etext) - 0x$(address _text))) $(wc -c < /tmp/text)
+        expect 'address' 0x$(grep ' T _etext$' /proc/kallsyms | cut -d' ' -f1) $(address _etext)
+        expect 'size of the text' $(($(address _etext) - $(address _text))) $(wc -c < /tmp/text)
         echo 'p:lp cmdline_proc_show+5' > /sys/kernel/tracing/kprobe_events
         echo 1 > /sys/kernel/tracing/events/kprobes/lp/enable
         refused ktext diff /tmp/text

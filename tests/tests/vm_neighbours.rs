@@ -31,7 +31,7 @@ const ORDERS: &str = r#"
 t=/sys/kernel/tracing
 where=both
 hit() { grep -c "$1" $t/trace || true; }
-old=0x$(grep ' t cmdline_proc_show$' /proc/kallsyms | cut -d' ' -f1)
+old=$(address cmdline_proc_show)
 new() { echo 0x$(grep 'cmdline_proc_show.*\[short\]' /proc/kallsyms | head -1 | cut -d' ' -f1); }
 traces() {
     case $where in both) want=1 ;; old) want=$((1 - loaded)) ;; new) want=$loaded ;; esac
@@ -477,9 +477,7 @@ fn foreign_bytes_in_the_site(series: &'static str) {
     let bench = bench.module("short", &[SHORT]).other("lpt_poke", POKE);
     let (offset, size) = site(&bench, "short");
     assert!(size > 5, "no byte behind the jump that is never executed");
-    let script = format!(
-        "at=$((0x$(grep ' t cmdline_proc_show$' /proc/kallsyms | head -1 | cut -d' ' -f1) + {offset} + {size} - 1))"
-    );
+    let script = format!("at=$(($(address cmdline_proc_show) + {offset} + {size} - 1))");
     let script = script
         + r#"
 poke() { insmod /lpt_poke.ko address=$(printf '0x%x' $at); }

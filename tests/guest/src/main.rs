@@ -24,6 +24,7 @@ type Helper = fn(&[String]) -> Result<()>;
 
 /// Name, function, arguments and what it does.
 const HELPERS: &[(&str, Helper, &str)] = &[
+    ("address", memory::address, "SYMBOL: where it is in the kernel"),
     (
         "arp-long-device",
         reach::arp_long_device,

@@ -135,9 +135,18 @@ fn resolve(place: &str) -> Result<u64> {
     }
 }
 
-/// The first symbol of a name in /proc/kallsyms, where the kernel's own come before those of modules.
+/// Prints where a function or variable of the kernel is.
+pub fn address(args: &[String]) -> Result<()> {
+    let [name] = exactly(args, "address SYMBOL")?;
+    println!("{:#x}", resolve_first(name)?);
+    Ok(())
+}
+
+/// The first symbol of a name, where the kernel's own come before those of modules: in the list of a guest that was kept
+/// ([`crate::init::SYMBOLS`]), else in the kernel's.
 pub fn resolve_first(name: &str) -> Result<u64> {
-    let text = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+    let kept = fs::read_to_string(crate::init::SYMBOLS);
+    let text = kept.or_else(|_| fs::read_to_string("/proc/kallsyms")).context("/proc/kallsyms")?;
     let line = text.lines().find(|l| l.split_ascii_whitespace().nth(2) == Some(name));
     let address = line.and_then(|l| l.split_ascii_whitespace().next()).with_context(|| format!("no {name}"))?;
     u64::from_str_radix(address, 16).context("an address in /proc/kallsyms")
