@@ -319,7 +319,7 @@ impl Parts {
         jumps.iter_mut().step_by(16).for_each(|b| *b = 0xe9);
         let thunks = section(abi::SEC_IMPORT, SectionKind::Text, &jumps);
         let freed = self.freed.map(|(from, to)| {
-            let mut kind = |name: &str| if name.contains("data") { SectionKind::Data } else { SectionKind::Text };
+            let kind = |name: &str| if name.contains("data") { SectionKind::Data } else { SectionKind::Text };
             [from, to].map(|name| section(name, kind(name), &[0; 16]))
         });
         let anchor = undefined(&mut o, "_printk");
