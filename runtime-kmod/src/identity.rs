@@ -71,7 +71,10 @@ pub fn is_module<K: Kernel>(k: &K, (start, len): (u64, u64), expected: &[u8], fo
             return false;
         }
         for (i, head) in piece.windows(HEAD as usize).enumerate().step_by(4) {
-            let &[4, 0, 0, 0, size, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0] = head else { continue };
+            let size = head.get(4).copied().unwrap_or(0);
+            if *head != [4, 0, 0, 0, size, 0, 0, 0, 3, 0, 0, 0, b'G', b'N', b'U', 0] {
+                continue;
+            }
             let mut id = Id { len: usize::from(size), ..Id::none() };
             let Some(bytes) = id.bytes.get_mut(..id.len) else { continue };
             if !k.read(at + i as u64 + HEAD, bytes) {

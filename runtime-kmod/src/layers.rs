@@ -8,7 +8,11 @@
 //! next. It cannot change while this patch is there. A patch below is held, so it is neither reverted (LP5020) nor replaced by a
 //! third (LP5019), and one whose place this one takes lies on nothing that this one does not hold as well.
 
-use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use core::{
+    iter::Zip,
+    slice,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use lpbuild_abi::{DISPATCH_LEN, FuncRecord, MAX_SITE};
 
@@ -133,9 +137,8 @@ impl<'p, A> Layers<'p, A> {
     pub fn others(&self) -> &[Other<'p>] {
         self.others.get(..self.n.load(SeqCst)).unwrap_or(&[])
     }
-    fn all(&self) -> impl Iterator<Item = Layer<'_, A>> {
-        let held = self.others().iter().zip(&self.sites);
-        held.flat_map(|(o, sites)| sites.iter().map(|site| Layer { site, replaced: o.replaced.is_some() }))
+    fn all(&self) -> All<'_, 'p, A> {
+        All { held: self.others().iter().zip(&self.sites), sites: [].iter(), replaced: false }
     }
     /// The sites of those whose place is taken.
     pub fn replaced(&self) -> impl Iterator<Item = &Site<A>> {
@@ -211,6 +214,28 @@ impl<'p, A> Layers<'p, A> {
         }
         sites.use_later();
         self.n.store(self.others().iter().take_while(|o| o.replaced.is_none()).count(), SeqCst);
+    }
+}
+
+/// What [`Layers::all`] gives; not inlined, as [`sites::Iter`](crate::sites::Iter).
+struct All<'l, 'p, A> {
+    held: Zip<slice::Iter<'l, Other<'p>>, slice::Iter<'l, &'p [Site<A>]>>,
+    sites: slice::Iter<'l, Site<A>>,
+    replaced: bool,
+}
+
+impl<'l, A> Iterator for All<'l, '_, A> {
+    type Item = Layer<'l, A>;
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(site) = self.sites.next() {
+                return Some(Layer { site, replaced: self.replaced });
+            }
+            let (other, sites) = self.held.next()?;
+            (self.sites, self.replaced) = (sites.iter(), other.replaced.is_some());
+        }
     }
 }
 

@@ -56,7 +56,7 @@ use crate::{
     sites::SiteSet,
     stack::Located,
     status::{State, Status},
-    switch::{self, Other, Scan},
+    switch::{self, CodeOf, Other, Scan},
 };
 
 /// Longest pause between two attempts, milliseconds.
@@ -323,7 +323,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         }
         let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
         if let Some(table) = self.watch.table() {
-            let left = scan.watch(table, self.parts.frames, |a| scan.in_old(a), Some(&mut self.status.blockers));
+            let left = scan.watch(table, self.parts.frames, CodeOf::Old, Some(&mut self.status.blockers));
             if left != 0 && self.mode == Mode::StopMachine {
                 result = result.and(Err(Refusal::Busy));
             }
@@ -693,9 +693,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
         }
         let (drains, replacing) = (self.drains(), self.replacing());
         let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
-        let inside = |a| if drains { scan.in_old(a) } else { scan.in_replaced(a) };
+        let code = if drains { CodeOf::Old } else { CodeOf::Replaced };
         let left =
-            self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, inside, Some(&mut self.status.blockers)));
+            self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, code, Some(&mut self.status.blockers)));
         if left != 0 && !self.effective && self.left_ms() == 0 {
             return Some(self.effective(State::Draining));
         }
@@ -732,7 +732,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
         // Those because of whom it failed are what a failed apply reports.
         let found = self.failing.is_none().then_some(&mut self.status.blockers);
-        let left = self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, |a| scan.in_new(a), found));
+        let left = self.watch.table().map_or(0, |t| scan.watch(t, self.parts.frames, CodeOf::New, found));
         if left == 0 || !self.k.guard(Guard::LeaveWatch) {
             self.stage = Stage::LeaveFree;
             return self.k.guard(Guard::RcuBeforeLeave).then_some(Step::RcuTasks);

@@ -87,8 +87,8 @@ impl<'a, A> SiteSet<'a, A> {
         Self { own, parts }
     }
     /// All that are there.
-    pub fn iter(self) -> impl Iterator<Item = &'a Site<A>> + Clone {
-        self.own.iter().chain(self.parts.iter().flat_map(Shown::get))
+    pub fn iter(self) -> Iter<'a, A> {
+        Iter { sites: self.own.iter(), parts: self.parts.iter() }
     }
     /// The one at an address, and whether its module is going.
     pub fn at(self, addr: u64) -> Option<(&'a Site<A>, bool)> {
@@ -99,6 +99,33 @@ impl<'a, A> SiteSet<'a, A> {
     /// Those in the kernel.
     pub fn own(self) -> &'a [Site<A>] {
         self.own
+    }
+}
+
+/// What [`SiteSet::iter`] gives. A chain of slices is the same, and 2 KB more in the two dozen loops over it.
+#[derive(Debug)]
+pub struct Iter<'a, A> {
+    sites: slice::Iter<'a, Site<A>>,
+    parts: slice::Iter<'a, Shown<A>>,
+}
+
+impl<A> Clone for Iter<'_, A> {
+    fn clone(&self) -> Self {
+        Self { sites: self.sites.clone(), parts: self.parts.clone() }
+    }
+}
+
+impl<'a, A> Iterator for Iter<'a, A> {
+    type Item = &'a Site<A>;
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(site) = self.sites.next() {
+                return Some(site);
+            }
+            self.sites = self.parts.next()?.get().iter();
+        }
     }
 }
 

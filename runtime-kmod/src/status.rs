@@ -210,10 +210,16 @@ pub fn log_refusal<K: Kernel>(k: &K, name: &[u8], func: &[u8], refusal: Refusal,
 /// `lpbuild: NAME: ` and the rest.
 fn line<K: Kernel>(k: &K, level: Level, name: &[u8], rest: impl FnOnce(&mut Text<'_>)) {
     let mut buf = [0u8; LINE];
-    let mut t = Text::new(&mut buf);
-    t.str("lpbuild: ").bytes(name).str(": ");
+    let mut t = begin(&mut buf, name);
     rest(&mut t);
     k.log(level, t.as_bytes());
+}
+
+#[inline(never)]
+fn begin<'b>(buf: &'b mut [u8; LINE], name: &[u8]) -> Text<'b> {
+    let mut t = Text::new(buf);
+    t.str("lpbuild: ").bytes(name).str(": ");
+    t
 }
 
 /// Where a task was found; a task whose stack cannot be walked may be anywhere.

@@ -119,6 +119,17 @@ pub struct Other<'o> {
     pub replaced: Option<&'o Board>,
 }
 
+/// Whose code a task may be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeOf {
+    /// [`Scan::in_new`].
+    New,
+    /// [`Scan::in_old`].
+    Old,
+    /// [`Scan::in_replaced`].
+    Replaced,
+}
+
 /// Questions about addresses.
 #[derive(Debug)]
 pub struct Scan<'s, K: Kernel> {
@@ -157,15 +168,14 @@ impl<K: Kernel> Scan<'_, K> {
         self.in_new(a) || self.in_replaced(a) || left
     }
 
-    /// Looks at everybody who has not been seen outside yet, and returns how many are left. Who has been outside once stays
-    /// outside, because no way leads in any more.
-    pub fn watch(
-        &self,
-        table: &Table,
-        frames: &mut [u64],
-        inside: impl Fn(u64) -> bool,
-        mut out: Option<&mut Blockers>,
-    ) -> usize {
+    /// Looks at everybody who has not been seen outside of that code yet, and returns how many are left. Who has been outside
+    /// once stays outside, because no way leads in any more.
+    pub fn watch(&self, table: &Table, frames: &mut [u64], code: CodeOf, mut out: Option<&mut Blockers>) -> usize {
+        let inside = |a| match code {
+            CodeOf::New => self.in_new(a),
+            CodeOf::Old => self.in_old(a),
+            CodeOf::Replaced => self.in_replaced(a),
+        };
         if let Some(out) = &mut out {
             out.clear();
         }
@@ -462,8 +472,7 @@ impl<K: Kernel> InStop<'_, K> {
         let ran = k.stop(&|| {
             let start = k.now_ns();
             meeting.enter(k, |work, lockstep| {
-                work.result =
-                    if goal_new { self.trap(seats, work, lockstep) } else { self.restore(seats, work, lockstep) };
+                work.result = self.check(goal_new, seats, work).and_then(|()| self.write(goal_new, lockstep));
                 work.pause_ns = k.now_ns().saturating_sub(start);
             });
         });
@@ -471,24 +480,10 @@ impl<K: Kernel> InStop<'_, K> {
         (if ran { work.result } else { Err(Refusal::CpusMissing) }, work.pause_ns)
     }
 
-    fn trap(
-        &self,
-        seats: &[AtomicUsize],
-        work: &mut Work<'_>,
-        lockstep: &Lockstep<'_, '_, K, Work<'_>>,
-    ) -> Result<(), Refusal> {
-        self.check(seats, work, Route::Original, Refusal::Busy, |a| self.scan.in_old(a))?;
-        self.int3(lockstep, Route::Original, true)
-    }
-
-    fn restore(
-        &self,
-        seats: &[AtomicUsize],
-        work: &mut Work<'_>,
-        lockstep: &Lockstep<'_, '_, K, Work<'_>>,
-    ) -> Result<(), Refusal> {
-        let inside = |a| self.scan.in_new(a) || self.poke.sites.iter().any(|s| s.interior(a));
-        self.check(seats, work, Route::New, Refusal::StillInside, inside)?;
+    fn write(&self, goal_new: bool, lockstep: &Lockstep<'_, '_, K, Work<'_>>) -> Result<(), Refusal> {
+        if goal_new {
+            return self.int3(lockstep, Route::Original, true);
+        }
         self.int3(lockstep, Route::New, false)?;
         self.poke.tails(Route::Original);
         lockstep.serialize();
@@ -497,15 +492,12 @@ impl<K: Kernel> InStop<'_, K> {
     }
 
     /// Sites and stacks as they are now that nothing moves.
-    fn check(
-        &self,
-        seats: &[AtomicUsize],
-        w: &mut Work<'_>,
-        route: Route,
-        busy: Refusal,
-        inside: impl Fn(u64) -> bool,
-    ) -> Result<(), Refusal> {
+    fn check(&self, goal_new: bool, seats: &[AtomicUsize], w: &mut Work<'_>) -> Result<(), Refusal> {
+        let (route, busy) =
+            if goal_new { (Route::Original, Refusal::Busy) } else { (Route::New, Refusal::StillInside) };
         site::check(self.scan.k, self.poke.sites.iter(), route)?;
+        let leaving = |a| self.scan.in_new(a) || self.poke.sites.iter().any(|s| s.interior(a));
+        let inside = |a| if goal_new { self.scan.in_old(a) } else { leaving(a) };
         stack::walk(self.scan.k, seats, w.frames, inside, w.blockers);
         if w.blockers.total() == 0 { Ok(()) } else { Err(busy) }
     }

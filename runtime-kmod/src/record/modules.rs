@@ -321,10 +321,15 @@ fn relocs(patch: &Patch<'_>, i: usize, h: &HolderRecord, run: &Run) -> Result<()
 
 /// The carried code with fields or jumps of a holder: first byte, and one past the last; equal, if there is none.
 pub(crate) fn text_of(patch: &Patch<'_>, h: &HolderRecord, run: &Run) -> (u64, u64) {
-    let fields = patch.relocs_of(run).iter().filter(|r| matches!(spot(patch, h, r), Some(Spot::Text(_))));
-    let fields = fields.map(|r| (r.at, r.at + field_kind(r.kind).map_or(0, FieldKind::width)));
-    let stubs = patch.relocs_of(run).iter().filter(|r| r.stub != 0);
-    let all = fields.chain(stubs.map(|r| (r.stub, r.stub + JUMP_ABS64_LEN as u64)));
-    let span = all.fold((u64::MAX, 0), |(s, e), (start, end)| (s.min(start), e.max(end)));
+    let mut span = (u64::MAX, 0);
+    let mut add = |start: u64, len: u64| span = (span.0.min(start), span.1.max(start + len));
+    for r in patch.relocs_of(run) {
+        if matches!(spot(patch, h, r), Some(Spot::Text(_))) {
+            add(r.at, field_kind(r.kind).map_or(0, FieldKind::width));
+        }
+        if r.stub != 0 {
+            add(r.stub, JUMP_ABS64_LEN as u64);
+        }
+    }
     if span.0 < span.1 { span } else { (0, 0) }
 }
