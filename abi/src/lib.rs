@@ -60,6 +60,8 @@ pub const SYM_PATCH: &str = "lpbuild_patch";
 pub const SYM_TEXT_START: &str = "lpbuild_text_start";
 /// One past the last byte of [`SEC_TEXT`].
 pub const SYM_TEXT_END: &str = "lpbuild_text_end";
+/// Where branches of carried code lead that are filled in when a module is here: a trap, in [`SEC_IMPORT`].
+pub const SYM_ABSENT: &str = "lpbuild_absent";
 /// Prefix of an import thunk: code, reached by a direct call.
 pub const IMPORT_CALL_PREFIX: &str = "lpk_";
 /// Prefix of an import pointer: a `u64` that holds the address of a kernel object.

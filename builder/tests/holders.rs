@@ -4,7 +4,7 @@ mod support;
 
 use lpbuild::holder::HolderName;
 use lpbuild::pipeline;
-use lpbuild::plan::{Analysis, Dest, PairId, Source};
+use lpbuild::plan::{Analysis, Dest, Options, PairId, Source};
 
 fn object(text: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
@@ -118,4 +118,25 @@ fn exit_code_runs_in_a_module_alone() {
     assert_eq!((refused(&kernel), kernel.pairs[0].verdicts.ignored.len()), (vec![], 1));
     let of_module = refused(&changed(module("a")));
     assert!(of_module.len() == 1 && of_module[0].contains("LP2003") && of_module[0].contains("leave"), "{of_module:?}");
+}
+
+#[test]
+fn functions_of_modules_are_not_patched_over_other_patches() {
+    let (old, new) = (work(1), work(2));
+    let with = |after: &[&str], replaces: &[&str], holder: HolderName| {
+        let names = |list: &[&str]| list.iter().map(|n| (*n).to_owned()).collect();
+        let options = Options { after: names(after), replaces: names(replaces), ..support::options() };
+        refused(&pipeline::analyse(&[source("a.o", holder, &old, &new)], &options).unwrap())
+    };
+    assert_eq!(with(&[], &[], module("a")), [""; 0]);
+    for (after, replaces) in [(&["earlier"][..], &[][..]), (&[][..], &["earlier"][..])] {
+        assert_eq!(with(after, replaces, HolderName::Vmlinux), [""; 0]);
+        let found = with(after, replaces, module("a"));
+        assert!(found.len() == 1 && found[0].contains("LP2027") && found[0].contains("earlier"), "{found:?}");
+    }
+}
+
+/// A function with room for a jump.
+fn work(n: u32) -> String {
+    format!("extern int take(int); int f(int x) {{ take(x); take(x + {n}); take(x * {n}); return x; }}")
 }

@@ -80,9 +80,15 @@ impl Maker<'_> {
 
     /// The module of a source patch, or of a livepatch.toml, in `target/modules/NAME-KEY`.
     pub fn make_patch(&self, name: &str, patch: &Path) -> Result<Module> {
+        self.make_patch_in(name, name, patch)
+    }
+
+    /// The same in `target/modules/FOLDER-KEY`.
+    pub fn make_patch_in(&self, folder: &str, name: &str, patch: &Path) -> Result<Module> {
         let text = fs::read_to_string(patch).with_context(|| format!("read {}", patch.display()))?;
         let inputs = [patch.display().to_string(), text, self.kernel.release.clone()];
-        once(name, name, &inputs, |dir, _| cmd::output(self.build(&[patch], dir).args(["--name", name, "--keep"])))
+        let inputs = [&inputs[..], &fixes(patch)?].concat();
+        once(folder, name, &inputs, |dir, _| cmd::output(self.build(&[patch], dir).args(["--name", name, "--keep"])))
     }
 
     /// The module of an example, as its livepatch.toml says.
@@ -91,6 +97,15 @@ impl Maker<'_> {
         let name = lpbuild::config::load(&toml)?.options.name;
         self.make_patch(&name, &toml)
     }
+}
+
+/// What lies beside a livepatch.toml.
+fn fixes(patch: &Path) -> Result<Vec<String>> {
+    let beside = patch.with_file_name("fix.patch");
+    if beside == patch || !beside.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![fs::read_to_string(&beside).with_context(|| format!("read {}", beside.display()))?])
 }
 
 /// The module NAME in `target/modules/FOLDER-KEY`, where the key stands for `inputs`: tests that run side by side can use one

@@ -3,7 +3,7 @@
 //! A module is made once per process, however many tests use it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +106,12 @@ impl Bench {
         found.map(|(_, m)| &**m).unwrap_or_else(|| panic!("no module {file}"))
     }
 
+    /// The file in `/NAME.ko` of a module that is no patch.
+    pub fn file(&self, name: &str) -> &Path {
+        let found = self.others.iter().find(|(n, _)| n == name);
+        found.map(|(_, ko)| ko.as_path()).unwrap_or_else(|| panic!("no module {name}"))
+    }
+
     /// A module of one C file that is no patch.
     #[must_use]
     pub fn other(mut self, name: &str, source: &str) -> Self {
@@ -117,6 +123,57 @@ impl Bench {
             harness::cmd::output(make.arg("-C").arg(headers).arg(format!("M={}", dir.display())).arg("modules"))
         });
         self.others.push((name.to_owned(), made.unwrap().ko));
+        self
+    }
+
+    /// The module that `lpbuild build` makes of edits, in the guest `/NAME.ko`. `accept`: the table of livepatch.toml.
+    #[must_use]
+    pub fn fix(mut self, name: &str, edits: &[Edit], accept: &str) -> Self {
+        let key = format!("{}-{name}", self.series);
+        let dir = harness::workspace_root().join("target/fixes").join(&key);
+        let (old, new) = (dir.join("a"), dir.join("b"));
+        for (file, from, to) in edits {
+            let text = std::fs::read_to_string(self.env.tree.source.join(file)).unwrap();
+            assert_eq!(text.matches(from).count(), 1, "{file}: {from:?}");
+            for (side, text) in [(&old, text.clone()), (&new, text.replace(from, to))] {
+                let path = side.join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+        }
+        // One difference is exit code 1.
+        let diff = harness::cmd::command("diff").args(["-ru", "a", "b"]).current_dir(&dir).output().unwrap();
+        std::fs::write(dir.join("fix.patch"), &diff.stdout).unwrap();
+        let toml = format!("[patch]\nname = \"{name}\"\nversion = \"1\"\npatches = [\"fix.patch\"]\n{accept}");
+        std::fs::write(dir.join("livepatch.toml"), toml).unwrap();
+        let made = self.env.maker(&self.lpbuild).make_patch_in(&key, name, &dir.join("livepatch.toml")).unwrap();
+        self.modules.push((name.to_owned(), Arc::new(made)));
+        self
+    }
+
+    /// A module of the kernel itself, in the guest `/NAME.ko`.
+    #[must_use]
+    pub fn stock(mut self, modfile: &str) -> Self {
+        let name = modfile.rsplit('/').next().unwrap();
+        let kernel = harness::runpre::RunPre::of(&self.env.kernel).unwrap();
+        let file = lpbuild::holder::ModuleFinder::file(kernel.files(), modfile).unwrap();
+        let ko = if file.extension().is_some_and(|e| e == "xz") {
+            let to = harness::workspace_root().join("target/fixes").join(format!("{}-{name}.ko", self.series));
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            let plain = harness::cmd::command("xz").arg("-dc").arg(&file).output().unwrap();
+            std::fs::write(&to, plain.stdout).unwrap();
+            to
+        } else {
+            file
+        };
+        self.others.push((name.to_owned(), ko));
+        self
+    }
+
+    /// A file of the host in the guest `/NAME.ko`.
+    #[must_use]
+    pub fn ko(mut self, name: &str, ko: PathBuf) -> Self {
+        self.others.push((name.to_owned(), ko));
         self
     }
 

@@ -16,6 +16,7 @@ use lpbuild::{codes, pack};
 use lpbuild_tests::built_lpbuild;
 use support::compile::{Recipe, Variant, compile};
 use support::image::{Names, link};
+use support::values::changed;
 use toml::Value;
 
 /// Keys nothing is done by, and what they are.
@@ -105,7 +106,7 @@ impl Bound {
     fn refused(&self, manifest: &Value) -> Vec<String> {
         let text = toml::to_string(manifest).unwrap();
         self.write(&text);
-        let mut found = problems(pack::check(&detour::Runtime::default(), &self.patch(), &self.image));
+        let mut found = problems(pack::check(&detour::Runtime::default(), &self.patch(), (&self.image).into()));
         if let Ok(m) = Manifest::parse(&text, "manifest.toml") {
             let records = detour::record_contradictions("patch.o", &self.patch_o, &text, &m);
             // patch.o has no .modinfo yet: kbuild makes it of the manifest.
@@ -118,59 +119,6 @@ impl Bound {
 
 fn problems(result: Result<(), Error>) -> Vec<String> {
     result.err().map_or(Vec::new(), |e| e.problems.iter().map(ToString::to_string).collect())
-}
-
-/// Every leaf with its path, and the manifest with that leaf changed.
-fn changed(value: &Value) -> Vec<(String, Value)> {
-    match value {
-        Value::Table(table) => {
-            let mut all = Vec::new();
-            for (key, inner) in table {
-                let mut gone = table.clone();
-                gone.remove(key);
-                all.push((format!("{key} (gone)"), gone.into()));
-                for (path, other) in changed(inner) {
-                    let mut copy = table.clone();
-                    copy.insert(key.clone(), other);
-                    let dot = if path.is_empty() || path.starts_with(' ') { "" } else { "." };
-                    all.push((format!("{key}{dot}{path}"), copy.into()));
-                }
-            }
-            all
-        }
-        Value::Array(list) => {
-            let mut all = Vec::new();
-            for (i, inner) in list.iter().enumerate() {
-                let mut fewer = list.clone();
-                fewer.remove(i);
-                all.push((" (one less)".to_owned(), fewer.into()));
-                for (path, other) in changed(inner) {
-                    let mut copy = list.clone();
-                    copy[i] = other;
-                    all.push((path, copy.into()));
-                }
-            }
-            all
-        }
-        Value::String(s) => {
-            // One digit or letter on, of the same kind.
-            let next = |c: char| match c {
-                '0'..='8' | 'a'..='e' => char::from(c as u8 + 1),
-                '9' => '0',
-                _ => 'a',
-            };
-            let mut other: Vec<char> = s.chars().collect();
-            let last = other.iter().rposition(|c| c.is_ascii_alphanumeric());
-            match last {
-                Some(i) => other[i] = next(other[i]),
-                None => other.push('x'),
-            }
-            vec![(String::new(), Value::String(other.into_iter().collect()))]
-        }
-        Value::Integer(n) => [n + 1, n - 1, n + 0x1000].map(|n| (String::new(), Value::Integer(n))).to_vec(),
-        Value::Boolean(b) => vec![(String::new(), Value::Boolean(!b))],
-        Value::Float(_) | Value::Datetime(_) => Vec::new(),
-    }
 }
 
 #[test]

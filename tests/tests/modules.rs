@@ -1,21 +1,28 @@
-//! Fixes of stock modules: what changes is found in the file of the module, every reference gets an address, and all that stands
-//! against the patch is that this version cannot write it before the module is loaded (LP2026).
+//! Fixes of stock modules: what changes is found in the file of the module, every reference gets an address or a record that says how
+//! the runtime finds it, and what cannot wait for the module is refused (LP2026).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::change::Change;
 use harness::runpre::RunPre;
+use lpbuild::backend::detour;
+use lpbuild::emit::Output;
 use lpbuild::error::{Error, Problem};
 use lpbuild::holder::{HolderName, ModuleFinder, ModuleHolder, Running};
 use lpbuild::pipeline;
 use lpbuild::plan::Source;
+use lpbuild::plan::manifest::{HolderEntry, Manifest, SectionSymbol};
 use lpbuild_tests::Env;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 mod support;
 
+use support::values;
+
+const COUNTERS: &str = "\tif (static_branch_unlikely(&nft_counters_enabled))\n";
 const MODULE: &str = "fs/binfmt_misc";
 const READ: &str = "s, strlen(s));\n}\n\nstatic ssize_t bm_status_write(";
 
@@ -47,13 +54,43 @@ impl Bench {
         Change::none().edit(&self.env.tree.source, &file, READ, to).unwrap()
     }
 
-    fn refused(&self, sources: &[Source], modules: &[ModuleHolder]) -> Vec<Problem> {
+    fn produce(&self, sources: &[Source], modules: &[ModuleHolder]) -> Result<Output, Error> {
         let options = support::options();
         let mut analysis = pipeline::analyse(sources, &options).unwrap();
         assert_eq!(analysis.refused, []);
-        let running = Running { kernel: self.kernel.image(), modules };
-        let made: Result<_, Error> = pipeline::produce_on(&mut analysis, Some(running), &options);
-        made.map_or_else(|e| e.problems, |_| panic!("there is no way to make it"))
+        pipeline::produce_on(&mut analysis, Some(self.running(modules)), &options)
+    }
+
+    fn running<'a>(&'a self, modules: &'a [ModuleHolder]) -> Running<'a> {
+        Running { kernel: self.kernel.image(), modules }
+    }
+
+    fn refused(&self, sources: &[Source], modules: &[ModuleHolder]) -> Vec<Problem> {
+        self.produce(sources, modules).map_or_else(|e| e.problems, |_| panic!("nothing is refused"))
+    }
+
+    /// The patch, in which the second reader and the images find what its manifest says.
+    fn made(&self, sources: &[Source], modules: &[ModuleHolder]) -> Output {
+        let output = self.produce(sources, modules).unwrap_or_else(|e| panic!("{e}"));
+        let again = self.produce(sources, modules).unwrap();
+        assert!(output.patch_o == again.patch_o && output.manifest == again.manifest, "the same bytes each time");
+        assert_eq!(self.contradictions(&output, &output.manifest, modules), [""; 0]);
+        output
+    }
+
+    fn contradictions(&self, output: &Output, manifest: &Manifest, modules: &[ModuleHolder]) -> Vec<String> {
+        let mut found = detour::contradictions(manifest, self.running(modules));
+        let text = manifest.to_toml().unwrap();
+        let records = detour::record_contradictions("patch.o", &output.patch_o, &text, manifest);
+        // patch.o has no .modinfo yet: kbuild makes it of the manifest.
+        found.extend(records.into_iter().filter(|p| p.code.id != "LP4007"));
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    /// An object of a module, with another text in its source.
+    fn other(&self, object: &str, module: &str, from: &str, to: &str) -> Source {
+        let change = Change::none().edit(&self.env.tree.source, &object.replace(".o", ".c"), from, to).unwrap();
+        self.source(object, &change, HolderName::of_file(module))
     }
 
     /// The object of the module, with a call in the function that shows the state.
@@ -69,38 +106,77 @@ impl Bench {
     }
 }
 
-fn codes(problems: &[Problem]) -> Vec<&'static str> {
-    let mut codes: Vec<_> = problems.iter().map(|p| p.code.id).collect();
-    codes.dedup();
-    codes
-}
-
 /// With new references to a string the module has already and to a function that the kernel exports and it did not import before.
-fn everything_but_the_module_itself_is_known(name: &str, series: &str) {
+fn a_fix_waits_for_its_module(name: &str, series: &str) {
     let Some(b) = Bench::find(name, series) else { return };
-    let problems = b.refused(&[b.calling("touch_softlockup_watchdog")], &[b.module()]);
-    assert_eq!(codes(&problems), ["LP2026"], "{problems:?}");
-    assert!(
-        problems.iter().any(|p| p.to_string().contains("bm_status_read: it is a function of the module binfmt_misc"))
-    );
+    let modules = [b.module()];
+    let output = b.made(&[b.calling("touch_softlockup_watchdog")], &modules);
+    let m = &output.manifest;
+    assert_eq!((m.schema, m.holders.len(), m.functions.len()), (3, 1, 1));
+    let f = &m.functions[0];
+    assert_eq!((f.object.as_str(), f.section.as_deref(), f.anchor_offset), ("binfmt_misc", Some(".text"), None));
+    found_by_a_loader(&b, MODULE, &m.holders[0]);
     // What it does not depend on may not be there when it is, and what is not exported it could not have.
     for (function, why) in
         [("nf_ct_iterate_destroy", "does not depend on"), ("cmdline_proc_show", "a module exports it")]
     {
-        let problems = b.refused(&[b.calling(function)], &[b.module()]);
+        let problems = b.refused(&[b.calling(function)], &modules);
         let found = problems.iter().find(|p| p.code.id == "LP3003").map(ToString::to_string).unwrap_or_default();
         assert!(found.contains(function) && found.contains(why), "{problems:?}");
     }
 }
 
-#[test]
-fn everything_but_the_module_itself_is_known_61() {
-    everything_but_the_module_itself_is_known("everything_but_the_module_itself_is_known_61", "6.1");
+/// What a loader that puts every section somewhere else, and keeps the symbol table in its order, leads to.
+fn found_by_a_loader(b: &Bench, module: &str, holder: &HolderEntry) {
+    let file = fs::read(b.kernel.files().file(module).unwrap()).unwrap();
+    let file = unpacked(&file);
+    let elf = object::File::parse(&*file).unwrap();
+    let base = |index: object::SectionIndex| 0xffff_ffff_c100_0000 + (index.0 as u64 * 7919 % 251) * 0x10_0000;
+    let named = |name: &str| elf.section_by_name(name).unwrap_or_else(|| panic!("{name} in {module}"));
+    let value = |s: &object::Symbol<'_, '_>| s.section_index().map_or(0, base) + s.address();
+    let symbol = |s: &SectionSymbol| {
+        let core = |x: &object::Symbol<'_, '_>| {
+            let section = x.section_index().and_then(|i| elf.section_by_index(i).ok());
+            x.name() == Ok(&s.name) && section.is_some_and(|s| !s.name().unwrap().starts_with(".init"))
+        };
+        let all: Vec<u64> = elf.symbols().filter(core).map(|x| value(&x)).collect();
+        assert_eq!(all.len(), s.count as usize, "{s:?}");
+        all[s.position as usize] - s.offset
+    };
+    for section in &holder.sections {
+        let want = base(named(&section.name).index());
+        for by in section.symbol.iter().chain(&section.witness) {
+            assert_eq!(symbol(by), want, "{module}: {by:?}");
+        }
+        if let Some(field) = &section.field {
+            let host = named(&field.section);
+            let (_, r) = host.relocations().find(|(at, _)| *at == field.offset).expect("a field");
+            let object::RelocationTarget::Symbol(to) = r.target() else { panic!("{field:?}") };
+            // The runtime takes away what the kind of a field adds: its place.
+            let says = value(&elf.symbol_by_index(to).unwrap()).wrapping_add_signed(r.addend());
+            assert_eq!(says.wrapping_add_signed(-field.delta), want, "{module}: {field:?}");
+        }
+    }
+}
+
+fn unpacked(file: &[u8]) -> Vec<u8> {
+    if !file.starts_with(b"\xfd7zXZ") {
+        return file.to_vec();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.xz");
+    fs::write(&path, file).unwrap();
+    Command::new("xz").arg("-dc").arg(path).output().unwrap().stdout
 }
 
 #[test]
-fn everything_but_the_module_itself_is_known_612() {
-    everything_but_the_module_itself_is_known("everything_but_the_module_itself_is_known_612", "6.12");
+fn a_fix_waits_for_its_module_61() {
+    a_fix_waits_for_its_module("a_fix_waits_for_its_module_61", "6.1");
+}
+
+#[test]
+fn a_fix_waits_for_its_module_612() {
+    a_fix_waits_for_its_module("a_fix_waits_for_its_module_612", "6.12");
 }
 
 /// Finds one module somewhere else.
@@ -156,8 +232,82 @@ fn a_module_beside_the_kernel_does_not_keep_its_code_from_being_bound() {
         .edit(&b.env.tree.source, "fs/proc/cmdline.c", "seq_putc(m, '\\n');", "seq_puts(m, \" .\\n\");")
         .unwrap();
     let of_kernel = b.source("fs/proc/cmdline.o", &change, HolderName::Vmlinux);
-    let problems = b.refused(&[of_kernel, of_module], &[b.module()]);
-    assert!(problems.iter().all(|p| p.code.id == "LP2026" && p.to_string().contains("binfmt_misc")), "{problems:?}");
+    let output = b.made(&[of_module, of_kernel], &[b.module()]);
+    let objects: Vec<_> = output.manifest.functions.iter().map(|f| f.object.as_str()).collect();
+    assert_eq!(objects, ["vmlinux", "binfmt_misc"], "the kernel's first");
+}
+
+/// A section of strings has no symbol, or names that others have as well.
+#[test]
+fn sections_without_a_name_of_their_own_are_found() {
+    let Some(b) = Bench::find("sections_without_a_name_of_their_own", "6.1") else { return };
+    let cases = [
+        (
+            "net/8021q/vlanproc.o",
+            "net/8021q/8021q",
+            "seq_printf(seq, \"Device: %s\", vlan->real_dev->name)",
+            "seq_printf(seq, \"Device %s\", vlan->real_dev->name)",
+        ),
+        (
+            "fs/fuse/inode.o",
+            "fs/fuse/fuse",
+            "\t\t\tseq_puts(m, \",allow_other\");\n",
+            "\t\t\tseq_puts(m, \",default_permissions\");\n",
+        ),
+    ];
+    let mut by = BTreeSet::new();
+    for (object, module, from, to) in cases {
+        let holder = b.kernel.holder(module, b.kernel.files()).unwrap();
+        let modules = [holder];
+        let output = b.made(&[b.other(object, module, from, to)], &modules);
+        let holder = &output.manifest.holders[0];
+        found_by_a_loader(&b, module, holder);
+        by.extend(holder.sections.iter().map(|s| (s.found.clone(), s.symbol.as_ref().is_some_and(|s| s.count > 1))));
+    }
+    assert!(by.contains(&("field".into(), false)) && by.contains(&("symbol".into(), true)), "{by:?}");
+}
+
+#[test]
+fn what_the_loader_reads_when_the_patch_comes_cannot_wait() {
+    let Some(b) = Bench::find("what_the_loader_reads_cannot_wait", "6.1") else { return };
+    let (object, module) = ("net/netfilter/nf_tables_core.o", "net/netfilter/nf_tables");
+    let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
+    let source = b.other(object, module, COUNTERS, &format!("\tsmp_mb();\n{COUNTERS}"));
+    let problems: Vec<String> = b.refused(&[source], &modules).iter().map(ToString::to_string).collect();
+    let found = problems
+        .iter()
+        .any(|p| p.contains("LP2026") && p.contains("__jump_table") && p.contains("nft_counters_enabled"));
+    assert!(found, "{problems:?}");
+}
+
+/// As of the kernel alone: manifest_fields.rs.
+#[test]
+fn every_value_about_a_module_is_held_against_something() {
+    let Some(b) = Bench::find("every_value_about_a_module", "6.1") else { return };
+    let modules = [b.module()];
+    let output = b.made(&[b.calling("touch_softlockup_watchdog")], &modules);
+    let text = output.manifest.to_toml().unwrap();
+    let value: toml::Value = text.parse::<toml::Table>().unwrap().into();
+    let mut passed = Vec::new();
+    let all = values::changed(&value);
+    for (path, other) in &all {
+        let of_module = ["holder", "function", "symbol."].iter().any(|key| path.starts_with(key));
+        let text = path.starts_with("function.why")
+            || path.starts_with("function.source")
+            || path.starts_with("symbol.source");
+        if !of_module || text {
+            continue;
+        }
+        let text = toml::to_string(other).unwrap();
+        let Ok(manifest) = Manifest::parse(&text, "manifest.toml") else { continue };
+        if b.contradictions(&output, &manifest, &modules).is_empty() {
+            passed.push(path);
+        }
+    }
+    assert!(passed.is_empty(), "{passed:#?} change nothing that is looked at");
+    for key in ["holder.section.symbol.offset", "holder.file-sha256", "function.section-offset", "symbol.section"] {
+        assert!(all.iter().any(|(path, _)| path.starts_with(key)), "{key} is not in the manifest of this test");
+    }
 }
 
 #[test]

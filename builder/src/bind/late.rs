@@ -1,38 +1,152 @@
-//! What cannot be written before a module is loaded.
+//! What of a module has to wait until that is loaded, and what cannot wait.
 //!
-//! The sections of a module lie anywhere, each on its own since 6.4 (`module_memory_alloc` of kernel/module/main.c), and a symbol
-//! it does not export no module loader finds: neither its functions nor anything a reference leads to in it has an address
-//! that a relocation of the patch could stand for. Refused (LP2026): a replaced function of a module, and a reference of
-//! carried code or data into one.
-
-use std::collections::BTreeSet;
+//! The sections of a module lie anywhere, each on its own since 6.4 (`module_memory_alloc` of kernel/module/main.c), and a symbol it
+//! does not export no module loader finds. Fields of carried code and data that refer to a module are therefore filled in by the
+//! runtime, each time the module comes, before any CPU can reach them. What the loader itself reads or writes when it loads the
+//! patch cannot wait. Refused (LP2026): entries of tables that refer to a module, fields in instructions that the loader rewrites,
+//! static keys and per-CPU variables that the patch adds for a module, callbacks among its functions, and references from the
+//! kernel, or from another module, into one.
 
 use super::{Bound, Resolved};
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::holder::HolderName;
-use crate::plan::{Item, ObjectPair, Role};
+use crate::isa::reloc;
+use crate::kernel::module::is_in_area;
+use crate::plan::{Dest, Edge, Item, ObjectPair, PatchSet};
+use crate::symbolize::{Class, RefKind, Table, Usage, known_sections};
 
-/// One item: the first thing that is late says it for all of it.
-pub(super) fn check(bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, out: &mut Vec<Problem>) {
-    let pair = &pairs[item.pair.0 as usize];
-    let place = || Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name);
-    if let (Role::Replaces(_), HolderName::Module(module)) = (&item.role, &pair.holder) {
-        let what = format!("it is a function of the module {module}");
-        out.push(Problem::new(codes::LP2026, place(), what));
-        return;
+/// One item.
+pub(super) fn check(bound: &Bound<'_>, pairs: &[ObjectPair], set: &PatchSet, item: &Item, out: &mut Vec<Problem>) {
+    let late = Late { bound, pairs, item, pair: &pairs[item.pair.0 as usize] };
+    let mut found: Vec<(Option<u64>, String)> = Vec::new();
+    for edge in &item.edges {
+        found.extend(late.field(edge).map(|what| (Some(edge.field.at), what)));
     }
-    let mut modules = BTreeSet::new();
-    for edge in item.all_edges() {
-        let (Resolved::Image(address, _) | Resolved::Percpu(address, _)) = (match bound.of(item.pair, &edge.dest) {
-            Some(found) => found,
-            None => continue,
-        }) else {
-            continue;
+    for entry in &item.entries {
+        let name = late.table(entry);
+        for edge in &entry.edges {
+            found.extend(late.entry(entry, edge).map(|what| (None, format!("its entry of {name} {what}"))));
+        }
+        for edge in entry.replacement.iter().filter(|e| late.address(e).is_some()) {
+            found.push((None, format!("replacement instructions in {name} refer to {}", late.name(edge))));
+        }
+    }
+    found.extend(late.itself(set).map(|what| (None, what)));
+    for (at, what) in found {
+        let place = Place::symbol(&late.pair.name, &late.pair.new.atom(item.atom.0).name);
+        let place = if let Some(at) = at { place.at(at) } else { place };
+        out.push(Problem::new(codes::LP2026, place, what));
+    }
+}
+
+struct Late<'a> {
+    bound: &'a Bound<'a>,
+    pairs: &'a [ObjectPair],
+    item: &'a Item,
+    pair: &'a ObjectPair,
+}
+
+impl Late<'_> {
+    /// Where a reference leads, if a module has that.
+    fn address(&self, edge: &Edge) -> Option<u64> {
+        match self.bound.of(self.item.pair, &edge.dest)? {
+            Resolved::Image(address, _) | Resolved::Percpu(address, _) => Some(address).filter(|a| is_in_area(*a)),
+            Resolved::InPatch => None,
+        }
+    }
+
+    fn name(&self, edge: &Edge) -> String {
+        match &edge.dest {
+            Dest::Kernel(name, _) => name.clone(),
+            Dest::Old(p, o, _) => self.pairs[p.0 as usize].old.atom(o.0).name.clone(),
+            Dest::Carried(p, n, _) | Dest::Original(p, n) => self.pairs[p.0 as usize].new.atom(n.0).name.clone(),
+            Dest::Constant(_) => "a constant".to_owned(),
+        }
+    }
+
+    fn section(&self) -> &str {
+        &self.pair.new.section(self.pair.new.atom(self.item.atom.0).section).name
+    }
+
+    fn table(&self, entry: &crate::plan::ItemEntry) -> String {
+        let entries = &self.pair.new.entries;
+        entries.get(entry.entry.0 as usize).map_or_else(String::new, |e| self.pair.new.section(e.section).name.clone())
+    }
+
+    /// A field of the item itself.
+    fn field(&self, edge: &Edge) -> Option<String> {
+        let address = self.address(edge)?;
+        let name = self.name(edge);
+        let listed = known_sections::carried_as(self.section()).is_some() && !self.item.is_code();
+        if listed && matches!(edge.dest, Dest::Constant(_)) {
+            return None;
+        }
+        let Some(module) = self.bound.running.module_at(address) else {
+            return Some(format!("it refers to {name}, which a module has that it does not belong to"));
         };
-        modules.extend(bound.module_at(address));
+        if module.name != self.pair.holder {
+            return Some(format!("it refers to {name} of the module {}", module.name));
+        }
+        let init = module.image.module().is_some_and(|m| m.init.iter().any(|r| r.contains(&address)));
+        if init {
+            return Some(format!("it refers to {name}, which the module {} frees when its init is over", module.name));
+        }
+        if listed {
+            return Some(format!(
+                "it is an entry of {}, and refers to {name} of the module {}",
+                self.section(),
+                module.name
+            ));
+        }
+        let branch = edge.field.usage == Usage::Branch;
+        let fits = match edge.field.kind {
+            RefKind::Reloc(kind) => reloc::late_kind(kind).is_some() || edge.field.width == 1 && branch,
+            RefKind::Resolved => edge.field.width == 4 || edge.field.width == 1 && branch,
+        };
+        if !fits {
+            return Some(format!("a field of this kind cannot be filled in later; it refers to {name}"));
+        }
+        let (from, to) = (edge.field.at, edge.field.at + u64::from(edge.field.width));
+        let rewritten = self.pair.new.rewritten(self.item.atom.0).into_iter();
+        let clash = rewritten.filter(|r| r.start < to && from < r.end).count() > 0;
+        clash.then(|| format!("the module loader rewrites the instruction, which refers to {name}"))
     }
-    for module in modules {
-        out.push(Problem::new(codes::LP2026, place(), format!("it refers to something in the module {module}")));
+
+    /// A field of a table, which the loader reads when the patch is loaded.
+    fn entry(&self, entry: &crate::plan::ItemEntry, edge: &Edge) -> Option<String> {
+        let table = self.pair.new.entries.get(entry.entry.0 as usize).map(|e| e.table);
+        let keys = matches!(table, Some(Table::Jumps | Table::StaticCalls));
+        if let (true, HolderName::Module(module), Dest::Carried(p, n, _)) = (keys, &self.pair.holder, &edge.dest) {
+            // What the patch brings for a module begins anew, and the kernel would have put something in it. A descriptor of
+            // pr_debug is the patch's own.
+            let object = &self.pairs[p.0 as usize].new;
+            let atom = object.atom(n.0);
+            let own = known_sections::carried_as(&object.section(atom.section).name).is_some();
+            return (!atom.is_code() && !own)
+                .then(|| format!("is of the key {}, which the patch adds for the module {module}", atom.name));
+        }
+        let address = self.address(edge)?;
+        if matches!(edge.dest, Dest::Constant(_)) {
+            return None;
+        }
+        let module = self.bound.module_at(address).unwrap_or("another one").to_owned();
+        Some(format!("refers to {} of the module {module}", self.name(edge)))
+    }
+
+    /// What the item is.
+    fn itself(&self, set: &PatchSet) -> Option<String> {
+        let HolderName::Module(module) = &self.pair.holder else { return None };
+        let object = &self.pair.new;
+        let class = object.class(object.atom(self.item.atom.0).section);
+        if class == Class::Percpu && !self.item.is_code() {
+            return Some(format!("a per-CPU variable that the patch adds for the module {module}"));
+        }
+        let own = (self.item.pair, self.item.atom);
+        let callback = set.callbacks.iter().find(|(_, key)| *key == own)?;
+        Some(format!(
+            "it is the {} callback, and may be called when the module {module} is not here",
+            callback.0.name()
+        ))
     }
 }

@@ -70,6 +70,12 @@ impl Bound<'_> {
         self.running.image_at(address).module().map(|m| m.name.as_str())
     }
 
+    /// The section of a module that something at an address belongs to, and where it is there.
+    pub fn section_of(&self, address: u64) -> Option<(&str, u64)> {
+        let section = self.running.image_at(address).part_at(address)?;
+        Some((&section.name, address - section.addr))
+    }
+
     /// Does the patch bring this string along for the code of a pair? The kernel does not have it, or not where it can be found.
     pub fn brings(&self, pair: PairId, text: &[u8]) -> bool {
         !self.placements[pair.0 as usize].constants().contains_key(text)
@@ -160,7 +166,7 @@ pub fn bind<'a>(pairs: &[ObjectPair], set: &PatchSet, running: Running<'a>) -> R
         }
         let (_, own) = of(item.pair);
         check_old(&bound, pairs, item, &own.blacklist, &mut problems);
-        late::check(&bound, pairs, item, &mut problems);
+        late::check(&bound, pairs, set, item, &mut problems);
         // What an address means is asked of who has it: an item of a module refers to the kernel as well.
         for (_, there) in rules.values() {
             if let Some(seals) = &there.seals {

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use lpbuild::backend::detour::Runtime;
 use lpbuild::error::{Error, Result};
 use lpbuild::flow::folder;
-use lpbuild::kernel::KernelImage;
-use lpbuild::pack::{PackOptions, Signer, check, pack};
+use lpbuild::pack::{PackOptions, Signer, pack};
 use lpbuild::tool::Log;
 
 use super::terminal;
@@ -52,7 +51,7 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
     let report = match &args.kernel {
         None => pack(&Runtime::default(), &args.dir, &options)?,
         Some(image) if folder::manifest(&args.dir)?.kernel.is_some() => {
-            check(&Runtime::default(), &args.dir, &KernelImage::open(image)?)?;
+            folder::check(&args.dir, image, args.headers.as_deref())?;
             pack(&Runtime::default(), &args.dir, &options)?
         }
         Some(image) => {

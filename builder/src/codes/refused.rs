@@ -207,12 +207,22 @@ codes! {
     }
     LP2026 {
         class: Refused,
-        title: "code or data of a module",
+        title: "reference to a module that cannot wait for it",
         why: "The sections of a module lie wherever there was room when it was loaded (module_memory_alloc, kernel/module/main.c), and \
-              what it does not export no module loader finds. Its code is compared with its file like the kernel's with its image, \
-              but this version writes only what can be written before the module is there. When a header changes code of vmlinux \
-              and of modules, patching one without the other can break what they agree on.",
-        advice: "reload the fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
+              what it does not export no module loader finds. Fields that refer to one are filled in by the patch itself whenever the \
+              module comes. That is too late for what the loader reads or rewrites when the patch is loaded: jump labels, static \
+              calls and alternatives of keys and functions of the module; for what the kernel keeps beyond the module's going: \
+              static keys and per-CPU variables that the patch adds for it; and for what runs without it: callbacks, and code of the \
+              kernel or of another module.",
+        advice: "do the same in another way (a plain variable for a key, memory from the kernel for a per-CPU variable); else reload the \
+                 fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
+    }
+    LP2027 {
+        class: Refused,
+        title: "patch over other patches with functions of modules",
+        why: "A patch that lies on top of others, or takes their place, is laid over what they have written when it is loaded. A module \
+              that comes later is written to by each patch when it comes, and nothing says in which order.",
+        advice: "make two patches: one of the kernel's functions with `after` or `replaces`, and one of the modules' without",
     }
     LP2101 {
         class: Refused,

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use lpbuild_abi as abi;
 
-use super::writer::{Access, Base, Writer};
-use super::{BackEnd, Draft, Spot, outside};
+use super::writer::{Access, Base, Late, Writer};
+use super::{BackEnd, Draft, Outside, Spot, holders, is_listed, outside};
 use crate::closure::BIAS_WINDOW;
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
+use crate::holder::HolderName;
 use crate::ingest::SectionId;
 use crate::isa::reloc;
 use crate::plan::{Dest, Edge, Item, PairId};
@@ -32,30 +33,42 @@ const ORC_ENTRY: usize = 6;
 pub fn write(w: &mut Writer, input: Draft<'_>, back_end: &mut dyn BackEnd) -> Result<Layout> {
     let mut layout = Layout::default();
     let mut islands: Vec<Islands> = Vec::new();
+    islands.resize_with(input.items().len(), Islands::default);
     let mut run = None;
     let text = w.section(abi::SEC_TEXT, Access::Code);
-    for item in input.items() {
-        islands.push(if item.is_code() {
-            place_code(w, input, item, &mut layout)?
-        } else {
-            place_data(w, input, item, &mut run, &mut layout)
-        });
-    }
-    // One byte behind the last function, so that its ORC terminator has an address of its own. The terminator goes on for
-    // what follows: the unwinder gives up there.
-    w.append_code(text, &[0xcc], 1);
-    if input.bound.is_some() {
-        layout.originals = back_end.entrances(w, &layout)?;
+    // The code of one holder lies together: what a module's coming writes to is nobody else's.
+    for holder in holders(input) {
+        for (item, islands) in input.items().iter().zip(&mut islands) {
+            if input.pair(item.pair).holder != holder {
+                continue;
+            }
+            if item.is_code() {
+                *islands = place_code(w, input, item, &mut layout)?;
+            } else {
+                place_data(w, input, item, &mut run, &mut layout);
+            }
+        }
+        // One byte behind the last function, so that its ORC terminator has an address of its own. The terminator goes on for
+        // what follows: the unwinder gives up there.
+        w.append_code(text, &[0xcc], 1);
+        if input.bound.is_some() {
+            layout.originals.extend(back_end.entrances(w, &layout, &holder)?);
+        }
     }
     let back_end = &*back_end;
     place_constants(w, input, back_end, &mut layout)?;
     let linker = Linker { input, back_end, layout: &layout };
     for (item, islands) in input.items().iter().zip(&islands) {
         let spot = layout.items[&(item.pair, item.atom)];
+        let before = w.lates().len();
         for edge in &item.edges {
             let island = islands.of(edge);
             let offset = island.unwrap_or(spot.offset + edge.field.at);
-            linker.link(w, item, edge, Spot { section: spot.section, offset }, island.is_some())?;
+            let at = if island.is_some() { At::Island } else { At::Item };
+            linker.link(w, item, edge, Spot { section: spot.section, offset }, at)?;
+        }
+        if item.is_code() && w.lates().len() > before {
+            w.no_kprobes(spot.section, spot.offset);
         }
         linker.write_entries(w, item, spot, islands)?;
     }
@@ -153,7 +166,7 @@ struct Run {
     end: u64,
 }
 
-fn place_data(w: &mut Writer, input: Draft<'_>, item: &Item, run: &mut Option<Run>, layout: &mut Layout) -> Islands {
+fn place_data(w: &mut Writer, input: Draft<'_>, item: &Item, run: &mut Option<Run>, layout: &mut Layout) {
     let object = &input.pair(item.pair).new;
     let atom = object.atom(item.atom.0);
     let own = object.section(atom.section);
@@ -161,10 +174,10 @@ fn place_data(w: &mut Writer, input: Draft<'_>, item: &Item, run: &mut Option<Ru
     let carried_as = known_sections::carried_as(&own.name);
     let (section, zeroed) = match object.class(atom.section) {
         _ if carried_as.is_some() => (w.section(&own.name, Access::Writable), false),
-        Class::Rodata => (w.section(".rodata.lpbuild", Access::ReadOnly), false),
-        Class::Bss => (w.section(".bss.lpbuild", Access::Zeroed), true),
+        Class::Rodata => (data_of(w, Brought::Rodata, &input.pair(item.pair).holder), false),
+        Class::Bss => (data_of(w, Brought::Bss, &input.pair(item.pair).holder), true),
         Class::Percpu => (w.section(".data..percpu", Access::Writable), false),
-        _ => (w.section(".data.lpbuild", Access::Writable), false),
+        _ => (data_of(w, Brought::Data, &input.pair(item.pair).holder), false),
     };
     let zeroes = |w: &mut Writer, size: u64, align: u64| {
         if zeroed { w.append_zeroed(section, size, align) } else { w.append(section, &vec![0; size as usize], align) }
@@ -202,7 +215,52 @@ fn place_data(w: &mut Writer, input: Draft<'_>, item: &Item, run: &mut Option<Ru
         w.define(&atom.name, section, offset, atom.size(), false, false);
     }
     layout.items.insert((item.pair, item.atom), Spot { section, offset });
-    Islands::default()
+}
+
+/// What is brought along beside code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// Variables.
+    Data,
+    /// Those that begin as zeroes.
+    Bss,
+    /// Constants.
+    Rodata,
+}
+
+impl Brought {
+    /// Its section; what belongs to a module has one of its own, because it begins anew with each coming of that.
+    pub fn section(self, holder: &HolderName) -> String {
+        let name = match self {
+            Self::Data => ".data.lpbuild",
+            Self::Bss => ".bss.lpbuild",
+            Self::Rodata => ".rodata.lpbuild",
+        };
+        match holder {
+            HolderName::Vmlinux => name.to_owned(),
+            HolderName::Module(module) => format!("{name}.{module}"),
+        }
+    }
+    fn access(self) -> Access {
+        match self {
+            Self::Data => Access::Writable,
+            Self::Bss => Access::Zeroed,
+            Self::Rodata => Access::ReadOnly,
+        }
+    }
+}
+
+fn data_of(w: &mut Writer, what: Brought, holder: &HolderName) -> object::write::SectionId {
+    let section = w.section(&what.section(holder), what.access());
+    if *holder != HolderName::Vmlinux {
+        // As the records promise.
+        if what == Brought::Bss {
+            w.append_zeroed(section, 0, 8)
+        } else {
+            w.append(section, &[], 8)
+        };
+    }
+    section
 }
 
 /// A resolved branch within the function needs no relocation: the function moves as one piece.
@@ -221,9 +279,11 @@ fn blank(bytes: &mut [u8], edge: &Edge) {
 /// Strings and constants the kernel image does not hold, or that cannot be found in it.
 fn place_constants(w: &mut Writer, input: Draft<'_>, back_end: &dyn BackEnd, layout: &mut Layout) -> Result<()> {
     for (index, item) in input.items().iter().enumerate() {
-        for edge in item.all_edges() {
+        let own = item.edges.iter().map(|e| (e, is_listed(input, item)));
+        let entries = item.entries.iter().flat_map(|e| e.edges.iter().chain(&e.replacement)).map(|e| (e, true));
+        for (edge, table) in own.chain(entries) {
             let Dest::Constant(bytes) = &edge.dest else { continue };
-            if layout.constants.contains_key(bytes) || outside(input, back_end, item, &edge.dest)?.is_some() {
+            if layout.constants.contains_key(bytes) || outside(input, back_end, item, &edge.dest, table)?.is_some() {
                 continue;
             }
             let section = w.section(".rodata.lpbuild", Access::ReadOnly);
@@ -235,6 +295,17 @@ fn place_constants(w: &mut Writer, input: Draft<'_>, back_end: &dyn BackEnd, lay
     Ok(())
 }
 
+/// What a field is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// A function, or data.
+    Item,
+    /// A trampoline: it is the displacement.
+    Island,
+    /// An entry of a table, or replacement instructions.
+    Table,
+}
+
 /// What a reference needs to find its destination.
 struct Linker<'a> {
     input: Draft<'a>,
@@ -243,39 +314,52 @@ struct Linker<'a> {
 }
 
 impl Linker<'_> {
-    /// Writes the relocation of one reference. `island`: the field is the displacement of a trampoline.
-    fn link(&self, w: &mut Writer, item: &Item, edge: &Edge, at: Spot, island: bool) -> Result<()> {
+    /// Writes the relocation of one reference.
+    fn link(&self, w: &mut Writer, item: &Item, edge: &Edge, at: Spot, part: At) -> Result<()> {
         if stays(item, edge) {
             return Ok(());
         }
-        let (base, offset) = self.destination(item, &edge.dest)?;
+        let table = part == At::Table || is_listed(self.input, item);
+        let (found, delta) = self.destination(item, &edge.dest, table)?;
         let (kind, bias) = match edge.field.kind {
-            _ if island => (reloc::PLT32, 4),
+            _ if part == At::Island => (reloc::PLT32, 4),
             RefKind::Reloc(kind) => (kind, i64::from(edge.field.bias)),
             RefKind::Resolved if edge.field.usage == Usage::Branch => (reloc::PLT32, i64::from(edge.field.bias)),
             RefKind::Resolved => (reloc::PC32, i64::from(edge.field.bias)),
         };
-        w.relocate(at.section, at.offset, kind, &base, offset.wrapping_sub(bias));
+        let addend = delta.wrapping_sub(bias);
+        match found {
+            Outside::Symbol(base, offset) => {
+                w.relocate(at.section, at.offset, kind, &base, offset.wrapping_add(addend));
+            }
+            Outside::Late(to) => {
+                let branch = edge.field.usage == Usage::Branch && kind == reloc::PC32;
+                let kind = if branch { Some(abi::FieldKind::Plt32) } else { reloc::late_kind(kind) };
+                let Some(kind) = kind.filter(|_| part != At::Table) else {
+                    return Err(self.odd(item, "a field that cannot be filled in later").into());
+                };
+                let Spot { section, offset } = at;
+                w.late(Late { pair: item.pair, section, offset, kind, to, addend });
+            }
+        }
         Ok(())
     }
 
-    fn destination(&self, item: &Item, dest: &Dest) -> Result<(Base, i64), Problem> {
+    fn odd(&self, item: &Item, what: &str) -> Problem {
+        let pair = self.input.pair(item.pair);
+        Problem::new(codes::LP1000, Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name), what)
+    }
+
+    fn destination(&self, item: &Item, dest: &Dest, table: bool) -> Result<(Outside, i64), Problem> {
         let (input, layout) = (self.input, self.layout);
-        if let Some(found) = outside(input, self.back_end, item, dest)? {
+        if let Some(found) = outside(input, self.back_end, item, dest, table)? {
             return Ok(found);
         }
-        let missing = || {
-            let pair = input.pair(item.pair);
-            Problem::new(
-                codes::LP1000,
-                Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name),
-                "a reference leads nowhere",
-            )
-        };
-        match dest {
+        let missing = || self.odd(item, "a reference leads nowhere");
+        let (spot, delta) = match dest {
             Dest::Carried(pair, atom, delta) => {
                 let spot = layout.items.get(&(*pair, *atom)).ok_or_else(missing)?;
-                Ok((Base::Section(spot.section), spot.offset as i64 + delta))
+                (*spot, *delta)
             }
             Dest::Original(pair, atom) => {
                 let spot = layout.originals.get(&(*pair, *atom)).ok_or_else(|| {
@@ -284,14 +368,15 @@ impl Linker<'_> {
                     let name = &input.pair(*pair).new.atom(atom.0).name;
                     Problem::new(codes::LP2018, place, format!("the beginning of {name} cannot be executed elsewhere"))
                 })?;
-                Ok((Base::Section(spot.section), spot.offset as i64))
+                (*spot, 0)
             }
             Dest::Constant(bytes) => {
                 let (spot, _) = layout.constants.get(bytes).ok_or_else(missing)?;
-                Ok((Base::Section(spot.section), spot.offset as i64))
+                (*spot, 0)
             }
-            Dest::Old(..) | Dest::Kernel(..) => Err(missing()),
-        }
+            Dest::Old(..) | Dest::Kernel(..) => return Err(missing()),
+        };
+        Ok((Outside::Symbol(Base::Section(spot.section), spot.offset as i64), delta))
     }
 
     fn write_entries(&self, w: &mut Writer, item: &Item, spot: Spot, islands: &Islands) -> Result<()> {
@@ -310,7 +395,7 @@ impl Linker<'_> {
             }
             let at = w.append(section, &bytes, own.align.min(16));
             for edge in &carried.edges {
-                self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, false)?;
+                self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, At::Table)?;
             }
             if let Some(replacement) = &entry.replacement {
                 let code = w.section(".altinstr_replacement", Access::Code);
@@ -320,7 +405,7 @@ impl Linker<'_> {
                 }
                 let there = w.append_code(code, &bytes, 1);
                 for edge in &carried.replacement {
-                    self.link(w, item, edge, Spot { section: code, offset: there + edge.field.at }, false)?;
+                    self.link(w, item, edge, Spot { section: code, offset: there + edge.field.at }, At::Table)?;
                 }
                 w.relocate(section, at + 4, reloc::PC32, &Base::Section(code), there as i64);
             }

@@ -5,6 +5,7 @@ use super::{BackEnd, Draft, found};
 use crate::bind::{FoundBy, Resolved};
 use crate::error::Result;
 use crate::hash;
+use crate::holder::HolderName;
 use crate::plan::manifest as m;
 use crate::plan::{Dest, Role};
 use crate::symbolize::Class;
@@ -19,7 +20,9 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         anchor_address: b.holder.anchor.address,
     });
     let mut functions = back_end.functions();
-    functions.sort_by(|a, b| (&a.source, &a.symbol).cmp(&(&b.source, &b.symbol)));
+    let key = |f: &m::Function| (HolderName::named(&f.object), f.source.clone(), f.symbol.clone());
+    functions.sort_by_cached_key(key);
+    let holders = back_end.holders();
     let mut inputs: Vec<m::Input> = input
         .analysis
         .pairs
@@ -29,7 +32,7 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         .collect();
     inputs.sort_by(|a, b| a.source.cmp(&b.source));
     Ok(m::Manifest {
-        schema: m::SCHEMA,
+        schema: if holders.is_empty() { m::SCHEMA_OF_KERNEL } else { m::SCHEMA },
         patch: m::Patch {
             name: options.name.clone(),
             version: options.version.clone(),
@@ -44,6 +47,7 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         },
         callbacks: options.callbacks.clone(),
         kernel,
+        holders,
         functions,
         carried: carried(input, layout),
         symbols: symbols(input)?,
@@ -125,21 +129,37 @@ fn symbols(input: Draft<'_>) -> Result<Vec<m::BoundSymbol>> {
                 Dest::Carried(..) | Dest::Original(..) => continue,
             };
             let source = input.pair(item.pair).name.clone();
+            let mut at = (None, None, None);
             let (resolved, anchor_offset) = match input.bound {
                 None if matches!(edge.dest, Dest::Constant(_)) => continue,
                 None => ("symbolic", None),
                 Some(b) => match found(input, b, item, &edge.dest)? {
                     Resolved::InPatch => continue,
+                    Resolved::Image(a, how) | Resolved::Percpu(a, how) if b.section_of(a).is_some() => {
+                        // Brought along where the module loader reads it; else it is used as well.
+                        if matches!(edge.dest, Dest::Constant(_)) && !item.edges.iter().any(|e| e.dest == edge.dest) {
+                            continue;
+                        }
+                        let section = b.section_of(a);
+                        let (name, offset) = section.map(|(n, o)| (n.to_owned(), o)).unzip();
+                        at = (b.module_at(a).map(str::to_owned), name, offset);
+                        (how.name(), None)
+                    }
                     Resolved::Image(a, how) => (how.name(), Some(b.holder.anchored(a))),
                     Resolved::Percpu(o, FoundBy::Kallsyms | FoundBy::RunPre | FoundBy::Section) => {
                         ("percpu", Some(o as i64))
                     }
                 },
             };
-            out.push(m::BoundSymbol { symbol, source, resolved: resolved.to_owned(), anchor_offset });
+            let (object, section, section_offset) = at;
+            let resolved = resolved.to_owned();
+            out.push(m::BoundSymbol { symbol, source, resolved, anchor_offset, object, section, section_offset });
         }
     }
-    out.sort_by(|a, b| (&a.source, &a.symbol, a.anchor_offset).cmp(&(&b.source, &b.symbol, b.anchor_offset)));
+    fn key(s: &m::BoundSymbol) -> impl Ord + '_ {
+        (&s.source, &s.symbol, s.anchor_offset, &s.object, &s.section, s.section_offset)
+    }
+    out.sort_by(|a, b| key(a).cmp(&key(b)));
     out.dedup();
     Ok(out)
 }

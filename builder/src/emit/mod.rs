@@ -12,14 +12,16 @@ use crate::bind::{Bound, Resolved};
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Error, Place, Problem, Result};
+use crate::holder::HolderName;
 use crate::plan::Options;
 use crate::plan::manifest::Manifest;
 use crate::plan::{Analysis, PairId, manifest as m};
 use crate::plan::{Dest, Item, ObjectPair};
-use std::collections::HashMap;
+use crate::symbolize::known_sections;
+use std::collections::{BTreeSet, HashMap};
 
-pub use content::Layout;
-pub use writer::{Access, Base, Writer};
+pub use content::{Brought, Layout};
+pub use writer::{Access, Base, Late, Writer};
 
 /// The two files.
 #[derive(Debug)]
@@ -52,15 +54,30 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What stands for an address of a holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// A symbol the module loader knows, and a distance from it.
+    Symbol(Base, i64),
+    /// Nothing before its module is loaded ([`Late`]).
+    Late(u64),
+}
+
 /// What a back end adds. Without a kernel there are only the functions of the manifest.
 pub trait BackEnd {
-    /// Writes code behind the carried functions; where the original of each replaced function can be called, by new function.
+    /// Writes code behind the carried functions of a holder; where the original of each of those that are replaced can be called, by
+    /// new function.
     ///
     /// # Errors
     /// Refused: a function that the kernel cannot be led away from.
-    fn entrances(&mut self, w: &mut Writer, layout: &Layout) -> Result<HashMap<(PairId, NewAtom), Spot>>;
-    /// The symbol and the addend that stand for an address of the holder.
-    fn outside(&self, address: u64) -> (Base, i64);
+    fn entrances(
+        &mut self,
+        w: &mut Writer,
+        layout: &Layout,
+        holder: &HolderName,
+    ) -> Result<HashMap<(PairId, NewAtom), Spot>>;
+    /// What stands for an address.
+    fn outside(&self, address: u64) -> Outside;
     /// Writes what tells the kernel's side about the patch.
     ///
     /// # Errors
@@ -68,6 +85,8 @@ pub trait BackEnd {
     fn records(&mut self, w: &mut Writer, layout: &Layout) -> Result<()>;
     /// The replaced functions, as the manifest describes them.
     fn functions(&self) -> Vec<m::Function>;
+    /// The modules that the patch has functions of, and how their sections are found.
+    fn holders(&self) -> Vec<m::HolderEntry>;
     /// Kernel symbols its kernel's side is bound to, and their distance from the anchor.
     fn imports(&self) -> Vec<m::BoundImport>;
 }
@@ -97,21 +116,46 @@ pub struct Spot {
     pub offset: u64,
 }
 
-/// Symbol and offset a destination outside the patch is emitted as.
-fn outside(input: Draft<'_>, back_end: &dyn BackEnd, item: &Item, dest: &Dest) -> Result<Option<(Base, i64)>, Problem> {
-    let Some(bound) = input.bound else { return Ok(symbolic(input, dest)) };
+/// What a destination outside the patch is emitted as. `table`: of a field in a section that the module loader reads when the patch
+/// is loaded, perhaps before any module is here; a constant is brought along for it.
+fn outside(
+    input: Draft<'_>,
+    back_end: &dyn BackEnd,
+    item: &Item,
+    dest: &Dest,
+    table: bool,
+) -> Result<Option<(Outside, i64)>, Problem> {
+    let Some(bound) = input.bound else {
+        return Ok(symbolic(input, dest).map(|(base, addend)| (Outside::Symbol(base, addend), 0)));
+    };
     let delta = match dest {
         Dest::Kernel(_, d) | Dest::Old(_, _, d) => *d,
         Dest::Carried(..) | Dest::Original(..) | Dest::Constant(_) => 0,
     };
     Ok(match found(input, bound, item, dest)? {
         Resolved::InPatch => None,
-        Resolved::Image(address, _) => {
-            let (base, addend) = back_end.outside(address);
-            Some((base, addend.wrapping_add(delta)))
-        }
-        Resolved::Percpu(offset, _) => Some((Base::Absolute(percpu_name(input, dest), offset), delta)),
+        Resolved::Image(address, _) => match back_end.outside(address) {
+            Outside::Late(_) if table && matches!(dest, Dest::Constant(_)) => None,
+            found => Some((found, delta)),
+        },
+        Resolved::Percpu(offset, _) => match back_end.outside(offset) {
+            late @ Outside::Late(_) => Some((late, delta)),
+            Outside::Symbol(..) => Some((Outside::Symbol(Base::Absolute(percpu_name(input, dest), offset), 0), delta)),
+        },
     })
+}
+
+/// Is a data item an entry of a list that the module loader reads when the patch is loaded?
+fn is_listed(input: Draft<'_>, item: &Item) -> bool {
+    let object = &input.pair(item.pair).new;
+    let section = object.section(object.atom(item.atom.0).section);
+    !item.is_code() && known_sections::carried_as(&section.name).is_some()
+}
+
+/// Everybody whose code or data is carried: the kernel first, then modules by their names.
+fn holders(input: Draft<'_>) -> Vec<HolderName> {
+    let all: BTreeSet<&HolderName> = input.items().iter().map(|i| &input.pair(i.pair).holder).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// Where a reference leads, as bind has found it.

@@ -8,11 +8,33 @@ use object::{
     SymbolScope, elf,
 };
 
+use lpbuild_abi as abi;
+
 use crate::isa::reloc;
+use crate::plan::PairId;
+
+/// A field that no relocation can fill, because what it refers to has no address before a module is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// Of whose code or data the field is.
+    pub pair: PairId,
+    /// Section of the patch.
+    pub section: SectionId,
+    /// Where the field is there.
+    pub offset: u64,
+    /// What it holds.
+    pub kind: abi::FieldKind,
+    /// Something in the section that is meant, by its address in the image of the module.
+    pub to: u64,
+    /// What is meant, with what the kind of the field adds, less that address.
+    pub addend: i64,
+}
 
 /// `patch.o` being written.
 #[derive(Debug)]
 pub struct Writer {
+    lates: Vec<Late>,
+    absent: Option<u64>,
     object: Object<'static>,
     sections: HashMap<String, SectionId>,
     externs: HashMap<String, SymbolId>,
@@ -43,11 +65,15 @@ pub enum Base {
     Absolute(String, u64),
 }
 
+/// `ud2`
+const UD2: [u8; 2] = [0x0f, 0x0b];
+
 impl Writer {
     /// An empty object.
     pub(super) fn new() -> Self {
         let object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
-        Self { object, sections: HashMap::new(), externs: HashMap::new(), absolutes: HashMap::new() }
+        let (sections, externs, absolutes) = Default::default();
+        Self { object, sections, externs, absolutes, lates: Vec::new(), absent: None }
     }
 
     /// The section `name`, made on first use.
@@ -98,6 +124,14 @@ impl Writer {
         self.object.section(section).data().len() as u64
     }
 
+    /// A section that has anything in it, and how much.
+    pub fn extent(&mut self, name: &str) -> Option<(SectionId, u64)> {
+        let id = *self.sections.get(name)?;
+        let zeroed = self.object.section(id).is_bss();
+        let size = if zeroed { self.append_zeroed(id, 0, 1) } else { self.len(id) };
+        (size > 0).then_some((id, size))
+    }
+
     /// A symbol of the patch.
     pub fn define(&mut self, name: &str, section: SectionId, value: u64, size: u64, function: bool, global: bool) {
         self.object.add_symbol(Symbol {
@@ -122,6 +156,43 @@ impl Writer {
         let flags = RelocationFlags::Elf { r_type: elf::RelocationType(kind) };
         let done = self.object.add_relocation(section, Relocation { offset, symbol, addend, flags });
         debug_assert!(done.is_ok(), "ELF takes every relocation type");
+    }
+
+    /// A field that is filled in when a module is here. Until then a branch leads to [`abi::SYM_ABSENT`], by a relocation like any
+    /// other: one that led to itself would lie in carried code, whose surroundings kernels with call depth tracking look at, and
+    /// may write to (`patch_dest`, arch/x86/kernel/callthunks.c). Anything else holds zeroes.
+    pub fn late(&mut self, late: Late) {
+        if late.kind == abi::FieldKind::Plt32 {
+            let (code, at) = self.absent();
+            self.relocate(late.section, late.offset, reloc::PLT32, &Base::Section(code), (at as i64).wrapping_sub(4));
+        }
+        self.lates.push(late);
+    }
+
+    /// All of those so far.
+    pub fn lates(&self) -> &[Late] {
+        &self.lates
+    }
+
+    /// Keeps kprobes off a function of the patch: they work on a copy of the instruction, in which a field would stay as it was.
+    pub fn no_kprobes(&mut self, section: SectionId, offset: u64) {
+        let list = self.section("_kprobe_blacklist", Access::Writable);
+        let at = self.append(list, &[0; 8], 8);
+        self.pointer(list, at, &Base::Section(section), offset as i64);
+    }
+
+    /// Where branches lead before they lead anywhere.
+    fn absent(&mut self) -> (SectionId, u64) {
+        let code = self.section(abi::SEC_IMPORT, Access::Code);
+        if let Some(at) = self.absent {
+            return (code, at);
+        }
+        // Padding as before any function that is called (call depth tracking writes there).
+        self.append_code(code, &[0x90; 16], 16);
+        let at = self.append_code(code, &UD2, 16);
+        self.define(abi::SYM_ABSENT, code, at, UD2.len() as u64, true, false);
+        self.absent = Some(at);
+        (code, at)
     }
 
     /// An 8-byte pointer.

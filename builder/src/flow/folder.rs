@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::backend::detour::Runtime;
 use crate::emit::Output;
 use crate::error::{Error, Place, Result};
 use crate::hash::digest;
-use crate::holder::HolderName;
+use crate::holder::{HolderName, ModuleHolder, ModuleImages, Running};
 use crate::plan::Source;
 use crate::plan::manifest::Manifest;
 
@@ -18,6 +19,7 @@ use crate::kernel::KernelImage;
 use crate::pack;
 use crate::pipeline;
 use crate::plan::Options;
+use crate::source::module_tree::ModuleTree;
 
 const MANIFEST: &str = "manifest.toml";
 const PATCH: &str = "patch.o";
@@ -156,6 +158,34 @@ pub fn bind(dir: &Path, kernel: &Path) -> Result<Output> {
     same(dir, &given, &pipeline::produce(&mut analysis, None, &options)?.manifest)?;
     let kernel = KernelImage::open(kernel)?;
     pipeline::produce(&mut analysis, Some(&kernel), &options)
+}
+
+/// Holds a bound patch folder against the kernel it is for, and against the files of its modules where those of that kernel are.
+///
+/// # Errors
+/// LP3009 where the file of a module is not found, and what [`pack::check`] has.
+pub fn check(dir: &Path, kernel: &Path, headers: Option<&Path>) -> Result<()> {
+    let given = manifest(dir)?;
+    let kernel = KernelImage::open(kernel)?;
+    let modules = if given.holders.is_empty() { Vec::new() } else { modules_of(&given, &kernel, headers)? };
+    pack::check(&Runtime::default(), dir, Running { kernel: &kernel, modules: &modules })
+}
+
+/// The modules that a manifest names.
+fn modules_of(manifest: &Manifest, kernel: &KernelImage, headers: Option<&Path>) -> Result<Vec<ModuleHolder>> {
+    let files = ModuleTree::of(kernel.release())?;
+    let all = files.all();
+    let images = ModuleImages::of(kernel, &files, pack::symvers(kernel.release(), headers)?);
+    let open = |name: &str| {
+        let own = HolderName::named(name);
+        let modfile = all.iter().find(|m| HolderName::of_file(m) == own).ok_or_else(|| {
+            let roots: Vec<String> = files.roots.iter().map(|r| r.join("kernel").display().to_string()).collect();
+            let what = format!("no module of this name is in {}", roots.join(" or "));
+            Error::new(codes::LP3009, Place::object(name), what)
+        })?;
+        images.open(modfile)
+    };
+    manifest.holders.iter().map(|h| open(&h.name)).collect()
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     let outcome = conclude_on(analysis, running, &options)?;
     if let Some(patch) = &outcome.patch {
         // What is handed out is read as somebody else's would be.
-        refuse(Runtime::default().contradictions(&patch.manifest, &target.image))?;
+        refuse(Runtime::default().contradictions(&patch.manifest, running))?;
     }
     built.phases.extend(outcome.analysis.timings.iter().copied());
     built.outcome = Some(outcome);

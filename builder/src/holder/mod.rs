@@ -42,9 +42,9 @@ impl HolderName {
     pub fn of_file(modfile: &str) -> Self {
         Self::module(modfile.rsplit('/').next().unwrap_or(modfile))
     }
-    /// The holder of a name in a manifest, of those that a patch can be for.
-    pub fn named(name: &str) -> Option<Self> {
-        (name == VMLINUX).then_some(Self::Vmlinux)
+    /// The holder of a name in a manifest.
+    pub fn named(name: &str) -> Self {
+        if name == VMLINUX { Self::Vmlinux } else { Self::Module(name.into()) }
     }
 }
 
@@ -95,9 +95,13 @@ impl<'a> Running<'a> {
             HolderName::Module(_) => self.module(name).map(|m| &m.image),
         }
     }
+    /// The module that has something at an address.
+    pub fn module_at(&self, address: u64) -> Option<&'a ModuleHolder> {
+        self.modules.iter().find(|m| m.image.holds(address))
+    }
     /// The image that has something at an address; the kernel's where none has.
     pub fn image_at(&self, address: u64) -> &'a KernelImage {
-        self.modules.iter().map(|m| &m.image).find(|i| i.holds(address)).unwrap_or(self.kernel)
+        self.module_at(address).map_or(self.kernel, |m| &m.image)
     }
 }
 

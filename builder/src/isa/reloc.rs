@@ -1,5 +1,6 @@
 //! Relocation types the x86 module loader knows (arch/x86/kernel/module.c, `__write_relocate_add`).
 
+use lpbuild_abi as abi;
 use object::elf as sys;
 
 /// Nothing.
@@ -23,6 +24,18 @@ pub fn width(kind: u32) -> Option<u64> {
         NONE => Some(0),
         ABS64 | PC64 => Some(8),
         PC32 | PLT32 | ABS32 | ABS32S => Some(4),
+        _ => None,
+    }
+}
+
+/// The kind of a field that is filled in later, of a relocation's.
+pub fn late_kind(kind: u32) -> Option<abi::FieldKind> {
+    match kind {
+        ABS64 => Some(abi::FieldKind::Abs64),
+        ABS32S => Some(abi::FieldKind::Abs32S),
+        ABS32 => Some(abi::FieldKind::Abs32),
+        PC32 => Some(abi::FieldKind::Pc32),
+        PLT32 => Some(abi::FieldKind::Plt32),
         _ => None,
     }
 }

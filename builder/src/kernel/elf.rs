@@ -47,6 +47,10 @@ impl KernelSection {
     pub fn is_code(&self) -> bool {
         self.flags & SHF_EXECINSTR.0 != 0
     }
+    /// True for what is writable by its flags.
+    pub fn is_writable(&self) -> bool {
+        self.flags & SHF_WRITE.0 != 0
+    }
 }
 
 /// True when `data` begins like any ELF file.

@@ -37,7 +37,7 @@ use crate::error::{Error, Place, Result};
 
 pub use elf::{KernelSection, find_build_id};
 pub use kallsyms::{IMAGE_BASE, Kallsyms, KernelSymbol};
-pub use module::ModuleFacts;
+pub use module::{ModuleFacts, ModuleField};
 pub use symvers::Symvers;
 
 /// Largest file read, and largest kernel unpacked: debug images with DWARF are about 600 MB.
@@ -170,7 +170,14 @@ impl KernelImage {
 
     /// Is something of it at this address, of a module or of a kernel?
     pub fn holds(&self, address: u64) -> bool {
-        self.section_at(address).is_some()
+        if self.module.is_some() { self.part_at(address).is_some() } else { self.section_at(address).is_some() }
+    }
+
+    /// The section of a module that something at this address belongs to: one past the end belongs to it as well, and in an empty
+    /// section there are names. Behind each there is an empty page, so no two have the same.
+    pub fn part_at(&self, address: u64) -> Option<&KernelSection> {
+        let within = |s: &&KernelSection| s.addr <= address && address <= s.range().end;
+        self.sections.iter().find(within).filter(|_| self.module.is_some())
     }
 
     /// The section of a module by its name.

@@ -71,6 +71,38 @@ pub struct ModuleFacts {
     pub ranges: Vec<Range<u64>>,
     /// Does its symbol table still have the names of what is local to one of its objects?
     pub has_locals: bool,
+    /// SHA-256 of its file, unpacked; lower-case hex.
+    pub sha256: String,
+    /// Names and addresses of what stays when its init is over, in the order of its symbol table: that of the loader's as well
+    /// (`add_kallsyms` of kernel/module/kallsyms.c).
+    pub symbols: Vec<(Box<str>, u64)>,
+    /// Its relocated fields, in the order of their places.
+    pub fields: Vec<ModuleField>,
+}
+
+/// A field that the loader fills in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModuleField {
+    /// Where it is.
+    pub at: u64,
+    /// `R_X86_64_*`
+    pub kind: u32,
+    /// The symbol it counts from: whatever the addend is, it is that symbol's section which is meant.
+    pub symbol: u64,
+}
+
+impl ModuleFacts {
+    /// The fields that begin in a range.
+    pub fn fields_in(&self, range: Range<u64>) -> &[ModuleField] {
+        let from = self.fields.partition_point(|f| f.at < range.start);
+        let to = self.fields.partition_point(|f| f.at < range.end);
+        self.fields.get(from..to).unwrap_or(&[])
+    }
+}
+
+/// Is an address one that modules get, whether the module there is known or not?
+pub fn is_in_area(address: u64) -> bool {
+    (FIRST..LAST).contains(&address) || (FIRST_PERCPU..LAST_PERCPU).contains(&address)
 }
 
 /// Where an imported symbol is, and the letter that stands for its kind.
@@ -83,6 +115,7 @@ pub struct LaidOut {
     places: Vec<Option<u64>>,
     name: String,
     release: String,
+    sha256: String,
 }
 
 /// Gives each section of a module its address. `file` is for messages.
@@ -104,12 +137,18 @@ pub fn lay_out(file: &str, data: &[u8], area: &mut ModuleArea) -> Result<LaidOut
         };
         places.push(place);
     }
-    Ok(LaidOut { image, places, name, release })
+    let sha256 = crate::hash::digest(&data);
+    Ok(LaidOut { image, places, name, release, sha256 })
 }
 
 /// Has the section bytes in memory while the module is loaded?
 fn is_in_memory(section: &Section) -> bool {
     section.is_alloc() && ![".modinfo", "__versions"].contains(&section.name.as_str())
+}
+
+/// Is a section freed when the init function has returned (module_init_section of kernel/module/main.c)?
+fn is_init(section: &str) -> bool {
+    section.starts_with(".init")
 }
 
 /// The first value of a key in `.modinfo`: texts `key=value`, each with a zero behind.
@@ -197,8 +236,8 @@ impl LaidOut {
             }
         }
         let mut sections = Vec::new();
-        let mut facts =
-            ModuleFacts { name: self.name.clone(), has_locals: self.has_locals(), ..ModuleFacts::default() };
+        let (name, sha256) = (self.name.clone(), self.sha256.clone());
+        let mut facts = ModuleFacts { name, sha256, has_locals: self.has_locals(), ..ModuleFacts::default() };
         for (section, place) in self.image.sections.iter().zip(&self.places) {
             let Some(addr) = *place else { continue };
             let mut data = section.data.clone();
@@ -207,9 +246,11 @@ impl LaidOut {
                     let place = Place::object(file).in_section(&section.name);
                     Error::new(codes::LP3009, place.at(r.offset), what)
                 })?;
+                let symbol = self.symbol(r, resolve).unwrap_or_default();
+                facts.fields.push(ModuleField { at: addr.saturating_add(r.offset), kind: r.kind, symbol });
             }
             let range = addr..addr.saturating_add(section.size);
-            if section.name.starts_with(".init") {
+            if is_init(&section.name) {
                 facts.init.push(range.clone());
             }
             facts.ranges.push(range);
@@ -217,6 +258,13 @@ impl LaidOut {
             let (name, size, flags) = (section.name.clone(), section.size, section.flags);
             sections.push(KernelSection { name, addr, size, data, flags, notes });
         }
+        facts.fields.sort_by_key(|f| f.at);
+        let stays = |s: &&Symbol| match s.place {
+            SymbolPlace::Section(id) => self.section(id).is_some_and(|s| !is_init(&s.name)) && !s.name.is_empty(),
+            _ => false,
+        };
+        let core = self.image.symbols.iter().filter(stays);
+        facts.symbols = core.filter_map(|s| Some((s.name.as_str().into(), self.address(s)?))).collect();
         let build_id = sections.iter().filter(|s| s.notes).find_map(|s| find_build_id(&s.data));
         let build_id = build_id.ok_or_else(|| {
             let what = "it has no build id, so that another build of it could not be told from it";
@@ -241,6 +289,24 @@ impl LaidOut {
         self.image.symbols.iter().any(|s| s.bind == elf::STB_LOCAL.0 && s.kind == elf::STT_FUNC.0 && code(s))
     }
 
+    /// Where the symbol of a relocation is.
+    fn symbol(&self, r: &Reloc, resolve: &dyn Fn(&str) -> Option<Imported>) -> std::result::Result<u64, String> {
+        let symbol = self.image.symbols.get(r.symbol.0 as usize).ok_or("a relocation of no symbol")?;
+        match symbol.place {
+            SymbolPlace::Absolute => Ok(symbol.value),
+            SymbolPlace::Common => Err(format!("{} is a tentative definition", symbol.name)),
+            SymbolPlace::Section(id) => self.address(symbol).ok_or_else(|| {
+                let of = self.section(id).map_or("", |s| s.name.as_str());
+                format!("it refers to {of}, which is not in memory")
+            }),
+            SymbolPlace::Undefined => match resolve(&symbol.name) {
+                Some((address, _)) => Ok(address),
+                None if symbol.bind == elf::STB_WEAK.0 => Ok(0),
+                None => Err(format!("it imports {}, which neither the kernel nor a module has", symbol.name)),
+            },
+        }
+    }
+
     fn apply(
         &self,
         r: &Reloc,
@@ -253,21 +319,7 @@ impl LaidOut {
         if width == 0 {
             return Ok(());
         }
-        let symbol = self.image.symbols.get(r.symbol.0 as usize).ok_or("a relocation of no symbol")?;
-        let value = match symbol.place {
-            SymbolPlace::Absolute => symbol.value,
-            SymbolPlace::Common => return Err(format!("{} is a tentative definition", symbol.name)),
-            SymbolPlace::Section(id) => self.address(symbol).ok_or_else(|| {
-                let of = self.section(id).map_or("", |s| s.name.as_str());
-                format!("it refers to {of}, which is not in memory")
-            })?,
-            SymbolPlace::Undefined => match resolve(&symbol.name) {
-                Some((address, _)) => address,
-                None if symbol.bind == elf::STB_WEAK.0 => 0,
-                None => return Err(format!("it imports {}, which neither the kernel nor a module has", symbol.name)),
-            },
-        };
-        let mut value = value.wrapping_add_signed(r.addend);
+        let mut value = self.symbol(r, resolve)?.wrapping_add_signed(r.addend);
         if reloc::is_pc_relative(r.kind) {
             value = value.wrapping_sub(base.wrapping_add(r.offset));
         }
@@ -278,7 +330,8 @@ impl LaidOut {
             _ => true,
         };
         if !fits {
-            return Err(format!("{} does not fit its field", symbol.name));
+            let symbol = self.image.symbols.get(r.symbol.0 as usize).map_or("", |s| s.name.as_str());
+            return Err(format!("{symbol} does not fit its field"));
         }
         let at = usize::try_from(r.offset).map_err(|e| e.to_string())?;
         let end = at.checked_add(width as usize);

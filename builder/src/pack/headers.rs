@@ -75,6 +75,11 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
 }
 
 impl Headers {
+    /// Its Module.symvers.
+    pub(super) fn symvers(&self) -> Result<String> {
+        read(&self.objects, "Module.symvers")
+    }
+
     /// Makes the shadow in the empty folder `dir`. Returns the folder for `make -C` and the Makefile for `make -f`.
     pub(super) fn shadow(&self, dir: &Path) -> Result<(PathBuf, PathBuf)> {
         let source = dir.join("source");

@@ -35,7 +35,8 @@ use serde::Serialize;
 
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result, refuse};
-use crate::kernel::KernelImage;
+use crate::holder::Running;
+use crate::kernel::Symvers;
 use crate::plan::manifest::Manifest;
 use crate::tool::Log;
 
@@ -50,8 +51,8 @@ pub trait KernelSide {
     /// # Errors
     /// LP1002, LP1003, LP4009.
     fn check(&self, input: &PatchFolder, path: &Path) -> Result<()>;
-    /// Everything in which a manifest contradicts the image of its kernel.
-    fn contradictions(&self, manifest: &Manifest, image: &KernelImage) -> Vec<Problem>;
+    /// Everything in which a manifest contradicts the image of its kernel, and the files of modules.
+    fn contradictions(&self, manifest: &Manifest, running: Running<'_>) -> Vec<Problem>;
     /// Name and content of the files kbuild makes the module of, the manifest among them ([`MANIFEST`]).
     ///
     /// # Errors
@@ -103,12 +104,20 @@ pub struct PackReport {
     pub signed: bool,
 }
 
-/// Does the folder hold the patch.o that its manifest was written for, and does the manifest fit the image?
+/// Does the folder hold the patch.o that its manifest was written for, and does the manifest fit what runs?
 ///
 /// # Errors
-/// LP1101, LP4002, LP4009, LP4013, LP4014.
-pub fn check(side: &dyn KernelSide, dir: &Path, image: &KernelImage) -> Result<()> {
-    refuse(side.contradictions(&input::read(dir, side)?.manifest, image))
+/// LP1101, LP3009, LP4002, LP4009, LP4013, LP4014.
+pub fn check(side: &dyn KernelSide, dir: &Path, running: Running<'_>) -> Result<()> {
+    refuse(side.contradictions(&input::read(dir, side)?.manifest, running))
+}
+
+/// What the kernel of these headers and its modules export.
+///
+/// # Errors
+/// LP4003, LP4004.
+pub fn symvers(release: &str, headers: Option<&Path>) -> Result<Symvers> {
+    Ok(Symvers::parse(&headers::find(release, headers)?.symvers()?))
 }
 
 /// Does the folder, bound or not, hold the patch.o that its manifest was written for?

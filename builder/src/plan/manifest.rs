@@ -1,5 +1,6 @@
 //! `manifest.toml`: what a patch does to one kernel, in a stable order. Schema and meaning: docs/manifest.md.
 
+pub use super::holders::{HolderEntry, HolderSection, SectionField, SectionSymbol};
 use crate::hash::from_hex;
 use lpbuild_abi as abi;
 pub use lpbuild_abi::Callback;
@@ -9,8 +10,10 @@ use crate::accept::{Accepted, is_name};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
-/// Value of [`Manifest::schema`].
-pub const SCHEMA: u32 = 2;
+/// The greatest value of [`Manifest::schema`]: of a patch with functions of kernel modules.
+pub const SCHEMA: u32 = 3;
+/// That of a patch without.
+pub const SCHEMA_OF_KERNEL: u32 = 2;
 /// The oldest one that is read. It has no hash of patch.o: such modules load, such folders are not packed.
 pub const OLDEST_SCHEMA: u32 = 1;
 
@@ -28,7 +31,10 @@ pub struct Manifest {
     /// The kernel it is bound to; absent while the patch is symbolic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Kernel>,
-    /// Replaced functions, by object and symbol.
+    /// Kernel modules that it has functions of, by name.
+    #[serde(default, rename = "holder", skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<HolderEntry>,
+    /// Replaced functions, the kernel's first, by object and symbol.
     #[serde(default, rename = "function")]
     pub functions: Vec<Function>,
     /// Functions and data the patch adds, by object and symbol.
@@ -184,18 +190,25 @@ pub struct Kernel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Function {
-    /// `vmlinux`; the object file it was compiled into is `source`.
+    /// `vmlinux`, or the name of a holder; the object file it was compiled into is `source`.
     pub object: String,
     /// Path of the compared object file, relative to the tree.
     pub source: String,
     /// Symbol in the old build.
     pub symbol: String,
-    /// Position among the symbols of this name in address order, from 1; 0: the name is unique. Absent while symbolic.
+    /// Position among the symbols of this name in address order, from 1; 0: the name is unique. Absent while symbolic, and in a
+    /// module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sympos: Option<u32>,
-    /// Address minus the anchor's address, in bytes. Absent while symbolic.
+    /// Address minus the anchor's address, in bytes. Absent while symbolic, and in a module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchor_offset: Option<i64>,
+    /// Section of the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section: Option<String>,
+    /// Distance from the beginning of that section, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section_offset: Option<u64>,
     /// Size of the old function in bytes.
     pub old_size: u32,
     /// Size of the new function in bytes.
@@ -215,9 +228,15 @@ pub struct Function {
 pub struct Piece {
     /// Symbol in the old build.
     pub symbol: String,
-    /// Address minus the anchor's address, in bytes. Absent while symbolic.
+    /// Address minus the anchor's address, in bytes. Absent while symbolic, and in a module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchor_offset: Option<i64>,
+    /// Section of the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section: Option<String>,
+    /// Distance from the beginning of that section, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section_offset: Option<u64>,
     /// Length in bytes.
     pub size: u32,
 }
@@ -294,9 +313,18 @@ pub struct BoundSymbol {
     pub source: String,
     /// `run-pre`, `section` (the object's section was placed by run-pre matching), `kallsyms`, `percpu`; `symbolic` while unbound.
     pub resolved: String,
-    /// Address minus the anchor's address, in bytes; for `percpu` the absolute offset. Absent while symbolic.
+    /// Address minus the anchor's address, in bytes; for `percpu` the absolute offset. Absent while symbolic, and in a module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchor_offset: Option<i64>,
+    /// The module that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Section of the module.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section: Option<String>,
+    /// Distance from the beginning of that section, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section_offset: Option<u64>,
 }
 
 /// A kernel-internal symbol of the runtime.
@@ -347,6 +375,9 @@ impl Manifest {
         }
         if (m.schema > OLDEST_SCHEMA) != m.patch.object_sha256.is_some() {
             let detail = format!("schema {} {} object-sha256", m.schema, if m.schema > 1 { "wants" } else { "has no" });
+            return Err(Error::new(codes::LP1101, Place::object(from), detail));
+        }
+        if let Err(detail) = m.check_holders() {
             return Err(Error::new(codes::LP1101, Place::object(from), detail));
         }
         check_name(&m.patch.name, from)?;

@@ -6,6 +6,7 @@
 mod analysis;
 mod cause;
 mod entrance;
+mod holders;
 pub mod manifest;
 mod options;
 mod pairs;

@@ -6,6 +6,7 @@ pub mod check;
 pub mod compile;
 pub mod image;
 pub mod read;
+pub mod values;
 
 use lpbuild::accept::Acceptances;
 use lpbuild::plan::Options;

@@ -14,13 +14,16 @@ use std::collections::HashMap;
 use lpbuild_abi as abi;
 
 use super::Lowering;
-use super::records::{moving_fields, running};
+use super::fields::loose;
+use super::records::running;
 use crate::bind::Bound;
 use crate::codes;
 use crate::correlate::NewAtom;
-use crate::emit::{Access, Base, Layout, Spot, Writer};
+use crate::emit::{Access, Base, Late, Layout, Spot, Writer};
 use crate::error::{Place, Problem, Result};
+use crate::holder::HolderName;
 use crate::isa::{ENDBR64, moved, reloc};
+use crate::kernel::module::is_in_area;
 use crate::plan::manifest::Mode;
 use crate::plan::{Analysis, JumpSite, PairId, Role};
 
@@ -36,13 +39,21 @@ pub struct Entrances {
 /// Padding as before any function that is called (call depth tracking writes there).
 const PADDING: [u8; 16] = [0x90; 16];
 
-/// Writes both pieces of every replaced function whose beginning can be executed elsewhere.
-pub fn place(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<HashMap<(PairId, NewAtom), Entrances>> {
+/// Writes both pieces of every replaced function of a holder whose beginning can be executed elsewhere.
+pub fn place(
+    w: &mut Writer,
+    low: &Lowering<'_>,
+    layout: &Layout,
+    holder: &HolderName,
+) -> Result<HashMap<(PairId, NewAtom), Entrances>> {
     let (analysis, Some(bound)) = (low.analysis, low.bound) else { return Ok(HashMap::new()) };
     let mut entrances = HashMap::new();
     for (index, site) in &analysis.detour.sites {
         let item = &analysis.set.items[*index];
         let key = (item.pair, item.atom);
+        if analysis.pairs[item.pair.0 as usize].holder != *holder {
+            continue;
+        }
         let Some(new) = layout.items.get(&key).copied() else { continue };
         if let Some(resume) = place_original(w, analysis, bound, *index, site)? {
             let name = &analysis.pairs[item.pair.0 as usize].new.atom(item.atom.0).name;
@@ -82,8 +93,10 @@ fn place_original(
     let mut bytes = ENDBR64.to_vec();
     let from = bytes.len();
     bytes.extend_from_slice(&code.bytes);
-    let moving: Vec<_> = moving_fields(pair, old, site, original)
-        .into_iter()
+    let loose = loose(bound, pair, old, address, site, original);
+    let moving: Vec<_> = loose
+        .iter()
+        .filter(|field| !field.is_relative())
         .filter_map(|field| Some((from + code.at(field.at)?, field)))
         .collect();
     for (to, field) in &moving {
@@ -93,19 +106,48 @@ fn place_original(
     let text = w.section(abi::SEC_TEXT, Access::Code);
     w.append_code(text, &PADDING, 16);
     let start = w.append_code(text, &bytes, 16);
-    let anchor = Base::Extern(bound.holder.anchor.symbol.into());
+    let mut refer = Refer { w, bound, pair: item.pair, text, late: false };
     for field in &code.fields {
-        let addend = bound.holder.anchored(field.target).wrapping_sub(field.bias);
-        w.relocate(text, start + (from + field.at) as u64, field.kind, &anchor, addend);
+        // What is not among them lies in the section of the function itself.
+        let relative = loose.iter().filter(|l| l.is_relative());
+        let near = relative.clone().find(|l| l.value.wrapping_add_signed(field.bias) == field.target);
+        let near = near.map_or(if bound.module_at(address).is_some() { address } else { field.target }, |l| l.symbol);
+        refer.to(start + (from + field.at) as u64, field.kind, near, field.target, field.bias);
     }
     for (to, field) in &moving {
-        w.relocate(text, start + *to as u64, field.kind, &anchor, bound.holder.anchored(field.value));
+        refer.to(start + *to as u64, field.kind, field.symbol, field.value, 0);
     }
-    let back = bound.holder.anchored(at.wrapping_add(site.size.into())).wrapping_sub(4);
-    w.relocate(text, start + bytes.len() as u64 - 4, reloc::PLT32, &anchor, back);
+    refer.to(start + bytes.len() as u64 - 4, reloc::PLT32, address, at.wrapping_add(site.size.into()), 4);
+    if refer.late {
+        w.no_kprobes(text, start);
+    }
     let name = format!("{}{}", abi::ORIGINAL_PREFIX, atom.name);
     w.define(&name, text, start, bytes.len() as u64, true, false);
     Ok(Some(Spot { section: text, offset: start }))
+}
+
+/// Fields of a copy.
+struct Refer<'w, 'b> {
+    w: &'w mut Writer,
+    bound: &'b Bound<'b>,
+    pair: PairId,
+    text: object::write::SectionId,
+    late: bool,
+}
+
+impl Refer<'_, '_> {
+    /// One that refers to `target`; `near` is in the section that is meant.
+    fn to(&mut self, offset: u64, kind: u32, near: u64, target: u64, bias: i64) {
+        let holder = &self.bound.holder;
+        if let (true, Some(kind)) = (is_in_area(near), reloc::late_kind(kind)) {
+            let addend = target.wrapping_sub(near).cast_signed().wrapping_sub(bias);
+            self.w.late(Late { pair: self.pair, section: self.text, offset, kind, to: near, addend });
+            self.late = true;
+        } else {
+            let anchor = Base::Extern(holder.anchor.symbol.into());
+            self.w.relocate(self.text, offset, kind, &anchor, holder.anchored(target).wrapping_sub(bias));
+        }
+    }
 }
 
 fn place_dispatcher(w: &mut Writer, name: &str, new: Spot, resume: Spot) -> Spot {

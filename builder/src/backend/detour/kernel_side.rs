@@ -8,7 +8,7 @@ use object::{Object, ObjectSection};
 use super::{image, parts, verify};
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
-use crate::kernel::KernelImage;
+use crate::holder::Running;
 use crate::pack::{KernelSide, PatchFolder, Reread};
 use crate::plan::manifest::Manifest;
 
@@ -23,8 +23,8 @@ impl KernelSide for Runtime<'_> {
     fn check(&self, input: &PatchFolder, path: &Path) -> Result<()> {
         check_object(&input.object, &input.manifest, path)
     }
-    fn contradictions(&self, manifest: &Manifest, image: &KernelImage) -> Vec<Problem> {
-        image::contradictions(manifest, image)
+    fn contradictions(&self, manifest: &Manifest, running: Running<'_>) -> Vec<Problem> {
+        image::contradictions(manifest, running)
     }
     fn parts(&self, input: &PatchFolder) -> Result<Vec<(String, Vec<u8>)>> {
         parts::all(input, self.object)

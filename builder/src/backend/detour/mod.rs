@@ -2,25 +2,30 @@
 //!
 //! ```text
 //! judge      plan -> sites, mode        `sites` chooses where each jump goes
+//! anchors    module -> anchors          how the runtime finds its sections
 //! dispatch   behind the carried code    the original's beginning and the dispatcher of each function
-//! records    -> sections of the abi     what the runtime reads
+//! records    -> sections of the abi     what the runtime reads; of kernel modules, `modules`
 //! functions  -> manifest                the replaced functions
 //! parts      -> kbuild                  the runtime and its C half
 //! image      manifest x image -> ()     what the manifest says of the kernel is so
-//! verify     module -> ()               the records again, as the second reader sees them
+//! verify     module -> ()               the records again, as the second reader sees them; of kernel modules, `verify_modules`
 //! ```
 
+mod anchors;
 mod dispatch;
+mod fields;
 mod functions;
 mod image;
 mod judge;
 mod kernel_side;
 mod lowering;
+mod modules;
 mod needs;
 mod parts;
 mod records;
 pub mod sites;
 mod verify;
+mod verify_modules;
 
 pub use image::contradictions;
 pub use judge::judge;

@@ -1,123 +1,75 @@
 //! The records the runtime reads: abi::PatchRecord, FuncRecord, RangeRecord, and the imports.
 
-use crate::plan::Options;
+use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 use lpbuild_abi as abi;
+use object::write::SectionId;
 
 use super::Lowering;
+use super::fields::{LooseField, loose};
 use super::functions::pieces;
+use super::modules::{self, Modules, SiteField};
 use super::needs::Needs;
 use super::sites::is_one_instruction;
-use crate::bind::{Bound, IMAGE_BASE};
+use crate::bind::Bound;
+use crate::codes;
 use crate::correlate::OldAtom;
 use crate::emit::{Access, Base, Layout, Writer};
-use crate::error::Result;
+use crate::error::{Place, Problem, Result};
+use crate::holder::HolderName;
 use crate::isa::NOP5;
 use crate::isa::reloc;
-use crate::plan::{Analysis, JumpSite, Rule};
-use crate::plan::{ObjectPair, Role};
-use crate::symbolize::RefKind;
+use crate::plan::{Analysis, Item, JumpSite, ObjectPair, Options, Role, Rule};
 
 /// Writes all records. Without a kernel there are none: `pack --kernel` emits the patch again.
-pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> {
+pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Modules> {
     let (analysis, options) = (low.analysis, low.options);
-    let Some((bound, needs)) = low.bound.zip(low.needs.as_ref()) else { return Ok(()) };
+    let Some((bound, needs)) = low.bound.zip(low.needs.as_ref()) else { return Ok(Modules::default()) };
     let anchor = Base::Extern(bound.holder.anchor.symbol.into());
     let strings = w.section(abi::SEC_STRINGS, Access::ReadOnly);
     let funcs = w.section(abi::SEC_FUNCS, Access::ReadOnly);
     let ranges = w.section(abi::SEC_RANGES, Access::ReadOnly);
     let patch = w.section(abi::SEC_PATCH, Access::ReadOnly);
     let text = w.section(abi::SEC_TEXT, Access::Code);
+    let replaced = replaced(analysis, bound);
+    let addresses = replaced.iter().flat_map(|r| {
+        let pieces =
+            pieces(r.pair, r.old).into_iter().filter_map(|(id, _)| bound.old_address(r.item.pair, OldAtom(id)));
+        let fields = r.loose.iter().map(|f| f.symbol);
+        pieces.chain(fields)
+    });
+    let modules = Modules::of(analysis, bound, w.lates(), addresses)?;
     let (mut n_funcs, mut n_ranges) = (0u32, 0u32);
+    let mut counts: BTreeMap<HolderName, (u32, u32)> = BTreeMap::new();
+    let mut site_fields = Vec::new();
     let mut said = Said::default();
-    // In the order of the manifest.
-    let mut sites: Vec<&(usize, JumpSite)> = analysis.detour.sites.iter().collect();
-    let name = |i: usize| {
-        let item = &analysis.set.items[i];
-        let pair = &analysis.pairs[item.pair.0 as usize];
-        let old = pair.pairs.old_of(item.atom).map(|o| pair.old.atom(o.0).name.as_str());
-        (pair.name.as_str(), old.unwrap_or_default())
-    };
-    sites.sort_by_key(|(i, _)| name(*i));
-    for (index, site) in sites {
-        let item = &analysis.set.items[*index];
-        let Role::Replaces(old) = item.role else { continue };
-        let pair = &analysis.pairs[item.pair.0 as usize];
-        let atom = pair.old.atom(old.0);
-        let new = pair.new.atom(item.atom.0);
-        let address = bound.old_address(item.pair, old).unwrap_or(0);
-        let name = c_string(w, strings, &atom.name);
-        let original = running(bound, address, site);
-        let mut r = Vec::with_capacity(size_of::<abi::FuncRecord>());
-        r.extend_from_slice(&[0; 24]);
-        r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
-        r.extend_from_slice(&(new.size() as u32).to_le_bytes());
-        r.extend_from_slice(&site.offset.to_le_bytes());
-        r.push(site.size);
-        r.push(site.jump.to_abi() as u8);
-        r.push(u8::from(site.rule == Rule::OverFentry));
-        let moving = moving_fields(pair, old, site, original);
-        let mut fixed = original.to_vec();
-        for field in &moving {
-            fixed[field.at..field.at + field.width].fill(0);
-        }
-        r.extend_from_slice(&fixed);
-        r.resize(size_of::<abi::FuncRecord>(), 0);
-        let single = u8::from(is_one_instruction(original));
-        r[offset_of!(abi::FuncRecord, single)] = single;
-        let at = w.append(funcs, &r, 8);
-        for field in &moving {
-            let offset = at + offset_of!(abi::FuncRecord, original) as u64 + field.at as u64;
-            w.relocate(funcs, offset, field.kind, &anchor, bound.holder.anchored(field.value));
-        }
-        let spot = layout.items[&(item.pair, item.atom)];
-        let entrances = low.entrances.get(&(item.pair, item.atom));
-        let place = |offset: u64| TEXT.wrapping_add(offset);
-        let func = abi::FuncRecord {
-            old: address,
-            new: place(spot.offset),
-            name: 0,
-            old_size: atom.size() as u32,
-            new_size: new.size() as u32,
-            site_offset: site.offset,
-            site_size: site.size,
-            jump_kind: site.jump.to_abi() as u8,
-            covers_fentry: u8::from(site.rule == Rule::OverFentry),
-            original: [0; abi::MAX_SITE],
-            single,
-            resume: entrances.map_or(0, |e| place(e.resume.offset)),
-            dispatch: entrances.map_or(0, |e| place(e.dispatch.offset)),
-            anchor: 0,
-            zero: 0,
-        };
-        said.funcs.push((func, atom.name.as_bytes()));
-        w.pointer(funcs, at, &anchor, bound.holder.anchored(address));
-        w.pointer(funcs, at + 8, &Base::Section(spot.section), spot.offset as i64);
-        w.pointer(funcs, at + 16, &Base::Section(strings), name as i64);
-        if let Some(entrances) = entrances {
-            for (field, spot) in [
-                (offset_of!(abi::FuncRecord, resume), entrances.resume),
-                (offset_of!(abi::FuncRecord, dispatch), entrances.dispatch),
-            ] {
-                w.pointer(funcs, at + field as u64, &Base::Section(spot.section), spot.offset as i64);
-            }
-        }
-        for (atom, _) in pieces(pair, old) {
-            let atom = pair.old.atom(atom);
-            let address = bound.old_address(item.pair, OldAtom(atom.id)).unwrap_or(0);
-            let mut r = vec![0; 8];
-            r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
-            r.extend_from_slice(&n_funcs.to_le_bytes());
-            r.resize(size_of::<abi::RangeRecord>(), 0);
-            let at = w.append(ranges, &r, 8);
-            w.pointer(ranges, at, &anchor, bound.holder.anchored(address));
+    for r in &replaced {
+        let before = n_ranges;
+        let func = write_function(w, low, layout, &modules, r, n_funcs, &mut site_fields)?;
+        said.funcs.push((func, r.name().as_bytes()));
+        for (atom, _) in pieces(r.pair, r.old) {
+            let atom = r.pair.old.atom(atom);
+            let address = bound.old_address(r.item.pair, OldAtom(atom.id)).unwrap_or(0);
+            let (start, section) = located(&modules, address);
+            let mut bytes = vec![0; 8];
+            bytes.extend_from_slice(&(atom.size() as u32).to_le_bytes());
+            bytes.extend_from_slice(&n_funcs.to_le_bytes());
+            bytes.extend_from_slice(&section.to_le_bytes());
+            bytes.resize(size_of::<abi::RangeRecord>(), 0);
+            let at = w.append(ranges, &bytes, 8);
+            address_of_old(w, bound, ranges, at, address, start, section);
             let len = atom.size() as u32;
-            said.ranges.push(abi::RangeRecord { start: address, len, func: n_funcs, anchor: 0, zero: 0 });
+            said.ranges.push(abi::RangeRecord { start, len, func: n_funcs, anchor: section, zero: 0 });
             n_ranges += 1;
         }
         n_funcs += 1;
+        let own = counts.entry(r.pair.holder.clone()).or_default();
+        *own = (own.0 + 1, own.1 + n_ranges - before);
     }
+    let (n_kernel_funcs, n_kernel_ranges) = counts.get(&HolderName::Vmlinux).copied().unwrap_or_default();
+    said.modules = modules::write(w, analysis, &modules, &counts, &site_fields)?;
+    let [n_holders, n_anchors, n_relocs] = said.modules.counts();
     let name = c_string(w, strings, &options.name);
     let version = c_string(w, strings, &options.version);
     let mut build_id = bound.holder.image.build_id().to_vec();
@@ -138,8 +90,11 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
     for (field, count) in [
         (offset_of!(abi::PatchRecord, n_after), options.after.len() as u32),
         (offset_of!(abi::PatchRecord, n_replaces), options.replaces.len() as u32),
-        (offset_of!(abi::PatchRecord, n_kernel_funcs), n_funcs),
-        (offset_of!(abi::PatchRecord, n_kernel_ranges), n_ranges),
+        (offset_of!(abi::PatchRecord, n_holders), n_holders),
+        (offset_of!(abi::PatchRecord, n_anchors), n_anchors),
+        (offset_of!(abi::PatchRecord, n_relocs), n_relocs),
+        (offset_of!(abi::PatchRecord, n_kernel_funcs), n_kernel_funcs),
+        (offset_of!(abi::PatchRecord, n_kernel_ranges), n_kernel_ranges),
     ] {
         r[field..field + 4].copy_from_slice(&count.to_le_bytes());
     }
@@ -171,11 +126,11 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
         holders: 0,
         anchors: 0,
         relocs: 0,
-        n_holders: 0,
-        n_anchors: 0,
-        n_relocs: 0,
-        n_kernel_funcs: n_funcs,
-        n_kernel_ranges: n_ranges,
+        n_holders,
+        n_anchors,
+        n_relocs,
+        n_kernel_funcs,
+        n_kernel_ranges,
         zero: 0,
     };
     let digest = offset_of!(abi::PatchRecord, digest);
@@ -202,12 +157,192 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<()> 
     for (i, (base, addend)) in targets.iter().enumerate() {
         w.pointer(patch, at + pointers + i as u64 * 8, base, *addend);
     }
+    for (field, section) in [
+        (offset_of!(abi::PatchRecord, holders), abi::SEC_HOLDERS),
+        (offset_of!(abi::PatchRecord, anchors), abi::SEC_ANCHORS),
+        (offset_of!(abi::PatchRecord, relocs), abi::SEC_RELOCS),
+    ] {
+        if let Some((section, _)) = w.extent(section) {
+            w.pointer(patch, at + field as u64, &Base::Section(section), 0);
+        }
+    }
     w.define(abi::SYM_PATCH, patch, at, size_of::<abi::PatchRecord>() as u64, false, true);
     w.define(abi::SYM_TEXT_START, text, 0, 0, false, true);
     w.define(abi::SYM_TEXT_END, text, text_end, 0, false, true);
     imports(w, bound, needs, &anchor);
     callbacks(w, analysis, layout);
-    Ok(())
+    Ok(modules)
+}
+
+/// A function that is replaced, and what is known of its site.
+struct Replaced<'a> {
+    item: &'a Item,
+    pair: &'a ObjectPair,
+    old: OldAtom,
+    site: &'a JumpSite,
+    address: u64,
+    original: &'a [u8],
+    loose: Vec<LooseField>,
+}
+
+impl<'a> Replaced<'a> {
+    fn name(&self) -> &'a str {
+        &self.pair.old.atom(self.old.0).name
+    }
+}
+
+/// All of them in the order of the manifest: the kernel's first.
+fn replaced<'a>(analysis: &'a Analysis, bound: &'a Bound<'_>) -> Vec<Replaced<'a>> {
+    let mut all: Vec<Replaced<'a>> = analysis
+        .detour
+        .sites
+        .iter()
+        .filter_map(|(index, site)| {
+            let item = &analysis.set.items[*index];
+            let Role::Replaces(old) = item.role else { return None };
+            let pair = &analysis.pairs[item.pair.0 as usize];
+            let address = bound.old_address(item.pair, old).unwrap_or(0);
+            let original = running(bound, address, site);
+            let loose = loose(bound, pair, old, address, site, original);
+            Some(Replaced { item, pair, old, site, address, original, loose })
+        })
+        .collect();
+    let key = |r: &Replaced<'a>| (&r.pair.holder, r.pair.name.as_str(), r.name());
+    all.sort_by(|a, b| key(a).cmp(&key(b)));
+    all
+}
+
+/// What the records have of the address of old code: itself, and 0; in a module the distance from a section, and its number.
+fn located(modules: &Modules, address: u64) -> (u64, u32) {
+    match modules.find(address) {
+        Some((index, _, distance)) => (distance.cast_unsigned(), index + 1),
+        None => (address, 0),
+    }
+}
+
+/// Writes that address.
+fn address_of_old(
+    w: &mut Writer,
+    bound: &Bound<'_>,
+    section: SectionId,
+    at: u64,
+    address: u64,
+    distance: u64,
+    anchor: u32,
+) {
+    if anchor == 0 {
+        w.pointer(section, at, &Base::Extern(bound.holder.anchor.symbol.into()), bound.holder.anchored(address));
+    } else {
+        w.patch(section, at, &distance.to_le_bytes());
+    }
+}
+
+fn write_function(
+    w: &mut Writer,
+    low: &Lowering<'_>,
+    layout: &Layout,
+    modules: &Modules,
+    replaced: &Replaced<'_>,
+    index: u32,
+    site_fields: &mut Vec<SiteField>,
+) -> Result<abi::FuncRecord> {
+    let Replaced { item, pair, old, site, address, original, loose } = replaced;
+    let Some(bound) = low.bound else { return Err(lost(replaced).into()) };
+    let (atom, new) = (pair.old.atom(old.0), pair.new.atom(item.atom.0));
+    let strings = w.section(abi::SEC_STRINGS, Access::ReadOnly);
+    let funcs = w.section(abi::SEC_FUNCS, Access::ReadOnly);
+    let name = c_string(w, strings, &atom.name);
+    let (distance, section) = located(modules, *address);
+    let mut r = Vec::with_capacity(size_of::<abi::FuncRecord>());
+    r.extend_from_slice(&[0; 24]);
+    r.extend_from_slice(&(atom.size() as u32).to_le_bytes());
+    r.extend_from_slice(&(new.size() as u32).to_le_bytes());
+    r.extend_from_slice(&site.offset.to_le_bytes());
+    r.push(site.size);
+    r.push(site.jump.to_abi() as u8);
+    r.push(u8::from(site.rule == Rule::OverFentry));
+    r.extend_from_slice(&without(original, loose));
+    r.resize(size_of::<abi::FuncRecord>(), 0);
+    let single = u8::from(is_one_instruction(original));
+    r[offset_of!(abi::FuncRecord, single)] = single;
+    r[offset_of!(abi::FuncRecord, anchor)..][..4].copy_from_slice(&section.to_le_bytes());
+    let at = w.append(funcs, &r, 8);
+    let anchor = Base::Extern(bound.holder.anchor.symbol.into());
+    for field in loose {
+        let in_record = offset_of!(abi::FuncRecord, original) as u64 + field.at as u64;
+        if !field.is_late() {
+            if field.is_relative() {
+                return Err(from_module_to_kernel(replaced, field).into());
+            }
+            w.relocate(funcs, at + in_record, field.kind, &anchor, bound.holder.anchored(field.value));
+            continue;
+        }
+        let kind = reloc::late_kind(field.kind).ok_or_else(|| lost(replaced))?;
+        let addend = field.value.wrapping_sub(field.symbol).cast_signed();
+        site_fields.push(SiteField { func: index, at: field.at as u64, kind, to: field.symbol, addend });
+    }
+    let spot = layout.items[&(item.pair, item.atom)];
+    let entrances = low.entrances.get(&(item.pair, item.atom));
+    address_of_old(w, bound, funcs, at, *address, distance, section);
+    w.pointer(funcs, at + 8, &Base::Section(spot.section), spot.offset as i64);
+    w.pointer(funcs, at + 16, &Base::Section(strings), name as i64);
+    if let Some(entrances) = entrances {
+        for (field, spot) in [
+            (offset_of!(abi::FuncRecord, resume), entrances.resume),
+            (offset_of!(abi::FuncRecord, dispatch), entrances.dispatch),
+        ] {
+            w.pointer(funcs, at + field as u64, &Base::Section(spot.section), spot.offset as i64);
+        }
+    }
+    let place = |offset: u64| TEXT.wrapping_add(offset);
+    Ok(abi::FuncRecord {
+        old: distance,
+        new: place(spot.offset),
+        name: 0,
+        old_size: atom.size() as u32,
+        new_size: new.size() as u32,
+        site_offset: site.offset,
+        site_size: site.size,
+        jump_kind: site.jump.to_abi() as u8,
+        covers_fentry: u8::from(site.rule == Rule::OverFentry),
+        original: [0; abi::MAX_SITE],
+        single,
+        resume: entrances.map_or(0, |e| place(e.resume.offset)),
+        dispatch: entrances.map_or(0, |e| place(e.dispatch.offset)),
+        anchor: section,
+        zero: 0,
+    })
+}
+
+fn lost(r: &Replaced<'_>) -> Problem {
+    Problem::new(codes::LP1000, Place::symbol(&r.pair.name, r.name()), "the bytes expected of it cannot be written")
+}
+
+/// The records have no way to say what such a field holds.
+fn from_module_to_kernel(r: &Replaced<'_>, field: &LooseField) -> Problem {
+    let at = u64::from(r.site.offset) + field.at as u64;
+    let what =
+        "the jump covers an operand that counts from the module to the kernel, and that is another number each time";
+    Problem::new(codes::LP2026, Place::symbol(&r.pair.name, r.name()).at(at), what)
+}
+
+/// Bytes with these fields zero.
+fn without(bytes: &[u8], loose: &[LooseField]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for field in loose {
+        bytes[field.at..field.at + field.width].fill(0);
+    }
+    bytes
+}
+
+/// What the manifest says of the site of the function at `address`: of the kernel's as the image is linked, of a module's without
+/// the fields that are others each time.
+pub fn expected(bound: &Bound<'_>, pair: &ObjectPair, old: OldAtom, address: u64, site: &JumpSite) -> Vec<u8> {
+    let original = running(bound, address, site);
+    match bound.module_at(address) {
+        None => original.to_vec(),
+        Some(_) => without(original, &loose(bound, pair, old, address, site, original)),
+    }
 }
 
 /// Where the code of the patch is taken to begin: 0 stands for no address.
@@ -218,6 +353,7 @@ const TEXT: u64 = 1 << 40;
 struct Said<'a> {
     funcs: Vec<(abi::FuncRecord, &'a [u8])>,
     ranges: Vec<abi::RangeRecord>,
+    modules: modules::Said,
 }
 
 impl Said<'_> {
@@ -225,7 +361,8 @@ impl Said<'_> {
         let start = abi::Digest::default().patch(patch, options.name.as_bytes(), options.version.as_bytes());
         let others = options.after.iter().chain(&options.replaces).fold(start, |d, name| d.text(name.as_bytes()));
         let funcs = self.funcs.iter().fold(others, |d, (f, name)| d.func(f, name, patch));
-        self.ranges.iter().fold(funcs, |d, r| d.range(r, patch)).finish()
+        let ranges = self.ranges.iter().fold(funcs, |d, r| d.range(r, patch));
+        self.modules.digest(ranges, patch).finish()
     }
 }
 
@@ -240,46 +377,8 @@ pub fn running<'b>(bound: &'b Bound<'_>, address: u64, site: &'b JumpSite) -> &'
     }
 }
 
-/// A field of the covered instructions that holds an absolute address: KASLR changes it together with the image, so the
-/// expected bytes are completed by the module loader as well.
-pub struct MovingField {
-    /// Offset in the covered bytes.
-    pub at: usize,
-    /// Width in bytes.
-    pub width: usize,
-    /// Type of the relocation.
-    pub kind: u32,
-    /// The address as the image is linked.
-    pub value: u64,
-}
-
-/// All of them among the covered instructions.
-pub fn moving_fields(pair: &ObjectPair, old: OldAtom, site: &JumpSite, original: &[u8]) -> Vec<MovingField> {
-    let mut out = Vec::new();
-    for r in &pair.old.atom(old.0).refs {
-        let RefKind::Reloc(kind) = r.kind else { continue };
-        let Some(at) = r.at.checked_sub(u64::from(site.offset)).map(|a| a as usize) else { continue };
-        let width = usize::from(r.width);
-        let Some(field) = original.get(at..at + width).filter(|_| !reloc::is_pc_relative(kind)) else { continue };
-        let value = match *field {
-            [a, b, c, d] if kind == reloc::ABS32S => i64::from(i32::from_le_bytes([a, b, c, d])) as u64,
-            [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            _ => continue,
-        };
-        // Per-CPU offsets are absolute and stay.
-        if value >= IMAGE_BASE {
-            out.push(MovingField { at, width, kind, value });
-        }
-    }
-    out
-}
-
 /// The addresses of the names, in an array; nothing for no names.
-fn other_patches(
-    w: &mut Writer,
-    strings: object::write::SectionId,
-    names: &[String],
-) -> Option<(object::write::SectionId, u64)> {
+fn other_patches(w: &mut Writer, strings: SectionId, names: &[String]) -> Option<(SectionId, u64)> {
     if names.is_empty() {
         return None;
     }
@@ -295,7 +394,8 @@ fn other_patches(
 /// Section of the pointers to the names of other patches.
 const NAMES: &str = ".lpbuild.names";
 
-fn c_string(w: &mut Writer, section: object::write::SectionId, text: &str) -> u64 {
+/// Appends a string with its NUL.
+pub fn c_string(w: &mut Writer, section: SectionId, text: &str) -> u64 {
     let mut bytes = text.as_bytes().to_vec();
     bytes.push(0);
     w.append(section, &bytes, 1)

@@ -9,8 +9,10 @@ use goblin::elf::{
 use lpbuild_abi as abi;
 
 use super::parts;
+use super::verify_modules::anchor_of;
 use crate::codes;
 use crate::error::{Place, Problem};
+use crate::holder::VMLINUX;
 use crate::isa::{Decoder, DecoderOptions, FlowControl, Mnemonic, is_near_branch};
 use crate::pack::{PatchFolder, Reread, int};
 use crate::plan::manifest::{Function, Jump, Kernel, Manifest, Mode};
@@ -68,9 +70,10 @@ impl<'a> Reread<'a> {
         self.modinfo(input);
         self.patch_record(input);
         for (i, f) in input.manifest.functions.iter().enumerate() {
-            self.function(i, f, &input.kernel);
+            self.function(i, f, input);
             self.entrances(i, f, input);
         }
+        self.modules(input);
         self.ranges(input);
         self.digest(input);
         self.imports(input);
@@ -132,28 +135,6 @@ impl<'a> Reread<'a> {
         self.expect(codes::LP4009, place(), "functions", int(r, 52, 4), input.manifest.functions.len() as u64);
         let pieces: usize = input.manifest.functions.iter().map(|f| 1 + f.pieces.len()).sum();
         self.expect(codes::LP4009, place(), "ranges", int(r, 56, 4), pieces as u64);
-        // No patch has functions in modules, and nothing that belongs to one.
-        for (what, field, len, want) in [
-            ("functions of the kernel", offset_of!(abi::PatchRecord, n_kernel_funcs), 4, int(r, 52, 4)),
-            ("ranges of the kernel", offset_of!(abi::PatchRecord, n_kernel_ranges), 4, int(r, 56, 4)),
-            ("kernel modules", offset_of!(abi::PatchRecord, n_holders), 4, 0),
-            ("sections of kernel modules", offset_of!(abi::PatchRecord, n_anchors), 4, 0),
-            ("fields for kernel modules", offset_of!(abi::PatchRecord, n_relocs), 4, 0),
-            ("bytes of no use", offset_of!(abi::PatchRecord, zero), 4, 0),
-            ("an address of nothing", offset_of!(abi::PatchRecord, holders), 8, 0),
-            ("an address of nothing", offset_of!(abi::PatchRecord, anchors), 8, 0),
-            ("an address of nothing", offset_of!(abi::PatchRecord, relocs), 8, 0),
-        ] {
-            self.expect(codes::LP4009, place().at(field as u64), what, int(r, field, len), want);
-        }
-        for field in [
-            offset_of!(abi::PatchRecord, holders),
-            offset_of!(abi::PatchRecord, anchors),
-            offset_of!(abi::PatchRecord, relocs),
-        ] {
-            let there = self.pointer(abi::SEC_PATCH, field as u64).is_some();
-            self.expect(codes::LP4009, place().at(field as u64), "an address of nothing", there, false);
-        }
         for (offset, section) in [(64, abi::SEC_FUNCS), (72, abi::SEC_RANGES)] {
             let leads = self.pointer(abi::SEC_PATCH, offset).and_then(|t| {
                 let h = self.elf.section_headers.get(t.section)?;
@@ -197,7 +178,8 @@ impl<'a> Reread<'a> {
                 if calls.is_none() || have != Some(&want[..]) {
                     self.problem(codes::LP4009, place().at(dispatch as u64), "the dispatcher is not as specified");
                 }
-                let back = self.beginning(index, code.get(resume..).unwrap_or_default(), resume, f, &input.kernel);
+                let copy = (index, code.get(resume..).unwrap_or_default(), resume);
+                let back = self.beginning(i, copy, f, input);
                 if let Err(why) = back {
                     let detail = format!("the copy of the original's beginning is not its equal: {why}");
                     self.problem(codes::LP4009, place().at(resume as u64), detail);
@@ -210,10 +192,19 @@ impl<'a> Reread<'a> {
         }
     }
 
-    /// The same instructions as at the site, with the same operands once the loader has filled them in, and a jump behind it.
-    fn beginning(&self, section: usize, code: &[u8], at: usize, f: &Function, kernel: &Kernel) -> Result<(), String> {
-        // Within reach of the kernel, and of none of its addresses.
+    /// The same instructions as at the site, with the same operands once the loader, and for a module the runtime, has filled them
+    /// in, and a jump behind it. `copy`: index of its section, its bytes, where it is there.
+    fn beginning(
+        &self,
+        func: usize,
+        copy: (usize, &[u8], usize),
+        f: &Function,
+        input: &PatchFolder,
+    ) -> Result<(), String> {
+        let (kernel, (section, code, at)) = (&input.kernel, copy);
+        // Within reach of the kernel, and of none of its addresses; the sections of modules lie behind.
         let base = kernel.anchor_address.wrapping_add(0x2000_0000);
+        let section_at = |anchor: u32| base.wrapping_add(0x800_0000).wrapping_add(u64::from(anchor) << 22);
         let mut code = code.get(..code.len().min(256)).unwrap_or_default().to_vec();
         for offset in 0..code.len() {
             let Some(r) = self.relocation(section, (at + offset) as u64) else { continue };
@@ -226,9 +217,30 @@ impl<'a> Reread<'a> {
                 field.copy_from_slice(&value.to_le_bytes()[..width]);
             }
         }
-        let old = kernel.anchor_address.wrapping_add_signed(f.anchor_offset.ok_or("it has no address")?);
+        let old = match anchor_of(&input.manifest, &f.object, f.section.as_deref()).ok_or("it is in no section")? {
+            0 => kernel.anchor_address.wrapping_add_signed(f.anchor_offset.ok_or("it has no address")?),
+            n => section_at(n - 1).wrapping_add(f.section_offset.ok_or("it has no address")?),
+        };
         let site = old.wrapping_add(f.site.offset.into());
-        let original = f.site.original_bytes().ok_or("no bytes are given")?;
+        let mut original = f.site.original_bytes().ok_or("no bytes are given")?;
+        let in_record = (func * size_of::<abi::FuncRecord>() + offset_of!(abi::FuncRecord, original)) as u64;
+        if f.object != VMLINUX {
+            self.complete(in_record, &mut original, kernel);
+        }
+        for late in self.lates() {
+            let (bytes, start, address) = if late.site_of as usize == func + 1 {
+                (&mut original, in_record, site)
+            } else if late.site_of == 0 && late.section == section {
+                (&mut code, at as u64, base)
+            } else {
+                continue;
+            };
+            let Some(offset) = late.offset.checked_sub(start).and_then(|o| usize::try_from(o).ok()) else { continue };
+            let value = late.bytes(address.wrapping_add(offset as u64), section_at).unwrap_or_default();
+            if let Some(field) = offset.checked_add(value.len()).and_then(|end| bytes.get_mut(offset..end)) {
+                field.copy_from_slice(&value);
+            }
+        }
         let mut there = Decoder::with_ip(64, &original, site, DecoderOptions::NONE);
         let mut here = Decoder::with_ip(64, &code, base, DecoderOptions::NONE);
         if here.decode().mnemonic() != Mnemonic::Endbr64 {
@@ -259,8 +271,10 @@ impl<'a> Reread<'a> {
         }
     }
 
-    fn function(&mut self, i: usize, f: &Function, kernel: &Kernel) {
+    fn function(&mut self, i: usize, f: &Function, input: &PatchFolder) {
+        let kernel = &input.kernel;
         let anchor = kernel.anchor.as_str();
+        let section = anchor_of(&input.manifest, &f.object, f.section.as_deref());
         const SIZE: usize = size_of::<abi::FuncRecord>();
         let Some(r) = self.section(abi::SEC_FUNCS).and_then(|(_, h)| self.bytes(h)?.get(i * SIZE..(i + 1) * SIZE))
         else {
@@ -273,6 +287,8 @@ impl<'a> Reread<'a> {
         self.expect(codes::LP4009, place(), "name", name, Some(f.symbol.as_str()));
         let old = self.pointer(abi::SEC_FUNCS, at).map(|t| (t.symbol, t.addend));
         self.expect(codes::LP4009, place(), "address", old, f.anchor_offset.map(|o| (anchor, o)));
+        let distance = f.section_offset.unwrap_or(0);
+        self.expect(codes::LP4009, place(), "distance from its section", int(r, 0, 8), distance);
         let new = self
             .pointer(abi::SEC_FUNCS, at + 8)
             .and_then(|t| self.elf.section_headers.get(t.section).map(|h| self.section_name(h)));
@@ -283,7 +299,7 @@ impl<'a> Reread<'a> {
             ("site offset", 32, 2, u64::from(f.site.offset)),
             ("site size", 34, 1, u64::from(f.site.size)),
             ("jump", 35, 1, f.site.jump.to_abi() as u64),
-            ("section of a module", offset_of!(abi::FuncRecord, anchor), 4, 0),
+            ("section of a module", offset_of!(abi::FuncRecord, anchor), 4, section.map_or(u64::MAX, u64::from)),
             ("bytes of no use", offset_of!(abi::FuncRecord, zero), 4, 0),
         ] {
             self.expect(codes::LP4009, place(), what, int(r, offset, len), want);
@@ -292,7 +308,10 @@ impl<'a> Reread<'a> {
         let over = f.site.rule == crate::plan::Rule::OverFentry.name();
         self.expect(codes::LP4009, place(), "rule", int(r, 36, 1), u64::from(over));
         let mut bytes = r.get(37..37 + usize::from(f.site.size)).unwrap_or(&[]).to_vec();
-        self.complete(at + 37, &mut bytes, kernel);
+        // Of a module the manifest has nothing of what is filled in.
+        if section == Some(0) {
+            self.complete(at + 37, &mut bytes, kernel);
+        }
         // Where it says so nobody is waited for who stands in the middle.
         let mut decoder = Decoder::with_ip(64, &bytes, 0, DecoderOptions::NONE);
         let (first, more) = (decoder.decode(), decoder.can_decode());
@@ -327,25 +346,28 @@ impl<'a> Reread<'a> {
         const SIZE: usize = size_of::<abi::RangeRecord>();
         let section = self.content(abi::SEC_RANGES);
         for (i, r) in section.chunks_exact(SIZE).enumerate() {
-            let field = offset_of!(abi::RangeRecord, anchor);
             let place = Place::object(&input.manifest.patch.name).in_section(abi::SEC_RANGES).at((i * SIZE) as u64);
-            self.expect(codes::LP4009, place, "section of a module", int(r, field, SIZE - field), 0);
+            let zero = int(r, offset_of!(abi::RangeRecord, zero), 4);
+            self.expect(codes::LP4009, place, "bytes of no use", zero, 0);
         }
-        let have: Vec<(Option<i64>, u64, u64)> = section
+        let have: Vec<(Option<i64>, u64, u64, u64, u64)> = section
             .chunks_exact(SIZE)
             .enumerate()
             .map(|(i, r)| {
                 let start = self.pointer(abi::SEC_RANGES, (i * SIZE) as u64);
                 let start = start.filter(|t| t.symbol == input.kernel.anchor).map(|t| t.addend);
-                (start, int(r, 8, 4), int(r, 12, 4))
+                let anchor = int(r, offset_of!(abi::RangeRecord, anchor), 4);
+                (start, int(r, 0, 8), int(r, 8, 4), int(r, 12, 4), anchor)
             })
             .collect();
         for (i, f) in input.manifest.functions.iter().enumerate() {
-            let own = std::iter::once((f.symbol.as_str(), f.anchor_offset, f.old_size));
-            let pieces = f.pieces.iter().map(|p| (p.symbol.as_str(), p.anchor_offset, p.size));
-            for (symbol, start, size) in own.chain(pieces) {
-                if !have.iter().any(|&(s, len, func)| s == start && len == u64::from(size) && func == i as u64) {
-                    let place = Place::symbol(f.object.clone(), symbol).in_section(abi::SEC_RANGES);
+            let own = std::iter::once((&f.symbol, f.anchor_offset, &f.section, f.section_offset, f.old_size));
+            let pieces = f.pieces.iter().map(|p| (&p.symbol, p.anchor_offset, &p.section, p.section_offset, p.size));
+            for (symbol, start, section, offset, size) in own.chain(pieces) {
+                let anchor = anchor_of(&input.manifest, &f.object, section.as_deref()).map_or(u64::MAX, u64::from);
+                let want = (start, offset.unwrap_or(0), u64::from(size), i as u64, anchor);
+                if !have.contains(&want) {
+                    let place = Place::symbol(f.object.clone(), symbol.clone()).in_section(abi::SEC_RANGES);
                     self.problem(codes::LP4009, place, "no range guards this code");
                 }
             }
@@ -432,7 +454,10 @@ impl<'a> Reread<'a> {
         for (i, f) in bytes(abi::SEC_FUNCS)?.chunks_exact(FUNC).enumerate() {
             let at = |field: usize| i * FUNC + field;
             let func = abi::FuncRecord {
-                old: in_kernel(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, old)))?,
+                old: match int(f, offset_of!(abi::FuncRecord, anchor), 4) {
+                    0 => in_kernel(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, old)))?,
+                    _ => int(f, offset_of!(abi::FuncRecord, old), 8),
+                },
                 new: in_text(abi::SEC_FUNCS, at(offset_of!(abi::FuncRecord, new)))?,
                 name: 0,
                 old_size: int(f, offset_of!(abi::FuncRecord, old_size), 4) as u32,
@@ -453,14 +478,17 @@ impl<'a> Reread<'a> {
         }
         const RANGE: usize = size_of::<abi::RangeRecord>();
         for (i, r) in bytes(abi::SEC_RANGES)?.chunks_exact(RANGE).enumerate() {
-            let start = in_kernel(abi::SEC_RANGES, i * RANGE + offset_of!(abi::RangeRecord, start))?;
             let number = |field: usize| int(r, field, 4) as u32;
+            let start = match number(offset_of!(abi::RangeRecord, anchor)) {
+                0 => in_kernel(abi::SEC_RANGES, i * RANGE + offset_of!(abi::RangeRecord, start))?,
+                _ => int(r, offset_of!(abi::RangeRecord, start), 8),
+            };
             let (len, func) = (number(offset_of!(abi::RangeRecord, len)), number(offset_of!(abi::RangeRecord, func)));
             let (anchor, zero) =
                 (number(offset_of!(abi::RangeRecord, anchor)), number(offset_of!(abi::RangeRecord, zero)));
             digest = digest.range(&abi::RangeRecord { start, len, func, anchor, zero }, &patch);
         }
-        Some(digest.finish())
+        Some(self.digest_of_modules(digest, &patch)?.finish())
     }
 
     /// Each thunk and pointer of the runtime must lead where the manifest says, and there must be no other.

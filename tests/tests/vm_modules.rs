@@ -1,0 +1,133 @@
+//! Fixes of functions of stock modules, made by `lpbuild build`: in effect when the module is here, when it comes, and before its init;
+//! out of effect when it goes, and nothing of them left in kernel or module when the patch is reverted.
+
+use std::fs;
+
+use lpbuild_tests::bench::{Bench, passes};
+use lpbuild_tests::on_both;
+
+on_both! {
+    a_fix_is_in_effect_whether_its_module_is_here_or_comes
+    kernel_and_module_are_patched_together
+    before_the_init_of_a_module_its_functions_are_the_new_ones
+    another_build_of_the_module_is_left_alone
+}
+
+const FILE: &str = "fs/binfmt_misc.c";
+const ACCEPT: &str = "[accept]\npromises = [\"bm_status_read\"]\n";
+
+/// `status` of binfmt_misc: a static of the module is read, and a string of it is used beside one of the patch.
+const STATUS: (&str, &str, &str) = (FILE, "enabled ? \"enabled\\n\"", "enabled ? \"enabled, patched\\n\"");
+const CMDLINE: (&str, &str, &str) = ("fs/proc/cmdline.c", "seq_putc(m, '\\n');", "seq_puts(m, \" patched\\n\");");
+
+const FUNCTIONS: &str = r#"
+status() { cat /proc/sys/fs/binfmt_misc/status; }
+up() { insmod /binfmt_misc.ko; mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; }
+down() { umount /proc/sys/fs/binfmt_misc; rmmod binfmt_misc || fail 'the module cannot be removed'; }
+code() { kmem bm_status_read 64; }
+new() { expect status 'enabled, patched' "$(status)"; expect holders 'binfmt_misc applied' "$(of $1 holders)"; }
+old() { expect status enabled "$(status)"; }
+waits() { expect holders 'binfmt_misc waiting' "$(of $1 holders)"; }
+"#;
+
+fn bench(name: &str, series: &'static str) -> Option<Bench> {
+    Some(Bench::find(name, series)?.stock("fs/binfmt_misc"))
+}
+
+fn a_fix_is_in_effect_whether_its_module_is_here_or_comes(series: &'static str) {
+    let Some(b) = bench("a_fix_is_in_effect", series) else { return };
+    let b = b.fix("bm_status", &[STATUS], ACCEPT);
+    let script = r#"
+for mode in $modes; do
+    up; old; before=$(code)
+    load bm_status mode=$mode; new bm_status
+    expect 'references to the module' 1 "$(cat /sys/module/binfmt_misc/refcnt)"
+    echo 0 > /proc/sys/fs/binfmt_misc/status; expect status disabled "$(status)"; echo 1 > /proc/sys/fs/binfmt_misc/status
+    revert bm_status; old; rmmod bm_status; expect code "$before" "$(code)"
+    load bm_status mode=$mode
+    for turn in $(seq 5); do down; waits bm_status; up; new bm_status; done
+    unload bm_status; old; expect code "$before" "$(code | cut -c1-)"
+    down
+    load bm_status mode=$mode; waits bm_status; up; new bm_status; unload bm_status; old; down
+    load bm_status mode=$mode; waits bm_status; unload bm_status
+done
+clean
+lpbuild inspect /bm_status.ko > /tmp/out; expect_in inspect binfmt_misc "$(cat /tmp/out)"
+up
+insmod /bm_status.ko dry_run=1; until_is bm_status checked; old; rmmod bm_status
+lpbuild load /bm_status.ko; new bm_status
+lpbuild status bm_status > /tmp/out; expect_in status bm_status_read "$(cat /tmp/out)"
+lpbuild unload bm_status; old; down
+clean
+"#;
+    passes(&b.vm("module-fix", &format!("{FUNCTIONS}{script}")));
+}
+
+fn kernel_and_module_are_patched_together(series: &'static str) {
+    let Some(b) = bench("kernel_and_module_are_patched_together", series) else { return };
+    let b = b.fix("bm_mixed", &[STATUS, CMDLINE], ACCEPT);
+    let script = r#"
+for mode in $modes; do
+    load bm_mixed mode=$mode; patched; waits bm_mixed
+    up; new bm_mixed; revert bm_mixed; original; old
+    rmmod bm_mixed; load bm_mixed mode=$mode; patched; new bm_mixed
+    down; patched; up; new bm_mixed; unload bm_mixed; original; old; down
+done
+clean
+"#;
+    passes(&b.vm("module-mixed", &format!("{FUNCTIONS}{script}")));
+}
+
+/// `dummy` makes a device as it is loaded, by a function that the patch replaces.
+fn before_the_init_of_a_module_its_functions_are_the_new_ones(series: &'static str) {
+    let Some(b) = Bench::find("before_the_init_of_a_module", series) else { return };
+    let edit =
+        ("drivers/net/dummy.c", "\teth_hw_addr_random(dev);\n", "\tdev->mtu = 1234;\n\teth_hw_addr_random(dev);\n");
+    let b = b.stock("drivers/net/dummy").fix("dummy_mtu", &[edit], "");
+    let script = r#"
+mtu() { cat /sys/class/net/dummy0/mtu; }
+for mode in $modes; do
+    load dummy_mtu mode=$mode; expect holders 'dummy waiting' "$(of dummy_mtu holders)"
+    insmod /dummy.ko; expect mtu 1234 "$(mtu)"; rmmod dummy
+    insmod /dummy.ko; expect mtu 1234 "$(mtu)"; unload dummy_mtu; rmmod dummy
+    insmod /dummy.ko; expect_not_in mtu 1234 "$(mtu)"; rmmod dummy
+done
+clean
+"#;
+    passes(&b.vm("module-init", script));
+}
+
+fn another_build_of_the_module_is_left_alone(series: &'static str) {
+    let Some(b) = bench("another_build_of_the_module_is_left_alone", series) else { return };
+    let b = b.fix("bm_status", &[STATUS], ACCEPT);
+    let manifest = fs::read_to_string(b.made("bm_status").dir.join("manifest.toml")).unwrap();
+    let mut lines = manifest.lines().skip_while(|l| *l != "[[holder]]");
+    let id = lines.find_map(|l| l.strip_prefix("build-id = \"")).unwrap();
+    let id: Vec<u8> = (0..40).step_by(2).map(|i| u8::from_str_radix(&id[i..i + 2], 16).unwrap()).collect();
+    let mut other = fs::read(b.file("binfmt_misc")).unwrap();
+    let at = other.windows(id.len()).position(|w| w == &id[..]).unwrap();
+    other[at] ^= 1;
+    // A signature that does not fit is refused; one that is not there is not asked for.
+    const SIGNED: &[u8] = b"~Module signature appended~\n";
+    if other.ends_with(SIGNED) {
+        // Of `struct module_signature` in front of that, the last four bytes say how long the signature is.
+        let info = other.len() - SIGNED.len();
+        let len = u32::from_be_bytes(other[info - 4..info].try_into().unwrap()) as usize;
+        other.truncate(info - 12 - len);
+    }
+    let path = b.made("bm_status").dir.with_extension("other.ko");
+    fs::write(&path, other).unwrap();
+    let b = b.ko("other", path);
+    let script = r#"
+other() { insmod /other.ko; mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; }
+other; old
+refuses LP5028 bm_status; old
+down
+load bm_status; waits bm_status
+other; old; expect_in holders 'binfmt_misc refused LP5028' "$(of bm_status holders)"
+down; up; new bm_status
+unload bm_status; old; down
+clean
+"#;
+    passes(&b.vm("module-other-build", &format!("{FUNCTIONS}{script}")));
+}
