@@ -81,12 +81,6 @@ impl Bench {
     /// A module called `name`, in the guest `/FILE.ko`, with options of `lpbuild diff`. One name can have several files.
     #[must_use]
     pub fn module_as(mut self, file: &str, name: &str, edits: &[Edit], options: &[&str]) -> Self {
-        type Made = Mutex<BTreeMap<(&'static str, String), Arc<OnceLock<Arc<Module>>>>>;
-        static MADE: OnceLock<Made> = OnceLock::new();
-        let place = {
-            let mut made = MADE.get_or_init(Made::default).lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(made.entry((self.series, file.to_owned())).or_default())
-        };
         let make = || {
             let source = &self.env.tree.source;
             let edit = |c: Change, (file, old, new): &Edit| c.edit(source, file, old, new).unwrap();
@@ -96,7 +90,8 @@ impl Bench {
             let folder = format!("{}/{file}", self.series);
             Arc::new(self.env.maker(&self.lpbuild).make_in(&folder, name, &pair, &options).unwrap())
         };
-        self.modules.push((file.to_owned(), Arc::clone(place.get_or_init(make))));
+        let made = made_once(self.series, file, make);
+        self.modules.push((file.to_owned(), made));
         self
     }
 
@@ -129,25 +124,28 @@ impl Bench {
     /// The module that `lpbuild build` makes of edits, in the guest `/NAME.ko`. `accept`: the table of livepatch.toml.
     #[must_use]
     pub fn fix(mut self, name: &str, edits: &[Edit], accept: &str) -> Self {
-        let key = format!("{}-{name}", self.series);
-        let dir = harness::workspace_root().join("target/fixes").join(&key);
-        let (old, new) = (dir.join("a"), dir.join("b"));
-        for (file, from, to) in edits {
-            let text = std::fs::read_to_string(self.env.tree.source.join(file)).unwrap();
-            assert_eq!(text.matches(from).count(), 1, "{file}: {from:?}");
-            for (side, text) in [(&old, text.clone()), (&new, text.replace(from, to))] {
-                let path = side.join(file);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, text).unwrap();
+        let make = || {
+            let key = format!("{}-{name}", self.series);
+            let dir = harness::workspace_root().join("target/fixes").join(&key);
+            let (old, new) = (dir.join("a"), dir.join("b"));
+            for (file, from, to) in edits {
+                let text = std::fs::read_to_string(self.env.tree.source.join(file)).unwrap();
+                assert_eq!(text.matches(from).count(), 1, "{file}: {from:?}");
+                for (side, text) in [(&old, text.clone()), (&new, text.replace(from, to))] {
+                    let path = side.join(file);
+                    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    std::fs::write(path, text).unwrap();
+                }
             }
-        }
-        // One difference is exit code 1.
-        let diff = harness::cmd::command("diff").args(["-ru", "a", "b"]).current_dir(&dir).output().unwrap();
-        std::fs::write(dir.join("fix.patch"), &diff.stdout).unwrap();
-        let toml = format!("[patch]\nname = \"{name}\"\nversion = \"1\"\npatches = [\"fix.patch\"]\n{accept}");
-        std::fs::write(dir.join("livepatch.toml"), toml).unwrap();
-        let made = self.env.maker(&self.lpbuild).make_patch_in(&key, name, &dir.join("livepatch.toml")).unwrap();
-        self.modules.push((name.to_owned(), Arc::new(made)));
+            // One difference is exit code 1.
+            let diff = harness::cmd::command("diff").args(["-ru", "a", "b"]).current_dir(&dir).output().unwrap();
+            std::fs::write(dir.join("fix.patch"), &diff.stdout).unwrap();
+            let toml = format!("[patch]\nname = \"{name}\"\nversion = \"1\"\npatches = [\"fix.patch\"]\n{accept}");
+            std::fs::write(dir.join("livepatch.toml"), toml).unwrap();
+            Arc::new(self.env.maker(&self.lpbuild).make_patch_in(&key, name, &dir.join("livepatch.toml")).unwrap())
+        };
+        let made = made_once(self.series, name, make);
+        self.modules.push((name.to_owned(), made));
         self
     }
 
@@ -161,7 +159,10 @@ impl Bench {
             let to = harness::workspace_root().join("target/fixes").join(format!("{}-{name}.ko", self.series));
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
             let plain = harness::cmd::command("xz").arg("-dc").arg(&file).output().unwrap();
-            std::fs::write(&to, plain.stdout).unwrap();
+            // Another test may be at it.
+            let new = to.with_extension(format!("{:?}", std::thread::current().id()));
+            std::fs::write(&new, plain.stdout).unwrap();
+            std::fs::rename(&new, &to).unwrap();
             to
         } else {
             file
@@ -189,6 +190,17 @@ impl Bench {
         let script = format!("modes='transition stop-machine drain'\n{FUNCTIONS}{script}");
         vm.case(&script).silence(Duration::from_secs(180)).overtime(Duration::from_secs(1800))
     }
+}
+
+/// What tests of this process share, by the name of the file in the guest.
+fn made_once(series: &'static str, file: &str, make: impl FnOnce() -> Arc<Module>) -> Arc<Module> {
+    type Made = Mutex<BTreeMap<(&'static str, String), Arc<OnceLock<Arc<Module>>>>>;
+    static MADE: OnceLock<Made> = OnceLock::new();
+    let place = {
+        let mut made = MADE.get_or_init(Made::default).lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(made.entry((series, file.to_owned())).or_default())
+    };
+    Arc::clone(place.get_or_init(make))
 }
 
 /// Runs to the end, which must be a pass.

@@ -52,11 +52,11 @@ for mode in $modes; do
     load bm_status mode=$mode; waits bm_status; unload bm_status
 done
 clean
-lpbuild inspect /bm_status.ko > /tmp/out; expect_in inspect binfmt_misc "$(cat /tmp/out)"
+lpbuild inspect /bm_status.ko > /tmp/out; expect_in inspect 'target     binfmt_misc build id' "$(cat /tmp/out)"
 up
 insmod /bm_status.ko dry_run=1; until_is bm_status checked; old; rmmod bm_status
 lpbuild load /bm_status.ko; new bm_status
-lpbuild status bm_status > /tmp/out; expect_in status bm_status_read "$(cat /tmp/out)"
+lpbuild status bm_status > /tmp/out; expect_in status 'module binfmt_misc: applied' "$(cat /tmp/out)"
 lpbuild unload bm_status; old; down
 clean
 "#;
@@ -122,6 +122,8 @@ fn another_build_of_the_module_is_left_alone(series: &'static str) {
 other() { insmod /other.ko; mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; }
 other; old
 refuses LP5028 bm_status; old
+if lpbuild load /bm_status.ko > /tmp/out 2>&1; then fail 'loaded'; fi
+expect_in 'why it is not loaded' LP5125 "$(cat /tmp/out)"
 down
 load bm_status; waits bm_status
 other; old; expect_in holders 'binfmt_misc refused LP5028' "$(of bm_status holders)"

@@ -154,4 +154,11 @@ codes! {
               not mean that there are none.",
         advice: "mount sysfs on /sys (mount -t sysfs sysfs /sys), or run it as root outside of the container",
     }
+    LP5125 {
+        class: Refused,
+        title: "a loaded kernel module is another build",
+        why: "The patch has functions of that module, and was made for a file of it with another build id: the code of the one that is \
+              loaded may be another one. Where the module is not loaded yet this is found when it comes (LP5028).",
+        advice: "make the patch for the module that is loaded; or unload that, and load the one the patch was made for",
+    }
 }

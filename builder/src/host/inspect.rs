@@ -45,6 +45,9 @@ pub struct InspectReport {
     /// The kernel it fits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<InspectedKernel>,
+    /// Kernel modules that some of the functions are in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<InspectedHolder>,
     /// Replaced functions.
     pub functions: Vec<InspectedFunction>,
     /// Number of functions and data objects the patch brings along.
@@ -60,6 +63,15 @@ pub struct InspectReport {
     pub signature: Option<Signature>,
 }
 
+/// A kernel module that has functions of a patch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InspectedHolder {
+    /// Its name.
+    pub name: String,
+    /// GNU build id, lower-case hex.
+    pub build_id: String,
+}
+
 /// The kernel a patch fits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InspectedKernel {
@@ -72,7 +84,7 @@ pub struct InspectedKernel {
 /// A replaced function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InspectedFunction {
-    /// `vmlinux`.
+    /// `vmlinux`, or the name of a module.
     pub object: String,
     /// Path of the compared object file.
     pub source: String,
@@ -124,7 +136,7 @@ pub struct Instruction {
 /// Reads the module at `path`.
 pub fn inspect(path: &Path) -> Result<InspectReport> {
     let module = ModuleFile::open(path)?;
-    let Manifest { patch, callbacks, kernel, functions, carried, symbols, promises, .. } = module.manifest;
+    let Manifest { patch, callbacks, kernel, holders, functions, carried, symbols, promises, .. } = module.manifest;
     let functions = functions.into_iter().map(|f| function(f, kernel.as_ref())).collect();
     Ok(InspectReport {
         module: module.path,
@@ -139,6 +151,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport> {
         after: patch.after,
         replaces: patch.replaces,
         callbacks,
+        holders: holders.into_iter().map(|h| InspectedHolder { name: h.name, build_id: h.build_id }).collect(),
         kernel: kernel.map(|k| InspectedKernel { release: k.release, build_id: k.build_id }),
         functions,
         carried: carried.len(),
@@ -222,6 +235,9 @@ impl Shown for InspectReport {
         match &self.kernel {
             Some(k) => writeln!(out, "kernel     {} build id {}", k.release, k.build_id)?,
             None => writeln!(out, "kernel     not bound to one")?,
+        }
+        for h in &self.holders {
+            writeln!(out, "target     {} build id {}, a kernel module", h.name, h.build_id)?;
         }
         match &self.signature {
             Some(s) => writeln!(out, "signature  {}, {} bytes (not verified)", s.kind, s.size)?,

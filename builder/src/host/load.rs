@@ -285,6 +285,7 @@ impl Shown for LoadReport {
             p.attempts, self.took_ms
         )?;
         functions(p, out)?;
+        p.holders(out)?;
         p.tasks(out)?;
         self.notes.iter().try_for_each(|n| writeln!(out, "  note: {n}"))
     }

@@ -22,6 +22,7 @@ pub fn preflight(host: &Host, module: &ModuleFile) -> Result<Option<String>, Fai
     contradictions(module)?;
     let note = addresses::check(host, module)?;
     let mut causes = Vec::new();
+    modules(host, module, &mut causes);
     already_loaded(host, module, &mut causes);
     if causes.is_empty() {
         functions_taken(host, module, &mut causes);
@@ -97,6 +98,16 @@ fn identity(host: &Host, module: &ModuleFile) -> Result<()> {
     Ok(())
 }
 
+/// Kernel modules that are loaded must be those that the patch was made for.
+fn modules(host: &Host, module: &ModuleFile, causes: &mut Vec<Obstacle>) {
+    for holder in &module.manifest.holders {
+        let Some(note) = host.bytes(&format!("sys/module/{}/notes/.note.gnu.build-id", holder.name)) else { continue };
+        let Some(id) = find_build_id(&note).map(|id| to_hex(&id)).filter(|id| *id != holder.build_id) else { continue };
+        let what = format!("the loaded one is {id}, the patch was made for {}", holder.build_id);
+        causes.push(Problem::new(codes::LP5125, Place::object(&holder.name), what).into());
+    }
+}
+
 fn already_loaded(host: &Host, module: &ModuleFile, causes: &mut Vec<Obstacle>) {
     let name = &module.manifest.patch.name;
     if let Some(state) = PatchState::read(host, name) {
@@ -121,9 +132,9 @@ fn functions_taken(host: &Host, module: &ModuleFile, causes: &mut Vec<Obstacle>)
         let place = || Place::symbol(&f.object, &f.symbol);
         // The runtime shows names without positions: only a unique name says which function it is. For the others the
         // runtime compares the bytes of the site.
-        if f.sympos == Some(0)
-            && let Some(p) = patches.iter().find(|p| p.functions.iter().any(|x| x.symbol == f.symbol))
-        {
+        let of_module = |p: &PatchState| p.holders.iter().any(|h| h.name == f.object);
+        let known = |p: &&PatchState| f.sympos == Some(0) && !of_module(p) || f.section.is_some() && of_module(p);
+        if let Some(p) = patches.iter().filter(known).find(|p| p.functions.iter().any(|x| x.symbol == f.symbol)) {
             let problem = Problem::new(codes::LP5107, place(), format!("the patch {} replaces it", p.name));
             causes.push(Obstacle::from(problem).owned_by(&p.name));
         }

@@ -22,6 +22,9 @@ pub struct PatchState {
     pub mode: String,
     /// The replaced functions.
     pub functions: Vec<FunctionState>,
+    /// Kernel modules that some of them are in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<HolderState>,
     /// Attempts of the current or last operation.
     pub attempts: u64,
     /// Longest stop of the machine by that operation, nanoseconds.
@@ -102,6 +105,15 @@ pub struct FunctionState {
     pub state: String,
 }
 
+/// A kernel module that has functions of the patch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HolderState {
+    /// Its name.
+    pub name: String,
+    /// `waiting`: it is not here. `leaving`, `needed`, `refused LP50nn: ..`; else as of the patch.
+    pub state: String,
+}
+
 /// A task that stood in the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Blocker {
@@ -120,6 +132,11 @@ impl std::fmt::Display for Blocker {
 }
 
 impl PatchState {
+    /// A line for each kernel module.
+    pub(super) fn holders(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        self.holders.iter().try_for_each(|h| writeln!(out, "  module {}: {}", h.name, h.state))
+    }
+
     /// Names of the patches in the kernel.
     pub fn names(host: &Host) -> Vec<String> {
         host.names(PATCHES).into_iter().filter(|n| host.exists(&format!("{PATCHES}/{n}/state"))).collect()
@@ -144,6 +161,7 @@ impl PatchState {
             state: text("state").filter(|s| !s.is_empty()).unwrap_or_else(|| "gone".to_owned()),
             mode: text("mode").unwrap_or_default(),
             functions: text("functions").unwrap_or_default().lines().filter_map(function).collect(),
+            holders: text("holders").unwrap_or_default().lines().filter_map(holder).collect(),
             attempts: number("attempts").unwrap_or(0),
             pause_ns: number("pause_ns").unwrap_or(0),
             deadline_ms: number("deadline_ms"),
@@ -186,6 +204,12 @@ fn switched(text: &str) -> Option<Switched> {
     let (tasks, of) = text.split_once('/')?;
     let of = of.trim().parse().ok().filter(|of| *of > 0)?;
     Some(Switched { tasks: tasks.trim().parse().ok()?, of })
+}
+
+/// A line of `holders`: a name, and what is known of the module.
+fn holder(line: &str) -> Option<HolderState> {
+    let (name, state) = line.trim().split_once(' ')?;
+    Some(HolderState { name: name.to_owned(), state: state.trim().to_owned() })
 }
 
 /// `SYMBOL site=+0xOFF/SIZE jump=rel32 STATE`

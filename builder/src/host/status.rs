@@ -83,6 +83,7 @@ impl Shown for StatusReport {
                 pause(p.pause_ns)
             )?;
             functions(p, out)?;
+            p.holders(out)?;
             for (what, names) in [("after", &p.after), ("replaces", &p.replaces)] {
                 if !names.is_empty() {
                     writeln!(out, "  {what}: {}", names.join(" "))?;
