@@ -10,6 +10,7 @@ on_both! {
     a_fix_is_in_effect_whether_its_module_is_here_or_comes
     kernel_and_module_are_patched_together
     before_the_init_of_a_module_its_functions_are_the_new_ones
+    what_a_patch_brings_for_a_module_begins_anew_whenever_it_comes
     another_build_of_the_module_is_left_alone
 }
 
@@ -95,6 +96,32 @@ done
 clean
 "#;
     passes(&b.vm("module-init", script));
+}
+
+/// A variable, one that begins as zero, and a table of constants that refers to a function of the module.
+fn what_a_patch_brings_for_a_module_begins_anew_whenever_it_comes(series: &'static str) {
+    let Some(b) = bench("what_a_patch_brings_for_a_module", series) else { return };
+    let edit = (
+        FILE,
+        "\treturn simple_read_from_buffer(buf, nbytes, ppos, s, strlen(s));\n}\n\nstatic ssize_t bm_status_write(",
+        "\t{\n\t\tstatic int left = 7;\n\t\tstatic int reads;\n\t\tstatic char text[64];\n\
+         \t\tstatic const void *const own[] = { bm_status_read, simple_read_from_buffer };\n\
+         \t\tssize_t n;\n\n\
+         \t\tif (!*ppos)\n\t\t\tsnprintf(text, sizeof(text), \"%d %d %ps %s\", --left, ++reads, own[reads >> 9], s);\n\
+         \t\tn = simple_read_from_buffer(buf, nbytes, ppos, text, strlen(text));\n\
+         \t\tbarrier();\n\t\treturn n;\n\t}\n}\n\nstatic ssize_t bm_status_write(",
+    );
+    let b = b.fix("bm_counts", &[edit], "");
+    let script = r#"
+counts() { for n in 1 2 3; do expect_in "read $n" "$((7 - n)) $n bm_status_read" "$(status)"; done; }
+for mode in $modes; do
+    load bm_counts mode=$mode
+    for turn in 1 2 3; do up; counts; down; done
+    up; counts; unload bm_counts; old; load bm_counts mode=$mode; counts; down; unload bm_counts
+done
+clean
+"#;
+    passes(&b.vm("module-data", &format!("{FUNCTIONS}{script}")));
 }
 
 fn another_build_of_the_module_is_left_alone(series: &'static str) {
