@@ -144,7 +144,8 @@ const MAX_ERRNO: i32 = 4095;
 
 impl Refusal {
     /// Code in the table of lpbuild, printed with `LP` before it.
-    pub fn code(self) -> u64 {
+    #[inline(never)]
+    pub fn code(self) -> u16 {
         match self {
             Refusal::BadRecord(_) => 5001,
             Refusal::WrongKernel => 5002,
@@ -243,54 +244,63 @@ impl Refusal {
 
     /// `LP50nn: text`; `name` is that of the function or patch it is about.
     pub fn describe<K: Kernel>(self, k: &K, name: &[u8], out: &mut Text<'_>) {
-        out.str("LP").dec(self.code()).str(": ");
+        out.str("LP").dec(self.code().into()).str(": ");
         if self.func().is_some() || self.other().is_some() || self.holder().is_some() {
             out.bytes(name).str(": ");
         }
+        out.str(self.text());
         match self {
-            Refusal::BadRecord(rule) => out.str("the records of the module are not valid: ").str(rule),
-            Refusal::WrongKernel => out.str("this is not the kernel the patch was made for, its build id differs"),
-            Refusal::NoBuildId => out.str("no GNU build id where the patch expects the kernel's notes"),
-            Refusal::AlreadyPatched { target, .. } => {
-                symbol(k, target, true, out.str("is live-patched already, its code jumps to "))
-            }
-            Refusal::Probed { addr, .. } => symbol(k, addr, true, out.str("a kprobe is set on the jump site, at ")),
-            Refusal::Altered { .. } => out.str("the bytes at the jump site are not those the patch was made for"),
-            Refusal::Busy => out.str("tasks were inside the replaced functions until the deadline"),
-            Refusal::Restless => out.str(
-                "tasks neither slept nor came back to user mode until the deadline, so that calls would have been held up",
-            ),
-            Refusal::OutOfReach { .. } => out.str("the new function is more than 2 GiB away from the jump site"),
-            Refusal::CpusMissing => out.str("not every CPU took part in stopping the machine"),
-            Refusal::NoMemory => out.str("no memory, or no writable mapping of the kernel's code"),
-            Refusal::JumpGone { .. } => out.str("the jump site no longer holds this patch's jump"),
-            Refusal::Overlaid { target, .. } => {
-                symbol(k, target, true, out.str("the jump site no longer holds this patch's jump, it jumps to "))
-            }
-            Refusal::StillInside => out.str("tasks were inside the new functions until the deadline"),
-            Refusal::Oneshot => out.str("the patch was made with oneshot, it stays until the next boot"),
-            Refusal::Cancelled => out.str("a revert was asked for while it was being applied"),
-            Refusal::NoDispatcher { .. } => {
-                out.str("the beginning of the function cannot be run elsewhere, only mode stop-machine can replace it")
-            }
-            Refusal::Redirected { .. } => out.str(
-                "ftrace sends its calls elsewhere, as the kernel's own livepatch does; the jump would never be reached",
-            ),
-            Refusal::NoOther { .. } => out.str("no applied patch of this name, or another one is on it already"),
-            Refusal::OnTop => out.str("another patch lies on top of this one, unload that first"),
-            Refusal::OtherRuntime { .. } => out.str("was packed by another version of lpbuild"),
-            Refusal::OtherModule { .. } => out.str("is another build of the module than the patch was made for"),
-            Refusal::Unresolved { anchor, .. } => {
-                out.str("nothing of the module is where the patch expects it, section ").dec(anchor as u64)
-            }
-            Refusal::TooFar { .. } => out.str("the module is out of reach of a field of the patch"),
-            Refusal::HalfLoaded { .. } => out.str("was being loaded until the deadline"),
-            Refusal::HasModules { .. } => out.str("has functions in kernel modules, no other patch can take its place"),
-            Refusal::Bypassed { .. } => {
-                out.str("a patch below calls its own version directly, this one's would not be called from there")
-            }
-            Refusal::Vetoed { value } => out.str("the pre-apply callback returned ").int(i64::from(value)),
+            Refusal::BadRecord(rule) => out.str(rule),
+            Refusal::AlreadyPatched { target: at, .. }
+            | Refusal::Overlaid { target: at, .. }
+            | Refusal::Probed { addr: at, .. } => symbol(k, at, true, out),
+            Refusal::Unresolved { anchor, .. } => out.dec(anchor as u64),
+            Refusal::Vetoed { value } => out.int(i64::from(value)),
+            _ => out,
         };
+    }
+
+    /// What is always said. Apart from the rest, so that it is a table.
+    #[inline(never)]
+    fn text(self) -> &'static str {
+        match self {
+            Refusal::BadRecord(_) => "the records of the module are not valid: ",
+            Refusal::WrongKernel => "this is not the kernel the patch was made for, its build id differs",
+            Refusal::NoBuildId => "no GNU build id where the patch expects the kernel's notes",
+            Refusal::AlreadyPatched { .. } => "is live-patched already, its code jumps to ",
+            Refusal::Probed { .. } => "a kprobe is set on the jump site, at ",
+            Refusal::Altered { .. } => "the bytes at the jump site are not those the patch was made for",
+            Refusal::Busy => "tasks were inside the replaced functions until the deadline",
+            Refusal::Restless => {
+                "tasks neither slept nor came back to user mode until the deadline, so that calls would have been held up"
+            }
+            Refusal::OutOfReach { .. } => "the new function is more than 2 GiB away from the jump site",
+            Refusal::CpusMissing => "not every CPU took part in stopping the machine",
+            Refusal::NoMemory => "no memory, or no writable mapping of the kernel's code",
+            Refusal::JumpGone { .. } => "the jump site no longer holds this patch's jump",
+            Refusal::Overlaid { .. } => "the jump site no longer holds this patch's jump, it jumps to ",
+            Refusal::StillInside => "tasks were inside the new functions until the deadline",
+            Refusal::Oneshot => "the patch was made with oneshot, it stays until the next boot",
+            Refusal::Cancelled => "a revert was asked for while it was being applied",
+            Refusal::NoDispatcher { .. } => {
+                "the beginning of the function cannot be run elsewhere, only mode stop-machine can replace it"
+            }
+            Refusal::Redirected { .. } => {
+                "ftrace sends its calls elsewhere, as the kernel's own livepatch does; the jump would never be reached"
+            }
+            Refusal::NoOther { .. } => "no applied patch of this name, or another one is on it already",
+            Refusal::OnTop => "another patch lies on top of this one, unload that first",
+            Refusal::OtherRuntime { .. } => "was packed by another version of lpbuild",
+            Refusal::OtherModule { .. } => "is another build of the module than the patch was made for",
+            Refusal::Unresolved { .. } => "nothing of the module is where the patch expects it, section ",
+            Refusal::TooFar { .. } => "the module is out of reach of a field of the patch",
+            Refusal::HalfLoaded { .. } => "was being loaded until the deadline",
+            Refusal::HasModules { .. } => "has functions in kernel modules, no other patch can take its place",
+            Refusal::Bypassed { .. } => {
+                "a patch below calls its own version directly, this one's would not be called from there"
+            }
+            Refusal::Vetoed { .. } => "the pre-apply callback returned ",
+        }
     }
 }
 
