@@ -83,7 +83,8 @@ shows() { grep -q "$3" /sys/kernel/lpbuild/$1/$2 || { cat /sys/kernel/lpbuild/$1
 busy() {
     out
     expect status 4 $status
-    expect_in code LP5007 "$out"
+    # Inside the function, or on a loaded host so busy that the wait before the int3 did not end: both are refusals of a busy machine.
+    case "$out" in *LP5007*|*LP5026*) ;; *) fail "neither LP5007 nor LP5026 in '$out'" ;; esac
     expect_in place "$1" "$out"
     [ ! -e /sys/module/$module ] || fail 'the refused module stayed'
     ktext diff /tmp/text
