@@ -4,12 +4,14 @@
 //! accel/tcg/cputlb.c); a CPU that translates in between keeps the old byte, and nothing tells it later. The kernel changes
 //! code of its own all the time (tracepoints, jump labels, ftrace: `text_poke_bp_batch`, arch/x86/kernel/alternative.c), with
 //! an int3 as the last but one byte. On a loaded host such a guest now and then dies of an int3 that is in no memory any
-//! more. CPUs that take turns ([`Accel::Turns`](super::qemu::Accel)) do not have the gap: there it is seen whether the fault was real.
+//! more. CPUs that take turns ([`Accel::Turns`](super::qemu::Accel)) do not have the gap: a fault that is
+//! not the emulator's can come again there, though one that needs two CPUs at one instant comes more rarely. The cause is read in
+//! QEMU's source; it was seen once, and not brought about on purpose.
 //!
 //! Input: lines of the kernel log. Output: where it was. Not taken for one: an int3 that is still in memory, and the
-//! beginning of a function, where sites of patches are: whatever is wrong there may be a patch's own fault.
+//! beginning of a function, where the int3s of patches are: whatever is wrong there may be a patch's own fault.
 
-/// No site of a patch ends behind this many bytes of a function.
+/// A site, whose first byte is the int3, begins within this many bytes of a function.
 const ENTRY: u64 = 0x20;
 /// The kernel prints the registers behind the fault; other CPUs may get lines in between.
 const LINES: usize = 40;

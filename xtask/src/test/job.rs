@@ -56,9 +56,11 @@ impl Done {
     /// Whether the test failed because its guest was not given enough of this host: nothing was printed for too long, or
     /// something that was waited for did not come. Never after a fault of the kernel or a wrong result.
     pub fn lacked_time(&self) -> bool {
-        let says = |text: &str| self.said.iter().any(|l| l.contains(text));
-        let late = ["verdict Silent(", "verdict Overtime(", "does not contain"].iter().any(|text| says(text));
-        self.outcome == Outcome::Failed && late && !says("verdict Fault(")
+        let says = |texts: &[&str]| self.said.iter().any(|l| texts.iter().all(|t| l.contains(t)));
+        // The last is what `wait-for` of the guests says.
+        let late = says(&["verdict Silent("]) || says(&["verdict Overtime("]);
+        let late = late || says(&[" does not contain ", " after ", " s: "]);
+        self.outcome == Outcome::Failed && late && !says(&["verdict Fault("])
     }
 }
 
@@ -198,8 +200,9 @@ mod tests {
             alone: false,
         };
         assert!(failed(&["panicked at", "verdict Silent(180s); the end of console.log:"]).lacked_time());
-        assert!(failed(&["verdict Fail(\"/state does not contain \\\"applied\\\" after 30 s\")"]).lacked_time());
+        assert!(failed(&["verdict Fail(\"/state does not contain \\\"applied\\\" after 30 s: Ok\")"]).lacked_time());
         assert!(!failed(&["verdict Fault(\"Oops\"); the end", "x does not contain y after 3 s"]).lacked_time());
+        assert!(!failed(&["the answer does not contain LP1000"]).lacked_time());
         assert!(!failed(&["verdict Fail(\"a system call saw two versions\")"]).lacked_time());
         assert!(!Done { outcome: Outcome::Passed, ..failed(&["verdict Silent(1s)"]) }.lacked_time());
     }

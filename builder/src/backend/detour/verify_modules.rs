@@ -261,7 +261,8 @@ impl<'a> Reread<'a> {
         let pieces = PIECES.map(|(start, _)| self.pointer(abi::SEC_HOLDERS, (i * HOLDER + start) as u64));
         let pieces = pieces.map(|p| p.map(|p| p.section));
         let absent = self.defined(abi::SYM_ABSENT);
-        for n in own {
+        // How many the record says there are is no bound: the sum is compared with what the section has.
+        for n in own.start..own.end.min(self.array(abi::SEC_RELOCS).len() / RELOC) {
             let place =
                 || Place::symbol(&manifest.patch.name, &h.name).in_section(abi::SEC_RELOCS).at((n * RELOC) as u64);
             let Some((late, kind)) = all.get(n).and_then(|l| Some((l, l.kind?))) else {
@@ -278,7 +279,9 @@ impl<'a> Reread<'a> {
                 let start = (func * size_of::<abi::FuncRecord>() + offset_of!(abi::FuncRecord, original)) as u64;
                 let end = |size: u8| start + u64::from(size);
                 Some(late.section) == funcs
-                    && f.is_some_and(|f| start <= late.offset && late.offset + kind.width() <= end(f.site.size))
+                    && f.is_some_and(|f| {
+                        start <= late.offset && late.offset.saturating_add(kind.width()) <= end(f.site.size)
+                    })
             } else {
                 let section = Some(late.section);
                 section == text || section == pieces[0] || section == pieces[2]
@@ -291,7 +294,8 @@ impl<'a> Reread<'a> {
             let field = bytes.and_then(|b| b.get(at..at.checked_add(kind.width() as usize)?));
             let empty = field.is_some_and(|f| f.iter().all(|b| *b == 0));
             self.expect(codes::LP4009, place(), "whether the field is empty", empty, true);
-            let trapped = (0..kind.width()).find_map(|o| Some((o, self.relocation(late.section, late.offset + o)?)));
+            let trapped =
+                (0..kind.width()).find_map(|o| Some((o, self.relocation(late.section, late.offset.checked_add(o)?)?)));
             let right = match (kind, trapped) {
                 (abi::FieldKind::Plt32, Some((0, r))) if late.site_of == 0 => {
                     let to = self.target(&r).map(|t| (t.section, t.offset.wrapping_add(4).cast_unsigned()));
