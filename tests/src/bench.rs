@@ -149,6 +149,11 @@ impl Bench {
         self
     }
 
+    /// The static program.
+    pub fn lpbuild(&self) -> &std::path::Path {
+        &self.lpbuild
+    }
+
     /// A module of the kernel itself, in the guest `/NAME.ko`.
     #[must_use]
     pub fn stock(mut self, modfile: &str) -> Self {

@@ -12,6 +12,7 @@ on_both! {
     before_the_init_of_a_module_its_functions_are_the_new_ones
     what_a_patch_brings_for_a_module_begins_anew_whenever_it_comes
     another_build_of_the_module_is_left_alone
+    a_trial_brings_the_module_away_and_here
 }
 
 const FILE: &str = "fs/binfmt_misc.c";
@@ -159,4 +160,33 @@ unload bm_status; old; down
 clean
 "#;
     passes(&b.vm("module-other-build", &format!("{FUNCTIONS}{script}")));
+}
+
+/// Nobody says where the module is. The script leaves it as it was.
+fn a_trial_brings_the_module_away_and_here(series: &'static str) {
+    let Some(b) = bench("a_trial_brings_the_module", series) else { return };
+    let b = b.fix("bm_status", &[STATUS], ACCEPT);
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("check.sh");
+    let text = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; cat /proc/sys/fs/binfmt_misc/status; ls /sys/module/binfmt_misc > \
+                /dev/null && umount /proc/sys/fs/binfmt_misc\n";
+    fs::write(&script, text).unwrap();
+    let mut c = std::process::Command::new(b.lpbuild());
+    c.arg("try").arg(&b.made("bm_status").ko).arg("--image").arg(&b.env.kernel.vmlinuz);
+    c.args(["--json", "--strict", "--no-kvm", "--script"]).arg(&script);
+    let _place = harness::vm::Place::wait_for(2).unwrap();
+    let out = c.env("PATH", harness::emulator::path().unwrap()).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{said}");
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let steps = json["steps"].as_array().unwrap().iter();
+    let steps: Vec<(&str, u64)> =
+        steps.map(|s| (s["step"].as_str().unwrap(), s["cycle"].as_u64().unwrap_or(0))).collect();
+    let of = |cycle: u64| steps.iter().filter(|s| s.1 == cycle).map(|s| s.0).collect::<Vec<_>>();
+    assert_eq!(of(0), ["boot", "arrive", "before", "after"], "{said}");
+    let away = ["absent", "load", "arrive", "during", "leave", "return", "during", "status", "unload", "gone"];
+    assert_eq!(of(1), away, "{said}");
+    assert_eq!(of(2), ["load", "during", "status", "unload", "gone"], "{said}");
+    assert_eq!(json["outputs"]["during"][0], "enabled, patched", "{said}");
+    assert_eq!((json["outputs"]["before"][0].as_str(), &json["after_equals_before"]), (Some("enabled"), &true.into()));
 }

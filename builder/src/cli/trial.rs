@@ -53,7 +53,7 @@ pub struct TryArgs {
     /// More kernel parameters
     #[arg(long, value_name = "PARAMETERS", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     append: String,
-    /// The kernel's module folder (lib/modules/RELEASE), for modprobe in scripts
+    /// The kernel's module folder (lib/modules/RELEASE), for modprobe in scripts [what the patch has functions of is brought without]
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
     /// Put a file or folder of this host at a path of the guest; programs come with their libraries

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::initramfs::Initramfs;
 use super::programs::Programs;
+use super::targets::Target;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
@@ -17,7 +18,8 @@ const OWN: &str = "/lpbuild";
 /// Begins each line of PID 1 about a step.
 pub(super) const MARK: &str = "LPBUILD-STEP:";
 
-/// PID 1. `@NAME@` is the patch, `@CYCLES@` the number of cycles, `@STAYS@` is 1 for a patch that cannot be unloaded.
+/// PID 1. `@NAME@` is the patch, `@CYCLES@` the number of cycles, `@STAYS@` is 1 for a patch that cannot be unloaded, `@MODULES@` and
+/// `@LEAVING@` are names.
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TERM=dumb
 @LIBRARIES@
@@ -67,12 +69,41 @@ gone() {
 	[ ! -e "/sys/kernel/lpbuild/@NAME@" ] || { echo 'the folder of the patch is still there'; return 1; }
 }
 
+# Modules that the patch has functions of and what they need, as they load; those that it has functions of and that can go, as they go.
+modules='@MODULES@'
+leaving='@LEAVING@'
+
+arrive() {
+	local m
+	for m in $modules; do
+		[ -e "/sys/module/$m" ] || insmod "/lpbuild/modules/$m.ko" || return
+	done
+}
+
+leave() {
+	local m
+	for m in $leaving; do
+		rmmod "$m" || return
+	done
+}
+
 step boot 0 tainted
 @SETUP@
+[ -z "$modules" ] || step arrive 0 arrive
 check before 0
 cycle=1
 while [ "$cycle" -le @CYCLES@ ]; do
+	# In every second cycle they are away when the patch is loaded, come, go and come again while it is applied.
+	away=
+	[ -z "$leaving" ] || [ $((cycle % 2)) = 0 ] || away=1
+	[ -z "$away" ] || step absent "$cycle" leave
 	step load "$cycle" lpbuild load --json /lpbuild/@NAME@.ko
+	if [ -n "$away" ]; then
+		step arrive "$cycle" arrive
+		check during "$cycle"
+		step leave "$cycle" leave
+		step return "$cycle" arrive
+	fi
 	check during "$cycle"
 	step status "$cycle" lpbuild status --json @NAME@
 	if [ @STAYS@ = 0 ]; then
@@ -99,6 +130,8 @@ pub(super) struct Plan<'a> {
     pub cycles: u32,
     /// It pins itself: not unloaded.
     pub stays: bool,
+    /// Modules that it has functions of, and what these need.
+    pub targets: &'a [Target],
     /// Files and folders to be in the guest, by guest path.
     pub add: &'a [(String, PathBuf)],
     /// The kernel's modules on this host, and the release they are for.
@@ -117,6 +150,12 @@ impl Plan<'_> {
         for (phase, script) in self.scripts {
             fs.file(&format!("{OWN}/{phase}.sh"), 0o644, script);
         }
+        for target in self.targets {
+            fs.file(&format!("{OWN}/modules/{}.ko", target.file.name), 0o644, target.file.content.clone());
+        }
+        let names = |list: Vec<&Target>| list.iter().map(|t| t.file.name.as_str()).collect::<Vec<_>>().join(" ");
+        let modules = names(self.targets.iter().collect());
+        let leaving = names(self.targets.iter().rev().filter(|t| t.patched && t.file.leaves).collect());
         let mut setup = "";
         if let Some((dir, release)) = self.modules {
             fs.tree(&format!("/lib/modules/{release}"), &modules_folder(dir, release)?)?;
@@ -135,6 +174,8 @@ impl Plan<'_> {
             .replace("@LIBRARIES@", &libraries)
             .replace("@SETUP@", setup)
             .replace("@NAME@", self.name)
+            .replace("@MODULES@", &modules)
+            .replace("@LEAVING@", &leaving)
             .replace("@CYCLES@", &self.cycles.to_string())
             .replace("@STAYS@", if self.stays { "1" } else { "0" });
         fs.file("/init", 0o755, init);
@@ -143,7 +184,7 @@ impl Plan<'_> {
 }
 
 /// `DIR` or `DIR/lib/modules/RELEASE`, whichever has the modules.
-fn modules_folder(dir: &Path, release: &str) -> Result<PathBuf> {
+pub(super) fn modules_folder(dir: &Path, release: &str) -> Result<PathBuf> {
     let below = [PathBuf::new(), Path::new("lib/modules").join(release), Path::new("usr/lib/modules").join(release)];
     let found = below.iter().map(|b| dir.join(b)).find(|d| d.join("kernel").is_dir());
     found.ok_or_else(|| {
@@ -158,7 +199,7 @@ mod tests {
 
     #[test]
     fn every_placeholder_of_pid_1_is_one_that_is_filled_in() {
-        let known = ["LIBRARIES", "SETUP", "NAME", "CYCLES", "STAYS"];
+        let known = ["LIBRARIES", "SETUP", "NAME", "CYCLES", "STAYS", "MODULES", "LEAVING"];
         let mut text = INIT.to_string();
         for name in known {
             assert!(text.contains(&format!("@{name}@")), "{name}");

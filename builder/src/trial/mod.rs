@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! image      manifest -> vmlinuz       found, of the module's build
+//! targets    manifest -> modules       those it has functions of, and what they need
 //! guest      Plan -> initramfs         busybox, this lpbuild, module, scripts, PID 1
 //! qemu       Machine -> End            one boot, followed line by line
 //! kvm        whether to try it
@@ -27,6 +28,7 @@ mod report;
 pub mod stale;
 mod steps;
 mod table;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -43,6 +45,7 @@ use crate::error::{Error, Place, Result};
 use crate::host::ModuleFile;
 use crate::interrupt;
 use crate::source::Progress;
+use crate::source::module_tree::ModuleTree;
 use console::ConsoleVerdict;
 use programs::Programs;
 use qemu::{Accel, End, Machine, unwritable};
@@ -128,7 +131,8 @@ pub struct TrialOptions {
     pub memory_mib: Option<u32>,
     /// More kernel parameters.
     pub append: String,
-    /// The kernel's modules, for modprobe in scripts.
+    /// The kernel's modules, for modprobe in scripts, and those that the patch has functions of; these are found by themselves
+    /// when it is not named.
     pub modules: Option<PathBuf>,
     /// Files and folders of this host by guest path; programs come with their libraries.
     pub add: Vec<(String, PathBuf)>,
@@ -157,7 +161,16 @@ pub fn run(options: &TrialOptions, progress: &dyn Progress) -> Result<TrialRepor
     let programs = Programs::find()?;
     let image = image::image(options.image.as_deref(), kernel, progress)?;
     let patch = &module.manifest.patch;
+    let tree = match &options.modules {
+        Some(dir) => ModuleTree { roots: vec![guest::modules_folder(dir, &kernel.release)?] },
+        None => ModuleTree::of(&kernel.release)?,
+    };
+    let targets = targets::find(&module.manifest, &tree)?;
+    // Once with the modules away when it is loaded, and once with them here.
+    let cycles = if targets.is_empty() { options.cycles } else { options.cycles.max(2) };
+    let options = &TrialOptions { cycles, ..options.clone() };
     let plan = guest::Plan {
+        targets: &targets,
         name: &patch.name,
         module: content,
         // What cannot be taken out is loaded once, and there is no time after it.

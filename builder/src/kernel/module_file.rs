@@ -1,0 +1,53 @@
+//! A file of a kernel module as the loader takes it.
+//!
+//! Input: a file, plain or compressed. Output: [`ModuleBinary`]: its content, unpacked, and what it says of itself. Refused: what is no
+//! module (LP3009).
+
+use std::path::Path;
+
+use super::{find_build_id, module, payload};
+use crate::bounded;
+use crate::codes;
+use crate::error::{Error, Place, Result};
+use crate::holder::HolderName;
+use crate::ingest::{self, SymbolPlace};
+
+/// A kernel module, unpacked.
+#[derive(Clone, Debug)]
+pub struct ModuleBinary {
+    /// As `/sys/module` has it.
+    pub name: String,
+    /// The file's content.
+    pub content: Vec<u8>,
+    /// GNU build id; empty if it has none.
+    pub build_id: Vec<u8>,
+    /// Modules that have to be loaded before it.
+    pub depends: Vec<String>,
+    /// Can it be removed? A module with an init function and no exit stays.
+    pub leaves: bool,
+}
+
+impl ModuleBinary {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// LP1001; LP3009, LP1002 and LP1003 for what is no module.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = path.display().to_string();
+        let data = bounded::read(path, bounded::LARGE)?;
+        let odd = |what: String| Error::new(codes::LP3009, Place::object(&file), what);
+        let content = payload::unpack_file(&data, module::MAX_MODULE).map_err(|e| odd(e.to_string()))?.into_owned();
+        let image = ingest::read(&file, &content)?;
+        let info = |key: &str| module::modinfo(&image, key);
+        let name = info("name").ok_or_else(|| odd("its .modinfo has no name".into()))?;
+        let depends = info("depends").unwrap_or_default();
+        let depends = depends.split(',').filter(|d| !d.is_empty());
+        let depends = depends.map(|d| HolderName::module(d).to_string()).collect();
+        let notes = image.sections.iter().filter(|s| s.name.starts_with(".note"));
+        let build_id = notes.filter_map(|s| find_build_id(&s.data)).next().unwrap_or_default();
+        let defines =
+            |name: &str| image.symbols.iter().any(|s| s.name == name && matches!(s.place, SymbolPlace::Section(_)));
+        let leaves = defines("cleanup_module") || !defines("init_module");
+        Ok(Self { name: HolderName::module(&name).to_string(), content, build_id, depends, leaves })
+    }
+}
