@@ -23,7 +23,7 @@ use serde_json::Value;
 /// Objects at most that a patch of a file with its headers may concern.
 const MANY: usize = 80;
 
-/// Builds a live patch of every built-in source file that changed between two versions.
+/// Builds a live patch of every configured source file that changed between two versions.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask corpus", no_binary_name = true)]
 struct Args {
@@ -36,6 +36,18 @@ struct Args {
     /// Only files whose path contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Only those of the kernel, or of modules.
+    #[arg(long, value_parser = ["all", "builtin", "module"], default_value = "all")]
+    part: String,
+    /// So many of them, chosen by the seed; 0: all.
+    #[arg(long, default_value_t = 0)]
+    sample: usize,
+    /// Of the choice, and of what is tried.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Load so many of those that are built, chosen by the seed, with `lpbuild try --strict`.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    trials: usize,
     /// Write the table to this file as well.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -62,15 +74,24 @@ pub fn task(args: &[String]) -> Result<()> {
     let layout = tree.layout();
     let index = IncludeIndex::read(&tree.source, &tree.build, layout);
     let headers = changed_headers(&kernel)?;
-    let sources = layout.objects.iter().filter(|(_, part)| **part == ObjectPart::Builtin);
-    let mut files: Vec<String> = Vec::new();
-    for (object, _) in sources {
+    let wanted = |part: ObjectPart| match args.part.as_str() {
+        "builtin" => part == ObjectPart::Builtin,
+        "module" => part == ObjectPart::Module,
+        _ => true,
+    };
+    let mut parts: BTreeMap<String, ObjectPart> = BTreeMap::new();
+    for (object, part) in layout.objects.iter().filter(|(_, part)| wanted(**part)) {
         let file = format!("{}.c", object.trim_end_matches(".o"));
         if file.contains(&args.only) && differs(&kernel, &file) {
-            files.push(file);
+            parts.insert(file, *part);
         }
     }
-    println!("{} built-in source files differ between {} and {}", files.len(), kernel.version, kernel.new_version);
+    let all = parts.len();
+    println!("{all} source files differ between {} and {}", kernel.version, kernel.new_version);
+    let mut files: Vec<String> = parts.keys().cloned().collect();
+    if args.sample != 0 {
+        choose(&mut files, args.sample, args.seed);
+    }
     let until = Instant::now() + Duration::from_secs(args.minutes * 60);
     let todo = Mutex::new(files.iter());
     let done: Mutex<BTreeMap<String, Outcome>> = Mutex::default();
@@ -91,7 +112,10 @@ pub fn task(args: &[String]) -> Result<()> {
         threads.into_iter().try_for_each(|t| t.join().expect("no thread panics"))
     })?;
     let done = done.into_inner().expect("no thread panics");
-    let table = table(&kernel, files.len(), &done);
+    let mut table = table(&kernel, &parts, &done);
+    if args.trials != 0 {
+        table += &trials(&kernel, &lpbuild, &done, &args)?;
+    }
     println!("\n{table}");
     if let Some(path) = &args.write {
         fs::write(path, &table).with_context(|| format!("write {}", path.display()))?;
@@ -100,6 +124,50 @@ pub fn task(args: &[String]) -> Result<()> {
         bail!("some files are broken");
     }
     Ok(())
+}
+
+/// Leaves `n` of the files, chosen by the seed, in their order.
+fn choose(files: &mut Vec<String>, n: usize, seed: u64) {
+    files.sort_by_key(|f| lpbuild::hash::digest(format!("{seed} {f}").as_bytes()));
+    files.truncate(n);
+    files.sort();
+}
+
+/// The folder of a file's patch.
+fn folder(file: &str) -> PathBuf {
+    workspace_root().join("target/corpus").join(file.replace(['/', '.', '-'], "_"))
+}
+
+/// Loads some of what was built in a guest, and unloads it.
+fn trials(kernel: &Kernel, lpbuild: &Path, done: &BTreeMap<String, Outcome>, args: &Args) -> Result<String> {
+    let built = done.iter().filter(|(_, o)| matches!(o, Outcome::Built { .. }));
+    let mut files: Vec<String> = built.map(|(file, _)| file.clone()).collect();
+    choose(&mut files, args.trials, args.seed);
+    let mut failed = Vec::new();
+    for file in &files {
+        let mut c = cmd::command(lpbuild);
+        c.arg("try")
+            .arg(folder(file).join("out/corpus.ko"))
+            .arg("--image")
+            .arg(&kernel.vmlinuz)
+            .args(["--strict", "--json"]);
+        let out = c.env("PATH", harness::emulator::path()?).output().context("start lpbuild try")?;
+        fs::write(folder(file).join("trial"), [&out.stdout[..], &out.stderr[..]].concat())?;
+        println!("{file}: {}", if out.status.success() { "passes" } else { "FAILS" });
+        if !out.status.success() {
+            failed.push(file.as_str());
+        }
+    }
+    let mut text = format!(
+        "\n{} of {} loaded and unloaded in a guest (seed {})\n",
+        files.len() - failed.len(),
+        files.len(),
+        args.seed
+    );
+    for file in failed {
+        text += &format!("- {file} failed\n");
+    }
+    Ok(text)
 }
 
 struct Run<'a> {
@@ -133,7 +201,7 @@ impl Run<'_> {
     }
 
     fn build(&self, file: &str, files: &[String]) -> Result<Outcome> {
-        let dir = workspace_root().join("target/corpus").join(file.replace(['/', '.', '-'], "_"));
+        let dir = folder(file);
         fs::create_dir_all(&dir)?;
         let patch = dir.join("fix.patch");
         fs::write(&patch, diff(self.kernel, files)?)?;
@@ -200,37 +268,76 @@ fn changed_headers(kernel: &Kernel) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-fn table(kernel: &Kernel, all: usize, done: &BTreeMap<String, Outcome>) -> String {
-    let count = |f: &dyn Fn(&Outcome) -> bool| done.values().filter(|o| f(o)).count();
-    let functions: usize =
-        done.values().map(|o| if let Outcome::Built { functions } = o { *functions } else { 0 }).sum();
+/// The part of the tree that a file belongs to, for the table.
+fn subsystem(file: &str) -> String {
+    let mut parts = file.split('/');
+    let first = parts.next().unwrap_or_default();
+    match (first, parts.next(), parts.next()) {
+        ("arch", _, Some(third)) => format!("arch/x86/{third}"),
+        ("drivers" | "net" | "fs" | "sound", Some(second), Some(_)) => format!("{first}/{second}"),
+        _ => first.to_owned(),
+    }
+}
+
+/// Numbers of outcomes: built, nothing changed, refused, left out, broken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts([usize; 5]);
+
+impl Counts {
+    fn add(&mut self, outcome: &Outcome) {
+        let at = match outcome {
+            Outcome::Built { .. } => 0,
+            Outcome::Nothing => 1,
+            Outcome::Refused(_) => 2,
+            Outcome::LeftOut => 3,
+            Outcome::Broken(_) => 4,
+        };
+        self.0[at] += 1;
+    }
+
+    fn row(self, name: &str) -> String {
+        let [built, nothing, refused, left, broken] = self.0;
+        let all: usize = self.0.iter().sum();
+        let share = 100 * (built + nothing) / all.max(1);
+        format!("| {name} | {all} | {built} | {nothing} | {refused} | {left} | {broken} | {share} % |\n")
+    }
+}
+
+fn table(kernel: &Kernel, parts: &BTreeMap<String, ObjectPart>, done: &BTreeMap<String, Outcome>) -> String {
+    let mut by_part: BTreeMap<&str, Counts> = BTreeMap::new();
+    let mut by_subsystem: BTreeMap<String, Counts> = BTreeMap::new();
+    let mut all = Counts::default();
     let mut by_code: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut functions = 0;
     for (file, outcome) in done {
-        if let Outcome::Refused(codes) = outcome {
-            for code in codes {
-                by_code.entry(code).or_default().push(file);
-            }
+        let part = if parts.get(file) == Some(&ObjectPart::Module) { "modules" } else { "the kernel" };
+        by_part.entry(part).or_default().add(outcome);
+        by_subsystem.entry(subsystem(file)).or_default().add(outcome);
+        all.add(outcome);
+        match outcome {
+            Outcome::Built { functions: n } => functions += n,
+            Outcome::Refused(codes) => codes.iter().for_each(|code| by_code.entry(code).or_default().push(file)),
+            Outcome::Nothing | Outcome::LeftOut | Outcome::Broken(_) => {}
         }
     }
     let mut text = format!(
-        "{} {} -> {}: {} of {all} changed built-in source files tried\n\n| outcome | files |\n|---|---|\n",
+        "{} {} -> {}: {} of {} changed source files tried, {functions} functions replaced\n\n",
         kernel.release,
         kernel.version,
         kernel.new_version,
-        done.len()
+        done.len(),
+        parts.len()
     );
-    text += &format!("| built | {} ({functions} functions) |\n", count(&|o| matches!(o, Outcome::Built { .. })));
-    text += &format!("| nothing changed | {} |\n", count(&|o| *o == Outcome::Nothing));
-    text += &format!("| refused | {} |\n", count(&|o| matches!(o, Outcome::Refused(_))));
-    text += &format!(
-        "| left out: needs headers that more than {MANY} objects read | {} |\n",
-        count(&|o| *o == Outcome::LeftOut)
-    );
-    text += &format!("| broken | {} |\n\n", count(&|o| matches!(o, Outcome::Broken(_))));
-    text += "| refused with | files | for example |\n|---|---|---|\n";
+    text += "| files of | tried | built | nothing changed | refused | left out | broken | built or nothing |\n";
+    text += "|---|---|---|---|---|---|---|---|\n";
+    text += &by_part.iter().map(|(name, n)| n.row(name)).collect::<String>();
+    text += &all.row("all");
+    text += &by_subsystem.iter().map(|(name, n)| n.row(name)).collect::<String>();
+    text += &format!("\nLeft out: needs headers that more than {MANY} objects read.\n\n");
+    text += "| refused with | files | which |\n|---|---|---|\n";
     for (code, files) in by_code {
         let title = lpbuild::codes::find(code).map_or("", |c| c.title);
-        text += &format!("| {code} {title} | {} | {} |\n", files.len(), files[0]);
+        text += &format!("| {code} {title} | {} | {} |\n", files.len(), files.join(", "));
     }
     text
 }
