@@ -14,6 +14,7 @@ use lpbuild_abi as abi;
 
 use crate::bind::Bound;
 use crate::codes;
+use crate::compare::parent_of;
 use crate::error::{Place, Problem};
 use crate::holder::ModuleHolder;
 use crate::isa::reloc;
@@ -235,7 +236,10 @@ impl Seek<'_> {
                 };
                 let Some(host) = image.part_at(at).filter(|s| self.by_itself(s).is_some()) else { continue };
                 let rewritten = pair.old.rewritten(atom.id);
-                let fields = facts.fields_in(at.saturating_add(BEHIND_SITES)..at.saturating_add(atom.size()));
+                // Nobody's jump is at the beginning of a piece.
+                let piece = parent_of(&pair.old, atom.id) != atom.id;
+                let behind = at.saturating_add(if piece { 0 } else { BEHIND_SITES });
+                let fields = facts.fields_in(behind..at.saturating_add(atom.size()));
                 let whole = |f: &&ModuleField| {
                     let (from, to) = (f.at - at, f.at - at + reloc::width(f.kind).unwrap_or(8));
                     !rewritten.iter().any(|r| r.start < to && from < r.end)
