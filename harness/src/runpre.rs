@@ -76,6 +76,12 @@ impl RunPre {
         Ok(ModuleImages::of(&self.target.image, files, self.symvers.clone()).open(modfile)?)
     }
 
+    /// The same with those it imports from, in the order of their names.
+    pub fn holders(&self, modfile: &str) -> Result<Vec<ModuleHolder>> {
+        let images = ModuleImages::of(&self.target.image, &self.modules, self.symvers.clone());
+        Ok(images.open_with_exporters([modfile].into_iter())?)
+    }
+
     /// Where its modules are.
     pub fn files(&self) -> &ModuleTree {
         &self.modules

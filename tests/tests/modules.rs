@@ -254,6 +254,13 @@ fn sections_without_a_name_of_their_own_are_found() {
             "\t\t\tseq_puts(m, \",allow_other\");\n",
             "\t\t\tseq_puts(m, \",default_permissions\");\n",
         ),
+        // Its messages are named in pieces that are shorter than anybody's jump.
+        (
+            "fs/fat/nfs.o",
+            "fs/fat/fat",
+            "\tbrelse(parent_bh);\n\tiput(dummy_grand_parent);\n",
+            "\tiput(dummy_grand_parent);\n\tbrelse(parent_bh);\n",
+        ),
     ];
     let mut by = BTreeSet::new();
     for (object, module, from, to) in cases {
@@ -278,6 +285,39 @@ fn what_the_loader_reads_when_the_patch_comes_cannot_wait() {
         .iter()
         .any(|p| p.contains("LP2026") && p.contains("__jump_table") && p.contains("nft_counters_enabled"));
     assert!(found, "{problems:?}");
+}
+
+const VLAN: (&str, &str) = ("net/8021q/vlanproc.o", "net/8021q/8021q");
+const VLAN_TITLE: &str = "\t\tseq_puts(seq, \"VLAN Dev name\t | VLAN ID\\n\");\n";
+
+/// `garp` exports it to `8021q`, which imports others of it; `psnap` imports nothing of either.
+#[test]
+fn what_another_module_exports_is_found_in_that() {
+    let Some(b) = Bench::find("what_another_module_exports_is_found", "6.1") else { return };
+    let modules = b.kernel.holders(VLAN.1).unwrap();
+    let names: Vec<_> = modules.iter().map(|m| m.name.to_string()).collect();
+    assert_eq!(names, ["8021q", "garp", "mrp"]);
+    let more = "\t\t{ extern void garp_uninit_applicant(void); seq_printf(seq, \"%ps\", garp_uninit_applicant); }\n";
+    let source = || b.other(VLAN.0, VLAN.1, VLAN_TITLE, &format!("{VLAN_TITLE}{more}"));
+    let output = b.made(&[source()], &modules);
+    let holders = &output.manifest.holders;
+    let needs: Vec<_> = holders.iter().map(|h| (h.name.as_str(), h.needs.clone())).collect();
+    assert_eq!(needs, [("8021q", vec!["garp".to_owned()]), ("garp", vec![])]);
+    found_by_a_loader(&b, "net/802/garp", &holders[1]);
+    // The records say so as well.
+    for (i, needs) in [vec![], vec!["8021q".to_owned()]].into_iter().enumerate() {
+        let mut other = output.manifest.clone();
+        other.holders[i].needs = needs;
+        assert_ne!(b.contradictions(&output, &other, &modules), [""; 0], "{i}");
+    }
+    // A module that is not loaded whenever this one is may be gone.
+    let more = more.replace("garp_uninit_applicant", "register_snap_client");
+    let source = b.other(VLAN.0, VLAN.1, VLAN_TITLE, &format!("{VLAN_TITLE}{more}"));
+    let problems = b.refused(&[source], &modules);
+    assert!(
+        problems.iter().any(|p| p.code.id == "LP3003" && p.to_string().contains("does not depend on")),
+        "{problems:?}"
+    );
 }
 
 /// As of the kernel alone: manifest_fields.rs.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use lpbuild_tests::bench::{Bench, passes};
+use lpbuild_tests::bench::{Bench, cycles, passes};
 use lpbuild_tests::on_both;
 
 on_both! {
@@ -13,6 +13,8 @@ on_both! {
     what_a_patch_brings_for_a_module_begins_anew_whenever_it_comes
     another_build_of_the_module_is_left_alone
     a_trial_brings_the_module_away_and_here
+    what_another_module_exports_is_found_whenever_both_come
+    a_storm_of_comings_and_goings_leaves_nothing
 }
 
 const FILE: &str = "fs/binfmt_misc.c";
@@ -189,4 +191,66 @@ fn a_trial_brings_the_module_away_and_here(series: &'static str) {
     assert_eq!(of(2), ["load", "during", "status", "unload", "gone"], "{said}");
     assert_eq!(json["outputs"]["during"][0], "enabled, patched", "{said}");
     assert_eq!((json["outputs"]["before"][0].as_str(), &json["after_equals_before"]), (Some("enabled"), &true.into()));
+}
+
+/// `8021q` comes behind `garp`, which exports the function that is named; the kernel has another that the patch adds.
+fn what_another_module_exports_is_found_whenever_both_come(series: &'static str) {
+    let Some(b) = Bench::find("what_another_module_exports", series) else { return };
+    let module = (
+        "net/8021q/vlanproc.c",
+        "\t\tseq_puts(seq, \"VLAN Dev name\t | VLAN ID\\n\");\n",
+        "\t\tseq_puts(seq, \"VLAN Dev name\t | VLAN ID\\n\");\n\
+         \t\t{\n\t\t\textern void garp_uninit_applicant(void);\n\t\t\textern int lpt_seven(int);\n\n\
+         \t\t\tseq_printf(seq, \"%ps %d\\n\", garp_uninit_applicant, lpt_seven(7));\n\t\t}\n",
+    );
+    let kernel = (
+        "fs/proc/cmdline.c",
+        "static int cmdline_proc_show(",
+        "int lpt_seven(int n);\nint noinline lpt_seven(int n)\n{\n\treturn saved_command_line[0] ? n : 0;\n}\n\n\
+         static int cmdline_proc_show(",
+    );
+    let modules = ["net/llc/llc", "net/802/stp", "net/802/garp", "net/802/mrp", "net/8021q/8021q"];
+    let b = modules.into_iter().fold(b, Bench::stock).fix("vlan", &[kernel, module], "");
+    let script = r#"
+up() { for m in llc stp garp mrp 8021q; do insmod /$m.ko; done; }
+down() { for m in 8021q mrp garp stp llc; do rmmod $m || fail "$m cannot be removed"; done; }
+config() { sed -n 2p /proc/net/vlan/config; }
+new() { expect config 'garp_uninit_applicant [garp] 7' "$(config)"; }
+old() { expect_in config 'Name-Type' "$(config)"; }
+for mode in $modes; do
+    up; old
+    load vlan mode=$mode; new
+    expect_in holders '8021q applied' "$(of vlan holders)"; expect_in holders 'garp needed' "$(of vlan holders)"
+    for turn in 1 2 3; do down; up; new; done
+    unload vlan; old; down
+    load vlan mode=$mode; expect_in holders '8021q waiting' "$(of vlan holders)"; up; new; down; unload vlan
+done
+clean
+"#;
+    passes(&b.vm("module-exports", script));
+}
+
+/// The module comes and goes as fast as it can, and so does the patch. `LPBUILD_CYCLES=500` makes the rounds many.
+fn a_storm_of_comings_and_goings_leaves_nothing(series: &'static str) {
+    let Some(b) = bench("a_storm_of_comings_and_goings", series) else { return };
+    let b = b.fix("bm_status", &[STATUS], ACCEPT);
+    let script = r#"
+round() { cycle $1 /bin/lpbuild /bm_status.ko bm_status --mode $2 --deadline-ms 60000; }
+slab() { slabsum lpbuild > /tmp/slab; sed -n 's/^RESULT .*slab[a-z_]*=\([0-9]*\).*/\1/p' /tmp/slab | head -1; }
+background modstorm /binfmt_misc.ko binfmt_misc forever
+for mode in $modes; do round 1 $mode; done
+before=$(slab)
+for mode in $modes; do round ROUNDS $mode; done
+stop
+rmmod binfmt_misc 2> /dev/null || true
+after=$(slab)
+[ $((after - before)) -lt 4096 ] || fail "slab memory grew from $before to $after KiB"
+up; old; expect 'references to the module' 1 "$(cat /sys/module/binfmt_misc/refcnt)"; down
+clean
+"#;
+    let script = script.replace("ROUNDS", &cycles(5).to_string());
+    // Each kernel in the other preemption: 6.12 is not preempted unless told, 6.1 is asked to be.
+    let preempt = if series == "6.1" { "preempt=full" } else { "" };
+    let overtime = std::time::Duration::from_secs(600.max(20 * u64::from(cycles(5))));
+    passes(&b.vm("module-storm", &format!("{FUNCTIONS}{script}")).append(preempt).overtime(overtime));
 }

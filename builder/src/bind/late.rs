@@ -4,13 +4,13 @@
 //! does not export no module loader finds. Fields of carried code and data that refer to a module are therefore filled in by the
 //! runtime, each time the module comes, before any CPU can reach them. What the loader itself reads or writes when it loads the
 //! patch cannot wait. Refused (LP2026): entries of tables that refer to a module, fields in instructions that the loader rewrites,
-//! static keys and per-CPU variables that the patch adds for a module, callbacks among its functions, and references from the
-//! kernel, or from another module, into one.
+//! static keys and per-CPU variables that the patch adds for a module, callbacks among its functions, and references into a module
+//! from the kernel, or from another module that does not import from it: who imports something keeps the exporter here.
 
 use super::{Bound, Resolved};
 use crate::codes;
 use crate::error::{Place, Problem};
-use crate::holder::HolderName;
+use crate::holder::{HolderName, ModuleHolder};
 use crate::isa::reloc;
 use crate::kernel::module::is_in_area;
 use crate::plan::{Dest, Edge, Item, ObjectPair, PatchSet};
@@ -85,7 +85,9 @@ impl Late<'_> {
         let Some(module) = self.bound.running.module_at(address) else {
             return Some(format!("it refers to {name}, which a module has that it does not belong to"));
         };
-        if module.name != self.pair.holder {
+        let depends = |own: &ModuleHolder| own.depends_on(&module.name) && matches!(edge.dest, Dest::Kernel(..));
+        let depends = self.bound.running.module(&self.pair.holder).is_some_and(depends);
+        if module.name != self.pair.holder && !depends {
             return Some(format!("it refers to {name} of the module {}", module.name));
         }
         let init = module.image.module().is_some_and(|m| m.init.iter().any(|r| r.contains(&address)));

@@ -7,6 +7,7 @@ use lpbuild_abi::ORIGINAL_PREFIX;
 use crate::accept::Accept;
 use crate::codes;
 use crate::error::{Place, Problem};
+use crate::holder::HolderName;
 
 use super::Closure;
 use crate::compare::{identity_matters, name_stays, parent_of};
@@ -103,7 +104,8 @@ impl Closure<'_> {
         let old = target.pairs.old_of(atom);
         let address_taken = r.usage != Usage::Branch && inside == 0;
         let of_other = target.holder != self.pair(id).holder;
-        if old.is_none() && of_other {
+        // What is carried for the kernel is there as long as the patch; what is carried for a module waits for it.
+        if old.is_none() && of_other && target.holder != HolderName::Vmlinux {
             let what = format!("it refers to {name}, which is new in {}", target.holder);
             self.refuse(id, from, codes::LP2026, Some(r.at), what);
             return Dest::Kernel(name, addend);

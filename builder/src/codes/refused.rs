@@ -213,7 +213,7 @@ codes! {
               module comes. That is too late for what the loader reads or rewrites when the patch is loaded: jump labels, static \
               calls and alternatives of keys and functions of the module; for what the kernel keeps beyond the module's going: \
               static keys and per-CPU variables that the patch adds for it; and for what runs without it: callbacks, and code of the \
-              kernel or of another module.",
+              kernel or of a module that does not import from it. What the patch adds for one module is not for another one.",
         advice: "do the same in another way (a plain variable for a key, memory from the kernel for a per-CPU variable); else reload the \
                  fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
     }

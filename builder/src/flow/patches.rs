@@ -125,7 +125,7 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     Ok(())
 }
 
-/// The modules that have old code, in the order of their paths.
+/// The modules that have old code, and those that export something to them.
 fn open_modules(target: &TargetKernel, modfiles: &BTreeSet<String>) -> Result<Vec<ModuleHolder>> {
     if modfiles.is_empty() {
         return Ok(Vec::new());
@@ -134,5 +134,5 @@ fn open_modules(target: &TargetKernel, modfiles: &BTreeSet<String>) -> Result<Ve
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
     let files = ModuleTree::of(&target.release)?;
     let images = ModuleImages::of(&target.image, &files, Symvers::parse(&text));
-    modfiles.iter().map(|m| images.open(m)).collect()
+    images.open_with_exporters(modfiles.iter().map(String::as_str))
 }

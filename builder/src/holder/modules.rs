@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +56,13 @@ impl ModuleHolder {
     }
 }
 
+impl ModuleHolder {
+    /// Is a module there whenever this one is, because this one imports from it?
+    pub fn depends_on(&self, other: &HolderName) -> bool {
+        self.exporters.keys().any(|by| HolderName::of_file(by) == *other)
+    }
+}
+
 fn exported_by(kernel: &KernelImage, symbol: &str) -> Option<Imported> {
     kernel.symbol_by_name(symbol).filter(|s| !s.is_local()).map(|s| (s.addr, s.kind))
 }
@@ -94,6 +102,24 @@ impl<'a> ModuleImages<'a> {
         })?;
         let name = HolderName::module(own.name());
         Ok(ModuleHolder { name, image, exporters, symvers: Arc::clone(&self.symvers) })
+    }
+
+    /// Several modules as holders, and those that they import from, in the order of their names.
+    ///
+    /// # Errors
+    /// LP3009.
+    pub fn open_with_exporters<'m>(&self, modfiles: impl Iterator<Item = &'m str>) -> Result<Vec<ModuleHolder>> {
+        let mut all: BTreeMap<HolderName, ModuleHolder> = BTreeMap::new();
+        for modfile in modfiles {
+            let module = self.open(modfile)?;
+            for by in module.exporters.keys() {
+                if let Entry::Vacant(free) = all.entry(HolderName::of_file(by)) {
+                    free.insert(self.open(by)?);
+                }
+            }
+            all.entry(module.name.clone()).or_insert(module);
+        }
+        Ok(all.into_values().collect())
     }
 
     fn laid_out(&self, modfile: &str) -> Result<Arc<LaidOut>> {

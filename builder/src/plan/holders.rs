@@ -9,7 +9,7 @@ use super::manifest::{Function, Manifest, SCHEMA};
 use crate::hash::from_hex;
 use crate::holder::VMLINUX;
 
-/// A kernel module that has functions of the patch.
+/// A kernel module that has functions of the patch, or exports something to one that has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HolderEntry {
@@ -19,6 +19,9 @@ pub struct HolderEntry {
     pub build_id: String,
     /// SHA-256 of its file, unpacked; lower-case hex.
     pub file_sha256: String,
+    /// Other modules of the patch that it refers to; they are here whenever it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// Its sections that the patch refers to, in the order in which they are found.
     #[serde(default, rename = "section", skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<HolderSection>,
@@ -85,6 +88,15 @@ impl Manifest {
             }
             if from_hex(&h.build_id).is_none_or(|id| id.is_empty() || id.len() > abi::MAX_BUILD_ID) {
                 return Err(format!("the build id of {} is none", h.name));
+            }
+            if let Some(other) = h.needs.iter().find(|n| **n == h.name || !has(n)) {
+                return Err(format!("{} needs {other}, which is none of the other holders", h.name));
+            }
+            if !h.needs.is_sorted_by(|a, b| a < b) {
+                return Err(format!("what {} needs is not in the order of names", h.name));
+            }
+            if !h.needs.is_empty() && !self.functions.iter().any(|f| f.object == h.name) {
+                return Err(format!("{} has no function, and needs other modules", h.name));
             }
             for s in &h.sections {
                 let parts = (s.symbol.is_some(), s.field.is_some());

@@ -37,7 +37,7 @@ pub(super) fn find(manifest: &Manifest, tree: &ModuleTree) -> Result<Vec<Target>
     }
     for holder in &manifest.holders {
         let Some(target) = all.iter_mut().find(|t| t.file.name == holder.name) else { continue };
-        target.patched = true;
+        target.patched = manifest.functions.iter().any(|f| f.object == holder.name);
         let found = to_hex(&target.file.build_id);
         if found != holder.build_id {
             let what = format!(

@@ -20,7 +20,7 @@ use crate::holder::{HolderName, ModuleHolder};
 use crate::plan::manifest as m;
 use crate::plan::{Analysis, ObjectPair};
 
-/// One module that the patch has functions of.
+/// One module that the patch has functions of, or that exports something to one of those.
 #[derive(Clone, Debug)]
 pub struct Module {
     /// What it is called.
@@ -31,6 +31,8 @@ pub struct Module {
     pub sha256: String,
     /// How its sections are found.
     pub anchors: Vec<SectionAnchor>,
+    /// Other modules that what the patch has for it refers to.
+    pub needs: BTreeSet<HolderName>,
 }
 
 /// All of them, by name.
@@ -53,28 +55,38 @@ pub struct SiteField {
 }
 
 impl Modules {
-    /// Finds the sections of every module that something refers to. `addresses`: of old code.
+    /// Finds the sections of every module that something refers to. `addresses`: of old code, and in it, by whose it is.
     ///
     /// # Errors
     /// LP3003.
-    pub fn of(
-        analysis: &Analysis,
+    pub fn of<'a>(
+        analysis: &'a Analysis,
         bound: &Bound<'_>,
         lates: &[Late],
-        addresses: impl Iterator<Item = u64>,
+        addresses: impl Iterator<Item = (&'a HolderName, u64)>,
     ) -> Result<Self, Problem> {
         let pairs: &[ObjectPair] = &analysis.pairs;
         let mut wanted: BTreeMap<&HolderName, (&ModuleHolder, BTreeSet<u64>)> = BTreeMap::new();
-        for address in lates.iter().map(|l| l.to).chain(addresses) {
-            if let Some(module) = bound.running.module_at(address) {
-                wanted.entry(&module.name).or_insert((module, BTreeSet::new())).1.insert(address);
+        let mut needs: BTreeMap<&HolderName, BTreeSet<HolderName>> = BTreeMap::new();
+        let lates = lates.iter().map(|l| (&pairs[l.pair.0 as usize].holder, l.to));
+        for (by, address) in lates.chain(addresses) {
+            let Some(module) = bound.running.module_at(address) else { continue };
+            wanted.entry(&module.name).or_insert((module, BTreeSet::new())).1.insert(address);
+            if *by != module.name {
+                needs.entry(by).or_default().insert(module.name.clone());
             }
         }
         let mut all = Vec::new();
         for (name, (module, addresses)) in wanted {
             let anchors = anchors::find(bound, pairs, module, &addresses)?;
             let sha256 = module.image.module().map_or_else(String::new, |m| m.sha256.clone());
-            all.push(Module { name: name.clone(), build_id: module.image.build_id().to_vec(), sha256, anchors });
+            let needs = needs.remove(name).unwrap_or_default();
+            all.push(Module { name: name.clone(), build_id: module.image.build_id().to_vec(), sha256, anchors, needs });
+        }
+        if all.len() > abi::MAX_HOLDERS as usize {
+            let what =
+                format!("the patch concerns {} modules, and at most {} can be told apart", all.len(), abi::MAX_HOLDERS);
+            return Err(Problem::new(codes::LP2026, Place::default(), what));
         }
         Ok(Self(all))
     }
@@ -82,6 +94,11 @@ impl Modules {
     /// Each with its number.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Module)> {
         (0u32..).zip(&self.0)
+    }
+
+    /// A bit for each module that one needs.
+    fn bits(&self, module: &Module) -> u64 {
+        self.iter().filter(|(_, m)| module.needs.contains(&m.name)).fold(0, |bits, (i, _)| bits | 1 << i)
     }
 
     /// Are there none?
@@ -104,6 +121,7 @@ impl Modules {
             name: module.name.to_string(),
             build_id: to_hex(&module.build_id),
             file_sha256: module.sha256.clone(),
+            needs: module.needs.iter().map(HolderName::to_string).collect(),
             sections: sections(module),
         };
         self.0.iter().map(holder).collect()
@@ -205,7 +223,7 @@ pub fn write(
             bss_end: said_end(pieces[1]),
             rodata: said_start(pieces[2]),
             rodata_end: said_end(pieces[2]),
-            needs: 0,
+            needs: modules.bits(module),
             build_id: build_id.clone().try_into().unwrap_or_default(),
             n_funcs,
             n_ranges,
@@ -214,7 +232,8 @@ pub fn write(
             build_id_len,
             zero: [0; 7],
         };
-        let mut r = vec![0; offset_of!(abi::HolderRecord, build_id)];
+        let mut r = vec![0; offset_of!(abi::HolderRecord, needs)];
+        r.extend_from_slice(&record.needs.to_le_bytes());
         r.extend_from_slice(&build_id);
         for n in [n_funcs, n_ranges, n_anchors, n_relocs] {
             r.extend_from_slice(&n.to_le_bytes());

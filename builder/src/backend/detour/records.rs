@@ -37,7 +37,7 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Modu
         let pieces =
             pieces(r.pair, r.old).into_iter().filter_map(|(id, _)| bound.old_address(r.item.pair, OldAtom(id)));
         let fields = r.loose.iter().map(|f| f.symbol);
-        pieces.chain(fields)
+        pieces.chain(fields).map(|address| (&r.pair.holder, address))
     });
     let modules = Modules::of(analysis, bound, w.lates(), addresses)?;
     let (mut n_funcs, mut n_ranges) = (0u32, 0u32);

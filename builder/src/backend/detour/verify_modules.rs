@@ -170,8 +170,10 @@ impl<'a> Reread<'a> {
         ] {
             self.expect(codes::LP4009, place(), what, int(r, field, 4), want as u64);
         }
+        let needed = |(i, other): (usize, &HolderEntry)| h.needs.contains(&other.name).then_some(i);
+        let want = manifest.holders.iter().enumerate().filter_map(needed).fold(0u64, |bits, i| bits | 1 << (i % 64));
         let needs = int(r, offset_of!(abi::HolderRecord, needs), 8);
-        self.expect(codes::LP4009, place(), "other modules that it needs", needs, 0);
+        self.expect(codes::LP4009, place(), "other modules that it needs", needs, want);
         let zero = int(r, offset_of!(abi::HolderRecord, zero), 7);
         self.expect(codes::LP4009, place(), "bytes of no use", zero, 0);
         for (start, end) in PIECES {
@@ -261,6 +263,14 @@ impl<'a> Reread<'a> {
         let pieces = PIECES.map(|(start, _)| self.pointer(abi::SEC_HOLDERS, (i * HOLDER + start) as u64));
         let pieces = pieces.map(|p| p.map(|p| p.section));
         let absent = self.defined(abi::SYM_ABSENT);
+        let owner = |mut anchor: usize| {
+            manifest.holders.iter().find(|h| {
+                let own = anchor < h.sections.len();
+                anchor = anchor.saturating_sub(h.sections.len());
+                own
+            })
+        };
+        let needed = |anchor: usize| owner(anchor).is_some_and(|other| h.needs.contains(&other.name));
         // How many the record says there are is no bound: the sum is compared with what the section has.
         for n in own.start..own.end.min(self.array(abi::SEC_RELOCS).len() / RELOC) {
             let place =
@@ -287,8 +297,8 @@ impl<'a> Reread<'a> {
                 section == text || section == pieces[0] || section == pieces[2]
             };
             self.expect(codes::LP4009, place(), "whether it is in what is carried for the module", inside, true);
-            let leads = anchors.contains(&(late.anchor as usize));
-            self.expect(codes::LP4009, place(), "whether it refers to the module", leads, true);
+            let leads = anchors.contains(&(late.anchor as usize)) || needed(late.anchor as usize);
+            self.expect(codes::LP4009, place(), "whether it refers to the module, or one that it needs", leads, true);
             let bytes = self.elf.section_headers.get(late.section).and_then(|h| self.bytes(h));
             let at = usize::try_from(late.offset).unwrap_or(usize::MAX);
             let field = bytes.and_then(|b| b.get(at..at.checked_add(kind.width() as usize)?));
