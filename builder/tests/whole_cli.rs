@@ -10,8 +10,8 @@ use support::run;
 use tempfile::TempDir;
 
 const KERNEL: &str = "int say(int x); int one(int x) { return say(x) + NUMBER; } int say(int x) { return x * 3; }\n";
-const MODULE: &str =
-    "extern int say(int); int probe(int x) { return say(x) + NUMBER; } int same(int x) { return say(x); }\n";
+const MODULE: &str = "extern int say(int); int probe(int x) { return say(x) + NUMBER; } int same(int x) { return say(x); }\n\
+     static const char name[] __attribute__((section(\".modinfo\"), used)) = \"name=thing\";\n";
 
 struct Trees(TempDir);
 
@@ -59,6 +59,15 @@ fn modules_beside_two_kernels_are_paired_by_name() {
     std::fs::rename(new.join("drivers/thing.ko"), new.join("elsewhere/thing.ko")).unwrap();
     std::fs::copy(new.join("elsewhere/thing.ko"), new.join("extra.ko")).unwrap();
     let out = diff(&old, &new);
+    assert_eq!(out.status.code(), Some(0));
+    let found = json(&out);
+    assert_eq!(found["modules"].as_array().unwrap().len(), 1);
+    assert_eq!((&found["modules"][0]["module"], &found["modules"][0]["only_in"]), (&"extra.ko".into(), &"new".into()));
+    assert_eq!((&found["changed"][0]["object"], &found["changed"][0]["symbol"]), (&"thing.ko".into(), &"probe".into()));
+    // With a kernel that differs as well, half of the change would be left out.
+    trees.tree("new", 2, 2);
+    std::fs::remove_file(new.join("drivers/thing.ko")).unwrap();
+    let out = diff(&old, &new);
     assert_eq!(out.status.code(), Some(4));
     let json = json(&out);
     let modules = json["modules"].as_array().unwrap();
@@ -86,11 +95,49 @@ fn a_kernel_and_an_object_do_not_go_together() {
 }
 
 #[test]
-fn compressed_modules_are_refused_and_not_passed_over() {
+fn compressed_modules_are_read_and_damaged_ones_refused() {
     let trees = Trees::new();
-    let (old, new) = (trees.tree("old", 1, 1), trees.tree("new", 1, 1));
-    std::fs::write(new.join("drivers/other.ko.xz"), b"").unwrap();
+    let (old, new) = (trees.tree("old", 1, 1), trees.tree("new", 1, 2));
+    let (plain, packed) = (new.join("drivers/thing.ko"), new.join("drivers/thing.ko.xz"));
+    run(Command::new("xz").args(["--check=crc32"]).arg(&plain));
     let out = diff(&old, &new);
-    assert_eq!(out.status.code(), Some(4));
-    assert_eq!(json(&out)["refused"][0]["code"], "LP2004");
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(json(&out)["changed"][0]["symbol"], "probe");
+    let whole = std::fs::read(&packed).unwrap();
+    for (len, code) in [(whole.len() / 2, "LP3009"), (0, "LP1002")] {
+        std::fs::write(&packed, &whole[..len]).unwrap();
+        let out = diff(&old, &new);
+        let text = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+        assert!(text.contains(code) && text.contains("thing.ko"), "{len}: {text}");
+    }
+    std::fs::write(&packed, &whole).unwrap();
+    std::fs::copy(old.join("drivers/thing.ko"), &plain).unwrap();
+    assert_eq!(json(&diff(&old, &new))["refused"][0]["code"], "LP2004", "two of one name");
+}
+
+#[test]
+fn two_files_that_are_no_two_builds_of_a_module_are_refused() {
+    let trees = Trees::new();
+    let (old, new) = (trees.tree("old", 1, 1), trees.tree("new", 1, 2));
+    let (thing, other) = (old.join("drivers/thing.ko"), new.join("drivers/thing.ko"));
+    let refused = |a: &Path, b: &Path| json(&diff(a, b))["refused"][0].clone();
+    let named = std::fs::read(&other).unwrap();
+    let at = named.windows(10).position(|w| w == b"name=thing").unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = trees.path(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let alien = put("alien.ko", &[&named[..at], b"name=thong", &named[at + 10..]].concat());
+    let nameless = put("nameless.ko", &[&named[..at], b"mane=thing", &named[at + 10..]].concat());
+    let problem = refused(&thing, &alien);
+    assert_eq!(problem["code"], "LP2004");
+    let text = problem.to_string();
+    assert!(text.contains("thong") && text.contains("module thing") || text.contains("is thing"), "{text}");
+    assert_eq!(refused(&thing, &nameless)["code"], "LP3009");
+    assert_eq!(refused(&thing, &new.join("kernel.o"))["code"], "LP2004");
+    assert_eq!(diff(&thing, &thing).status.code(), Some(3), "nothing differs");
+    let mut lpbuild = Command::new(env!("CARGO_BIN_EXE_lpbuild"));
+    let out = lpbuild.args(["diff", "-o", "d"]).args([&thing, &other]).current_dir(trees.path("old")).output().unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("LP3007"), "nothing to bind to");
 }

@@ -110,14 +110,34 @@ impl Bench {
     /// A module of one C file that is no patch.
     #[must_use]
     pub fn other(mut self, name: &str, source: &str) -> Self {
-        let headers = &self.env.kernel.headers;
-        let made = once(&format!("{}/{name}", self.series), name, &[source.to_owned()], |dir, _| {
-            std::fs::write(dir.join(format!("{name}.c")), source)?;
-            std::fs::write(dir.join("Kbuild"), format!("obj-m := {name}.o\n"))?;
-            let mut make = harness::cmd::command("make");
-            harness::cmd::output(make.arg("-C").arg(headers).arg(format!("M={}", dir.display())).arg("modules"))
-        });
-        self.others.push((name.to_owned(), made.unwrap().ko));
+        let made = module_of(&self.env, self.series, name, source);
+        self.others.push((name.to_owned(), made));
+        self
+    }
+
+    /// The patch that `lpbuild diff` makes of two builds of a module, in the guest `/NAME.ko`.
+    #[must_use]
+    pub fn between(mut self, name: &str, old: &Path, new: &Path) -> Self {
+        let make = || {
+            let kernel = &self.env.kernel;
+            let sides = [old, new].map(|p| p.display().to_string());
+            let made = once(&format!("{}/{name}", self.series), name, &sides, |dir, ko| {
+                let mut diff = harness::cmd::command(&self.lpbuild);
+                diff.arg("diff")
+                    .args([old, new])
+                    .arg("--kernel")
+                    .arg(&kernel.vmlinuz)
+                    .arg("--headers")
+                    .arg(&kernel.headers);
+                let report = harness::cmd::output(diff.arg("-o").arg(dir).args(["--name", name]))?;
+                let mut pack = harness::cmd::command(&self.lpbuild);
+                pack.arg("pack").arg(dir).arg("--kernel").arg(&kernel.vmlinuz).arg("--headers").arg(&kernel.headers);
+                Ok(report + &harness::cmd::output(pack.arg("--module").arg(old).arg("-o").arg(ko))?)
+            });
+            Arc::new(made.unwrap())
+        };
+        let made = made_once(self.series, name, make);
+        self.modules.push((name.to_owned(), made));
         self
     }
 
@@ -195,6 +215,17 @@ impl Bench {
         let script = format!("modes='transition stop-machine drain'\n{FUNCTIONS}{script}");
         vm.case(&script).silence(Duration::from_secs(180)).overtime(Duration::from_secs(1800))
     }
+}
+
+/// A module of one C file, built outside of the kernel's tree.
+pub fn module_of(env: &Env, series: &str, name: &str, source: &str) -> PathBuf {
+    let made = once(&format!("{series}/{name}"), name, &[source.to_owned()], |dir, _| {
+        std::fs::write(dir.join(format!("{name}.c")), source)?;
+        std::fs::write(dir.join("Kbuild"), format!("obj-m := {name}.o\n"))?;
+        let mut make = harness::cmd::command("make");
+        harness::cmd::output(make.arg("-C").arg(&env.kernel.headers).arg(format!("M={}", dir.display())).arg("modules"))
+    });
+    made.unwrap().ko
 }
 
 /// What tests of this process share, by the name of the file in the guest.

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod fixes;
+pub mod ko_pair;
 pub mod own;
 
 use std::path::{Path, PathBuf};

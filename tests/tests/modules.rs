@@ -11,11 +11,13 @@ use harness::runpre::RunPre;
 use lpbuild::backend::detour;
 use lpbuild::emit::Output;
 use lpbuild::error::{Error, Problem};
+use lpbuild::flow::{self, Ask, folder};
 use lpbuild::holder::{HolderName, ModuleFinder, ModuleHolder, Running};
 use lpbuild::pipeline;
 use lpbuild::plan::Source;
 use lpbuild::plan::manifest::{HolderEntry, Manifest, SectionSymbol};
-use lpbuild_tests::Env;
+use lpbuild_tests::bench::module_of;
+use lpbuild_tests::{Env, ko_pair};
 use object::{Object, ObjectSection, ObjectSymbol};
 
 mod support;
@@ -382,4 +384,70 @@ fn a_module_does_not_begin_to_have_what_it_imports() {
     let problems = b.refused(&[source], &[b.module()]);
     let found = problems.iter().find(|p| p.code.id == "LP2022").map(ToString::to_string).unwrap_or_default();
     assert!(found.contains("simple_read_from_buffer") && found.contains("or imports it"), "{problems:?}");
+}
+
+/// The files of two builds are all there is: stripped, compressed, and the functions of the new one at other places.
+fn two_files_of_a_module_give_a_patch(name: &str, series: &'static str, other: &str) {
+    let Some(b) = Bench::find(name, series) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let [old, new] = ko_pair::sources().map(|s| module_of(&b.env, series, ko_pair::NAME, &s));
+    let [stripped, packed] = ["old.ko", "new.ko"].map(|f| dir.path().join(f));
+    for (from, to) in [(&old, &stripped), (&new, &packed)] {
+        let strip = Command::new("strip").arg("--strip-debug").arg(from).arg("-o").arg(to).status().unwrap();
+        assert!(strip.success());
+    }
+    assert!(Command::new("xz").arg("--check=crc32").arg(&packed).status().unwrap().success());
+    let packed = dir.path().join("new.ko.xz");
+    let kernel = &b.env.kernel;
+    let out = dir.path().join("out");
+    let ask = Ask {
+        old: &stripped,
+        new: &packed,
+        kernel: Some(&kernel.vmlinuz),
+        headers: Some(&kernel.headers),
+        output: Some(&out),
+        no_debug_info: false,
+    };
+    let mut options = support::options();
+    options.lines_kept = true;
+    let found = flow::diff(&ask, &options).unwrap();
+    assert_eq!(found.analysis.refused, []);
+    let output = found.patch.unwrap();
+    let m = &output.manifest;
+    assert_eq!((m.schema, m.holders.len(), m.functions.len()), (3, 1, 1));
+    assert_eq!((m.holders[0].name.as_str(), m.functions[0].object.as_str()), (ko_pair::NAME, ko_pair::NAME));
+    assert!(m.functions[0].symbol.starts_with("number"), "{:?}", m.functions);
+    folder::check(&out, &kernel.vmlinuz, Some(&kernel.headers), std::slice::from_ref(&stripped)).unwrap();
+    // Another build of it, one that is not there, one the patch is not for.
+    let check = |files: &[PathBuf]| folder::check(&out, &kernel.vmlinuz, Some(&kernel.headers), files);
+    let why = |files: &[PathBuf]| check(files).unwrap_err().to_string();
+    let text = why(std::slice::from_ref(&packed));
+    assert!(text.contains("LP4014") && text.contains("build id of ko_pair"), "{text}");
+    let text = why(&[]);
+    assert!(text.contains("LP3009") && text.contains("--module"), "{text}");
+    let text = why(&[b.kernel.files().file(MODULE).unwrap()]);
+    assert!(text.contains("LP3009") && text.contains("binfmt_misc"), "{text}");
+    // A stock module against itself with other bytes, and against the kernel of another release.
+    let stock = b.kernel.files().file(MODULE).unwrap();
+    let same = flow::diff(&Ask { old: &stock, new: &stock, output: None, ..ask }, &options).unwrap();
+    assert!(same.patch.is_none() && same.analysis.set.items.is_empty());
+    if let Ok(Some(other)) = harness::kernels::Kernel::locate(other) {
+        let wrong = flow::diff(&Ask { kernel: Some(&other.vmlinuz), headers: Some(&other.headers), ..ask }, &options)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            wrong.contains("LP3009") && wrong.contains(&kernel.release) && wrong.contains(&other.release),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn two_files_of_a_module_give_a_patch_61() {
+    two_files_of_a_module_give_a_patch("two_files_of_a_module_give_a_patch_61", "6.1", "6.12");
+}
+
+#[test]
+fn two_files_of_a_module_give_a_patch_612() {
+    two_files_of_a_module_give_a_patch("two_files_of_a_module_give_a_patch_612", "6.12", "6.1");
 }

@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use lpbuild_tests::bench::{Bench, cycles, passes};
-use lpbuild_tests::on_both;
+use lpbuild_tests::bench::{Bench, cycles, module_of, passes};
+use lpbuild_tests::{ko_pair, on_both};
 
 on_both! {
     a_fix_is_in_effect_whether_its_module_is_here_or_comes
@@ -15,6 +15,7 @@ on_both! {
     a_trial_brings_the_module_away_and_here
     what_another_module_exports_is_found_whenever_both_come
     a_storm_of_comings_and_goings_leaves_nothing
+    of_two_files_of_a_module_comes_a_patch
 }
 
 const FILE: &str = "fs/binfmt_misc.c";
@@ -253,4 +254,20 @@ clean
     let preempt = if series == "6.1" { "preempt=full" } else { "" };
     let overtime = std::time::Duration::from_secs(600.max(20 * u64::from(cycles(5))));
     passes(&b.vm("module-storm", &format!("{FUNCTIONS}{script}")).append(preempt).overtime(overtime));
+}
+
+/// Two builds of a module as files: nothing else of its source is there.
+fn of_two_files_of_a_module_comes_a_patch(series: &'static str) {
+    let Some(b) = Bench::find("of_two_files_of_a_module_comes_a_patch", series) else { return };
+    let [old, new] = ko_pair::sources().map(|s| module_of(&b.env, series, ko_pair::NAME, &s));
+    let b = b.between("ko_fix", &old, &new).ko("ko_pair", old);
+    let script = r#"
+number() { expect_in number "number $1" "$(cat /proc/ko_pair)"; }
+for mode in $modes; do
+    insmod /ko_pair.ko; number 100; number 101; load ko_fix mode=$mode; number 202; rmmod ko_pair
+    insmod /ko_pair.ko; number 200; unload ko_fix; number 101; rmmod ko_pair
+done
+clean
+"#;
+    passes(&b.vm("module-files", script));
 }

@@ -19,13 +19,17 @@ use lpbuild::codes;
 /// Compare two builds of kernel objects and describe the live patch between them.
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
-    /// The build that runs: a vmlinux or vmlinuz, a vmlinux.o, an object file, or a tree (with a vmlinux or with objects).
+    /// The build that runs: a vmlinux or vmlinuz, a vmlinux.o, a module (.ko, compressed or not), an object file, or a tree (with a
+    /// vmlinux, with objects, or with modules).
     pub(super) old: PathBuf,
     /// The fixed build.
     pub(super) new: PathBuf,
     /// Bind to this kernel image (vmlinux or vmlinuz): prove that the old code is what runs, and resolve every address.
     #[arg(long, value_name = "IMAGE")]
     pub(super) kernel: Option<PathBuf>,
+    /// Headers of that kernel, which say what its modules import; for modules [default: installed ones, or those in the cache].
+    #[arg(long, value_name = "DIR")]
+    pub(super) headers: Option<PathBuf>,
     /// Write patch.o and manifest.toml to this folder; without it only report.
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
@@ -174,6 +178,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         old: &args.old,
         new: &args.new,
         kernel: args.kernel.as_deref(),
+        headers: args.headers.as_deref(),
         output: args.output.as_deref(),
         no_debug_info: args.no_debug_info,
     };
@@ -205,6 +210,9 @@ fn print(report: &Report, manifest: Option<&Manifest>, args: &DiffArgs, out: &mu
     let Some(manifest) = manifest else { return Ok(()) };
     match &manifest.kernel {
         Some(k) => writeln!(out, "bound to {} (build id {})", k.release, k.build_id)?,
+        None if report.changed.iter().any(|c| c.object.ends_with(".ko")) => {
+            writeln!(out, "not held against a kernel: name its image with --kernel")?;
+        }
         None => writeln!(out, "symbolic: bind it with lpbuild pack --kernel IMAGE")?,
     }
     if let Some(dir) = &args.output {

@@ -23,6 +23,10 @@ pub struct PackArgs {
     /// Kernel headers [default: /lib/modules/RELEASE/build or /usr/src/linux-headers-RELEASE]
     #[arg(long, value_name = "DIR")]
     pub headers: Option<PathBuf>,
+    /// File of a kernel module that the patch has functions of, to check it against [default: those of the release, installed or in
+    /// the cache]
+    #[arg(long = "module", value_name = "FILE", requires = "kernel")]
+    pub modules: Vec<PathBuf>,
     /// Where the module is written [default: NAME.ko in DIR]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -51,7 +55,7 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
     let report = match &args.kernel {
         None => pack(&Runtime::default(), &args.dir, &options)?,
         Some(image) if folder::manifest(&args.dir)?.kernel.is_some() => {
-            folder::check(&args.dir, image, args.headers.as_deref())?;
+            folder::check(&args.dir, image, args.headers.as_deref(), &args.modules)?;
             pack(&Runtime::default(), &args.dir, &options)?
         }
         Some(image) => {

@@ -53,22 +53,23 @@ codes! {
         class: Refused,
         title: "not the image the patch is for",
         why: "A linked old image is the running kernel: its addresses are the addresses of the patch, and another image has \
-              others. A vmlinux.o has none at all.",
-        advice: "give the vmlinux or vmlinuz of the running kernel; --kernel is needed with vmlinux.o only",
+              others. A vmlinux.o has none at all, and modules refer to a kernel that is another file.",
+        advice: "give the vmlinux or vmlinuz of the running kernel; --kernel is needed with vmlinux.o and with modules only",
     }
     LP3008 {
         class: Refused,
         title: "a module differs as well",
-        why: "A patch replaces functions of the kernel image. The change also reaches code of a module, and only half of it \
-              would be in effect.",
-        advice: "compare the two vmlinux files alone to leave the module out, and load the new module in place of the old one",
+        why: "Two whole images and the modules beside them both differ. They are compared in different ways, and a patch is made of one \
+              or of the other; with one alone only half of the change would be in effect.",
+        advice: "compare the two vmlinux files alone, and the modules alone (two .ko, or two trees of them, with --kernel): two \
+                 patches, which together are the change",
     }
     LP3009 {
         class: Refused,
         title: "the file of a module cannot be used",
         why: "The code of a module is compared with its file as the kernel's with its image. The file is looked for under its path \
-              below kernel/ of the folders of modules, never in updates/; it must be of the same release, have a build id, and \
+              below kernel/ of the folders of modules, never in updates/, unless it is given; it must be of the same release, have a build id, and \
               import only what the kernel or another module has.",
-        advice: "install the modules of this kernel (the package of its image has them)",
+        advice: "install the modules of this kernel (the package of its image has them), or give the file that the kernel has loaded",
     }
 }

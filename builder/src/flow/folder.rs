@@ -2,6 +2,7 @@
 //!
 //! A symbolic patch (no `--kernel`) also keeps the compared objects, so that `lpbuild pack --kernel` can bind it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::backend::detour::Runtime;
@@ -13,13 +14,14 @@ use crate::plan::Source;
 use crate::plan::manifest::Manifest;
 
 use super::inputs::io;
+use super::modules;
 use crate::codes;
 use crate::error::refuse;
-use crate::kernel::KernelImage;
+use crate::kernel::{KernelImage, ModuleBinary};
 use crate::pack;
 use crate::pipeline;
 use crate::plan::Options;
-use crate::source::module_tree::ModuleTree;
+use crate::source::module_tree::{GivenModules, ModuleTree};
 
 const MANIFEST: &str = "manifest.toml";
 const PATCH: &str = "patch.o";
@@ -164,23 +166,40 @@ pub fn bind(dir: &Path, kernel: &Path) -> Result<Output> {
 ///
 /// # Errors
 /// LP3009 where the file of a module is not found, and what [`pack::check`] has.
-pub fn check(dir: &Path, kernel: &Path, headers: Option<&Path>) -> Result<()> {
+pub fn check(dir: &Path, kernel: &Path, headers: Option<&Path>, files: &[PathBuf]) -> Result<()> {
     let given = manifest(dir)?;
     let kernel = KernelImage::open(kernel)?;
-    let modules = if given.holders.is_empty() { Vec::new() } else { modules_of(&given, &kernel, headers)? };
+    let modules = if given.holders.is_empty() { Vec::new() } else { modules_of(&given, &kernel, headers, files)? };
     pack::check(&Runtime::default(), dir, Running { kernel: &kernel, modules: &modules })
 }
 
 /// The modules that a manifest names.
-fn modules_of(manifest: &Manifest, kernel: &KernelImage, headers: Option<&Path>) -> Result<Vec<ModuleHolder>> {
-    let files = ModuleTree::of(kernel.release())?;
-    let all = files.all();
-    let images = ModuleImages::of(kernel, &files, pack::symvers(kernel.release(), headers)?);
+fn modules_of(
+    manifest: &Manifest,
+    kernel: &KernelImage,
+    headers: Option<&Path>,
+    named: &[PathBuf],
+) -> Result<Vec<ModuleHolder>> {
+    let mut given = BTreeMap::new();
+    for path in named {
+        let name = ModuleBinary::read(path)?.name;
+        if manifest.holders.iter().all(|h| h.name != name) {
+            let what = format!("it is the module {name}, of which the patch has nothing");
+            return Err(Error::new(codes::LP3009, Place::object(path.display().to_string()), what));
+        }
+        given.insert(HolderName::named(&name), path.clone());
+    }
+    let files = GivenModules { given, tree: ModuleTree::of(kernel.release())? };
+    let all = files.tree.all();
+    let images = ModuleImages::of(kernel, &files, modules::symvers(kernel.release(), headers)?);
     let open = |name: &str| {
         let own = HolderName::named(name);
+        if files.given.contains_key(&own) {
+            return images.open(name);
+        }
         let modfile = all.iter().find(|m| HolderName::of_file(m) == own).ok_or_else(|| {
-            let roots: Vec<String> = files.roots.iter().map(|r| r.join("kernel").display().to_string()).collect();
-            let what = format!("no module of this name is in {}", roots.join(" or "));
+            let roots: Vec<String> = files.tree.roots.iter().map(|r| r.join("kernel").display().to_string()).collect();
+            let what = format!("no module of this name is in {}; name its file with --module", roots.join(" or "));
             Error::new(codes::LP3009, Place::object(name), what)
         })?;
         images.open(modfile)

@@ -26,7 +26,8 @@ pub fn kernels(old: &Path, new: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
 
 /// Compares two kernels, and the modules beside them when trees were given.
 pub(super) fn compare(ask: &Ask<'_>, old_path: &Path, new_path: &Path, options: &Options) -> Result<Outcome> {
-    let modules = if ask.old.is_dir() { modules::compare(ask.old, ask.new, options)? } else { Vec::new() };
+    let compared =
+        if ask.old.is_dir() { modules::compare(ask.old, ask.new, options)? } else { modules::Compared::default() };
     let (old, new) = rayon::join(|| Backing::open(old_path), || Backing::open(new_path));
     let (old, new) = (old?, new?);
     let (old_whole, new_whole) = rayon::join(|| old.whole(), || new.whole());
@@ -73,6 +74,13 @@ pub(super) fn compare(ask: &Ask<'_>, old_path: &Path, new_path: &Path, options: 
         (None, _) if ask.output.is_none() && old.form() == Form::Relocatable => Ok(None),
         (None, _) => old.kernel().map(Some),
     };
+    if analysis.set.items.is_empty() && analysis.refused.is_empty() && !compared.differing.is_empty() {
+        // Without a folder to write, nothing is held against an image.
+        let kernel = ask.kernel.or_else(|| ask.output.map(|_| old_path));
+        let outcome = modules::patch(ask, kernel, &compared.differing, options)?;
+        return Ok(Outcome { modules: compared.alone(), ..outcome });
+    }
+    let modules = compared.reports;
     for module in modules.iter().filter(|m| !m.changed.is_empty() || !m.codes.is_empty()) {
         let what = format!("{} function(s) of it differ", module.changed.len());
         analysis.refused.push(Problem::new(codes::LP3008, Place::object(&module.module), what));

@@ -1,49 +1,191 @@
-//! The modules beside two kernels: paired by name, compared as objects. Patches of modules cannot be packed, so all that
-//! comes out is what differs.
+//! Modules as files: two builds of one, or all of two trees, paired by name.
+//!
+//! Input: `.ko` files, plain or compressed, stripped of debug information or not. Output: a patch of the functions that differ, bound
+//! to the old files, which are the modules that the kernel runs: each is the image of its holder, as the file beside the kernel is
+//! for `lpbuild build`. Refused: files that are no two builds of one module (LP2004), what cannot be used as a module of that kernel
+//! (LP3009), a folder to write and no kernel to bind to (LP3007).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Place, Result};
-use crate::holder::HolderName;
+use crate::backend::detour::Runtime;
+use crate::codes;
+use crate::error::{Error, Place, Problem, Result, refuse};
+use crate::holder::{HolderName, ModuleHolder, ModuleImages, Running};
+use crate::kernel::{KernelImage, ModuleBinary, unpacked_module};
+use crate::pack::{self, KernelSide};
 use crate::pipeline;
-use crate::plan::Options;
-use crate::plan::Source;
+use crate::plan::{Analysis, Options, Source};
 use crate::report::{ModuleReport, Report};
+use crate::source::debian::Unpacked;
+use crate::source::module_tree::{ENDINGS, GivenModules, ModuleTree};
 use rayon::prelude::*;
 
 use super::inputs::{below, io};
-use crate::codes;
+use super::{Ask, Outcome, conclude, conclude_on};
+
+/// Modules of two trees.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// Those that differ in what runs.
+    pub differing: Vec<Source>,
+    /// What differs in each of them, and those that only one side has.
+    pub reports: Vec<ModuleReport>,
+}
+
+/// Is a file called as modules are? The name of it without what it is compressed with.
+fn plain_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let stem = ENDINGS.iter().find_map(|e| name.strip_suffix(e)?.strip_suffix('.'))?;
+    Some(format!("{stem}.ko"))
+}
+
+/// Are both files modules? A module and something else cannot be compared.
+pub(super) fn are_modules(old: &Path, new: &Path) -> Result<bool> {
+    if old.is_dir() || new.is_dir() {
+        return Ok(false);
+    }
+    match (plain_name(old).is_some(), plain_name(new).is_some()) {
+        (a, b) if a == b => Ok(a),
+        (a, _) => {
+            let (module, other) = if a { (old, new) } else { (new, old) };
+            let what = format!("{} is a module by its name and {} is not", module.display(), other.display());
+            Err(Error::new(codes::LP2004, Place::object(other.display().to_string()), what))
+        }
+    }
+}
+
+/// Do both trees have modules, and neither an object file?
+pub(super) fn are_trees(old: &Path, new: &Path) -> Result<bool> {
+    if !old.is_dir() || !new.is_dir() {
+        return Ok(false);
+    }
+    let bare = |root: &Path| -> Result<bool> { Ok(below(root, "o")?.is_empty() && !modules(root)?.is_empty()) };
+    Ok(bare(old)? && bare(new)?)
+}
+
+/// Two builds of one module.
+pub(super) fn diff_pair(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
+    let (old, new) = (ModuleBinary::read(ask.old)?, ModuleBinary::read(ask.new)?);
+    if old.name != new.name {
+        let what = format!("it is the module {}, {} is {}", new.name, ask.old.display(), old.name);
+        return Err(Error::new(codes::LP2004, Place::object(ask.new.display().to_string()), what));
+    }
+    let source = Source {
+        name: format!("{}.ko", old.name),
+        old_path: ask.old.to_owned(),
+        new_path: ask.new.to_owned(),
+        holder: HolderName::named(&old.name),
+        old: old.content,
+        new: new.content,
+    };
+    patch(ask, ask.kernel, &[source], options)
+}
+
+/// The modules of two trees without anything else.
+pub(super) fn diff_trees(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
+    let compared = compare(ask.old, ask.new, options)?;
+    let outcome = patch(ask, ask.kernel, &compared.differing, options)?;
+    Ok(Outcome { modules: compared.alone(), ..outcome })
+}
+
+impl Compared {
+    /// Those that only one side has: in no patch, and not passed over.
+    pub(super) fn alone(self) -> Vec<ModuleReport> {
+        self.reports.into_iter().filter(|r| r.only_in.is_some()).collect()
+    }
+}
+
+/// The patch of modules that differ.
+pub(super) fn patch(ask: &Ask<'_>, kernel: Option<&Path>, sources: &[Source], options: &Options) -> Result<Outcome> {
+    let mut analysis = pipeline::analyse(sources, options)?;
+    let Some(kernel) = kernel else {
+        if let Some(dir) = ask.output {
+            let what = "a patch of modules is made for one kernel; name its image with --kernel";
+            return Err(Error::new(codes::LP3007, Place::object(dir.display().to_string()), what));
+        }
+        return conclude::<KernelImage>(analysis, || Ok(None), options);
+    };
+    let kernel = KernelImage::open(kernel)?;
+    let holders = open(&analysis, sources, &kernel, ask.headers)?;
+    let running = Running { kernel: &kernel, modules: &holders };
+    pipeline::check_names_on(&mut analysis, running, options);
+    let outcome = conclude_on(analysis, running, options)?;
+    if let Some(patch) = &outcome.patch {
+        // What is handed out is read as somebody else's would be.
+        refuse(Runtime::default().contradictions(&patch.manifest, running))?;
+    }
+    Ok(outcome)
+}
+
+/// The old files of what the patch replaces something in.
+fn open(
+    analysis: &Analysis,
+    sources: &[Source],
+    kernel: &KernelImage,
+    headers: Option<&Path>,
+) -> Result<Vec<ModuleHolder>> {
+    let concerned: BTreeSet<&HolderName> =
+        analysis.set.items.iter().filter_map(|i| Some(&analysis.pairs.get(i.pair.0 as usize)?.holder)).collect();
+    if concerned.is_empty() {
+        return Ok(Vec::new());
+    }
+    let given = sources.iter().map(|s| (s.holder.clone(), s.old_path.clone())).collect();
+    let files = GivenModules { given, tree: ModuleTree::of(kernel.release())? };
+    let images = ModuleImages::of(kernel, &files, symvers(kernel.release(), headers)?);
+    concerned.into_iter().map(|name| images.open(name.as_str())).collect()
+}
+
+/// What the headers of the release say that is exported: those that are named, installed or in the cache.
+pub(super) fn symvers(release: &str, headers: Option<&Path>) -> Result<crate::kernel::Symvers> {
+    if headers.is_some() {
+        return pack::symvers(release, headers);
+    }
+    let cached = Unpacked::of(release)?.headers;
+    match pack::symvers(release, None) {
+        Err(_) if cached.is_dir() => pack::symvers(release, Some(&cached)),
+        found => found,
+    }
+}
 
 /// Compares the modules of two trees; those that are the same are left out.
-pub fn compare(old: &Path, new: &Path, options: &Options) -> Result<Vec<ModuleReport>> {
+pub(super) fn compare(old: &Path, new: &Path, options: &Options) -> Result<Compared> {
     let (olds, news) = (modules(old)?, modules(new)?);
-    let mut out: Vec<ModuleReport> = olds
+    let pairs: Vec<(Source, ModuleReport)> = olds
         .par_iter()
         .filter_map(|(name, path)| pair(name, path, news.get(name)?, options).transpose())
         .collect::<Result<_>>()?;
+    let (differing, mut reports): (Vec<Source>, Vec<ModuleReport>) = pairs.into_iter().unzip();
     for (mine, other, side) in [(&olds, &news, "old"), (&news, &olds, "new")] {
         let alone = mine.keys().filter(|n| !other.contains_key(*n));
-        out.extend(alone.map(|n| ModuleReport { module: n.clone(), only_in: Some(side), ..ModuleReport::default() }));
+        reports.extend(alone.map(|n| ModuleReport {
+            module: n.clone(),
+            only_in: Some(side),
+            ..ModuleReport::default()
+        }));
     }
-    out.sort_by(|a, b| a.module.cmp(&b.module));
-    Ok(out)
+    reports.sort_by(|a, b| a.module.cmp(&b.module));
+    Ok(Compared { differing, reports })
 }
 
-/// By file name: a kernel has no two modules of one name.
+/// By file name: a kernel has no two modules of one name, but `updates/` may have another build of one.
 fn modules(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    for ending in ["xz", "zst", "gz"] {
-        let packed = below(root, ending)?.into_keys().find(|name| name.ends_with(&format!(".ko.{ending}")));
-        if let Some(name) = packed {
-            let what = "the modules of this tree are compressed; unpack them, or compare the two vmlinux files alone";
-            return Err(Error::new(codes::LP2004, Place::object(name), what));
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for ending in ENDINGS.iter().filter_map(|e| e.rsplit('.').next()) {
+        for path in below(root, ending)?.into_values() {
+            let Some(name) = plain_name(&path) else { continue };
+            if let Some(other) = found.insert(name.clone(), path.clone()) {
+                let what = format!("{} and {} are both it", other.display(), path.display());
+                problems.push(Problem::new(codes::LP2004, Place::object(name), what));
+            }
         }
     }
-    let all = below(root, "ko")?;
-    Ok(all.into_values().filter_map(|p| Some((p.file_name()?.to_string_lossy().into_owned(), p))).collect())
+    refuse(problems)?;
+    Ok(found)
 }
 
-fn pair(name: &str, old_path: &Path, new_path: &Path, options: &Options) -> Result<Option<ModuleReport>> {
+fn pair(name: &str, old_path: &Path, new_path: &Path, options: &Options) -> Result<Option<(Source, ModuleReport)>> {
     let read = |p: &Path| std::fs::read(p).map_err(|e| io(p, &e));
     let (old, new) = (read(old_path)?, read(new_path)?);
     if old == new {
@@ -53,11 +195,11 @@ fn pair(name: &str, old_path: &Path, new_path: &Path, options: &Options) -> Resu
         name: name.to_owned(),
         old_path: old_path.to_owned(),
         new_path: new_path.to_owned(),
-        old,
-        new,
-        holder: HolderName::Vmlinux,
+        old: unpacked_module(old_path, &old)?,
+        new: unpacked_module(new_path, &new)?,
+        holder: HolderName::of_file(name.strip_suffix(".ko").unwrap_or(name)),
     };
-    let report = Report::of(&pipeline::analyse(&[source], options)?);
+    let report = Report::of(&pipeline::analyse(std::slice::from_ref(&source), options)?);
     if report.changed.is_empty() && report.refused.is_empty() {
         return Ok(None);
     }
@@ -65,5 +207,5 @@ fn pair(name: &str, old_path: &Path, new_path: &Path, options: &Options) -> Resu
     codes.sort_unstable();
     codes.dedup();
     let changed = report.changed.into_iter().map(|c| c.symbol).collect();
-    Ok(Some(ModuleReport { module: name.to_owned(), changed, codes, only_in: None }))
+    Ok(Some((source, ModuleReport { module: name.to_owned(), changed, codes, only_in: None })))
 }

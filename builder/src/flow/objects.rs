@@ -1,9 +1,9 @@
-//! Two builds, whatever form they have: objects and trees here, whole kernels in `images`.
+//! Two builds, whatever form they have: objects and trees here, whole kernels in `images`, modules in `modules`.
 
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Outcome, folder, images, inputs};
+use super::{Outcome, folder, images, inputs, modules};
 use crate::error::Result;
 use crate::kernel::KernelImage;
 use crate::plan::{Options, Source};
@@ -17,6 +17,8 @@ pub struct Ask<'a> {
     pub new: &'a Path,
     /// The kernel to bind to.
     pub kernel: Option<&'a Path>,
+    /// Its headers, which say what modules import from whom.
+    pub headers: Option<&'a Path>,
     /// The patch folder to write.
     pub output: Option<&'a Path>,
     /// Leave debug information of whole images aside.
@@ -30,6 +32,8 @@ pub struct Ask<'a> {
 pub fn diff(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
     let (mut outcome, symbolic) = match images::kernels(ask.old, ask.new)? {
         Some((old, new)) => (images::compare(ask, &old, &new, options)?, Vec::new()),
+        None if modules::are_modules(ask.old, ask.new)? => (modules::diff_pair(ask, options)?, Vec::new()),
+        None if modules::are_trees(ask.old, ask.new)? => (modules::diff_trees(ask, options)?, Vec::new()),
         None => objects(ask, options)?,
     };
     if let (Some(dir), Some(patch)) = (ask.output, &outcome.patch) {

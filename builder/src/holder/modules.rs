@@ -74,7 +74,8 @@ pub struct ModuleImages<'a> {
     files: &'a dyn ModuleFinder,
     symvers: Arc<Symvers>,
     area: RefCell<ModuleArea>,
-    laid_out: RefCell<BTreeMap<String, Arc<LaidOut>>>,
+    /// By name: a module that is given as a file and one that is found by its path are the same.
+    laid_out: RefCell<BTreeMap<HolderName, Arc<LaidOut>>>,
 }
 
 impl<'a> ModuleImages<'a> {
@@ -123,7 +124,7 @@ impl<'a> ModuleImages<'a> {
     }
 
     fn laid_out(&self, modfile: &str) -> Result<Arc<LaidOut>> {
-        if let Some(known) = self.laid_out.borrow().get(modfile) {
+        if let Some(known) = self.laid_out.borrow().get(&HolderName::of_file(modfile)) {
             return Ok(Arc::clone(known));
         }
         let path = self.files.file(modfile)?;
@@ -137,7 +138,7 @@ impl<'a> ModuleImages<'a> {
         if HolderName::module(found.name()) != HolderName::of_file(modfile) {
             return odd(format!("it calls itself {}", found.name()));
         }
-        self.laid_out.borrow_mut().insert(modfile.to_owned(), Arc::clone(&found));
+        self.laid_out.borrow_mut().insert(HolderName::of_file(modfile), Arc::clone(&found));
         Ok(found)
     }
 }

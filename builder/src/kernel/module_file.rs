@@ -27,6 +27,16 @@ pub struct ModuleBinary {
     pub leaves: bool,
 }
 
+/// The content of a module's file, unpacked.
+///
+/// # Errors
+/// LP3009.
+pub fn unpacked_module(path: &Path, data: &[u8]) -> Result<Vec<u8>> {
+    let found = payload::unpack_file(data, module::MAX_MODULE);
+    let odd = |e: std::io::Error| Error::new(codes::LP3009, Place::object(path.display().to_string()), e.to_string());
+    Ok(found.map_err(odd)?.into_owned())
+}
+
 impl ModuleBinary {
     /// Reads one.
     ///
@@ -36,7 +46,7 @@ impl ModuleBinary {
         let file = path.display().to_string();
         let data = bounded::read(path, bounded::LARGE)?;
         let odd = |what: String| Error::new(codes::LP3009, Place::object(&file), what);
-        let content = payload::unpack_file(&data, module::MAX_MODULE).map_err(|e| odd(e.to_string()))?.into_owned();
+        let content = unpacked_module(path, &data)?;
         let image = ingest::read(&file, &content)?;
         let info = |key: &str| module::modinfo(&image, key);
         let name = info("name").ok_or_else(|| odd("its .modinfo has no name".into()))?;

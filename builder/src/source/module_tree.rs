@@ -3,16 +3,16 @@
 //! Input: the folders that may have them, in order. Output: the file of a module that is part of the kernel, by the path kbuild
 //! gives it: below `kernel/`, never another one of the same name in `updates/`. Refused: LP3009.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::debian::Unpacked;
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::holder::ModuleFinder;
+use crate::holder::{HolderName, ModuleFinder};
 
 /// Endings of module files, plain and compressed (scripts/Makefile.modinst).
-const ENDINGS: &[&str] = &["ko", "ko.xz", "ko.zst", "ko.gz"];
+pub const ENDINGS: &[&str] = &["ko", "ko.xz", "ko.zst", "ko.gz"];
 
 /// Folders like `/lib/modules/RELEASE`.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +71,24 @@ impl ModuleFinder for ModuleTree {
             let what = format!("no {modfile}.ko, plain or compressed, is in {}", roots.join(" or "));
             Error::new(codes::LP3009, Place::object(modfile), what)
         })
+    }
+}
+
+/// Files that somebody names, and the folders for all other modules.
+#[derive(Clone, Debug, Default)]
+pub struct GivenModules {
+    /// By the name of the module.
+    pub given: BTreeMap<HolderName, PathBuf>,
+    /// For those that are not given.
+    pub tree: ModuleTree,
+}
+
+impl ModuleFinder for GivenModules {
+    fn file(&self, modfile: &str) -> Result<PathBuf> {
+        match self.given.get(&HolderName::of_file(modfile)) {
+            Some(path) => Ok(path.clone()),
+            None => self.tree.file(modfile),
+        }
     }
 }
 
