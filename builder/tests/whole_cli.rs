@@ -141,3 +141,13 @@ fn two_files_that_are_no_two_builds_of_a_module_are_refused() {
     let out = lpbuild.args(["diff", "-o", "d"]).args([&thing, &other]).current_dir(trees.path("old")).output().unwrap();
     assert!(String::from_utf8_lossy(&out.stderr).contains("LP3007"), "nothing to bind to");
 }
+
+#[test]
+fn trees_of_modules_alone_are_compared_and_what_one_side_has_is_named() {
+    let trees = Trees::new();
+    let (old, new) = (trees.tree("old", 1, 1), trees.tree("new", 1, 2));
+    std::fs::copy(new.join("drivers/thing.ko"), new.join("drivers/extra.ko")).unwrap();
+    let found = json(&diff(&old.join("drivers"), &new.join("drivers")));
+    assert_eq!((&found["changed"][0]["object"], &found["changed"][0]["symbol"]), (&"thing.ko".into(), &"probe".into()));
+    assert_eq!((&found["modules"][0]["module"], &found["modules"][0]["only_in"]), (&"extra.ko".into(), &"new".into()));
+}

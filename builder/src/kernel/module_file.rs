@@ -33,7 +33,10 @@ pub struct ModuleBinary {
 /// LP3009.
 pub fn unpacked_module(path: &Path, data: &[u8]) -> Result<Vec<u8>> {
     let found = payload::unpack_file(data, module::MAX_MODULE);
-    let odd = |e: std::io::Error| Error::new(codes::LP3009, Place::object(path.display().to_string()), e.to_string());
+    let odd = |e: std::io::Error| {
+        let what = format!("it cannot be unpacked, so it is cut short or damaged: {e}");
+        Error::new(codes::LP3009, Place::object(path.display().to_string()), what)
+    };
     Ok(found.map_err(odd)?.into_owned())
 }
 
