@@ -100,7 +100,10 @@ impl Digest {
             // Where it is, nobody knows before it is loaded.
             d.number(if start == 0 { u64::MAX } else { end.wrapping_sub(start) })
         });
+        let jumps = if h.jumps == 0 { u64::MAX } else { h.jumps.wrapping_sub(h.data) };
         let numbers = [
+            jumps,
+            h.jumps_end.wrapping_sub(h.jumps),
             h.needs,
             h.n_funcs.into(),
             h.n_ranges.into(),

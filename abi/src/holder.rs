@@ -6,6 +6,11 @@
 
 /// The most modules that one patch can name: a bit for each in [`HolderRecord::needs`].
 pub const MAX_HOLDERS: u32 = 63;
+/// Bytes of `struct jump_entry` (include/linux/jump_label.h): where the jump is and leads to, distances of four bytes each from
+/// themselves, and the distance of the key, with two flags.
+pub const JUMP_ENTRY_LEN: usize = 16;
+/// Where that has the key.
+pub const JUMP_ENTRY_KEY: usize = 8;
 /// The most fields accepted: a bound for damaged records, not a limit of the design.
 pub const MAX_RELOCS: u32 = 65_536;
 
@@ -27,6 +32,11 @@ pub struct HolderRecord {
     pub rodata: u64,
     /// One past them.
     pub rodata_end: u64,
+    /// Jumps of static keys that the module has, as the kernel's `struct jump_entry`, in `data`: handed to the kernel when the module is
+    /// here. 0: none.
+    pub jumps: u64,
+    /// One past them.
+    pub jumps_end: u64,
     /// A bit for each other holder to which it refers: one that exports something to it, and so is there as long as it is.
     pub needs: u64,
     /// GNU build id of the module this patch fits.
@@ -137,17 +147,19 @@ pub enum FieldKind {
     Plt32 = 4,
     /// An address, 4 bytes, without a sign.
     Abs32 = 5,
+    /// A distance from the field, 8 bytes.
+    Pc64 = 6,
 }
 
 impl FieldKind {
     /// Every kind.
-    pub const ALL: [FieldKind; 5] =
-        [FieldKind::Abs64, FieldKind::Abs32S, FieldKind::Pc32, FieldKind::Plt32, FieldKind::Abs32];
+    pub const ALL: [FieldKind; 6] =
+        [FieldKind::Abs64, FieldKind::Abs32S, FieldKind::Pc32, FieldKind::Plt32, FieldKind::Abs32, FieldKind::Pc64];
 
     /// Bytes of the field.
     pub const fn width(self) -> u64 {
         match self {
-            FieldKind::Abs64 => 8,
+            FieldKind::Abs64 | FieldKind::Pc64 => 8,
             FieldKind::Abs32S | FieldKind::Pc32 | FieldKind::Plt32 | FieldKind::Abs32 => 4,
         }
     }
@@ -189,6 +201,6 @@ pub enum Spot {
     Site(u64),
 }
 
-const _: () = assert!(size_of::<HolderRecord>() == 120);
+const _: () = assert!(size_of::<HolderRecord>() == 136);
 const _: () = assert!(size_of::<AnchorRecord>() == 72);
 const _: () = assert!(size_of::<LateReloc>() == 40);

@@ -141,6 +141,8 @@ bool lpbuild_module_going(int part);
 void lpbuild_module_gone(int part);
 void lpbuild_module_left(int part);
 int lpbuild_module_half(int part);
+u32 lpbuild_module_jumps(int part, u64 *first);
+int lpbuild_module_refused(int part, bool comes, bool lenient);
 void lpbuild_modules_close(void);
 
 /* Functions of the patch, or nothing, which returns 0: thunks of the patch object, so that no pointer is called. */
@@ -161,6 +163,9 @@ int lpk_wake_up_state(struct task_struct *task, unsigned int state);
 #ifdef CONFIG_DYNAMIC_FTRACE
 int lpk_ftrace_ops_test(struct ftrace_ops *ops, unsigned long ip, void *regs);
 extern struct ftrace_ops **lpk_ptr_ftrace_ops_list;
+#endif
+#ifdef CONFIG_JUMP_LABEL
+int lpk_jump_label_module_notify(struct notifier_block *nb, unsigned long event, void *data);
 #endif
 extern struct mutex *lpk_ptr_text_mutex;
 extern rwlock_t *lpk_ptr_tasklist_lock;

@@ -146,16 +146,75 @@ void lpb_synchronize(void)
 	synchronize_rcu();
 }
 
-/* Under lpb_holders. */
-static int lpb_join(int part, struct module *mod, bool comes)
-{
-	int err;
+#ifdef CONFIG_JUMP_LABEL
+/*
+ * Jumps of keys that a module has: the kernel takes them for those of another module, of which it looks at these fields alone
+ * (jump_label_add_module, jump_label_del_module, __jump_label_mod_update, kernel/jump_label.c). Its own notifier is called, which
+ * takes the hotplug lock and those of jump labels and code: none of ours but lpb_holders is held. Handed over once for each coming,
+ * behind the module's own entries, which would overwrite the list in the key (static_key_set_entries); taken back while the
+ * memory of the module, where the keys are, is there.
+ */
+struct lpb_jumps {
+	struct module as_module;
+	bool handed;
+};
 
-	lpb_lock_code();
-	err = lpbuild_module_join(part, mod, comes, lenient);
-	lpb_unlock_code();
-	return err;
+static struct lpb_jumps *lpb_jumps;
+
+static int __init lpb_make_jumps(int parts)
+{
+	bool any = false;
+	int part;
+	u64 first;
+
+	for (part = 0; part < parts; part++)
+		any |= lpbuild_module_jumps(part, &first) != 0;
+	if (!any)
+		return 0;
+	lpb_jumps = lpb_fails("jumps of keys") ? NULL : kcalloc(parts, sizeof(*lpb_jumps), GFP_KERNEL);
+	return lpb_jumps ? 0 : -ENOMEM;
 }
+
+static int lpb_hand_over(int part)
+{
+	struct lpb_jumps *jumps;
+	u64 first = 0;
+	u32 n = lpbuild_module_jumps(part, &first);
+
+	if (!n)
+		return 0;
+	jumps = &lpb_jumps[part];
+	memset(jumps, 0, sizeof(*jumps));
+	jumps->as_module.state = MODULE_STATE_LIVE;
+	jumps->as_module.jump_entries = (struct jump_entry *)first;
+	jumps->as_module.num_jump_entries = n;
+	/* One that fails has undone itself. The thunk returns 0 where the kernel has no such function. */
+	if (lpb_fails("handing over jumps of keys") ||
+	    lpk_jump_label_module_notify(NULL, MODULE_STATE_COMING, &jumps->as_module) != NOTIFY_OK)
+		return -ENOMEM;
+	jumps->handed = true;
+	return 0;
+}
+
+static void lpb_take_back(int part)
+{
+	if (!lpb_jumps || !lpb_jumps[part].handed)
+		return;
+	lpk_jump_label_module_notify(NULL, MODULE_STATE_GOING, &lpb_jumps[part].as_module);
+	lpb_jumps[part].handed = false;
+}
+
+static void lpb_free_jumps(void)
+{
+	kfree(lpb_jumps);
+	lpb_jumps = NULL;
+}
+#else
+static int __init lpb_make_jumps(int parts) { return 0; }
+static int lpb_hand_over(int part) { return 0; }
+static void lpb_take_back(int part) { }
+static void lpb_free_jumps(void) { }
+#endif
 
 /* Under lpb_holders, which is held over the wait for who stands in the middle of an abs64 jump. */
 static void lpb_detach(int part)
@@ -176,6 +235,25 @@ static void lpb_detach(int part)
 	lpbuild_module_gone(part);
 	lpb_unlock_code();
 	lpbuild_module_left(part);
+	lpb_take_back(part);
+}
+
+/*
+ * Under lpb_holders. A module that comes runs nothing before this returns, and nothing is written to one that is here: so the
+ * jumps of its keys may follow when all else is done.
+ */
+static int lpb_join(int part, struct module *mod, bool comes)
+{
+	bool was_here = lpbuild_module_is_here(part, mod);
+	int err;
+
+	lpb_lock_code();
+	err = lpbuild_module_join(part, mod, comes, lenient);
+	lpb_unlock_code();
+	if (err || was_here || lpb_only_looks || !lpbuild_module_is_here(part, mod) || !lpb_hand_over(part))
+		return err;
+	lpb_detach(part);
+	return lpbuild_module_refused(part, comes, lenient);
 }
 
 static int lpb_module_event(struct notifier_block *nb, unsigned long event, void *data)
@@ -238,6 +316,11 @@ int __init lpb_add_modules(bool only_looks, u32 deadline_ms)
 	if (!parts)
 		return 0;
 	lpb_only_looks = only_looks;
+	err = lpb_make_jumps(parts);
+	if (err) {
+		pr_err("lpbuild: %s: LP5010: no memory for jumps of keys\n", lpb_name);
+		return err;
+	}
 	err = lpb_fails("register_module_notifier") ? -ENOMEM : register_module_notifier(&lpb_modules);
 	if (err) {
 		pr_err("lpbuild: %s: LP5011: the notifier of modules cannot be registered (%d)\n", lpb_name, err);
@@ -254,8 +337,10 @@ void lpb_remove_modules(void)
 {
 	int part, parts = lpbuild_modules();
 
-	if (!lpb_registered)
+	if (!lpb_registered) {
+		lpb_free_jumps();
 		return;
+	}
 	mutex_lock(&lpb_holders);
 	lpbuild_modules_close();
 	for (part = 0; part < parts; part++)
@@ -263,4 +348,5 @@ void lpb_remove_modules(void)
 	mutex_unlock(&lpb_holders);
 	unregister_module_notifier(&lpb_modules);
 	lpb_registered = false;
+	lpb_free_jumps();
 }

@@ -15,11 +15,12 @@
 
 use core::{ptr, slice};
 
-use lpbuild_abi::{AnchorKind, Region};
+use lpbuild_abi::{AnchorKind, HolderRecord, JUMP_ENTRY_LEN, Region};
 
 use crate::{
     identity::{self, Id},
     kernel::{Guard, Kernel},
+    keys::Jump,
     late,
     record::{Patch, Run, anchor_kind, field_kind, pieces, region, site_addr, text_of},
     refusal::Refusal,
@@ -115,6 +116,8 @@ pub struct Holders<A> {
     found: Room<u64>,
     /// What the data that is brought begins with, one holder's behind the other's.
     kept: Room<u8>,
+    /// Jumps of keys that modules have, one holder's behind the other's.
+    jumps: Room<Jump>,
     closed: bool,
 }
 
@@ -131,6 +134,7 @@ impl<A> Holders<A> {
             located: Room::none(),
             found: Room::none(),
             kept: Room::none(),
+            jumps: Room::none(),
             closed: false,
         }
     }
@@ -200,6 +204,13 @@ impl<A: Copy> Holders<A> {
         }
         let kept = patch.holders.iter().map(|h| (h.data_end - h.data) as usize).sum();
         self.kept.had(k, kept, |_| 0)?;
+        self.jumps.had(k, patch.holders.iter().map(|h| entries(h).count()).sum(), |_| Jump::none())?;
+        let text = (patch.record.text_start, patch.record.text_end);
+        for (n, at) in patch.holders.iter().flat_map(entries).enumerate() {
+            let jump = Jump::of(k, at, text).ok_or(Refusal::BadRecord("a jump of a key that is none"))?;
+            // SAFETY: there is room for all of them, and nobody else looks.
+            unsafe { self.jumps.at.add(n).write(jump) };
+        }
         let part = |_| Part { presence: Presence::Waiting, module: 0, views: [None; 4], id: Id::none() };
         self.parts.had(k, patch.holders.len(), part)?;
         for i in 0..patch.holders.len() {
@@ -211,7 +222,15 @@ impl<A: Copy> Holders<A> {
     fn views<K: Kernel<Alias = A>>(&mut self, k: &K, patch: &Patch<'_>, i: usize) -> Result<(), Refusal> {
         let Some(h) = patch.holders.get(i) else { return Ok(()) };
         let [data, bss, rodata] = pieces(h);
-        for (n, (start, end)) in [text_of(patch, h, &patch.run(i)), data, bss, rodata].into_iter().enumerate() {
+        let text = self.text(patch, i);
+        let mixed = |j: usize| {
+            let other = self.text(patch, j);
+            text.0 < other.1 && other.0 < text.1
+        };
+        if (0..i).any(mixed) {
+            return Err(Refusal::BadRecord("carried code of two modules that is mixed"));
+        }
+        for (n, (start, end)) in [text, data, bss, rodata].into_iter().enumerate() {
             if start == end {
                 continue;
             }
@@ -223,6 +242,24 @@ impl<A: Copy> Holders<A> {
         // As the loader has left it.
         let kept = self.kept_of(patch, i);
         if kept.is_empty() || k.read(h.data, kept) { Ok(()) } else { Err(Refusal::NoMemory) }
+    }
+
+    /// The carried code of a holder that is written to: fields, and jumps of its keys.
+    fn text(&self, patch: &Patch<'_>, i: usize) -> (u64, u64) {
+        let Some(h) = patch.holders.get(i) else { return (0, 0) };
+        let fields = text_of(patch, h, &patch.run(i));
+        self.jumps_of(patch, i).iter().fold(fields, |span, jump| {
+            let (start, end) = (jump.code, jump.code + jump.bytes().len() as u64);
+            if span.0 == span.1 { (start, end) } else { (span.0.min(start), span.1.max(end)) }
+        })
+    }
+
+    /// The jumps of the keys of a holder.
+    fn jumps_of(&self, patch: &Patch<'_>, i: usize) -> &[Jump] {
+        let before = patch.holders.iter().take(i).map(|h| entries(h).count()).sum::<usize>();
+        let own = patch.holders.get(i).map_or(0, |h| entries(h).count());
+        // SAFETY: written by `prepare` alone.
+        unsafe { self.jumps.all() }.get(before..before + own).unwrap_or(&[])
     }
 
     fn kept_of(&mut self, patch: &Patch<'_>, i: usize) -> &mut [u8] {
@@ -360,7 +397,7 @@ impl<A: Copy> Holders<A> {
                 }
             }
         }
-        let spans = [text_of(patch, h, &run), (h.data, h.data_end), (h.rodata, h.rodata_end)];
+        let spans = [self.text(patch, i), (h.data, h.data_end), (h.rodata, h.rodata_end)];
         let write = |at: u64, bytes: &[u8]| {
             for ((start, end), view) in spans.into_iter().zip([text, data, rodata]) {
                 if let Some(view) = view.filter(|_| start <= at && at < end) {
@@ -371,6 +408,9 @@ impl<A: Copy> Holders<A> {
             let now = now.get_mut(..bytes.len()).unwrap_or_default();
             k.read(at, now) && now == bytes
         };
+        if self.jumps_of(patch, i).iter().any(|jump| !write(jump.code, jump.bytes())) {
+            return Err(Refusal::BadRecord("a jump of a key that cannot be written"));
+        }
         for r in patch.relocs_of(&run).iter().filter(|r| r.site_of == 0 && k.guard(Guard::FieldsAnew)) {
             let lost = Refusal::Unresolved { holder: i, anchor: r.anchor as usize };
             let section = self.found(r.anchor).ok_or(lost)?;
@@ -544,6 +584,13 @@ impl<A: Copy> Holders<A> {
         self.set(i, Presence::Waiting);
     }
 
+    /// The kernel does not take the jumps of its keys: a part that has joined is none, once it has [`Holders::left`].
+    pub fn refuse(&mut self, i: usize, why: Refusal) {
+        if self.presence(i) == Presence::Waiting {
+            self.set(i, Presence::Refused(why));
+        }
+    }
+
     /// The patch is out of effect: whatever comes from now on is none of its business.
     pub fn close(&mut self) {
         self.closed = true;
@@ -564,7 +611,13 @@ impl<A: Copy> Holders<A> {
         self.located.give_back(k);
         self.found.give_back(k);
         self.kept.give_back(k);
+        self.jumps.give_back(k);
     }
+}
+
+/// Where the entries of the jumps of its keys are.
+fn entries(h: &HolderRecord) -> core::iter::StepBy<core::ops::Range<u64>> {
+    (h.jumps..h.jumps_end).step_by(JUMP_ENTRY_LEN)
 }
 
 /// Number of the module of that name, if the patch has functions of it.

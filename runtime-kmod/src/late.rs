@@ -25,6 +25,7 @@ pub fn value(kind: FieldKind, place: u64, to: u64) -> Option<Value> {
     let signed = |v: u64| i32::try_from(v.cast_signed()).ok().map(|v| u64::from(v.cast_unsigned()));
     let number = match kind {
         FieldKind::Abs64 => to,
+        FieldKind::Pc64 => to.wrapping_sub(place),
         FieldKind::Abs32S => signed(to)?,
         FieldKind::Abs32 => u32::try_from(to).ok()?.into(),
         FieldKind::Pc32 | FieldKind::Plt32 => signed(to.wrapping_sub(place))?,
@@ -39,6 +40,7 @@ pub fn target(kind: FieldKind, place: u64, bytes: &[u8; 8]) -> u64 {
     let signed = i64::from(low.cast_signed()).cast_unsigned();
     match kind {
         FieldKind::Abs64 => u64::from_le_bytes(*bytes),
+        FieldKind::Pc64 => place.wrapping_add(u64::from_le_bytes(*bytes)),
         FieldKind::Abs32S => signed,
         FieldKind::Abs32 => low.into(),
         FieldKind::Pc32 | FieldKind::Plt32 => place.wrapping_add(signed),

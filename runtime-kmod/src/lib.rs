@@ -16,6 +16,7 @@
 //! board       which version does a task run?                    switch      who may change over, and when
 //! poke        int3, tails, first bytes                          machine     the steps of apply and revert
 //! holders     parts that belong to kernel modules                late        fields that are filled in when those are here
+//! keys        jumps of static keys that those have
 //! wire        numbers of both halves
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod bypass;
 pub mod holders;
 pub mod identity;
 pub mod kernel;
+pub mod keys;
 pub mod late;
 pub mod layers;
 pub mod machine;

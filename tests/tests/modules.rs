@@ -25,6 +25,7 @@ mod support;
 use support::values;
 
 const COUNTERS: &str = "\tif (static_branch_unlikely(&nft_counters_enabled))\n";
+const PROBE: &str = "\ttrace_sctp_probe(ep, asoc, chunk);\n";
 const MODULE: &str = "fs/binfmt_misc";
 const READ: &str = "s, strlen(s));\n}\n\nstatic ssize_t bm_status_write(";
 
@@ -276,17 +277,46 @@ fn sections_without_a_name_of_their_own_are_found() {
     assert!(by.contains(&("field".into(), false)) && by.contains(&("symbol".into(), true)), "{by:?}");
 }
 
+/// The kernel calls what a tracepoint of the module does by a static call of its own.
 #[test]
 fn what_the_loader_reads_when_the_patch_comes_cannot_wait() {
     let Some(b) = Bench::find("what_the_loader_reads_cannot_wait", "6.1") else { return };
-    let (object, module) = ("net/netfilter/nf_tables_core.o", "net/netfilter/nf_tables");
+    let (object, module) = ("net/sctp/sm_statefuns.o", "net/sctp/sctp");
     let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
-    let source = b.other(object, module, COUNTERS, &format!("\tsmp_mb();\n{COUNTERS}"));
+    let source = b.other(object, module, PROBE, &format!("\tsmp_mb();\n{PROBE}"));
     let problems: Vec<String> = b.refused(&[source], &modules).iter().map(ToString::to_string).collect();
-    let found = problems
-        .iter()
-        .any(|p| p.contains("LP2026") && p.contains("__jump_table") && p.contains("nft_counters_enabled"));
+    let found =
+        problems.iter().any(|p| p.contains("LP2026") && p.contains(".static_call_sites") && p.contains("sctp_probe"));
     assert!(found, "{problems:?}");
+    assert!(!problems.iter().any(|p| p.contains("__jump_table")), "{problems:?}");
+}
+
+/// They are handed to the kernel when the module is here, and the module loader does not see them.
+#[test]
+fn jumps_of_keys_that_a_module_has_wait_for_it() {
+    for series in ["6.1", "6.12"] {
+        let Some(b) = Bench::find("jumps_of_keys_that_a_module_has", series) else { return };
+        let (object, module) = ("net/netfilter/nf_tables_core.o", "net/netfilter/nf_tables");
+        let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
+        let output = b.made(&[b.other(object, module, COUNTERS, &format!("\tsmp_mb();\n{COUNTERS}"))], &modules);
+        let file = object::File::parse(&*output.patch_o).unwrap();
+        let section = |name: &str| file.section_by_name(name).unwrap_or_else(|| panic!("{name} on {series}"));
+        let table = file.section_by_name("__jump_table").map_or(0, |s| s.relocations().count());
+        let own = section(".data.lpbuild.nf_tables").relocations().count();
+        let relocs = section(".lpbuild.relocs");
+        let (start, records) = (relocs.file_range().unwrap().0 as usize, relocs.data().unwrap());
+        let kind = |at: &usize| records[*at] == lpbuild_abi::FieldKind::Pc64 as u8;
+        let keys: Vec<usize> = (32..records.len()).step_by(40).filter(kind).collect();
+        // Of each the code and its destination; the key is none of the loader's.
+        assert!(!keys.is_empty() && own == 2 * keys.len() && table % 3 == 0, "{own} {} {table}", keys.len());
+        // The second reader looks at every entry.
+        for key in keys {
+            let mut other = Output { patch_o: output.patch_o.clone(), manifest: output.manifest.clone() };
+            other.patch_o[start + key] = lpbuild_abi::FieldKind::Abs64 as u8;
+            let found = b.contradictions(&other, &output.manifest, &modules);
+            assert!(found.iter().any(|p| p.contains("LP4009") && p.contains("jumps of its keys")), "{found:?}");
+        }
+    }
 }
 
 const VLAN: (&str, &str) = ("net/8021q/vlanproc.o", "net/8021q/8021q");

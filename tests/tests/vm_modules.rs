@@ -16,6 +16,7 @@ on_both! {
     what_another_module_exports_is_found_whenever_both_come
     a_storm_of_comings_and_goings_leaves_nothing
     of_two_files_of_a_module_comes_a_patch
+    a_jump_of_a_key_of_the_module_follows_it
 }
 
 const FILE: &str = "fs/binfmt_misc.c";
@@ -270,4 +271,64 @@ done
 clean
 "#;
     passes(&b.vm("module-files", script));
+}
+
+/// The keys of `pr_debug` are in the module, beside what the lines of the source say; who writes to `control` turns them. The fix has
+/// jumps of the same keys as what it replaces: whatever is in effect follows, whether the key is turned before, meanwhile, or behind it.
+fn a_jump_of_a_key_of_the_module_follows_it(series: &'static str) {
+    let Some(b) = bench("a_jump_of_a_key_of_the_module", series) else { return };
+    let edit = (FILE, "\tdel = *p++;\t/*", "\tdel = *p++;\n\tif (del == 0x40)\n\t\tgoto einval;\t/*");
+    let b = b.fix("bm_delim", &[edit], "");
+    let script = r#"
+at=/proc/sys/fs/binfmt_misc
+debug() { echo "func create_entry $1" > /proc/dynamic_debug/control; }
+lines() { dmesg | grep -c 'register: delim' || true; }
+# `register DELIM`: whether the kernel took it, and how often it said so.
+register() {
+    before=$(lines); taken=taken
+    echo "$1x$1M$1$1AB$1$1/bin/sh$1" > $at/register 2> /dev/null || taken=not
+    [ ! -e $at/x ] || echo -1 > $at/x
+    echo "$taken $(($(lines) - before))"
+}
+fixed() { expect "$1 @" "not 0" "$(register @)"; expect "$1 :" "taken $2" "$(register :)"; }
+broken() { expect "$1 @" "taken $2" "$(register @)"; expect "$1 :" "taken $2" "$(register :)"; }
+text() { kmem bm_register_write 2048; }
+turned() { for now in 1 0 1 0; do debug $([ $now = 1 ] && echo +p || echo -p); $1 "$2, turned" $now; done; }
+up; was=$(text); down
+# No `enabled, patched` here.
+new() { expect holders 'binfmt_misc applied' "$(of $1 holders)"; }
+for mode in $modes; do
+    up; broken first 0; debug +p; broken 'turned before' 1
+    load bm_delim mode=$mode; fixed 'on when it came' 1; turned fixed 'while applied'
+    debug +p; revert bm_delim; broken 'on behind it' 1; turned broken 'behind it'
+    rmmod bm_delim; turned broken 'when it has gone'; expect code "$was" "$(text)"
+    load bm_delim mode=$mode; fixed again 0; debug +p
+    for turn in 1 2 3; do down; waits bm_delim; up; fixed 'a new one' 0; turned fixed 'a new one'; debug +p; done
+    fixed 'on at the end' 1; unload bm_delim; broken 'left on' 1; debug -p; broken off 0; expect code "$was" "$(text)"; down
+done
+turner() { while :; do debug +p; debug -p; done; }
+up; background turner
+for turn in $(seq 12); do
+    load bm_delim; register : > /dev/null; unload bm_delim
+    # In 6.1 a key that is turned while its module is loaded stops the machine, patch or not.
+    case $(uname -r) in 6.1.*) continue ;; esac
+    load bm_delim; down; up; register : > /dev/null; unload bm_delim
+done
+stop; debug -p; down
+# The kernel has no memory for the list in a key.
+for n in $(seq 40); do
+    insmod /bm_delim.ko fail_call=$n 2> /tmp/err || continue
+    until_is bm_delim applied
+    if insmod /binfmt_misc.ko 2> /tmp/err; then rmmod binfmt_misc; else
+        expect_in 'what happened' LP5030 "$(dmesg | tail -2)"; expect_in holders 'refused LP5010' "$(of bm_delim holders)"
+    fi
+    up; new bm_delim; fixed 'with memory' 0; turned fixed 'with memory'; unload bm_delim; down
+    if dmesg | grep -q 'fail: handing over jumps of keys'; then break; fi
+done
+expect_in 'calls that fail' 'fail: handing over jumps of keys' "$(dmesg)"
+up
+broken 'at the end' 0; expect code "$was" "$(text)"; down
+clean
+"#;
+    passes(&b.vm("module-keys", &format!("{FUNCTIONS}{script}")));
 }

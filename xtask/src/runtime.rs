@@ -55,7 +55,6 @@ const INIT_ENTRIES: &[&str] = &[
     "lpbuild_describe",
     "lpbuild_module_find",
     "lpbuild_module_half",
-    "lpbuild_module_is_here",
     "lpbuild_set_oneshot",
     "lpbuild_setup",
 ];

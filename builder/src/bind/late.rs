@@ -3,9 +3,13 @@
 //! The sections of a module lie anywhere, each on its own since 6.4 (`module_memory_alloc` of kernel/module/main.c), and a symbol it
 //! does not export no module loader finds. Fields of carried code and data that refer to a module are therefore filled in by the
 //! runtime, each time the module comes, before any CPU can reach them. What the loader itself reads or writes when it loads the
-//! patch cannot wait. Refused (LP2026): entries of tables that refer to a module, fields in instructions that the loader rewrites,
-//! static keys and per-CPU variables that the patch adds for a module, callbacks among its functions, and references into a module
-//! from the kernel, or from another module that does not import from it: who imports something keeps the exporter here.
+//! patch cannot wait. Jumps of static keys that the module has do: the runtime hands their entries to the kernel when it is here.
+//! Refused (LP2026): other entries of tables that refer to a module, and jumps of keys that are constant behind its init; fields in
+//! instructions that the loader rewrites, static keys and per-CPU variables that the patch adds for a module, callbacks among its
+//! functions, and references into a module from the kernel, or from another module that does not import from it: who imports
+//! something keeps the exporter here.
+
+use lpbuild_abi as abi;
 
 use super::{Bound, Resolved};
 use crate::codes;
@@ -132,8 +136,25 @@ impl Late<'_> {
         if matches!(edge.dest, Dest::Constant(_)) {
             return None;
         }
-        let module = self.bound.module_at(address).unwrap_or("another one").to_owned();
-        Some(format!("refers to {} of the module {module}", self.name(edge)))
+        let name = self.name(edge);
+        let Some(module) = self.bound.running.module_at(address).filter(|m| m.name == self.pair.holder) else {
+            let module = self.bound.module_at(address).unwrap_or("another one");
+            return Some(format!("refers to {name} of the module {module}"));
+        };
+        if table != Some(Table::Jumps) {
+            return Some(format!("refers to {name} of the module {}", module.name));
+        }
+        // Handed to the kernel when the module is here, which puts them on a list in the key.
+        let section = module.image.part_at(address);
+        let init = module.image.module().is_some_and(|m| m.init.iter().any(|r| r.contains(&address)));
+        if init || section.is_none_or(|s| !s.is_writable() || s.name.starts_with(".data..ro_after_init")) {
+            return Some(format!(
+                "is of the key {name}, which is constant or gone when the init of {} is over",
+                module.name
+            ));
+        }
+        let key = edge.field.at == abi::JUMP_ENTRY_KEY as u64 && edge.field.kind == RefKind::Reloc(reloc::PC64);
+        (!key).then(|| format!("refers to {name} of the module {}, and not as its key", module.name))
     }
 
     /// What the item is.

@@ -1,6 +1,7 @@
 //! Carried code and data, and the special-section entries that belong to it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use lpbuild_abi as abi;
 
@@ -25,6 +26,8 @@ pub struct Layout {
     pub constants: BTreeMap<Vec<u8>, (Spot, usize)>,
     /// Beginning of the original of each replaced function that has one.
     pub originals: HashMap<(PairId, NewAtom), Spot>,
+    /// Jumps of static keys that a module has: the kernel's entries, together in a section.
+    pub jumps: BTreeMap<HolderName, (object::write::SectionId, Range<u64>)>,
 }
 
 const ORC_ENTRY: usize = 6;
@@ -58,6 +61,7 @@ pub fn write(w: &mut Writer, input: Draft<'_>, back_end: &mut dyn BackEnd) -> Re
     let back_end = &*back_end;
     place_constants(w, input, back_end, &mut layout)?;
     let linker = Linker { input, back_end, layout: &layout };
+    let mut jumps = BTreeMap::new();
     for (item, islands) in input.items().iter().zip(&islands) {
         let spot = layout.items[&(item.pair, item.atom)];
         let before = w.lates().len();
@@ -67,11 +71,12 @@ pub fn write(w: &mut Writer, input: Draft<'_>, back_end: &mut dyn BackEnd) -> Re
             let at = if island.is_some() { At::Island } else { At::Item };
             linker.link(w, item, edge, Spot { section: spot.section, offset }, at)?;
         }
+        linker.write_entries(w, item, spot, islands, &mut jumps)?;
         if item.is_code() && w.lates().len() > before {
             w.no_kprobes(spot.section, spot.offset);
         }
-        linker.write_entries(w, item, spot, islands)?;
     }
+    layout.jumps = jumps;
     Ok(layout)
 }
 
@@ -304,6 +309,8 @@ enum At {
     Island,
     /// An entry of a table, or replacement instructions.
     Table,
+    /// An entry of a table that is handed to the kernel when the module is here.
+    Kept,
 }
 
 /// What a reference needs to find its destination.
@@ -319,7 +326,7 @@ impl Linker<'_> {
         if stays(item, edge) {
             return Ok(());
         }
-        let table = part == At::Table || is_listed(self.input, item);
+        let table = matches!(part, At::Table | At::Kept) || is_listed(self.input, item);
         let (found, delta) = self.destination(item, &edge.dest, table)?;
         let (kind, bias) = match edge.field.kind {
             _ if part == At::Island => (reloc::PLT32, 4),
@@ -379,7 +386,25 @@ impl Linker<'_> {
         Ok((Outside::Symbol(Base::Section(spot.section), spot.offset as i64), delta))
     }
 
-    fn write_entries(&self, w: &mut Writer, item: &Item, spot: Spot, islands: &Islands) -> Result<()> {
+    /// Whether an entry is one of a jump whose key a module has.
+    fn waits(&self, item: &Item, entry: &Entry, edges: &[Edge]) -> Result<bool, Problem> {
+        let mut late = false;
+        for edge in edges.iter().filter(|_| entry.table == Table::Jumps) {
+            late |= matches!(self.destination(item, &edge.dest, true)?.0, Outside::Late(_));
+        }
+        Ok(late)
+    }
+
+    /// The entries that belong to an item. Those of jumps whose key a module has lie in what is brought for that, behind everything else
+    /// in there: they begin anew with each coming as it does, and the module loader does not see them.
+    fn write_entries(
+        &self,
+        w: &mut Writer,
+        item: &Item,
+        spot: Spot,
+        islands: &Islands,
+        jumps: &mut BTreeMap<HolderName, (object::write::SectionId, Range<u64>)>,
+    ) -> Result<()> {
         let input = self.input;
         let object = &input.pair(item.pair).new;
         for carried in &item.entries {
@@ -388,11 +413,26 @@ impl Linker<'_> {
                 continue;
             }
             let own = object.section(entry.section);
-            let section = w.section(&own.name, if own.is_write() { Access::Writable } else { Access::ReadOnly });
             let mut bytes = entry.bytes.clone();
             for edge in &carried.edges {
                 blank(&mut bytes, edge);
             }
+            if self.waits(item, entry, &carried.edges)? {
+                let holder = &input.pair(item.pair).holder;
+                let section = data_of(w, Brought::Data, holder);
+                let at = w.append(section, &bytes, 8);
+                let end = at + bytes.len() as u64;
+                let own = jumps.entry(holder.clone()).or_insert((section, at..at));
+                if bytes.len() != abi::JUMP_ENTRY_LEN || own.1.end != at || *holder == HolderName::Vmlinux {
+                    return Err(self.odd(item, "a jump of a key that cannot be handed to the kernel").into());
+                }
+                own.1.end = end;
+                for edge in &carried.edges {
+                    self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, At::Kept)?;
+                }
+                continue;
+            }
+            let section = w.section(&own.name, if own.is_write() { Access::Writable } else { Access::ReadOnly });
             let at = w.append(section, &bytes, own.align.min(16));
             for edge in &carried.edges {
                 self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, At::Table)?;

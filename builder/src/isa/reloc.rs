@@ -36,6 +36,7 @@ pub fn late_kind(kind: u32) -> Option<abi::FieldKind> {
         ABS32 => Some(abi::FieldKind::Abs32),
         PC32 => Some(abi::FieldKind::Pc32),
         PLT32 => Some(abi::FieldKind::Plt32),
+        PC64 => Some(abi::FieldKind::Pc64),
         _ => None,
     }
 }

@@ -23,7 +23,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering::SeqCst},
 };
 
-use lpbuild_abi::{Callback, Mode, PatchRecord};
+use lpbuild_abi::{Callback, JUMP_ENTRY_LEN, Mode, PatchRecord};
 
 use super::{
     ffi,
@@ -665,6 +665,37 @@ unsafe extern "C" fn lpbuild_module_gone(part: c_int) {
 unsafe extern "C" fn lpbuild_module_left(part: c_int) {
     // SAFETY: under the lock of the steps; setup has succeeded.
     unsafe { holders().left(&LINUX, &patch(), part as usize) };
+}
+
+/// Where the entries of the jumps of its keys are, and how many.
+///
+/// # Safety
+/// See the head of this file; `first` is writable.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_jumps(part: c_int, first: *mut u64) -> u32 {
+    // SAFETY: setup has succeeded; the caller vouches for `first`.
+    unsafe {
+        let patch = patch();
+        let Some(h) = patch.holders.get(part as usize) else { return 0 };
+        first.write(h.jumps);
+        ((h.jumps_end - h.jumps) / JUMP_ENTRY_LEN as u64) as u32
+    }
+}
+
+/// The kernel has no memory for the jumps of the keys of a module, which has left again. As `lpbuild_module_join`.
+///
+/// # Safety
+/// See the head of this file.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lpbuild_module_refused(part: c_int, comes: bool, lenient: bool) -> c_int {
+    let why = Refusal::NoMemory;
+    let loads = comes && lenient;
+    // SAFETY: under the lock of the steps; setup has succeeded.
+    unsafe {
+        holders().refuse(part as usize, why);
+        status::log_module(&LINUX, &patch(), part as usize, why, &[], comes && !loads);
+    }
+    if loads { DONE } else { -why.errno() }
 }
 
 /// A module was being loaded until the deadline: a negative errno.

@@ -6,7 +6,8 @@
 use core::ops::Range;
 
 use lpbuild_abi::{
-    AnchorKind, AnchorRecord, Digest, FieldKind, HolderRecord, JUMP_ABS64_LEN, LateReloc, MAX_BUILD_ID, Region, Spot,
+    AnchorKind, AnchorRecord, Digest, FieldKind, HolderRecord, JUMP_ABS64_LEN, JUMP_ENTRY_KEY, JUMP_ENTRY_LEN,
+    LateReloc, MAX_BUILD_ID, Region, Spot,
 };
 
 use super::{Checked, MAX_MODULE, MAX_SYMBOL, Memory, Patch, string};
@@ -307,6 +308,7 @@ fn relocs(patch: &Patch<'_>, i: usize, h: &HolderRecord, run: &Run) -> Result<()
             }
         }
     }
+    jumps(patch, i, h, all)?;
     // One view for each, and nobody else's code is looked at through it.
     let (start, end) = text_of(patch, h, run);
     for j in 0..i {
@@ -317,6 +319,32 @@ fn relocs(patch: &Patch<'_>, i: usize, h: &HolderRecord, run: &Run) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Whole entries among the data, in each of which the key is all that is filled in, and is a variable of the module: the kernel
+/// writes to it.
+fn jumps(patch: &Patch<'_>, i: usize, h: &HolderRecord, relocs: &[LateReloc]) -> Result<(), Refusal> {
+    if h.jumps == 0 && h.jumps_end == 0 {
+        return Ok(());
+    }
+    let size = JUMP_ENTRY_LEN as u64;
+    let inside = h.data != 0 && h.data <= h.jumps && h.jumps < h.jumps_end && h.jumps_end <= h.data_end;
+    if !inside || !h.jumps.is_multiple_of(8) || !(h.jumps_end - h.jumps).is_multiple_of(size) {
+        return bad("jumps of keys outside of what is brought for the module");
+    }
+    let mut keys = (h.jumps..h.jumps_end).step_by(JUMP_ENTRY_LEN).map(|at| at + JUMP_ENTRY_KEY as u64);
+    let within = |r: &&LateReloc| {
+        let end = r.at.saturating_add(field_kind(r.kind).map_or(0, FieldKind::width));
+        r.site_of == 0 && end > h.jumps && r.at < h.jumps_end
+    };
+    for r in relocs.iter().filter(within) {
+        let own = patch.anchors.get(r.anchor as usize).filter(|a| a.owner as usize == i);
+        let variable = own.is_some_and(|a| a.region == Region::Data as u8);
+        if keys.next() != Some(r.at) || r.kind != FieldKind::Pc64 as u8 || !variable {
+            return bad("a jump of no key of the module");
+        }
+    }
+    if keys.next().is_some() { bad("a jump of no key of the module") } else { Ok(()) }
 }
 
 /// The carried code with fields or jumps of a holder: first byte, and one past the last; equal, if there is none.

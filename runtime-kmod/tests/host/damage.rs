@@ -232,6 +232,8 @@ fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u
         bss_end: 0,
         rodata: 0,
         rodata_end: 0,
+        jumps: 0,
+        jumps_end: 0,
         needs: 0,
         build_id,
         n_funcs: n[0],
@@ -248,6 +250,8 @@ fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u
         bss_end: own.data + 0x70,
         rodata: own.data + 0x80,
         rodata_end: own.data + 0x90,
+        jumps: own.data + 0x40,
+        jumps_end: own.data + 0x50,
         needs: 2,
         ..holder(names[0], [1, 1, 4, 4])
     };
@@ -299,7 +303,7 @@ fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u
     };
     let mut relocs = [
         LateReloc { addend: -4, stub: new + 0x70, ..reloc(new + 0x20, 0, FieldKind::Plt32) },
-        reloc(own.data + 0x48, 4, FieldKind::Abs64),
+        reloc(own.data + 0x48, 3, FieldKind::Pc64),
         reloc(own.data + 0x84, 1, FieldKind::Pc32),
         LateReloc { site_of: func as u32 + 1, ..reloc(site + 4, 2, FieldKind::Abs32S) },
     ];
@@ -327,7 +331,13 @@ fn kernel(arena: &Arena, modules: usize) -> Sim {
     for n in 0..modules {
         let code = arena.module(n).code;
         sim.put(code, &[0x90; FUNCS * 0x100]);
-        sim.put(arena.module(n).data, &[0; 0xa0]);
+        let data = arena.module(n).data;
+        sim.put(data, &[0; 0xa0]);
+        // A jump of a key, to what lies behind it.
+        let (jump, entry) = (code + 0x40, data + 0x40);
+        sim.put(jump, &[0x0f, 0x1f, 0x44, 0, 0]);
+        sim.put(entry, &(jump.wrapping_sub(entry) as u32).to_le_bytes());
+        sim.put(entry + 4, &(jump + 5).wrapping_sub(entry + 4).to_le_bytes()[..4]);
         let data = arena.module(n).data;
         sim.world().own_code.extend([code..code + PAGE as u64, data..data + PAGE as u64]);
     }

@@ -27,7 +27,12 @@ const AT: u64 = 0x100;
 /// What is carried for it: fields in the code, data, zeros, constants.
 const FIELD: u64 = NEW + 0x20;
 const STUB: u64 = NEW + 0x60;
+/// A jump of a key of the module.
+const JUMP: u64 = NEW + 0x40;
+const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
 const BROUGHT: u64 = NEW + 0x8000;
+/// Its entry.
+const ENTRY: u64 = BROUGHT + 16;
 const ZEROS: u64 = NEW + 0x9000;
 const CONSTANTS: u64 = NEW + 0xa000;
 
@@ -65,6 +70,12 @@ fn reloc(at: u64, anchor: u32, kind: FieldKind, addend: i64) -> LateReloc {
     LateReloc { at, addend, anchor, site_of: 0, stub: 0, kind: kind as u8, zero: [0; 7] }
 }
 
+/// An entry of a jump as the loader of the patch has left it.
+fn entry(code: u64, target: u64) -> Vec<u8> {
+    let distance = |to: u64, at: u64| (to.wrapping_sub(at) as u32).to_le_bytes();
+    [distance(code, ENTRY), distance(target, ENTRY + 4), [0; 4], [0; 4]].concat()
+}
+
 fn note(id: u8) -> Vec<u8> {
     [4u32, 20, 3].iter().flat_map(|n| n.to_le_bytes()).chain(*b"GNU\0").chain([id; 20]).collect()
 }
@@ -87,6 +98,8 @@ impl Modules {
             bss_end: 0,
             rodata: 0,
             rodata_end: 0,
+            jumps: 0,
+            jumps_end: 0,
             needs: 0,
             build_id: std::array::from_fn(|i| if i < 20 { 9 } else { 0 }),
             n_funcs: n[0],
@@ -98,13 +111,15 @@ impl Modules {
         };
         let target = HolderRecord {
             data: BROUGHT,
-            data_end: BROUGHT + 16,
+            data_end: BROUGHT + 32,
+            jumps: ENTRY,
+            jumps_end: ENTRY + 16,
             bss: ZEROS,
             bss_end: ZEROS + 8,
             rodata: CONSTANTS,
             rodata_end: CONSTANTS + 8,
             needs: 2,
-            ..holder(c"target", [1, 1, 5, 7])
+            ..holder(c"target", [1, 1, 5, 8])
         };
         let text = AnchorRecord {
             name: c"twice".as_ptr() as u64,
@@ -137,6 +152,7 @@ impl Modules {
             reloc(FIELD + 12, 3, FieldKind::Abs32, 4),
             reloc(FIELD + 16, 2, FieldKind::Pc32, 0x30 - 4),
             reloc(BROUGHT + 8, 5, FieldKind::Abs64, 0),
+            reloc(ENTRY + 8, 1, FieldKind::Pc64, 0x61),
             reloc(CONSTANTS, 4, FieldKind::Abs64, 0),
             LateReloc { site_of: 1, ..reloc(original + 4, 1, FieldKind::Pc32, 0x50 - 4) },
         ];
@@ -150,7 +166,7 @@ impl Modules {
         let (holders, anchors, relocs) = (it.holders.as_ptr(), it.anchors.as_ptr(), it.relocs.as_ptr());
         let r = &mut it.f.record;
         (r.holders, r.anchors, r.relocs) = (holders as u64, anchors as u64, relocs as u64);
-        (r.n_holders, r.n_anchors, r.n_relocs) = (2, 6, 7);
+        (r.n_holders, r.n_anchors, r.n_relocs) = (2, 6, 8);
         (r.n_kernel_funcs, r.n_kernel_ranges) = (0, 0);
         it.arrive();
         it
@@ -177,7 +193,9 @@ impl Modules {
         sim.put(DATA, &[0; 0x400]);
         sim.put(EXPORTER as u64, &note(9));
         sim.put(NEW, &[0; 0x100]);
+        sim.put(JUMP, &NOP);
         sim.put(BROUGHT, &[1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+        sim.put(ENTRY, &entry(JUMP, JUMP + 0x10));
         sim.put(ZEROS, &[0; 8]);
         sim.put(CONSTANTS, &[0; 8]);
         let mut w = sim.world();
@@ -353,8 +371,8 @@ fn what_is_brought_begins_anew_whenever_the_module_comes() {
     let mut other = Modules::new();
     let site = other.relocs.iter().position(|r| r.site_of != 0).expect("there is one");
     let moved = other.relocs.remove(site);
-    other.relocs.insert(if site == 0 { 6 } else { 0 }, moved);
-    assert_eq!(other.patch().relocs.len(), 7);
+    other.relocs.insert(if site == 0 { 7 } else { 0 }, moved);
+    assert_eq!(other.patch().relocs.len(), 8);
     // Behind the end of the patch nothing is done any more.
     all.close();
     assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE), Ok(()));
@@ -477,6 +495,7 @@ fn far_away_a_branch_leads_to_a_jump_and_everything_else_is_refused() {
         all
     });
     m.relocs.iter_mut().filter(|r| r.at == FIELD).for_each(|r| r.stub = 0);
+    m.sim().put(ENTRY, &entry(JUMP, JUMP + 0x10));
     assert_eq!(m.refused(), Refusal::TooFar { holder: 0 });
     let mut m = Modules::new();
     far(&m);
@@ -557,7 +576,7 @@ fn every_rule_of_the_records_of_modules() {
         |a: &mut AnchorRecord| a.of = 3,
         |a: &mut AnchorRecord| a.at = 0x1fd,
         |a: &mut AnchorRecord| a.at = -1,
-        |a: &mut AnchorRecord| a.field = 6,
+        |a: &mut AnchorRecord| a.field = 7,
         |a: &mut AnchorRecord| a.delta = 1 << 31,
     ] {
         assert_eq!(rejected(&|_, _, a, _| change(&mut a[2])), "a field by which a section is found");
@@ -566,8 +585,31 @@ fn every_rule_of_the_records_of_modules() {
     assert_eq!(rejected(&|_, _, a, _| a[0].kind = 5), "unknown anchor");
     assert_eq!(rejected(&|_, _, a, _| a[0].size = AT as u32 + LEN - 1), "a function outside of its module's code");
     assert_eq!(rejected(&|_, _, a, _| a[0].region = Region::Data as u8), "a function outside of its module's code");
+    for change in [
+        |h: &mut HolderRecord| h.jumps = 0,
+        |h: &mut HolderRecord| h.jumps_end = h.jumps,
+        |h: &mut HolderRecord| h.jumps_end = h.data_end + 16,
+        |h: &mut HolderRecord| h.jumps_end -= 8,
+        |h: &mut HolderRecord| (h.jumps, h.jumps_end) = (h.jumps - 4, h.jumps_end - 4),
+        |h: &mut HolderRecord| (h.jumps, h.jumps_end) = (h.data - 16, h.data),
+        |h: &mut HolderRecord| (h.data, h.data_end, h.jumps_end) = (0, 0, h.jumps + 16),
+    ] {
+        let rule = rejected(&|_, h, _, _| change(&mut h[0]));
+        let fields = ["jumps of keys outside of what is brought for the module", "a field outside of what is carried"];
+        assert!(fields.contains(&rule), "{rule}");
+    }
+    // A field too few, one too many, one of another kind, and one of what nobody writes to.
+    let key = 6;
+    assert_eq!(rejected(&|_, _, _, r| r[key].at -= 8), "a jump of no key of the module");
+    assert_eq!(rejected(&|_, h, _, _| h[0].jumps -= 16), "a jump of no key of the module");
+    assert_eq!(rejected(&|_, _, _, r| r[key].kind = FieldKind::Abs64 as u8), "a jump of no key of the module");
+    assert_eq!(rejected(&|_, _, a, _| a[1].region = Region::RoAfterInit as u8), "a jump of no key of the module");
+    assert_eq!(
+        rejected(&|_, _, _, r| (r[key - 1].at, r[key - 1].anchor) = (ENTRY, 1)),
+        "a jump of no key of the module"
+    );
     let last = 3;
-    assert_eq!(rejected(&|_, _, _, r| r[last].kind = 6), "unknown field");
+    assert_eq!(rejected(&|_, _, _, r| r[last].kind = 7), "unknown field");
     assert_eq!(rejected(&|_, _, _, r| r[last].at = OLD), "a field outside of what is carried");
     assert_eq!(rejected(&|_, _, _, r| r[last].at = ZEROS), "a field outside of what is carried");
     assert_eq!(rejected(&|_, _, _, r| r.swap(last, last - 1)), "the order of the fields");
@@ -576,4 +618,65 @@ fn every_rule_of_the_records_of_modules() {
     assert_eq!(rejected(&|_, h, _, _| h[0].needs = 0), "a field that refers to nothing");
     assert_eq!(rejected(&|_, _, _, r| r[last].addend = 1 << 31), "a field that refers to nothing");
     assert_eq!(rejected(&|_, _, _, r| r[last].stub = STUB), "a jump for a field that needs none");
+}
+
+/// The kernel sorts and marks the entries, and turns the code: neither is there when it gets them again.
+#[test]
+fn the_jumps_of_its_keys_begin_anew_with_each_coming() {
+    let m = Modules::new();
+    let (sim, mut all) = (m.sim(), m.prepared());
+    for turn in 0..3 {
+        all.join(sim, &m.patch(), 0, MODULE, NONE).expect("joins");
+        assert_eq!(sim.get(JUMP, 5), NOP, "{turn}");
+        let made = entry(JUMP, JUMP + 0x10);
+        assert_eq!(sim.get(ENTRY, 8), made[..8], "{turn}");
+        assert_eq!(m.word(ENTRY + 8), (DATA + 0x61).wrapping_sub(ENTRY + 8), "{turn}");
+        sim.put(JUMP, &[0xe9, 0x0b, 0, 0, 0]);
+        sim.put(ENTRY, &[turn; 16]);
+        all.going(sim, 0, NONE);
+        all.gone(sim, &m.patch(), 0, NONE);
+        all.left(sim, &m.patch(), 0);
+    }
+    // The kernel had no memory for them: what comes next may be taken.
+    all.refuse(0, Refusal::NoMemory);
+    assert_eq!(all.presence(0), Presence::Refused(Refusal::NoMemory));
+    all.join(sim, &m.patch(), 0, MODULE, NONE).expect("joins");
+    all.refuse(0, Refusal::NoMemory);
+    assert_eq!(all.presence(0), Presence::Here, "of one that is here nothing is known to have failed");
+    all.going(sim, 0, NONE);
+    all.gone(sim, &m.patch(), 0, NONE);
+    all.left(sim, &m.patch(), 0);
+    m.clear(all);
+}
+
+/// What the kernel would write to, or stop the machine for, is looked at before anything is handed to it.
+#[test]
+fn an_entry_that_is_no_jump_of_carried_code_is_refused() {
+    let refuses = |what: &str, change: &dyn Fn(&Sim)| {
+        let m = Modules::new();
+        change(m.sim());
+        let mut all = Holders::new();
+        let why = all.prepare(m.sim(), &m.patch());
+        assert_eq!(why, Err(Refusal::BadRecord("a jump of a key that is none")), "{what}");
+        m.clear(all);
+    };
+    let holds = |bytes: &[u8]| {
+        let m = Modules::new();
+        m.sim().put(JUMP, bytes);
+        m.clear(m.prepared());
+    };
+    holds(&[0x66, 0x90]);
+    holds(&[0xeb, 0x0e]);
+    holds(&[0xe9, 0x0b, 0, 0, 0]);
+    refuses("another instruction", &|s| s.put(JUMP, &[0x90; 5]));
+    refuses("the beginning of a nop", &|s| s.put(JUMP, &[0x0f, 0x1f, 0x44, 0, 1]));
+    refuses("a jump elsewhere", &|s| s.put(JUMP, &[0xe9, 0x0c, 0, 0, 0]));
+    refuses("a short jump elsewhere", &|s| s.put(JUMP, &[0xeb, 0x0f]));
+    let patch = Modules::new();
+    let (start, end) = (patch.f.record.text_start, patch.f.record.text_end);
+    refuses("code of the kernel", &|s| s.put(ENTRY, &entry(OLD, JUMP)));
+    refuses("before the carried code", &|s| s.put(ENTRY, &entry(start - 1, JUMP)));
+    refuses("over the end of the carried code", &|s| s.put(ENTRY, &entry(end - 4, JUMP)));
+    refuses("to somewhere else", &|s| s.put(ENTRY, &entry(JUMP, end)));
+    refuses("a key already", &|s| s.put(ENTRY + 8, &[1]));
 }

@@ -243,6 +243,8 @@ fn holder(p: usize, t: usize, n: u32) -> HolderRecord {
         bss_end: 0,
         rodata: 0,
         rodata_end: 0,
+        jumps: 0,
+        jumps_end: 0,
         needs: 0,
         build_id: std::array::from_fn(|i| if i < 20 { 9 } else { 0 }),
         n_funcs: n,

@@ -13,7 +13,7 @@ use super::anchors::{self, By, SectionAnchor};
 use super::records::c_string;
 use crate::bind::Bound;
 use crate::codes;
-use crate::emit::{Access, Base, Brought, Late, Writer};
+use crate::emit::{Access, Base, Brought, Late, Layout, Writer};
 use crate::error::{Place, Problem, Result};
 use crate::hash::to_hex;
 use crate::holder::{HolderName, ModuleHolder};
@@ -194,6 +194,7 @@ pub fn write(
     modules: &Modules,
     funcs: &BTreeMap<HolderName, (u32, u32)>,
     sites: &[SiteField],
+    layout: &Layout,
 ) -> Result<Said, Problem> {
     let mut said = Said::default();
     if modules.is_empty() {
@@ -215,6 +216,7 @@ pub fn write(
         let build_id_len = build_id.len().min(abi::MAX_BUILD_ID) as u8;
         build_id.resize(abi::MAX_BUILD_ID, 0);
         let pieces = [Brought::Data, Brought::Bss, Brought::Rodata].map(|b| w.extent(&b.section(&module.name)));
+        let jumps = layout.jumps.get(&module.name);
         let record = abi::HolderRecord {
             name: 0,
             data: said_start(pieces[0]),
@@ -223,6 +225,8 @@ pub fn write(
             bss_end: said_end(pieces[1]),
             rodata: said_start(pieces[2]),
             rodata_end: said_end(pieces[2]),
+            jumps: jumps.map_or(0, |(_, r)| 8 + r.start),
+            jumps_end: jumps.map_or(0, |(_, r)| 8 + r.end),
             needs: modules.bits(module),
             build_id: build_id.clone().try_into().unwrap_or_default(),
             n_funcs,
@@ -252,6 +256,11 @@ pub fn write(
             let Some((section, len)) = piece else { continue };
             w.pointer(records, at + field as u64, &Base::Section(section), 0);
             w.pointer(records, at + field as u64 + 8, &Base::Section(section), len as i64);
+        }
+        if let Some((section, range)) = jumps {
+            let field = offset_of!(abi::HolderRecord, jumps) as u64;
+            w.pointer(records, at + field, &Base::Section(*section), range.start as i64);
+            w.pointer(records, at + field + 8, &Base::Section(*section), range.end as i64);
         }
         said.holders.push((record, module.name.to_string()));
     }

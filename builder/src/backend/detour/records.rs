@@ -68,7 +68,7 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Modu
         *own = (own.0 + 1, own.1 + n_ranges - before);
     }
     let (n_kernel_funcs, n_kernel_ranges) = counts.get(&HolderName::Vmlinux).copied().unwrap_or_default();
-    said.modules = modules::write(w, analysis, &modules, &counts, &site_fields)?;
+    said.modules = modules::write(w, analysis, &modules, &counts, &site_fields, layout)?;
     let [n_holders, n_anchors, n_relocs] = said.modules.counts();
     let name = c_string(w, strings, &options.name);
     let version = c_string(w, strings, &options.version);

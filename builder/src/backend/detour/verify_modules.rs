@@ -5,7 +5,7 @@
 
 use std::mem::offset_of;
 
-use goblin::elf::reloc::R_X86_64_PLT32;
+use goblin::elf::reloc::{R_X86_64_PC32, R_X86_64_PLT32};
 use lpbuild_abi as abi;
 
 use crate::codes;
@@ -38,7 +38,7 @@ impl Late {
         let kind = self.kind?;
         let to = section(self.anchor).wrapping_add_signed(self.addend);
         let value = match kind {
-            abi::FieldKind::Pc32 | abi::FieldKind::Plt32 => to.wrapping_sub(place),
+            abi::FieldKind::Pc32 | abi::FieldKind::Plt32 | abi::FieldKind::Pc64 => to.wrapping_sub(place),
             abi::FieldKind::Abs64 | abi::FieldKind::Abs32S | abi::FieldKind::Abs32 => to,
         };
         Some(value.to_le_bytes()[..kind.width() as usize].to_vec())
@@ -72,6 +72,9 @@ const PIECES: [(usize, usize); 3] = [
     (offset_of!(abi::HolderRecord, bss), offset_of!(abi::HolderRecord, bss_end)),
     (offset_of!(abi::HolderRecord, rodata), offset_of!(abi::HolderRecord, rodata_end)),
 ];
+
+/// The same of the jumps of its keys.
+const JUMPS: (usize, usize) = (offset_of!(abi::HolderRecord, jumps), offset_of!(abi::HolderRecord, jumps_end));
 
 impl<'a> Reread<'a> {
     fn array(&self, name: &str) -> &'a [u8] {
@@ -197,7 +200,50 @@ impl<'a> Reread<'a> {
             };
             self.expect(codes::LP4009, place().at(at + start as u64), "a piece that is brought for it", whole, true);
         }
+        self.jumps(i, h, manifest);
         int(r, offset_of!(abi::HolderRecord, n_relocs), 4) as usize
+    }
+
+    /// The jumps of keys that the module has: whole entries among its data, of carried code, whose key is filled in later.
+    fn jumps(&mut self, i: usize, h: &HolderEntry, manifest: &Manifest) {
+        let place = || Place::symbol(&manifest.patch.name, &h.name).in_section(abi::SEC_HOLDERS);
+        let r = self.array(abi::SEC_HOLDERS).get(i * HOLDER..(i + 1) * HOLDER).unwrap_or(&[]);
+        let reach = |field: usize| self.pointer(abi::SEC_HOLDERS, (i * HOLDER + field) as u64);
+        let whole = match (reach(JUMPS.0), reach(JUMPS.1)) {
+            (None, None) => int(r, JUMPS.0, 8) == 0 && int(r, JUMPS.1, 8) == 0,
+            (Some(from), Some(to)) => {
+                let data = reach(PIECES[0].0).zip(reach(PIECES[0].1));
+                let inside = data.is_some_and(|(data, end)| {
+                    from.section == data.section
+                        && to.section == data.section
+                        && data.offset <= from.offset
+                        && from.offset < to.offset
+                        && to.offset <= end.offset
+                });
+                let text = self.section(abi::SEC_TEXT).map(|(index, _)| index);
+                let lates = self.lates();
+                let (size, key) = (abi::JUMP_ENTRY_LEN as u64, abi::JUMP_ENTRY_KEY as u64);
+                let end = self.elf.section_headers.get(from.section).map_or(0, |h| h.sh_size);
+                let all = from.offset.cast_unsigned()..to.offset.cast_unsigned().min(end);
+                let right = |at: u64| {
+                    let carried = |at: u64| {
+                        let r = self.relocation(from.section, at)?;
+                        (r.r_type == R_X86_64_PC32).then_some(self.target(&r)?.section)
+                    };
+                    let late =
+                        lates.iter().filter(|l| l.section == from.section && (at..at + size).contains(&l.offset));
+                    let late: Vec<_> = late.map(|l| (l.offset - at, l.kind)).collect();
+                    [at, at + 4].into_iter().all(|at| text.is_some() && carried(at) == text)
+                        && late == [(key, Some(abi::FieldKind::Pc64))]
+                };
+                inside
+                    && from.offset % 8 == 0
+                    && (to.offset - from.offset).cast_unsigned().is_multiple_of(size)
+                    && all.step_by(abi::JUMP_ENTRY_LEN).all(right)
+            }
+            _ => false,
+        };
+        self.expect(codes::LP4009, place().at((i * HOLDER + JUMPS.0) as u64), "jumps of its keys", whole, true);
     }
 
     fn anchor(&mut self, index: usize, owner: usize, s: &HolderSection, h: &HolderEntry, first: usize) {
@@ -359,6 +405,13 @@ impl<'a> Reread<'a> {
                 _ => (0, 0),
             };
             let [data, bss, rodata] = PIECES.map(extent);
+            // Those lie in the data, and count from there.
+            let jumps = match (reach(PIECES[0].0), reach(JUMPS.0), reach(JUMPS.1)) {
+                (Some(data), Some(from), Some(to)) => {
+                    [from, to].map(|t| 8 + t.offset.wrapping_sub(data.offset).cast_unsigned()).into()
+                }
+                _ => (0, 0),
+            };
             let h = abi::HolderRecord {
                 name: 0,
                 data: data.0,
@@ -367,6 +420,8 @@ impl<'a> Reread<'a> {
                 bss_end: bss.1,
                 rodata: rodata.0,
                 rodata_end: rodata.1,
+                jumps: jumps.0,
+                jumps_end: jumps.1,
                 needs: int(r, offset_of!(abi::HolderRecord, needs), 8),
                 build_id: r.get(offset_of!(abi::HolderRecord, build_id)..)?.first_chunk().copied()?,
                 n_funcs: number(offset_of!(abi::HolderRecord, n_funcs)),
