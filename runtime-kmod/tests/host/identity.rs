@@ -68,3 +68,19 @@ fn damaged_or_unmapped_notes_are_refused_without_a_fault() {
         assert_eq!(identity::check(&f.sim, &f.patch()), Err(Refusal::NoBuildId));
     }
 }
+
+/// Of a module it is looked for among its constants, which are read in pieces; wherever it is there, it is one.
+#[test]
+fn of_a_module_is_found_once_wherever_it_is() {
+    let size = 800;
+    for at in (0..=size - 36).step_by(4) {
+        let f = Fixture::new(1, 1);
+        let mut constants = vec![0; size];
+        constants[at..at + 36].copy_from_slice(&note(b"GNU\0", 3, &[7; 20]));
+        f.sim.put(NOTES, &constants);
+        let mut found = identity::Id::none();
+        assert!(identity::is_module(&f.sim, (NOTES, size as u64), &[7; 20], &mut found), "at {at}");
+        assert!(!identity::is_module(&f.sim, (NOTES, size as u64), &[8; 20], &mut found), "at {at}");
+        assert_eq!(found.bytes(), [7; 20], "at {at}");
+    }
+}
