@@ -43,8 +43,10 @@ pub struct Fix {
     /// Only the hunks in the function of this name, where the file has other changes too.
     pub hunks_of: Option<String>,
     /// Replaced functions the workload must enter.
+    #[serde(default)]
     pub entered: Vec<String>,
     /// Shell commands.
+    #[serde(default)]
     pub workload: String,
     /// What the workload prints on the stock kernel, and with the fix; nothing where user space sees no effect.
     pub seen: Option<[String; 2]>,
