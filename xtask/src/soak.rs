@@ -44,7 +44,7 @@ const PARTS: &[Part] = &[
     Part { name: "damage", tests: &["host damage"], variable: "LPBUILD_DAMAGES", value: |a| a.damages.to_string() },
     Part {
         name: "guests",
-        tests: &["vm_modes ", "vm_neighbours ", "vm_stacking "],
+        tests: &["vm_modes ", "vm_neighbours ", "vm_stacking ", "vm_modules ", "vm_module_fixes "],
         variable: "LPBUILD_CYCLES",
         value: |a| a.cycles.to_string(),
     },
