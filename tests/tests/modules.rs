@@ -416,6 +416,35 @@ fn a_module_does_not_begin_to_have_what_it_imports() {
     assert!(found.contains("simple_read_from_buffer") && found.contains("or imports it"), "{problems:?}");
 }
 
+/// As for `lpbuild build`: what it imports from is found beside the kernel.
+#[test]
+fn two_files_of_a_module_that_imports_from_another_give_a_patch() {
+    let Some(b) = Bench::find("two_files_of_a_module_that_imports", "6.1") else { return };
+    let importing = |s: String| {
+        let declared =
+            "extern void garp_uninit_applicant(void);\nstatic void *volatile kept = garp_uninit_applicant;\n";
+        let s = s.replacen("static unsigned int reads;\n", &format!("{declared}static unsigned int reads;\n"), 1);
+        s.replace("m->size ? 200 : 300", "(unsigned long)garp_uninit_applicant > 200 ? 200 : 300")
+            .replace("seq_has_overflowed(m) ? -1 :", "seq_has_overflowed(m) ? !kept :")
+            .replace("ko_pair", "ko_imports")
+    };
+    let [old, new] = ko_pair::sources().map(importing).map(|s| module_of(&b.env, "6.1", "ko_imports", &s));
+    let kernel = &b.env.kernel;
+    let ask = Ask {
+        old: &old,
+        new: &new,
+        kernel: Some(&kernel.vmlinuz),
+        headers: Some(&kernel.headers),
+        output: None,
+        no_debug_info: true,
+    };
+    let found = flow::diff(&ask, &support::options()).unwrap();
+    assert_eq!(found.analysis.refused, []);
+    let holders = found.patch.unwrap().manifest.holders;
+    let holders: Vec<_> = holders.iter().map(|h| (h.name.as_str(), h.needs.join(" "))).collect();
+    assert_eq!(holders, [("garp", String::new()), ("ko_imports", "garp".to_owned())]);
+}
+
 /// The files of two builds are all there is: stripped, compressed, and the functions of the new one at other places.
 fn two_files_of_a_module_give_a_patch(name: &str, series: &'static str, other: &str) {
     let Some(b) = Bench::find(name, series) else { return };

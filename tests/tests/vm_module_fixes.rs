@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use harness::vm::Vm;
 use harness::workspace_root;
-use lpbuild::holder::HolderName;
-use lpbuild::kernel::ModuleBinary;
+use lpbuild::holder::{HolderName, ModuleBinary};
 use lpbuild::plan::manifest::Manifest;
 use lpbuild_tests::Env;
 use lpbuild_tests::bench::passes;

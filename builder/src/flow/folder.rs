@@ -9,7 +9,7 @@ use crate::backend::detour::Runtime;
 use crate::emit::Output;
 use crate::error::{Error, Place, Result};
 use crate::hash::digest;
-use crate::holder::{HolderName, ModuleHolder, ModuleImages, Running};
+use crate::holder::{HolderName, ModuleBinary, ModuleHolder, ModuleImages, Running};
 use crate::plan::Source;
 use crate::plan::manifest::Manifest;
 
@@ -17,7 +17,7 @@ use super::inputs::io;
 use super::modules;
 use crate::codes;
 use crate::error::refuse;
-use crate::kernel::{KernelImage, ModuleBinary};
+use crate::kernel::KernelImage;
 use crate::pack;
 use crate::pipeline;
 use crate::plan::Options;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::backend::detour::Runtime;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result, refuse};
-use crate::holder::{HolderName, ModuleHolder, ModuleImages, Running};
-use crate::kernel::{KernelImage, ModuleBinary, unpacked_module};
+use crate::holder::{HolderName, ModuleBinary, ModuleHolder, ModuleImages, Running, unpacked_module};
+use crate::kernel::KernelImage;
 use crate::pack::{self, KernelSide};
 use crate::pipeline;
 use crate::plan::{Analysis, Options, Source};
@@ -118,7 +118,7 @@ pub(super) fn patch(ask: &Ask<'_>, kernel: Option<&Path>, sources: &[Source], op
     Ok(outcome)
 }
 
-/// The old files of what the patch replaces something in.
+/// The old files of what the patch replaces something in, and the modules that export something to those.
 fn open(
     analysis: &Analysis,
     sources: &[Source],
@@ -133,7 +133,7 @@ fn open(
     let given = sources.iter().map(|s| (s.holder.clone(), s.old_path.clone())).collect();
     let files = GivenModules { given, tree: ModuleTree::of(kernel.release())? };
     let images = ModuleImages::of(kernel, &files, symvers(kernel.release(), headers)?);
-    concerned.into_iter().map(|name| images.open(name.as_str())).collect()
+    images.open_with_exporters(concerned.into_iter().map(HolderName::as_str))
 }
 
 /// What the headers of the release say that is exported: those that are named, installed or in the cache.

@@ -1,5 +1,6 @@
 //! Holders: who has the old code, the kernel image or a module. All else asks a holder and does not know which it is.
 
+mod file;
 mod modules;
 mod placement;
 
@@ -10,6 +11,7 @@ use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::kernel::KernelImage;
 
+pub use file::{ModuleBinary, unpacked_module};
 pub use modules::{ModuleFinder, ModuleHolder, ModuleImages};
 pub use placement::{Doubt, Exact, Placement, RunPre};
 

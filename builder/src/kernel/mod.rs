@@ -23,8 +23,7 @@ mod elf;
 mod kallsyms;
 mod kallsyms_tables;
 pub mod module;
-mod module_file;
-mod payload;
+pub(crate) mod payload;
 mod symtab;
 mod symvers;
 
@@ -39,7 +38,6 @@ use crate::error::{Error, Place, Result};
 pub use elf::{KernelSection, find_build_id};
 pub use kallsyms::{IMAGE_BASE, Kallsyms, KernelSymbol};
 pub use module::{ModuleFacts, ModuleField};
-pub use module_file::{ModuleBinary, unpacked_module};
 pub use symvers::Symvers;
 
 /// Largest file read, and largest kernel unpacked: debug images with DWARF are about 600 MB.

@@ -21,7 +21,7 @@ use crate::ingest::{self, Image, Reloc, Section, SectionId, Symbol, SymbolPlace}
 use crate::isa::reloc;
 
 /// Largest module unpacked.
-pub(super) const MAX_MODULE: usize = 512 << 20;
+pub(crate) const MAX_MODULE: usize = 512 << 20;
 /// Where modules begin: above every kernel image (KERNEL_IMAGE_SIZE of arch/x86/include/asm/page_64_types.h), as in a kernel.
 const FIRST: u64 = 0xffff_ffff_c000_0000;
 /// Where they end (MODULES_END of arch/x86/include/asm/pgtable_64_types.h).
@@ -152,7 +152,7 @@ fn is_init(section: &str) -> bool {
 }
 
 /// The first value of a key in `.modinfo`: texts `key=value`, each with a zero behind.
-pub(super) fn modinfo(image: &Image, key: &str) -> Option<String> {
+pub(crate) fn modinfo(image: &Image, key: &str) -> Option<String> {
     let section = image.sections.iter().find(|s| s.name == ".modinfo")?;
     let mut texts = section.data.split(|b| *b == 0).filter_map(|t| std::str::from_utf8(t).ok());
     texts.find_map(|t| Some(t.strip_prefix(key)?.strip_prefix('=')?.to_owned()))

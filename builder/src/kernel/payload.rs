@@ -93,7 +93,7 @@ pub(super) fn unpack<'d>(name: &str, payload: &'d [u8]) -> Result<Cow<'d, [u8]>>
 
 /// Unpacks a file that is compressed as modules are (scripts/Makefile.modinst: gzip, xz or zstd), up to `limit` bytes; one that is
 /// not is the same.
-pub(super) fn unpack_file(data: &[u8], limit: usize) -> io::Result<Cow<'_, [u8]>> {
+pub(crate) fn unpack_file(data: &[u8], limit: usize) -> io::Result<Cow<'_, [u8]>> {
     let out = match Format::of(data) {
         Some(Format::Gzip) => read_all(flate2::read::GzDecoder::new(data), limit)?,
         Some(Format::Xz) => xz(data, limit)?,

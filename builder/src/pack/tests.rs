@@ -248,13 +248,14 @@ impl Parts {
         funcs[37..43].copy_from_slice(&[0x53, 0x54, 0x55, 0x56, 0x57, 0x90]);
         let mut ranges = vec![0; 2 * size_of::<abi::RangeRecord>()];
         (ranges[8], ranges[RANGE + 8]) = (64, 32);
+        let abi_version = format!("lpbuild_abi={}", abi::ABI_VERSION);
         let info = [
             "license=GPL",
             "version=1.0",
             "name=demo",
             "lpbuild_name=demo",
             "lpbuild_build_id=0707",
-            "lpbuild_abi=5",
+            &abi_version,
             "description=why \"it\" is",
             "vermagic=6.1.0-0-test SMP mod_unload",
         ];

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::hash::to_hex;
-use crate::holder::{HolderName, ModuleFinder};
-use crate::kernel::ModuleBinary;
+use crate::holder::{HolderName, ModuleBinary, ModuleFinder};
 use crate::plan::manifest::Manifest;
 use crate::source::module_tree::ModuleTree;
 

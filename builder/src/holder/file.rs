@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
-use super::{find_build_id, module, payload};
+use super::HolderName;
 use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Result};
-use crate::holder::HolderName;
 use crate::ingest::{self, SymbolPlace};
+use crate::kernel::{find_build_id, module, payload};
 
 /// A kernel module, unpacked.
 #[derive(Clone, Debug)]
