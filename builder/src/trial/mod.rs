@@ -161,8 +161,10 @@ pub fn run(options: &TrialOptions, progress: &dyn Progress) -> Result<TrialRepor
     let programs = Programs::find()?;
     let image = image::image(options.image.as_deref(), kernel, progress)?;
     let patch = &module.manifest.patch;
+    // A patch of the kernel alone needs no folder of modules, and no place for a cache.
     let tree = match &options.modules {
         Some(dir) => ModuleTree { roots: vec![guest::modules_folder(dir, &kernel.release)?] },
+        None if module.manifest.holders.is_empty() => ModuleTree::default(),
         None => ModuleTree::of(&kernel.release)?,
     };
     let targets = targets::find(&module.manifest, &tree)?;
