@@ -21,7 +21,7 @@ use lpbuild::source::kbuild::ObjectPart;
 use serde_json::Value;
 
 /// Objects at most that a patch of a file with its headers may concern.
-const MANY: usize = 80;
+const MANY: usize = 400;
 
 /// Builds a live patch of every configured source file that changed between two versions.
 #[derive(Debug, Parser)]

@@ -65,7 +65,7 @@ pub struct BuildArgs {
     /// Build although code of modules changes as well, and leave theirs as it is.
     #[arg(long)]
     leave_modules: bool,
-    /// Compile every object that includes a changed header, also where it mentions nothing of what changes in it.
+    /// Compile every object that may read a changed header, also those that cannot come out otherwise.
     #[arg(long)]
     compile_all: bool,
     #[command(flatten)]
@@ -135,7 +135,7 @@ struct Output<'a> {
     compiled: &'a [String],
     objects: &'a [String],
     unused: &'a [lpbuild::source::touched::Unused],
-    wide: &'a [lpbuild::source::touched::WideHeader],
+    wide: &'a [lpbuild::source::concern::WideHeader],
     moved: &'a [String],
     modules_left: &'a [String],
     #[serde(flatten)]
@@ -270,7 +270,7 @@ fn print(built: &Built, report: &Report, module: Option<&PackReport>, out: &mut 
     }
     for wide in &built.wide {
         let (some, all) = (wide.concerned, wide.included_by);
-        writeln!(out, "header   {}: {some} of the {all} objects that include it can be concerned", wide.file)?;
+        writeln!(out, "header   {}: {some} of the {all} objects that read it can come out otherwise", wide.file)?;
     }
     let differ = match built.objects.as_slice() {
         [] => "none differs".to_owned(),

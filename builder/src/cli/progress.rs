@@ -26,6 +26,23 @@ impl Bars {
         Self { bar, silent }
     }
 
+    /// So many objects are next.
+    fn count(&self, doing: &str, total: usize, what: &str) {
+        let Some(bar) = &self.bar else {
+            if total > 0 {
+                self.status(&format!("{doing} {total} object(s), {what}"));
+            }
+            return;
+        };
+        bar.set_length(total as u64);
+        bar.set_position(0);
+        if let Ok(style) =
+            ProgressStyle::with_template(&format!("{doing} {{wide_bar}} {{pos}}/{{len}} {{msg}} {{eta}}"))
+        {
+            bar.set_style(style);
+        }
+    }
+
     /// Nothing of it stays on the screen.
     pub fn clear(&self) {
         if let Some(bar) = &self.bar {
@@ -43,17 +60,12 @@ impl Progress for Bars {
         }
     }
 
+    fn reading(&self, total: usize) {
+        self.count("reading", total, "that may read a changed header");
+    }
+
     fn objects(&self, total: usize) {
-        let Some(bar) = &self.bar else {
-            if total > 0 {
-                self.status(&format!("compiling {total} object(s), old and new"));
-            }
-            return;
-        };
-        bar.set_length(total as u64);
-        if let Ok(style) = ProgressStyle::with_template("compiling {wide_bar} {pos}/{len} {msg} {eta}") {
-            bar.set_style(style);
-        }
+        self.count("compiling", total, "old and new");
     }
 
     fn object(&self, name: &str) {

@@ -15,10 +15,11 @@ use crate::pack::KernelSide;
 use crate::pipeline;
 use crate::plan::{Options, Source};
 use crate::report::Report;
+use crate::source::concern::WideHeader;
 use crate::source::locate::TargetKernel;
 use crate::source::module_tree::ModuleTree;
 use crate::source::pairs::{self, Job};
-use crate::source::touched::{self, Unused, WideHeader};
+use crate::source::touched::{self, Unused};
 use crate::source::tree::Tree;
 use crate::source::{Progress, patch};
 use crate::tool::Log;
@@ -48,7 +49,7 @@ pub struct Built {
     pub objects: Vec<String>,
     /// Changed files without a part in this kernel.
     pub unused: Vec<Unused>,
-    /// Changed headers that more objects include than are concerned.
+    /// Changed headers that more objects read than can be concerned.
     pub wide: Vec<WideHeader>,
     /// Hunks that applied at another line.
     pub moved: Vec<String>,
@@ -88,14 +89,14 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     built.tree.clone_from(&tree.build);
     lap(built, "tree");
 
-    let mut touched = touched::touched(&tree, &change, how.compile_all)?;
+    let mut touched = touched::touched(&tree, &change)?;
     built.unused = std::mem::take(&mut touched.unused);
-    built.wide = std::mem::take(&mut touched.wide);
     lap(built, "touched");
 
     let job = Job { target: &target, tree: &tree, change: &change, touched: &touched, config, how, log, progress };
     let compiled = pairs::compile(&job)?;
     built.compiled = compiled.objects;
+    built.wide = compiled.wide;
     built.left = compiled.left.iter().map(|s| s.name.clone()).collect();
     accepted.extend(compiled.accepted);
     lap(built, "compile");

@@ -135,10 +135,9 @@ impl<'a> Compiler<'a> {
 
     /// The object with the change.
     pub fn new_object(&self, recipe: &Recipe, shadow: &Shadow) -> Result<PathBuf> {
-        let (from, to) = (self.tree.source.to_string_lossy(), shadow.source.to_string_lossy());
         let object = self.work.join("new").join(&recipe.object);
-        let moved = |text: &str| text.replace(from.as_ref(), to.as_ref());
-        self.compile(recipe, &moved(&recipe.source), &moved(&recipe.flags), &object)?;
+        let (source, flags) = self.moved(recipe, shadow);
+        self.compile(recipe, &source, &flags, &object)?;
         for read in self.inputs(&object)? {
             if shadow.stock.contains(&read) {
                 let what = format!(
@@ -149,6 +148,46 @@ impl<'a> Compiler<'a> {
             }
         }
         Ok(object)
+    }
+
+    /// What the compiler reads of the stock source, behind the preprocessor, and the files it is from.
+    pub fn stock_unit(&self, recipe: &Recipe) -> Result<Preprocessed> {
+        self.preprocess(recipe, &recipe.source, &recipe.flags, "old")
+    }
+
+    /// The same with the change.
+    pub fn new_unit(&self, recipe: &Recipe, shadow: &Shadow) -> Result<Preprocessed> {
+        let (source, flags) = self.moved(recipe, shadow);
+        self.preprocess(recipe, &source, &flags, "new")
+    }
+
+    fn preprocess(&self, recipe: &Recipe, source: &str, flags: &str, side: &str) -> Result<Preprocessed> {
+        let made = self.work.join("units").join(side).join(&recipe.object);
+        let folder = made.parent().unwrap_or(self.work);
+        fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
+        let depends = cache::sibling(&made, ".d");
+        let flags = dependencies_to(flags, &depends);
+        // With a counter, one use more or less would change every later one.
+        let counter = "-Wno-builtin-macro-redefined -D__COUNTER__=0";
+        let (gcc, extra) = (&self.toolchain.command, &self.extra);
+        let line = format!("{gcc} {flags} {extra} {counter} -E -P -o {} {source}", made.display());
+        let mut sh = tool::command("sh");
+        sh.args(["-c", &line]).current_dir(&self.tree.build);
+        with_launcher_settings(&mut sh);
+        self.log.run(&mut sh, codes::LP6213)?;
+        let text = fs::read(&made).map_err(|e| Error::io(&made, &e))?;
+        let inputs = self.inputs(&made)?.into_iter().collect();
+        for file in [&made, &depends] {
+            fs::remove_file(file).map_err(|e| Error::io(file, &e))?;
+        }
+        Ok(Preprocessed { text, inputs })
+    }
+
+    /// Source and flags of a recipe, in the shadow.
+    fn moved(&self, recipe: &Recipe, shadow: &Shadow) -> (String, String) {
+        let (from, to) = (self.tree.source.to_string_lossy(), shadow.source.to_string_lossy());
+        let moved = |text: &str| text.replace(from.as_ref(), to.as_ref());
+        (moved(&recipe.source), moved(&recipe.flags))
     }
 
     /// Whether the stock object was made from one of these files (paths relative to the tree).
@@ -224,7 +263,21 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// A source behind the preprocessor.
+#[derive(Debug)]
+pub struct Preprocessed {
+    /// Without comments and line markers.
+    pub text: Vec<u8>,
+    /// Every file that was read, as it really is.
+    pub inputs: BTreeSet<PathBuf>,
+}
+
 impl Shadow {
+    /// Whether one of these files, as they really are, is one that the change replaces.
+    pub fn is_led_around(&self, inputs: &BTreeSet<PathBuf>) -> bool {
+        !self.stock.is_disjoint(inputs)
+    }
+
     /// Whether objects of `folder` can be compiled from it.
     pub fn covers(&self, folder: &Path) -> bool {
         self.real.contains(folder)

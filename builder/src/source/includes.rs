@@ -3,7 +3,8 @@
 //! Starts from the sources of the configuration's objects, and of the programs it brings along, and follows what they include, through the source and the
 //! generated headers of the build folder. Conditions are ignored and a name in angle brackets may mean every file that ends
 //! in it, so the answer can name too many objects, never too few: the compiler's own list of what it read decides later.
-//! Names that a macro computes are not followed; in the kernel these are trace headers including themselves.
+//! A file whose `#include` has a macro for a name may include every other one, save trace headers: those say by `TRACE_INCLUDE_FILE` what they
+//! mean (include/trace/define_trace.h).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -36,6 +37,8 @@ pub struct IncludeIndex {
     by_name: HashMap<String, Vec<u32>>,
     /// For every file: the files that include it.
     included_by: HashMap<u32, Vec<u32>>,
+    /// Files that may include any.
+    computed: HashSet<u32>,
 }
 
 /// Objects that may be made from a file.
@@ -72,6 +75,7 @@ impl IncludeIndex {
             elsewhere.entry(e.source.as_str()).or_default().push(object);
         }
         let mut todo: Vec<u32> = files.into_iter().filter_map(|f| self.by_path.get(f)).copied().collect();
+        todo.extend(&self.computed);
         let mut seen: HashSet<u32> = todo.iter().copied().collect();
         let mut found = Dependents::default();
         while let Some(file) = todo.pop() {
@@ -93,17 +97,6 @@ impl IncludeIndex {
     pub fn included_sources(&self) -> BTreeSet<String> {
         let files = self.included_by.keys().filter_map(|id| self.files.get(*id as usize));
         files.filter(|f| f.ends_with(".c") || f.ends_with(".S")).cloned().collect()
-    }
-
-    /// Number and path of every file that another one includes.
-    pub fn included(&self) -> impl Iterator<Item = (u32, &str)> {
-        let named = |id: &u32| Some((*id, self.files.get(*id as usize)?.as_str()));
-        self.included_by.keys().filter_map(named)
-    }
-
-    /// The path of a file.
-    pub fn path(&self, id: u32) -> Option<&String> {
-        self.files.get(id as usize)
     }
 
     fn list(&mut self, root: &Path) {
@@ -141,7 +134,12 @@ impl IncludeIndex {
             let Some(path) = self.files.get(file as usize) else { continue };
             // A file of the build folder stands before one of the source, as in the order of -I.
             let text = std::fs::read(source.join(path)).or_else(|_| std::fs::read(build.join(path)));
-            for include in parse(&text.unwrap_or_default()) {
+            let text = text.unwrap_or_default();
+            let Some(includes) = parse(&text) else {
+                self.computed.insert(file);
+                continue;
+            };
+            for include in includes {
                 for target in self.resolve(path, &include) {
                     self.included_by.entry(target).or_default().push(file);
                     if seen.insert(target) {
@@ -184,30 +182,45 @@ fn normal(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-fn parse(text: &[u8]) -> Vec<Include> {
+/// What a file includes; nothing when a macro says it.
+fn parse(text: &[u8]) -> Option<Vec<Include>> {
     let mut found = Vec::new();
-    for at in memchr::memmem::find_iter(text, b"include") {
-        let line_start = text.get(..at).and_then(|b| memchr::memrchr(b'\n', b)).map_or(0, |n| n.saturating_add(1));
-        let before = text.get(line_start..at).unwrap_or_default();
+    for (before, rest) in lines_with(text, b"include") {
         let mut words = before.iter().filter(|c| !c.is_ascii_whitespace());
         if words.next() != Some(&b'#') || words.next().is_some() {
             continue;
         }
-        let rest = text.get(at.saturating_add(b"include".len())..).unwrap_or_default();
-        let rest = rest.get(..memchr::memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default().trim_ascii_start();
-        let (open, close) = match rest.first() {
-            Some(b'"') => (b'"', b'"'),
-            Some(b'<') => (b'<', b'>'),
-            _ => continue,
+        let close = match rest.first() {
+            Some(b'"') => b'"',
+            Some(b'<') => b'>',
+            _ if rest.starts_with(b"TRACE_INCLUDE(") => continue,
+            _ => return None,
         };
         let name = rest.get(1..).unwrap_or_default();
         if let Some(end) = memchr::memchr(close, name)
             && let Some(name) = name.get(..end).and_then(|n| std::str::from_utf8(n).ok())
         {
-            found.push(Include { name: name.to_owned(), quoted: open == b'"' });
+            found.push(Include { name: name.to_owned(), quoted: close == b'"' });
         }
     }
-    found
+    for (before, rest) in lines_with(text, b"TRACE_INCLUDE_FILE") {
+        if before.split(|c| c.is_ascii_whitespace() || *c == b'#').rfind(|w| !w.is_empty()) == Some(b"define")
+            && let Some(stem) = rest.split(u8::is_ascii_whitespace).next().and_then(|n| std::str::from_utf8(n).ok())
+        {
+            found.push(Include { name: format!("{stem}.h"), quoted: false });
+        }
+    }
+    Some(found)
+}
+
+/// What stands on a line before and behind each occurrence of a word.
+fn lines_with<'t>(text: &'t [u8], word: &'t [u8]) -> impl Iterator<Item = (&'t [u8], &'t [u8])> {
+    memchr::memmem::find_iter(text, word).map(move |at| {
+        let start = text.get(..at).and_then(|b| memchr::memrchr(b'\n', b)).map_or(0, |n| n.saturating_add(1));
+        let rest = text.get(at.saturating_add(word.len())..).unwrap_or_default();
+        let rest = rest.get(..memchr::memchr(b'\n', rest).unwrap_or(rest.len())).unwrap_or_default();
+        (text.get(start..at).unwrap_or_default(), rest.trim_ascii_start())
+    })
 }
 
 #[cfg(test)]
@@ -282,6 +295,23 @@ mod tests {
         ];
         // c/x.c finds it by some -I; which is for the compiler to say.
         assert_eq!(dependents_of(&files, "a/internal.h"), ["a/x.o", "c/x.o"]);
+    }
+
+    #[test]
+    fn an_include_that_a_macro_names_may_be_any() {
+        let files = [
+            ("linux/a.h", ""),
+            ("linux/api.h", "#define WHICH <linux/a.h>\n#include <linux/magic.h>\n"),
+            ("linux/magic.h", "# include WHICH\n"),
+            ("trace/events/a.h", "#define TRACE_INCLUDE_FILE a_more\n#include <trace/define_trace.h>\n"),
+            ("trace/a_more.h", ""),
+            ("trace/define_trace.h", "#include TRACE_INCLUDE(TRACE_INCLUDE_FILE)\n"),
+            ("net/x.c", "#include <linux/api.h>\n"),
+            ("net/y.c", "#include <trace/events/a.h>\n"),
+            ("net/z.c", " * #include WHICH\n"),
+        ];
+        assert_eq!(dependents_of(&files, "linux/a.h"), ["net/x.o"]);
+        assert_eq!(dependents_of(&files, "trace/a_more.h"), ["net/x.o", "net/y.o"]);
     }
 
     #[test]

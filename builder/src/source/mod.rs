@@ -11,16 +11,15 @@
 //! Each line is a phase with a time in the report. Nothing but the cache is written until everything has succeeded.
 
 pub mod compile;
+pub mod concern;
 pub mod debian;
 pub mod elsewhere;
 mod generated;
 pub mod includes;
-mod items;
 pub mod kbuild;
 pub mod lines;
 pub mod locate;
 mod makefiles;
-mod mentions;
 pub mod module_tree;
 mod outline;
 pub mod pairs;
@@ -28,11 +27,14 @@ pub mod patch;
 pub mod shadow;
 pub mod touched;
 pub mod tree;
+pub mod unit;
 
 /// Is told what a build is doing.
 pub trait Progress: Sync + std::fmt::Debug {
     /// Something that may take a while begins.
     fn status(&self, text: &str);
+    /// This many objects are going to be read, to see which a changed header concerns.
+    fn reading(&self, _total: usize) {}
     /// This many objects are going to be compiled.
     fn objects(&self, _total: usize) {}
     /// One of them is done.

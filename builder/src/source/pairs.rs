@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::compile::{self, Compilation, Compiler};
+use super::concern::{self, Readers, WideHeader};
 use super::kbuild::{ObjectPart, Recipe};
 use super::locate::TargetKernel;
 use super::makefiles::{self, Recompiled};
@@ -28,7 +29,7 @@ pub struct BuildOptions {
     pub jobs: usize,
     /// Build although code of modules changes, and leave that as it is.
     pub leave_modules: bool,
-    /// Compile every object that includes a changed header, also where it mentions nothing of what changes in it.
+    /// Compile every object that may read a changed header, also those that cannot come out otherwise.
     pub compile_all: bool,
 }
 
@@ -64,6 +65,8 @@ pub struct Compiled {
     pub modfiles: BTreeSet<String>,
     /// Those of modules that differ and keep their old code.
     pub left: Vec<Source>,
+    /// Headers that more objects read than can be concerned.
+    pub wide: Vec<WideHeader>,
     /// What the author answers for.
     pub accepted: Vec<Accepted>,
 }
@@ -111,8 +114,17 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
     let mut problems = elsewhere::check(tree, &compiler, &shadow, &outside)?;
     let accepted = config.options.accept.settle(&mut problems);
     refuse(problems)?;
-    let stock: BTreeSet<PathBuf> =
-        change.files.keys().filter_map(|p| tree.source.join(p).canonicalize().ok()).collect();
+    let real = |p: &String| Some((tree.source.join(p).canonicalize().ok()?, p.clone()));
+    let by_path: BTreeMap<PathBuf, String> = change.files.keys().filter_map(real).collect();
+    let stock: BTreeSet<PathBuf> = by_path.keys().cloned().collect();
+    let mut wide = Vec::new();
+    if !how.compile_all {
+        supposed.retain(|o| !otherwise.contains_key(o) && !added.contains(o));
+        let readers = Readers { recipes: &recipes, supposed: &supposed, changed: &by_path, jobs: how.jobs };
+        let found = concern::unconcerned(&compiler, &shadow, &readers, progress)?;
+        recipes.retain(|o, _| !found.objects.contains(o));
+        wide = found.wide;
+    }
     progress.objects(recipes.len());
     let todo =
         Compilation { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
@@ -125,7 +137,7 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
     refuse(shared)?;
     let modfiles = sources.iter().filter(|s| s.holder != HolderName::Vmlinux);
     let modfiles = modfiles.filter_map(|s| Some(of(s)?.modfile()?.to_owned())).collect();
-    Ok(Compiled { objects: pairs.compiled, sources, modfiles, left, accepted })
+    Ok(Compiled { objects: pairs.compiled, sources, modfiles, left, wide, accepted })
 }
 
 /// An object in several modules has a copy in each.

@@ -11,7 +11,6 @@ use super::elsewhere::{self, BOOT, PURGATORY, REAL_MODE, VDSO};
 use super::includes::{IncludeIndex, object_of};
 use super::kbuild::ObjectPart;
 use super::makefiles;
-use super::mentions::{Concerned, Followed, Mentions};
 use super::outline;
 use super::patch::{FileChange, SourceChange};
 use super::tree::Tree;
@@ -34,23 +33,7 @@ pub struct Touched {
     pub unused: Vec<Unused>,
     /// Folders whose Makefiles are changed: objects may come, go or be compiled otherwise.
     pub folders: BTreeSet<String>,
-    /// Headers that more objects include than are concerned.
-    pub wide: Vec<WideHeader>,
 }
-
-/// A changed header of which many objects mention nothing that is changed in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct WideHeader {
-    /// Relative to the tree.
-    pub file: String,
-    /// Objects that may include it.
-    pub included_by: usize,
-    /// Those of them that are concerned.
-    pub concerned: usize,
-}
-
-/// So many objects are compiled sooner than all headers are read.
-const FEW: usize = 8;
 
 /// A changed file that has no part in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,9 +56,8 @@ pub fn screen(change: &SourceChange, accept: &Acceptances) -> Result<Vec<Accepte
     if problems.is_empty() { Ok(accepted) } else { Err(Error { problems }) }
 }
 
-/// Finds the objects of a change: with `all` every one that includes a changed header, else those that can be concerned by what changes
-/// in it.
-pub fn touched(tree: &Tree, change: &SourceChange, all: bool) -> Result<Touched> {
+/// Finds the objects of a change, with all that may include a changed header.
+pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
     let mut found = Touched::default();
     let mut problems = Vec::new();
     let mut included = BTreeSet::new();
@@ -120,26 +102,12 @@ pub fn touched(tree: &Tree, change: &SourceChange, all: bool) -> Result<Touched>
         return Ok(found);
     }
     let index = IncludeIndex::read(&tree.source, &tree.build, &tree.layout);
-    let mut mentions = None;
     for path in included {
         let added = change.files.get(&path).is_some_and(|f| f.old.is_none());
-        let mut dependents = index.dependents(&tree.layout, [&path]);
+        let dependents = index.dependents(&tree.layout, [&path]);
         if dependents.objects.is_empty() && dependents.elsewhere.is_empty() && !added {
             let why = "no object of this configuration is made from it".into();
             found.unused.push(Unused { file: path.clone(), why });
-        }
-        let included_by = dependents.objects.len();
-        if !all && included_by > FEW {
-            let mentions = mentions.get_or_insert_with(|| Mentions::read(&index, &tree.source, &tree.build, change));
-            let file = change.files.get(&path);
-            let texts = file.and_then(|f| f.old.as_deref().zip(f.new.as_deref())).filter(|_| path.ends_with(".h"));
-            if let Some(Concerned::Of(followed)) = texts.map(|(old, new)| mentions.concerned(old, new)) {
-                keep_concerned(tree, &index, mentions, &followed, &mut dependents.objects);
-                let concerned = dependents.objects.len();
-                if concerned < included_by {
-                    found.wide.push(WideHeader { file: path.clone(), included_by, concerned });
-                }
-            }
         }
         for object in dependents.elsewhere {
             found.elsewhere.entry(object).or_default().insert(path.clone());
@@ -153,27 +121,6 @@ pub fn touched(tree: &Tree, change: &SourceChange, all: bool) -> Result<Touched>
         }
     }
     Ok(found)
-}
-
-/// Leaves out the objects that mention none of the names and include none of the files that give something to everybody.
-fn keep_concerned(
-    tree: &Tree,
-    index: &IncludeIndex,
-    mentions: &Mentions,
-    followed: &Followed,
-    objects: &mut BTreeMap<String, ObjectPart>,
-) {
-    let emitters: BTreeSet<&String> = followed.emitters.iter().filter_map(|id| index.path(*id)).collect();
-    let readers = index.dependents(&tree.layout, emitters).objects;
-    objects.retain(|object, _| {
-        let stem = object.strip_suffix(".o").unwrap_or(object);
-        let named = [format!("{stem}.c"), format!("{stem}.S")];
-        let texts = named.iter().flat_map(|name| [tree.source.join(name), tree.build.join(name)]);
-        let mut texts = texts.filter_map(|path| std::fs::read(path).ok()).peekable();
-        // One without a source that can be read is compiled.
-        let unread = texts.peek().is_none();
-        readers.contains_key(object) || unread || texts.any(|t| mentions.mentions(&t, followed))
-    });
 }
 
 /// Files that end up in no kernel object on any machine.
