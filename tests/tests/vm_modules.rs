@@ -166,17 +166,19 @@ clean
     passes(&b.vm("module-other-build", &format!("{FUNCTIONS}{script}")));
 }
 
-/// Nobody says where the module is. The script leaves it as it was.
+/// Nobody says where the modules are. The script leaves `binfmt_misc` as it was. `sctp` holds itself, by the socket it answers from: it
+/// cannot be away, the other can.
 fn a_trial_brings_the_module_away_and_here(series: &'static str) {
     let Some(b) = bench("a_trial_brings_the_module", series) else { return };
-    let b = b.fix("bm_status", &[STATUS], ACCEPT);
+    let sctp = ("net/sctp/proc.c", "\" ENDPT ", "\" PATCHED ");
+    let b = b.fix("bm_sctp", &[STATUS, sctp], ACCEPT);
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("check.sh");
     let text = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc; cat /proc/sys/fs/binfmt_misc/status; ls /sys/module/binfmt_misc > \
-                /dev/null && umount /proc/sys/fs/binfmt_misc\n";
+                /dev/null && umount /proc/sys/fs/binfmt_misc && grep -c PATCHED /proc/net/sctp/eps || true\n";
     fs::write(&script, text).unwrap();
     let mut c = std::process::Command::new(b.lpbuild());
-    c.arg("try").arg(&b.made("bm_status").ko).arg("--image").arg(&b.env.kernel.vmlinuz);
+    c.arg("try").arg(&b.made("bm_sctp").ko).arg("--image").arg(&b.env.kernel.vmlinuz);
     c.args(["--json", "--strict", "--no-kvm", "--script"]).arg(&script);
     let _place = harness::vm::Place::wait_for(2).unwrap();
     let out = c.env("PATH", harness::emulator::path().unwrap()).output().unwrap();
@@ -191,8 +193,26 @@ fn a_trial_brings_the_module_away_and_here(series: &'static str) {
     let away = ["absent", "load", "arrive", "during", "leave", "return", "during", "status", "unload", "gone"];
     assert_eq!(of(1), away, "{said}");
     assert_eq!(of(2), ["load", "during", "status", "unload", "gone"], "{said}");
-    assert_eq!(json["outputs"]["during"][0], "enabled, patched", "{said}");
+    assert_eq!(
+        (&json["outputs"]["during"][0], &json["outputs"]["during"][1]),
+        (&"enabled, patched".into(), &"1".into()),
+        "{said}"
+    );
+    assert_eq!(json["stayed"].as_array().unwrap(), &["sctp"], "{said}");
+    assert!(
+        json["notes"].as_array().unwrap().iter().any(|n| n.as_str().unwrap().contains("sctp cannot be removed")),
+        "{said}"
+    );
     assert_eq!((json["outputs"]["before"][0].as_str(), &json["after_equals_before"]), (Some("enabled"), &true.into()));
+    // One that could be removed, and cannot be while the patch is there, is no such module.
+    if series == "6.12" {
+        fs::write(&script, "[ $1 != during ] || mount -t binfmt_misc none /proc/sys/fs/binfmt_misc\n").unwrap();
+        let out = c.output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        let why = &json["refused"][0];
+        assert_eq!((out.status.code(), why["code"].as_str()), (Some(4), Some("LP6409")), "{json}");
+        assert!(why["detail"].as_str().unwrap().starts_with("leave ended with status 1: rmmod: "), "{json}");
+    }
 }
 
 /// `8021q` comes behind `garp`, which exports the function that is named; the kernel has another that the patch adds.

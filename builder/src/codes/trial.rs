@@ -56,10 +56,10 @@ codes! {
     }
     LP6409 {
         class: Refused,
-        title: "the guest hung or died",
-        why: "A trial ends with one verdict of the guest and its power-off; silence, a time limit, or an end without verdict \
-              is a failure.",
-        advice: "see the end of the console; raise --timeout when the scripts take long, --silence when the host is slow",
+        title: "the trial could not be done to its end",
+        why: "A trial ends with one verdict of the guest and its power-off. Silence, a time limit and an end without verdict are \
+              failures, and so is a module that does not come, or that no longer goes although it went before the patch was loaded.",
+        advice: "see what the step printed and the end of the console; raise --timeout when the scripts take long, --silence when the host is slow",
     }
     LP6410 {
         class: Refused,

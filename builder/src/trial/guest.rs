@@ -17,9 +17,11 @@ use crate::error::{Error, Place, Result};
 const OWN: &str = "/lpbuild";
 /// Begins each line of PID 1 about a step.
 pub(super) const MARK: &str = "LPBUILD-STEP:";
+/// Begins the line about a module that cannot be taken out: its name, and what rmmod said.
+pub(super) const STAYED: &str = "stays:";
 
 /// PID 1. `@NAME@` is the patch, `@CYCLES@` the number of cycles, `@STAYS@` is 1 for a patch that cannot be unloaded, `@MODULES@` and
-/// `@LEAVING@` are names.
+/// `@LEAVING@` are names, `@STAYED@` is [`STAYED`].
 const INIT: &str = r#"#!/bin/busybox sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TERM=dumb
 @LIBRARIES@
@@ -69,7 +71,8 @@ gone() {
 	[ ! -e "/sys/kernel/lpbuild/@NAME@" ] || { echo 'the folder of the patch is still there'; return 1; }
 }
 
-# Modules that the patch has functions of and what they need, as they load; those that it has functions of and that can go, as they go.
+# Modules that the patch has functions of and what they need, as they load; those that it has functions of and that may be able to go,
+# as they go: the first time shows which of them do.
 modules='@MODULES@'
 leaving='@LEAVING@'
 
@@ -80,23 +83,49 @@ arrive() {
 	done
 }
 
+# Some are busy for a moment after they have come.
+remove() {
+	local turn
+	for turn in 1 2 3 4 5 6 7 8 9 10; do
+		rmmod "$1" 2> /run/why && return
+		sleep 0.3
+	done
+	return 1
+}
+
 leave() {
 	local m
 	for m in $leaving; do
-		rmmod "$m" || return
+		remove "$m" || { cat /run/why; return 1; }
 	done
+}
+
+# Nothing of the patch is here yet: who cannot go now holds itself, or is held by others, and stays from here on.
+first() {
+	local m why went=
+	for m in $leaving; do
+		if remove "$m"; then
+			went="$went $m"
+		else
+			read -r why < /run/why
+			echo "@STAYED@ $m $why"
+		fi
+	done
+	leaving=$went
 }
 
 step boot 0 tainted
 @SETUP@
 [ -z "$modules" ] || step arrive 0 arrive
 check before 0
+removal=first
 cycle=1
 while [ "$cycle" -le @CYCLES@ ]; do
 	# In every second cycle they are away when the patch is loaded, come, go and come again while it is applied.
 	away=
 	[ -z "$leaving" ] || [ $((cycle % 2)) = 0 ] || away=1
-	[ -z "$away" ] || step absent "$cycle" leave
+	[ -z "$away" ] || { step absent "$cycle" "$removal"; removal=leave; }
+	[ -n "$leaving" ] || away=
 	step load "$cycle" lpbuild load --json /lpbuild/@NAME@.ko
 	if [ -n "$away" ]; then
 		step arrive "$cycle" arrive
@@ -176,6 +205,7 @@ impl Plan<'_> {
             .replace("@NAME@", self.name)
             .replace("@MODULES@", &modules)
             .replace("@LEAVING@", &leaving)
+            .replace("@STAYED@", STAYED)
             .replace("@CYCLES@", &self.cycles.to_string())
             .replace("@STAYS@", if self.stays { "1" } else { "0" });
         fs.file("/init", 0o755, init);
@@ -199,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_placeholder_of_pid_1_is_one_that_is_filled_in() {
-        let known = ["LIBRARIES", "SETUP", "NAME", "CYCLES", "STAYS", "MODULES", "LEAVING"];
+        let known = ["LIBRARIES", "SETUP", "NAME", "CYCLES", "STAYS", "MODULES", "LEAVING", "STAYED"];
         let mut text = INIT.to_string();
         for name in known {
             assert!(text.contains(&format!("@{name}@")), "{name}");

@@ -248,7 +248,7 @@ pub fn run(options: &TrialOptions, progress: &dyn Progress) -> Result<TrialRepor
         steps = Steps::new([quiet, quiet, machine.overtime], options.cycles, progress);
         end = machine.boot(temp.path(), &log, &mut steps)?;
     }
-    Ok(report::report(options, &module, kernel, &machine, &end, &steps))
+    Ok(report::report(options, &module, kernel, &targets, &machine, &end, &steps))
 }
 
 fn does_not_boot(options: &TrialOptions, machine: &Machine, end: &End, steps: &Steps<'_>) -> Error {

@@ -11,8 +11,10 @@ use serde_json::Value;
 
 use super::TrialOptions;
 use super::console::ConsoleVerdict;
+use super::guest::STAYED;
 use super::qemu::{End, Machine};
 use super::steps::{Steps, TrialStep};
+use super::targets::Target;
 use crate::codes;
 use crate::error::{Place, Problem};
 use crate::plan::manifest::Kernel;
@@ -63,6 +65,8 @@ pub struct TrialReport {
     /// Whether one script printed the same after the unload as before the load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_equals_before: Option<bool>,
+    /// Modules that the patch has functions of and that were here all the time: they could not be removed before it was loaded.
+    pub stayed: Vec<String>,
     /// Worth knowing, and no failure.
     pub notes: Vec<String>,
     /// Why the trial failed.
@@ -118,6 +122,7 @@ pub(super) fn report(
     options: &TrialOptions,
     module: &ModuleFile,
     kernel: &Kernel,
+    targets: &[Target],
     machine: &Machine,
     end: &End,
     steps: &Steps<'_>,
@@ -137,6 +142,13 @@ pub(super) fn report(
         notes.push(
             "the patch is oneshot: it was loaded once and not unloaded, and nothing was checked after it".to_owned(),
         );
+    }
+    // What has no way out of the kernel was never asked to go.
+    let fixed = targets.iter().filter(|t| t.patched && !t.file.leaves);
+    let fixed = fixed.map(|t| (t.file.name.as_str(), "it has no exit function"));
+    let stayed: Vec<(&str, &str)> = fixed.chain(all.iter().flat_map(stayed)).collect();
+    for (name, why) in &stayed {
+        notes.push(format!("{name} cannot be removed, patch or not ({why}): it was here all the time, and never away"));
     }
     let mut refused = problems(options, end, all, &module.manifest.patch.name);
     if after_equals_before == Some(false) {
@@ -168,10 +180,17 @@ pub(super) fn report(
         functions: functions.unwrap_or_default(),
         outputs,
         after_equals_before,
+        stayed: stayed.into_iter().map(|(name, _)| name.to_owned()).collect(),
         notes,
         refused,
         console,
     }
+}
+
+/// Modules that did not go before the patch was loaded, and why.
+fn stayed(s: &TrialStep) -> impl Iterator<Item = (&str, &str)> {
+    let lines = if s.name == "absent" { s.output.as_slice() } else { &[] };
+    lines.iter().filter_map(|l| l.strip_prefix(STAYED)?.trim_start().split_once(' '))
 }
 
 /// Why the trial failed; nothing when it did not.
@@ -293,6 +312,10 @@ fn step(s: &TrialStep) -> StepReport {
         (None, _) => "did not end".to_owned(),
         (Some(0), "boot") => String::new(),
         (Some(0), "gone") => "nothing left".to_owned(),
+        (Some(0), "absent") if stayed(s).next().is_some() => {
+            let names: Vec<&str> = stayed(s).map(|(name, _)| name).collect();
+            format!("exit 0, {} cannot go", names.join(" and "))
+        }
         (Some(0), "load" | "unload") => {
             let state = json.as_ref().and_then(|j| j.get("state")?.as_str()).unwrap_or("done").to_owned();
             let attempts = number("attempts").unwrap_or(0);
@@ -394,6 +417,22 @@ mod tests {
         assert_eq!(codes(ConsoleVerdict::Pass, &tainted("0", "12800"), &[])[0].0, "LP6408");
         assert!(codes(ConsoleVerdict::Pass, &tainted("0", "12800"), &["WARNING: known"]).is_empty());
         assert_eq!(codes(ConsoleVerdict::Pass, &tainted("0", "128"), &["WARNING: known"])[0].0, "LP6408");
+    }
+
+    #[test]
+    fn who_cannot_go_before_the_load_is_no_problem_and_who_does_not_behind_it_is_one() {
+        let said = ["stays: sctp rmmod: remove 'sctp': Resource temporarily unavailable"];
+        let absent = ran("absent", Some(0), &said);
+        assert!(codes(ConsoleVerdict::Pass, std::slice::from_ref(&absent), &[]).is_empty());
+        let expected = ("sctp", "rmmod: remove 'sctp': Resource temporarily unavailable");
+        assert_eq!(stayed(&absent).collect::<Vec<_>>(), [expected]);
+        assert_eq!(step(&absent).result, "exit 0, sctp cannot go");
+        // A script can print what it likes.
+        assert_eq!(stayed(&ran("during", Some(0), &said)).count(), 0);
+        let fail = || ConsoleVerdict::Fail("leave ended with status 1".into());
+        for name in ["absent", "leave"] {
+            assert_eq!(codes(fail(), &[ran(name, Some(1), &["rmmod: busy"])], &[])[0].0, "LP6409", "{name}");
+        }
     }
 
     #[test]
