@@ -81,6 +81,7 @@ pub struct Vm {
     case: String,
     allowed: Vec<String>,
     append: String,
+    devices: Vec<String>,
     clock: Clock,
     cpus: u32,
     take_turns: bool,
@@ -154,6 +155,7 @@ impl Vm {
             case: String::new(),
             allowed: Vec::new(),
             append: String::new(),
+            devices: Vec::new(),
             clock: Clock::Host,
             cpus: CPUS,
             take_turns: false,
@@ -204,6 +206,13 @@ impl Vm {
     #[must_use]
     pub fn append(mut self, parameters: &str) -> Self {
         self.append = format!("{} {parameters}", self.append);
+        self
+    }
+
+    /// Another device, as QEMU's `-device` has it.
+    #[must_use]
+    pub fn device(mut self, device: &str) -> Self {
+        self.devices.push(device.to_string());
         self
     }
 
@@ -290,7 +299,7 @@ impl Vm {
             append: format!("{fast} {}", self.append.trim()),
             allowed: self.allowed.clone(),
             overtime: self.overtime,
-            extra: Vec::new(),
+            extra: self.devices.iter().flat_map(|d| ["-device".to_owned(), d.clone()]).collect(),
         };
         let goes_on = if self.keeps() { KeptBoot::of(&machine)? } else { None };
         let case = self.add_case(Initramfs::default())?;
@@ -307,7 +316,7 @@ impl Vm {
     /// Whether guests of this kind are many enough to keep a boot for.
     fn keeps(&self) -> bool {
         let usual = (self.cpus, self.memory_mib) == (CPUS, MEMORY_MIB) && self.append.trim().is_empty();
-        self.stock && usual && self.clock == Clock::Host && !self.take_turns
+        self.stock && usual && self.devices.is_empty() && self.clock == Clock::Host && !self.take_turns
     }
 
     /// What all guests have.
@@ -348,9 +357,12 @@ pub const APPLETS: &[&str] = &[
     "address",
     "arp-long-device",
     "bpf-count",
+    "bridge-vlans-gone",
+    "conntrack-filtered",
     "consistent",
     "cpustorm",
     "cycle",
+    "device-checksums",
     "elapsed",
     "exitstorm",
     "fanotify-uncounted",
@@ -370,6 +382,8 @@ pub const APPLETS: &[&str] = &[
     "odd-clone",
     "packet-ring",
     "pipe-sleeper",
+    "quantum",
+    "raw-send",
     "read-cost",
     "sandboxed",
     "short-auxv",

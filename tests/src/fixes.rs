@@ -45,6 +45,9 @@ pub struct Fix {
     /// Replaced functions the workload must enter.
     #[serde(default)]
     pub entered: Vec<String>,
+    /// Modules that the workload needs besides the one that is fixed and what that needs, as `net/8021q/8021q`.
+    #[serde(default)]
+    pub with: Vec<String>,
     /// Shell commands.
     #[serde(default)]
     pub workload: String,

@@ -9,6 +9,7 @@ mod busy;
 mod consistent;
 mod init;
 mod memory;
+mod netlink;
 mod probe;
 mod reach;
 mod sandbox;
@@ -36,6 +37,16 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         "FUNCTION entry|exit FILE: a BPF program that counts the function's calls; the number in the file, until ended",
     ),
     (
+        "bridge-vlans-gone",
+        netlink::bridge_vlans_gone,
+        "BRIDGE VLAN: VLANs said to be gone when this is the default, as a result",
+    ),
+    (
+        "conntrack-filtered",
+        netlink::conntrack_filtered,
+        "whether an answer says that it is not all there is, as a result",
+    ),
+    (
         "consistent",
         consistent::consistent,
         "FILE SECONDS|@FILE OLD=NEW..: reads on every CPU that hold each piece's OLD, each piece's NEW, or a mixture, as results",
@@ -46,6 +57,7 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         busy::cycle,
         "N LPBUILD KO NAME [OPTION..]: `LPBUILD load KO` and `LPBUILD unload NAME` with the options, N times",
     ),
+    ("device-checksums", netlink::device_checksums, "DEVICE 0|1: whether the device computes checksums"),
     (
         "elapsed",
         probe::elapsed,
@@ -81,6 +93,8 @@ const HELPERS: &[(&str, Helper, &str)] = &[
     ("odd-clone", storms::odd_clone, "clone(2) with the exit signal 63; the errno as a result"),
     ("packet-ring", reach::packet_ring, "a packet socket with a TPACKET_V3 ring, and a datagram"),
     ("pipe-sleeper", busy::pipe_sleeper, "FIFO: sleeps in read(2) of the FIFO until it is fed"),
+    ("quantum", netlink::quantum, "DEVICE drr|hhf N: the quantum that is taken when N is asked for, as a result"),
+    ("raw-send", netlink::raw_send, "DEVICE LENGTH: a frame of this length; the errno as a result"),
     ("read-cost", probe::read_cost, "FILE N: nanoseconds per pread(2), over N calls"),
     ("sandboxed", sandbox::sandboxed, "SECONDS: a seccomp sandbox asleep in nanosleep(2); how it ended as a result"),
     ("short-auxv", syscalls::short_auxv, "an auxiliary vector of one entry; the length of /proc/self/auxv as a result"),

@@ -14,19 +14,19 @@ use anyhow::{Context, Result, bail};
 use crate::exactly;
 
 /// What a system call returned, or its errno in words.
-fn done(returned: libc::c_long, call: &str) -> Result<libc::c_long> {
+pub(crate) fn done(returned: libc::c_long, call: &str) -> Result<libc::c_long> {
     if returned < 0 { Err(Error::last_os_error()).context(call.to_string()) } else { Ok(returned) }
 }
 
 /// A descriptor that a system call returned.
-fn descriptor(returned: libc::c_long, call: &str) -> Result<OwnedFd> {
+pub(crate) fn descriptor(returned: libc::c_long, call: &str) -> Result<OwnedFd> {
     let fd = done(returned, call)?;
     // SAFETY: the kernel has just made this descriptor for us; nothing else closes it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// The errno of a call that failed, 0 of one that did not.
-fn errno(returned: libc::c_long) -> i32 {
+pub(crate) fn errno(returned: libc::c_long) -> i32 {
     if returned < 0 { Error::last_os_error().raw_os_error().unwrap_or(-1) } else { 0 }
 }
 
