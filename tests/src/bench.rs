@@ -117,7 +117,13 @@ impl Bench {
 
     /// The patch that `lpbuild diff` makes of two builds of a module, in the guest `/NAME.ko`.
     #[must_use]
-    pub fn between(mut self, name: &str, old: &Path, new: &Path) -> Self {
+    pub fn between(self, name: &str, old: &Path, new: &Path) -> Self {
+        self.between_with(name, old, new, &[])
+    }
+
+    /// The same, with options of `lpbuild diff`.
+    #[must_use]
+    pub fn between_with(mut self, name: &str, old: &Path, new: &Path, options: &[&str]) -> Self {
         let make = || {
             let kernel = &self.env.kernel;
             let sides = [old, new].map(|p| p.display().to_string());
@@ -128,7 +134,8 @@ impl Bench {
                     .arg("--kernel")
                     .arg(&kernel.vmlinuz)
                     .arg("--headers")
-                    .arg(&kernel.headers);
+                    .arg(&kernel.headers)
+                    .args(options);
                 let report = harness::cmd::output(diff.arg("-o").arg(dir).args(["--name", name]))?;
                 let mut pack = harness::cmd::command(&self.lpbuild);
                 pack.arg("pack").arg(dir).arg("--kernel").arg(&kernel.vmlinuz).arg("--headers").arg(&kernel.headers);
@@ -226,6 +233,20 @@ pub fn module_of(env: &Env, series: &str, name: &str, source: &str) -> PathBuf {
         harness::cmd::output(make.arg("-C").arg(&env.kernel.headers).arg(format!("M={}", dir.display())).arg("modules"))
     });
     made.unwrap().ko
+}
+
+/// Modules of several files, `Kbuild` among them, built outside of the kernel's tree; the folder they are in.
+pub fn modules_of(env: &Env, series: &'static str, name: &str, files: &[(&str, String)]) -> PathBuf {
+    let texts: Vec<String> = files.iter().map(|(_, text)| text.clone()).collect();
+    let make = |dir: &Path, _: &Path| {
+        for (file, text) in files {
+            std::fs::write(dir.join(file), text)?;
+        }
+        let mut make = harness::cmd::command("make");
+        harness::cmd::output(make.arg("-C").arg(&env.kernel.headers).arg(format!("M={}", dir.display())).arg("modules"))
+    };
+    let once = || Arc::new(once(&format!("{series}/{name}"), name, &texts, make).unwrap());
+    made_once(series, &texts.concat(), once).dir.clone()
 }
 
 /// What tests of this process share, by the name of the file in the guest.

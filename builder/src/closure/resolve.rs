@@ -192,6 +192,11 @@ impl Closure<'_> {
                 );
                 return None;
             }
+            // In a module's file modpost has put `struct module` beside the code that calls it THIS_MODULE: it is the one of the
+            // running module, as where an object has the name alone.
+            Class::Ignored(_) if new.section(section).name == known_sections::THIS_MODULE => {
+                return Some(Dest::Kernel("__this_module".into(), offset));
+            }
             _ => {}
         }
         let mut candidates = candidates(new, from.0, r, section, offset);

@@ -17,6 +17,7 @@ use lpbuild_abi as abi;
 use super::{KernelSide, endbr, headers::Headers, input::PatchFolder, reader::Reread};
 use crate::codes;
 use crate::error::{Error, Place, Result};
+use crate::symbolize::known_sections;
 
 /// Checks everything; the error holds all problems found.
 pub(super) fn verify(module: &[u8], input: &PatchFolder, headers: &Headers, side: &dyn KernelSide) -> Result<()> {
@@ -107,7 +108,7 @@ impl Reread<'_> {
             let from = elf.section_headers.get(*i).and_then(|h| elf.section_headers.get(h.sh_info as usize));
             let Some(from) = from.filter(|h| h.sh_flags & u64::from(SHF_ALLOC) != 0) else { continue };
             let name = self.section_name(from);
-            if is_init(name) || name == ".gnu.linkonce.this_module" || endbr::TABLES.contains(&name) {
+            if is_init(name) || name == known_sections::THIS_MODULE || endbr::TABLES.contains(&name) {
                 continue;
             }
             for r in relocs.iter() {

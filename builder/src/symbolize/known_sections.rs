@@ -12,6 +12,9 @@ use rustc_hash::FxHashMap;
 
 use super::sections::Table;
 
+/// Where modpost puts `struct module`, of the name `__this_module`.
+pub const THIS_MODULE: &str = ".gnu.linkonce.this_module";
+
 /// What becomes of the contents of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -262,7 +265,7 @@ pub const KNOWN: &[Known] = &[
     known("__versions", Dropped, "versions of what a module imports"),
     known("__version_ext_crcs", Dropped, "versions of what a module imports"),
     known("__version_ext_names", Dropped, "names of what a module imports"),
-    known(".gnu.linkonce.this_module", Dropped, "the module itself, made by modpost"),
+    known(THIS_MODULE, Dropped, "the module itself, made by modpost"),
     known("__kcrctab*", Dropped, "checksums of exported symbols"),
     known("___kcrctab*", Dropped, "checksums of exported symbols"),
     known(".BTF", Dropped, "types for BPF, made when vmlinux is linked"),

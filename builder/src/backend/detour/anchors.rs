@@ -21,6 +21,7 @@ use crate::isa::reloc;
 use crate::kernel::{KernelImage, KernelSection, ModuleField};
 use crate::plan::ObjectPair;
 use crate::symbolize::Class;
+use crate::symbolize::known_sections::THIS_MODULE;
 
 /// A section of a module, and how it is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +73,6 @@ pub struct AnchorSymbol {
     pub offset: u64,
 }
 
-/// `struct module`.
-const THIS_MODULE: &str = ".gnu.linkonce.this_module";
 /// The section of per-CPU variables.
 const PERCPU: &str = ".data..percpu";
 /// Sections that are writable until the init of the module is over (`module_mark_ro_after_init`, kernel/module/main.c).
