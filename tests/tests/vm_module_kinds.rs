@@ -129,8 +129,8 @@ fn every_moment_of_a_module_has_its_answer(series: &'static str) {
     let script = r#"
 # Its notifiers have been called, and it is not in sysfs yet.
 half() {
-    insmod /kinds.ko slow=3000 & slow=$!
-    wait-for /proc/modules ' Loading ' 20; [ ! -e /sys/module/kinds ] || fail 'it is loaded'
+    rm -f /tmp/go; insmod /kinds.ko slow=/tmp/go & slow=$!
+    wait-for /proc/modules ' Loading ' 60; [ ! -e /sys/module/kinds ] || fail 'it is loaded'
 }
 modes_of_kinds() {
     for mode in $modes; do
@@ -141,12 +141,19 @@ modes_of_kinds() {
         at_init=2; up; shows 2; down; unload kinds_fix
         step 'a module that is half loaded when the patch comes' $mode
         half
-        load kinds_fix mode=$mode; expect holders 'kinds applied' "$(of kinds_fix holders)"
+        insmod /kinds_fix.ko mode=$mode & load=$!; sleep 1; [ -e /proc/$load ] || fail 'it was not waited for'
+        touch /tmp/go; wait $load; until_is kinds_fix applied; expect holders 'kinds applied' "$(of kinds_fix holders)"
         wait $slow; expect 'set before the patch' 'slow 31' "$(grep slow /proc/kinds)"; unload kinds_fix; rmmod kinds
     done
+    step 'a module whose init is under way'
+    insmod /kinds.ko late=1 & late=$!
+    wait-for /sys/module/kinds/initstate coming 60; load kinds_fix mode=stop-machine
+    expect 'state of the module' coming "$(cat /sys/module/kinds/initstate)"
+    echo 0 > /sys/module/kinds/parameters/late; wait $late; expect 'what init called' 'init 32' "$(grep init /proc/kinds)"; unload kinds_fix; rmmod kinds
+    step 'a module that is half loaded for too long'
     half
     refuses LP5031 kinds_fix deadline_ms=200
-    wait $slow; expect 'nothing was done to it' 'text as it was 1' "$(head -1 /proc/kinds)"; rmmod kinds
+    touch /tmp/go; wait $slow; expect 'nothing was done to it' 'text as it was 1' "$(head -1 /proc/kinds)"; rmmod kinds
 }
 modes_of_kinds
 at=/proc/sys/fs/binfmt_misc

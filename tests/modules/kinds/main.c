@@ -4,6 +4,8 @@
 #include <linux/delay.h>
 #include <linux/jump_label.h>
 #include <linux/module.h>
+#include <linux/namei.h>
+#include <linux/path.h>
 #include <linux/percpu.h>
 #include <linux/proc_fs.h>
 #include <linux/sched.h>
@@ -20,6 +22,7 @@ static int warn;
 static int at_init;
 static int at_slow;
 static bool fail;
+static bool late;
 static const int table[] = { 5, 7, 11, 13, 17, 19, 23, 29 };
 static DEFINE_PER_CPU(int, per_cpu_count);
 static DEFINE_STATIC_KEY_FALSE(key);
@@ -31,6 +34,7 @@ static struct proc_dir_entry *entry;
 
 module_param(warn, int, 0644);
 module_param(fail, bool, 0444);
+module_param(late, bool, 0644);
 
 static noinline int same(int n)
 {
@@ -224,14 +228,14 @@ static const struct proc_ops operations = {
 	.proc_write = kinds_write,
 };
 
-/* Parameters are set when the notifiers have run, and before the module's init. */
-static int set_slow(const char *text, const struct kernel_param *parameter)
+/* Parameters are set when the notifiers have run, and before the module's init: this one when the file is there. */
+static int set_slow(const char *file, const struct kernel_param *parameter)
 {
-	int ms;
+	struct path path;
 
-	if (kstrtoint(text, 0, &ms))
-		return -EINVAL;
-	msleep(ms);
+	while (kern_path(file, LOOKUP_FOLLOW, &path))
+		msleep(10);
+	path_put(&path);
 	at_slow = of_init();
 	return 0;
 }
@@ -241,6 +245,8 @@ module_param_cb(slow, &slow_ops, NULL, 0);
 
 static int __init kinds_init(void)
 {
+	while (READ_ONCE(late))
+		msleep(10);
 	at_init = of_init();
 	if (fail)
 		return -EINVAL;
