@@ -103,13 +103,8 @@ impl fmt::Display for Problem {
         }
         let (sentence, lines) = self.detail.split_once('\n').unwrap_or((&self.detail, ""));
         write!(f, "{sentence} [{}]; {}", self.code.title, self.code.advice)?;
-        if let Some(Acceptable { kind, name }) = self.accept.as_deref() {
-            write!(
-                f,
-                "; or answer for it: --accept '{}={name}', or {} = [{name:?}] under [accept]",
-                kind.name(),
-                kind.key()
-            )?;
+        if let Some(accept) = self.accept.as_deref() {
+            write!(f, "; or answer for it: {accept}")?;
         }
         if !lines.is_empty() {
             write!(f, "\n{}", lines.trim_end_matches('\n'))?;
@@ -128,6 +123,7 @@ impl Serialize for Problem {
             reason: &'a str,
             detail: &'a str,
             advice: &'a str,
+            message: String,
             #[serde(skip_serializing_if = "Option::is_none")]
             accept: Option<String>,
         }
@@ -137,6 +133,7 @@ impl Serialize for Problem {
             reason: self.code.title,
             detail: &self.detail,
             advice: self.code.advice,
+            message: self.to_string(),
             accept: self.accept.as_ref().map(|a| format!("{}={}", a.kind.name(), a.name)),
         }
         .serialize(s)
@@ -275,4 +272,11 @@ pub struct Acceptable {
     pub kind: Accept,
     /// Its name, for types with `struct`, `union` or `enum`.
     pub name: String,
+}
+
+impl fmt::Display for Acceptable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name } = self;
+        write!(f, "--accept '{}={name}', or {} = [{name:?}] under [accept]", kind.name(), kind.key())
+    }
 }

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cli::host::{InspectArgs, LoadArgs, StatusArgs, UnloadArgs};
 use cli::terminal;
-use lpbuild::error::Result;
+use lpbuild::codes;
+use lpbuild::error::{Error, Place, Result};
 use lpbuild::host::{Host, PRICE_OF_FORCE};
 
 /// Declarative live-patch build system for x86-64 Linux.
@@ -60,7 +61,16 @@ impl Command {
 
 fn main() -> ExitCode {
     memory::start();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|e| {
+        if e.use_stderr() && std::env::args_os().any(|a| a == "--json") {
+            let what = e.render().to_string();
+            let what = what.trim_start_matches("error: ").trim_end();
+            let error = Error::new(codes::LP1104, Place::object("the command line"), what);
+            // What is wrong is said below in any case.
+            let _ = terminal::failure_json(&error);
+        }
+        e.exit()
+    });
     match run(&cli) {
         Ok(code) => code,
         Err(e) => {

@@ -731,7 +731,7 @@ fn damaged_modules_do_not_panic() {
 
 #[test]
 fn the_log() {
-    let records = "3,900,1,-;lpbuild: fix_one: LP5007: tasks were inside the replaced functions until the deadline\n\
+    let records = "3,900,1,-;lpbuild: fix_one: LP5007: tasks were inside the replaced functions, or had not changed over, until the deadline\n\
         3,901,2,-;lpbuild: fix_one: blocker pid=77 comm=my?task at=do_work+0x10\n SUBSYSTEM=cpu\n DEVICE=c1:1\n\
         3,902,2,-;lpbuild: fix_one: blocker pid=0 comm=swapper/1 at=unreliable-stack\n\
         3,903,2,-;lpbuild: fix_one: and 4 more blockers\n\

@@ -93,8 +93,12 @@ impl<'a> Patch<'a> {
         if record.patience_ms == 0 {
             return bad("a patience of 0 ms");
         }
-        if record.n_funcs == 0 || record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS {
+        if record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS {
             return bad("number of functions or ranges");
+        }
+        // A patch that replaces nothing is there for its callbacks.
+        if record.n_funcs == 0 && (record.n_ranges != 0 || record.flags & !FLAG_ONESHOT == 0) {
+            return bad("no functions");
         }
         if record.funcs == 0 || record.name == 0 || record.version == 0 || (record.ranges == 0 && record.n_ranges != 0)
         {
@@ -133,7 +137,8 @@ impl<'a> Patch<'a> {
         if !record.after.is_multiple_of(8) || !record.replaces.is_multiple_of(8) {
             return bad("a misaligned array");
         }
-        if !record.funcs.is_multiple_of(8) || !record.ranges.is_multiple_of(8) {
+        let misaligned = |at: u64, n: u32| n != 0 && !at.is_multiple_of(8);
+        if misaligned(record.funcs, record.n_funcs) || misaligned(record.ranges, record.n_ranges) {
             return bad("a misaligned array");
         }
         if record.text_start > record.text_end || record.notes_start > record.notes_end {

@@ -33,7 +33,7 @@ pub enum Refusal {
         /// Index of the function.
         func: usize,
     },
-    /// LP5007: tasks were inside the replaced functions until the deadline.
+    /// LP5007: tasks were inside the replaced functions, or had not changed over, until the deadline.
     Busy,
     /// LP5026: tasks neither slept nor came back to user mode until the deadline, so that a wait for them would not have ended.
     Restless,
@@ -270,7 +270,7 @@ impl Refusal {
             Refusal::AlreadyPatched { .. } => "is live-patched already, its code jumps to ",
             Refusal::Probed { .. } => "a kprobe is set on the jump site, at ",
             Refusal::Altered { .. } => "the bytes at the jump site are not those the patch was made for",
-            Refusal::Busy => "tasks were inside the replaced functions until the deadline",
+            Refusal::Busy => "tasks were inside the replaced functions, or had not changed over, until the deadline",
             Refusal::Restless => {
                 "tasks neither slept nor came back to user mode until the deadline, so that calls would have been held up"
             }

@@ -16,7 +16,7 @@ use lpbuild::report::Report;
 use lpbuild::tool::Log;
 use serde::Serialize;
 
-use super::diff::{AcceptArgs, mode, patch_name};
+use super::diff::{AcceptArgs, MoreArgs, mode, patch_name};
 use super::progress::Bars;
 use super::terminal;
 use lpbuild::codes;
@@ -68,6 +68,8 @@ pub struct BuildArgs {
     /// Compile every object that may read a changed header, also those that cannot come out otherwise.
     #[arg(long)]
     compile_all: bool,
+    #[command(flatten)]
+    more: MoreArgs,
     #[command(flatten)]
     accept: AcceptArgs,
     /// Also keep patch.o and the compared objects in the output folder.
@@ -150,11 +152,12 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     lpbuild::interrupt::watch();
     let config = configuration(args)?;
     let log = Log::default();
-    let bars = Bars::new(args.json);
+    let bars = Bars::new();
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let jobs = args.jobs.unwrap_or(cpus);
     let how = BuildOptions { jobs, leave_modules: args.leave_modules, compile_all: args.compile_all };
     let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.options.name));
+    folder::may_write(&dir)?;
     let mut built = Built::default();
     let outcome = patches::build(&config, &how, &log, &bars, &mut built).and_then(|()| {
         let Some(output) = built.outcome.as_ref().and_then(|o| o.patch.as_ref()) else { return Ok(None) };
@@ -210,8 +213,9 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
         }
     }
     config.options.mode = args.mode.or(config.options.mode);
+    args.more.apply(&mut config.options);
     if let Err(detail) = check_others(&config.options.name, &config.options.after, &config.options.replaces) {
-        return Err(Error::new(codes::LP6005, Place::object("--name"), detail));
+        return Err(Error::new(codes::LP6005, Place::object("the name"), detail));
     }
     config.options.deadline_ms = args.deadline_ms.or(config.options.deadline_ms);
     config.options.patience_ms = args.patience_ms.unwrap_or(config.options.patience_ms);

@@ -8,9 +8,7 @@ use lpbuild::accept::{self, Accept, Acceptances};
 use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::flow::{self, Ask, Verdict};
 use lpbuild::plan::Options;
-use lpbuild::plan::manifest::{
-    Callback, Callbacks, Jump, Manifest, Mode, check_name, check_others, is_identifier, is_line,
-};
+use lpbuild::plan::manifest::{Callback, Jump, Manifest, Mode, check_name, check_others, is_identifier, is_line};
 use lpbuild::report::Report;
 
 use super::terminal;
@@ -62,16 +60,25 @@ pub struct PatchArgs {
     /// Form of the jumps: rel32 (5 bytes) or abs64 (12 bytes, any distance).
     #[arg(long, default_value = "rel32", value_parser = ["rel32", "abs64"])]
     jump: String,
-    /// What the patch is for, in one line.
-    #[arg(long = "patch-description", default_value = "", value_name = "TEXT", value_parser = description)]
-    description: String,
-    /// The patch stays until the next boot: it cannot be reverted or unloaded.
-    #[arg(long)]
-    oneshot: bool,
     /// When the switch is made: drain, transition or stop-machine [default: drain for one function, transition for several,
     /// stop-machine where the old code cannot be entered any more].
     #[arg(long, value_name = "MODE", value_parser = mode)]
     mode: Option<Mode>,
+    #[command(flatten)]
+    more: MoreArgs,
+    #[command(flatten)]
+    accept: AcceptArgs,
+}
+
+/// What a patch is beside its code.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MoreArgs {
+    /// What the patch is for, in one line.
+    #[arg(long = "patch-description", value_name = "TEXT", value_parser = description)]
+    description: Option<String>,
+    /// The patch stays until the next boot: it cannot be reverted or unloaded.
+    #[arg(long)]
+    oneshot: bool,
     /// A patch this one may lie on top of, and must be loaded behind.
     #[arg(long, value_name = "NAME", value_parser = patch_name)]
     after: Vec<String>,
@@ -81,8 +88,24 @@ pub struct PatchArgs {
     /// A function the patch adds and the module calls; KIND is pre-apply, post-apply, pre-revert or post-revert.
     #[arg(long = "callback", value_name = "KIND=FUNCTION", value_parser = callback)]
     callbacks: Vec<(Callback, String)>,
-    #[command(flatten)]
-    accept: AcceptArgs,
+}
+
+impl MoreArgs {
+    /// Puts what was given into the place of what the options say.
+    pub fn apply(&self, options: &mut Options) {
+        if let Some(description) = &self.description {
+            options.description.clone_from(description);
+        }
+        options.oneshot |= self.oneshot;
+        for (given, place) in [(&self.after, &mut options.after), (&self.replaces, &mut options.replaces)] {
+            if !given.is_empty() {
+                place.clone_from(given);
+            }
+        }
+        for (kind, function) in &self.callbacks {
+            options.callbacks.set(*kind, function.clone());
+        }
+    }
 }
 
 /// What the author answers for.
@@ -145,29 +168,22 @@ pub fn patch_name(name: &str) -> std::result::Result<String, String> {
 impl PatchArgs {
     /// As the pipeline takes them.
     pub fn options(&self) -> Result<Options> {
-        if let Err(detail) = check_others(&self.name, &self.after, &self.replaces) {
-            return Err(Error::new(codes::LP1101, Place::object("the command line"), detail));
-        }
-        let mut callbacks = Callbacks::default();
-        for (kind, function) in &self.callbacks {
-            callbacks.set(*kind, function.clone());
-        }
         let mut accept = Acceptances::default();
         self.accept.add_to(&mut accept);
-        Ok(Options {
+        let mut options = Options {
             version: self.version.clone(),
-            description: self.description.clone(),
             mode: self.mode,
-            after: self.after.clone(),
-            replaces: self.replaces.clone(),
             deadline_ms: self.deadline_ms,
             patience_ms: self.patience_ms,
             jump: if self.jump == "abs64" { Jump::Abs64 } else { Jump::Rel32 },
-            oneshot: self.oneshot,
-            callbacks,
             accept,
             ..Options::named(self.name.clone())
-        })
+        };
+        self.more.apply(&mut options);
+        match check_others(&options.name, &options.after, &options.replaces) {
+            Ok(()) => Ok(options),
+            Err(detail) => Err(Error::new(codes::LP1104, Place::object("the command line"), detail)),
+        }
     }
 }
 

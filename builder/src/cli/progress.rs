@@ -1,7 +1,7 @@
 //! What a build is doing, on stderr: bars on a terminal, lines elsewhere.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lpbuild::source::Progress;
@@ -12,18 +12,18 @@ use super::terminal;
 #[derive(Debug)]
 pub struct Bars {
     bar: Option<ProgressBar>,
-    silent: bool,
+    begun: Instant,
 }
 
 impl Bars {
-    /// `silent`: lines are left out where there is no terminal.
-    pub fn new(silent: bool) -> Self {
+    /// The clock starts.
+    pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { bar, silent }
+        Self { bar, begun: Instant::now() }
     }
 
     /// So many objects are next.
@@ -55,8 +55,7 @@ impl Progress for Bars {
     fn status(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),
-            None if self.silent => {}
-            None => terminal::progress(text),
+            None => terminal::progress(&format!("{:6.1} s  {text}", self.begun.elapsed().as_secs_f64())),
         }
     }
 

@@ -8,7 +8,7 @@ use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::flow::Verdict;
 use lpbuild::plan::manifest::Jump;
 use lpbuild::report::Report;
-use lpbuild::style::{BAD, DIM, NOTE};
+use lpbuild::style::{BAD, DIM, HEAD, NOTE};
 use serde::Serialize;
 
 use super::{EXIT_BROKEN, EXIT_NOTHING, EXIT_REFUSED};
@@ -52,7 +52,20 @@ pub fn progress(text: &str) {
 
 /// Says on stderr what speaks against it. `word` is `error` or `refused`.
 pub fn problem(word: &str, problem: &Problem) {
-    to_stderr(format_args!("{BAD}{word}:{BAD:#} {problem}"));
+    let Problem { code, place, detail, accept } = problem;
+    let mut text = format!("{BAD}{word}[{}]:{BAD:#} {HEAD}{}{HEAD:#}\n", code.id, code.title);
+    let place = place.to_string();
+    if !place.is_empty() {
+        text.push_str(&format!("{DIM}  -->{DIM:#} {place}\n"));
+    }
+    for line in detail.trim_end_matches('\n').lines() {
+        text.push_str(&format!("{DIM}   |{DIM:#} {line}\n"));
+    }
+    text.push_str(&format!("{NOTE}help:{NOTE:#} {}", code.advice));
+    if let Some(accept) = accept {
+        text.push_str(&format!("\n{NOTE}help:{NOTE:#} or answer for it: {accept}"));
+    }
+    to_stderr(format_args!("{text}"));
 }
 
 /// Every problem of an error.

@@ -118,7 +118,7 @@ pub fn run(args: &TryArgs) -> Result<ExitCode> {
         strict: args.strict,
         log: args.log.clone(),
     };
-    let bars = Bars::new(args.json);
+    let bars = Bars::new();
     let report = trial::run(&options, &bars);
     bars.clear();
     let report = report?;

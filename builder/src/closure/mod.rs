@@ -41,7 +41,7 @@ struct Closure<'a> {
     refused: Vec<Problem>,
 }
 
-/// Computes the patch set. Where no function changes there is no patch, whatever the callbacks are.
+/// Computes the patch set. Where no function changes there is a patch only if one of the callbacks is new here.
 pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
     let mut c = Closure {
         pairs,
@@ -71,7 +71,8 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
         }
     }
     let mut roots = Vec::new();
-    if !c.queue.is_empty() {
+    // Of a single object, compared to see whether it differs, nobody expects the callbacks of another.
+    if !c.queue.is_empty() || callbacks.all().any(|(_, name)| c.named(name).iter().any(|key| c.is_new(*key))) {
         for (callback, name) in callbacks.all() {
             roots.extend(c.callback(callback, name).map(|key| (callback, key)));
         }
@@ -126,15 +127,25 @@ impl Closure<'_> {
         }
     }
 
-    /// A callback is a root of its own: nothing refers to it.
-    fn callback(&mut self, callback: Callback, name: &str) -> Option<(PairId, NewAtom)> {
+    /// New code of a name.
+    fn named(&self, name: &str) -> Vec<(PairId, NewAtom)> {
         let mut found = Vec::new();
         for (i, pair) in self.pairs.iter().enumerate() {
             let named = |a: &&Atom| a.is_code() && (a.name == name || a.aliases.iter().any(|alias| alias == name));
             found.extend(pair.new.atoms.iter().filter(named).map(|a| (PairId(i as u32), NewAtom(a.id))));
         }
+        found
+    }
+
+    fn is_new(&self, (id, n): (PairId, NewAtom)) -> bool {
+        self.pair(id).pairs.old_of(n).is_none()
+    }
+
+    /// A callback is a root of its own: nothing refers to it.
+    fn callback(&mut self, callback: Callback, name: &str) -> Option<(PairId, NewAtom)> {
+        let found = self.named(name);
         let problem = match found.as_slice() {
-            [(id, n)] if self.pair(*id).pairs.old_of(*n).is_none() => {
+            [(id, n)] if self.is_new((*id, *n)) => {
                 self.add((*id, *n), Cause::Callback(callback));
                 return Some((*id, *n));
             }

@@ -39,4 +39,16 @@ codes! {
         why: "lpbuild explain takes a code that an error printed.",
         advice: "run lpbuild explain without a code for the list",
     }
+    LP1103 {
+        class: Broken,
+        title: "the output folder is no patch folder",
+        why: "An output folder is replaced as a whole, so what is there must be a patch folder of lpbuild, or nothing.",
+        advice: "name another folder with -o, or empty this one",
+    }
+    LP1104 {
+        class: Broken,
+        title: "the command line is not valid",
+        why: "An option or argument is unknown, missing, has a bad value, or contradicts another one.",
+        advice: "see lpbuild COMMAND --help",
+    }
 }

@@ -11,7 +11,8 @@ codes! {
               where every use of its address, before and after, is a read through it: an address that is stored, passed on, \
               returned or compared (operations of a file, as in file->f_op == &fops) tells the copy from the original, and \
               what the kernel keeps of it outlives the patch.",
-        advice: "set the value from code, or leave the data as it was; of operations, change the function a field leads to",
+        advice: "set the value from a pre-apply callback and put the old one back in post-revert (callbacks alone are a patch), or leave the \
+                 data as it was; of operations, change the function a field leads to",
     }
     LP2002 {
         class: Refused,
@@ -27,7 +28,8 @@ codes! {
               kernel image, what lies between its __init_begin and __init_end counts, whatever its section is called. New \
               code must not refer to anything there either, nor to what a compared object has in .init or .exit \
               sections, unless the code it replaces does. __exit code of a module runs when it is removed, and is not replaced either.",
-        advice: "repeat the effect from code that runs later, or reboot into the new kernel",
+        advice: "repeat the effect in a pre-apply callback (callbacks alone are a patch) or in code that runs later; or reboot into the new \
+                 kernel",
     }
     LP2004 {
         class: Refused,
@@ -66,22 +68,22 @@ codes! {
         title: "ambiguous reference",
         why: "A section-relative reference can mean more than one object, and these lead to different places once the patch \
               is loaded.",
-        advice: "build both objects with -fdata-sections, which names every object; where the source names the section of a variable \
-                 (DEFINE_PER_CPU, __read_mostly), let one function use the new one and another one what lies beside it",
+        advice: "compile both builds with -fdata-sections, which names every object (lpbuild build does); where the source names the section of \
+                 a variable (DEFINE_PER_CPU, __read_mostly), let one function use the new one and another one what lies beside it",
     }
     LP2009 {
         class: Refused,
         title: "code or relocation not understood",
         why: "The bytes do not decode as x86-64 instructions, or a relocation is of a type the module loader does not know \
               (arch/x86/kernel/module.c).",
-        advice: "leave the function out of the patch",
+        advice: "leave this function as it was, and put what is new into one of its own that its callers use instead",
     }
     LP2010 {
         class: Refused,
         title: "pointer into the middle of a replaced function",
         why: "Data that stays in the kernel holds the address of an instruction of this function; after the switch it would \
               still lead into the old code.",
-        advice: "leave the function out of the patch",
+        advice: "leave this function as it was, and put what is new into one of its own that its callers use instead",
     }
     LP2011 {
         class: Refused,

@@ -49,10 +49,10 @@ codes! {
     LP5007 {
         class: Refused,
         title: "functions were busy until the deadline",
-        why: "At every attempt some task had a replaced function on its stack, or a stack that cannot be walked reliably. \
-              Nothing was changed (EBUSY).",
-        advice: "raise deadline_ms (in a transition beyond patience_ms: then who sleeps there is sent out as by a signal), wake or end \
-                 the tasks listed as blockers, or try later",
+        why: "Until the deadline some task had a replaced function on its stack, had a stack that cannot be walked reliably, or (with \
+              transition) had not come back to user space. Nothing was changed (EBUSY).",
+        advice: "load it with --mode transition, where each task changes over by itself; raise --deadline-ms (in a transition beyond \
+                 --patience-ms: then who sleeps there is sent out as by a signal); wake or end the tasks listed as blockers; or try later",
     }
     LP5008 {
         class: Refused,

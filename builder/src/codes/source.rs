@@ -26,8 +26,10 @@ codes! {
     LP6204 {
         class: Broken,
         title: "the archive has no such package",
-        why: "The distribution's archive keeps only a few versions of each kernel, and only the ones it lists can be fetched.",
-        advice: "check the release and apt's sources; or name the files with --image, --headers, --source and --config",
+        why: "The distribution's archive keeps only a few versions of each kernel, and only the ones it lists can be fetched. apt knows \
+              what it lists since its last update; without one, or without the network, it knows none.",
+        advice: "run apt-get update with the network up, check the release and apt's sources; or name the files with --image, --headers, --source \
+                 and --config",
     }
     LP6205 {
         class: Broken,

@@ -37,13 +37,19 @@ pub fn replace(dir: &Path, finished: &Path) -> Result<()> {
     put(dir, |new| copy(finished, new))
 }
 
-fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Whether a folder may be written or replaced: it is not there yet, is empty, or is a patch folder.
+pub fn may_write(dir: &Path) -> Result<()> {
     if dir.exists()
         && let Some(other) = not_ours(dir)?
     {
         let what = format!("the output folder has {other:?}, which is no part of a patch folder; it was left alone");
-        return Err(Error::new(codes::LP1001, Place::object(dir.display().to_string()), what));
+        return Err(Error::new(codes::LP1103, Place::object(dir.display().to_string()), what));
     }
+    Ok(())
+}
+
+fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    may_write(dir)?;
     let parent = match dir.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),

@@ -71,6 +71,8 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
         built.phases.push((name, clock.elapsed()));
         clock = Instant::now();
     };
+    // What is wrong with them by themselves needs no kernel, which may have to be fetched.
+    patch::check(&config.patches)?;
     let target = TargetKernel::find(&config.kernel, log, progress)?;
     built.release.clone_from(&target.release);
     built.build_id = crate::hash::to_hex(target.image.build_id());

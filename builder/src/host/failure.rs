@@ -130,7 +130,6 @@ pub(super) struct FailureReport<'a> {
 struct Entry<'a> {
     #[serde(flatten)]
     problem: &'a Problem,
-    message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     function: Option<&'a str>,
     blockers: &'a [Blocker],
@@ -142,7 +141,6 @@ impl<'a> From<&'a Failure> for FailureReport<'a> {
     fn from(failure: &'a Failure) -> Self {
         let entry = |c: &'a Obstacle| Entry {
             problem: &c.problem,
-            message: c.problem.to_string(),
             function: c.function.as_deref(),
             blockers: &c.blockers,
             owner: c.owner.as_deref(),

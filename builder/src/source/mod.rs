@@ -13,6 +13,7 @@
 pub mod compile;
 pub mod concern;
 pub mod debian;
+mod diagnostics;
 pub mod elsewhere;
 mod generated;
 pub mod includes;

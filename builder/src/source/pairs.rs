@@ -11,7 +11,7 @@ use super::makefiles::{self, Recompiled};
 use super::patch::SourceChange;
 use super::touched::Touched;
 use super::tree::Tree;
-use super::{Progress, elsewhere, generated};
+use super::{Progress, diagnostics, elsewhere, generated};
 use crate::accept::Accepted;
 use crate::cache;
 use crate::codes;
@@ -129,7 +129,13 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
     let todo =
         Compilation { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
     let options = Options { lines_kept: true, ..config.options.clone() };
-    let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options, &|name| progress.object(name))?;
+    let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options, &|name| progress.object(name));
+    let pairs = pairs.map_err(|mut e| {
+        for p in e.problems.iter_mut().filter(|p| p.code == codes::LP6213) {
+            p.detail = diagnostics::placed(&p.detail, &shadow.source, change);
+        }
+        e
+    })?;
     let (left, sources): (Vec<Source>, Vec<Source>) =
         pairs.differing.into_iter().partition(|s| how.leave_modules && modules.contains(&s.name));
     let of = |s: &Source| otherwise.get(&s.name).or_else(|| recipes.get(&s.name));

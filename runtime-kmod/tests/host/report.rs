@@ -31,10 +31,16 @@ fn a_refusal_names_every_blocker_and_counts_the_rest() {
         assert!(files.starts_with("42 t?ask old_0+0x11\n43 t?ask unreliable-stack\n"), "{files}");
         assert!(files.ends_with("\nand 8 more\n"));
         let error = text(|t| status::last_error(&f.sim, m.patch(), m.status(), t));
-        assert_eq!(error, "LP5007: tasks were inside the replaced functions until the deadline\n");
+        assert_eq!(
+            error,
+            "LP5007: tasks were inside the replaced functions, or had not changed over, until the deadline\n"
+        );
     });
     let log = &f.sim.world().log;
-    assert_eq!(log[0], "lpbuild: demo: LP5007: tasks were inside the replaced functions until the deadline");
+    assert_eq!(
+        log[0],
+        "lpbuild: demo: LP5007: tasks were inside the replaced functions, or had not changed over, until the deadline"
+    );
     assert_eq!(log[1], "lpbuild: demo: blocker pid=42 comm=t?ask at=old_0+0x11");
     assert_eq!(log[2], "lpbuild: demo: blocker pid=43 comm=t?ask at=unreliable-stack");
     assert_eq!(log.len(), 1 + 64 + 1);

@@ -82,7 +82,8 @@ fn mode(
         .collect();
     match options.mode {
         None if !fixed.is_empty() => Mode::StopMachine,
-        None if sites.len() == 1 => Mode::Drain,
+        // Callbacks alone keep nothing together.
+        None if sites.len() <= 1 => Mode::Drain,
         None => Mode::Transition,
         Some(Mode::StopMachine) => Mode::StopMachine,
         Some(mode) => {

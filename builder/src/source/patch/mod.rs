@@ -18,7 +18,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
-use parse::FilePatch;
+use parse::{FilePatch, HunkLine};
 
 /// What patches make of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,17 @@ pub struct SourceChange {
     pub files: BTreeMap<String, FileChange>,
     /// Hunks that were found at another line than their header says, in the order they were applied.
     pub moved: Vec<MovedHunk>,
+    /// By file, for each line of the new content: the line of the patch that it is from, if it is from one.
+    pub written: BTreeMap<String, Vec<Option<PatchLine>>>,
+}
+
+/// A line of a patch file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchLine {
+    /// The patch.
+    pub patch: PathBuf,
+    /// From 1.
+    pub line: usize,
 }
 
 /// One file in both versions.
@@ -91,7 +102,7 @@ impl SourceChange {
     pub fn from_contents(files: impl IntoIterator<Item = (String, Option<Vec<u8>>, Option<Vec<u8>>)>) -> Self {
         let differing = files.into_iter().filter(|(_, old, new)| old != new);
         let files = differing.map(|(path, old, new)| (path.clone(), FileChange::new(path, old, new))).collect();
-        Self { files, moved: Vec::new() }
+        Self { files, ..Self::default() }
     }
 
     /// SHA-256 over all paths and contents, old and new, in lower-case hex.
@@ -117,17 +128,25 @@ impl SourceChange {
 
 /// Applies `patches` in order to the files below `source`, which is only read.
 pub fn apply(source: &Path, patches: &[PathBuf]) -> Result<SourceChange> {
-    let mut state = State { source, files: BTreeMap::new(), moved: Vec::new() };
+    let mut state = State { source, files: BTreeMap::new(), moved: Vec::new(), written: BTreeMap::new() };
     for patch in patches {
-        let text = bounded::read(patch, bounded::TEXT)?;
-        let files = parse::parse(&text).map_err(|c| {
-            let at = format!("line {} of {}: {}", c.line, patch.display(), c.what);
-            Error::new(c.code, c.path.map(Place::object).unwrap_or_default(), at)
-        })?;
-        state.apply(patch, &files)?;
+        state.apply(patch, &files_of(patch)?)?;
     }
     let contents = state.files.into_iter().map(|(path, (old, new))| (path, old, new));
-    Ok(SourceChange { moved: state.moved, ..SourceChange::from_contents(contents) })
+    Ok(SourceChange { moved: state.moved, written: state.written, ..SourceChange::from_contents(contents) })
+}
+
+/// Reads `patches` and says what is wrong with them by themselves, before there is a source.
+pub fn check(patches: &[PathBuf]) -> Result<()> {
+    patches.iter().try_for_each(|patch| files_of(patch).map(drop))
+}
+
+fn files_of(patch: &Path) -> Result<Vec<FilePatch>> {
+    let text = bounded::read(patch, bounded::TEXT)?;
+    parse::parse(&text).map_err(|c| {
+        let at = format!("line {} of {}: {}", c.line, patch.display(), c.what);
+        Error::new(c.code, c.path.map(Place::object).unwrap_or_default(), at)
+    })
 }
 
 /// Old and present content of one file.
@@ -137,6 +156,7 @@ struct State<'s> {
     source: &'s Path,
     files: BTreeMap<String, Contents>,
     moved: Vec<MovedHunk>,
+    written: BTreeMap<String, Vec<Option<PatchLine>>>,
 }
 
 impl State<'_> {
@@ -158,7 +178,13 @@ impl State<'_> {
                 continue;
             }
             if !file.added && present.is_none() {
-                let what = format!("{} changes this file, but the source does not have it", patch.display());
+                let mut what = format!("{} changes this file, but the source does not have it", patch.display());
+                if let Some(whole) = self.without_prefix(&path) {
+                    what.push_str(&format!(
+                        "; it has {whole}: where that is meant, the names in the patch lack the first folder, which -p1 takes \
+                         away, as in a/{whole} and b/{whole}"
+                    ));
+                }
                 problems.push(Problem::new(codes::LP6102, place, what));
                 continue;
             }
@@ -185,6 +211,9 @@ impl State<'_> {
     /// The new content.
     fn hunks(&mut self, patch: &Path, path: &str, file: &FilePatch, lines: &[&[u8]]) -> Result<Vec<u8>, Vec<Problem>> {
         let (mut out, mut done, mut shift) = (Vec::new(), 0, 0);
+        let before = self.written.get(path).cloned().unwrap_or_default();
+        let from = |line: usize| before.get(line).cloned().flatten();
+        let mut written = Vec::new();
         let (mut moved, mut problems) = (Vec::new(), Vec::new());
         for (index, hunk) in file.hunks.iter().enumerate() {
             let Some(fit) = place::find(lines, hunk, done, shift) else {
@@ -209,14 +238,36 @@ impl State<'_> {
             for line in lines[done..fit.at].iter().copied().chain(hunk.new_lines()) {
                 out.extend_from_slice(line);
             }
+            written.extend((done..fit.at).map(from));
+            let mut old = fit.at;
+            for (i, line) in hunk.lines.iter().enumerate() {
+                match line {
+                    HunkLine::Added(_) => {
+                        written.push(Some(PatchLine { patch: patch.to_owned(), line: hunk.at + 1 + i }));
+                        continue;
+                    }
+                    HunkLine::Context(_) => written.push(from(old)),
+                    HunkLine::Removed(_) => {}
+                }
+                old += 1;
+            }
             done = fit.at + hunk.old_lines().len();
         }
         if !problems.is_empty() {
             return Err(problems);
         }
         lines[done..].iter().for_each(|l| out.extend_from_slice(l));
+        written.extend((done..lines.len()).map(from));
+        self.written.insert(path.to_owned(), written);
         self.moved.extend(moved);
         Ok(out)
+    }
+
+    /// The file of the source whose first folder was taken for the one in front of all names.
+    fn without_prefix(&self, path: &str) -> Option<String> {
+        let folders = std::fs::read_dir(self.source).ok()?.flatten();
+        let names = folders.filter_map(|f| Some(format!("{}/{path}", f.file_name().to_str()?)));
+        names.filter(|n| self.source.join(n).is_file()).min()
     }
 
     /// The name of a patched file that exists, read if it is not yet known.
