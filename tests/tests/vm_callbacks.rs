@@ -87,6 +87,37 @@ expect order "pre-apply post-apply applied pre-revert post-revert reverted pre-a
     boot("callbacks-order", &env, &lpbuild, &[&order], script);
 }
 
+/// What changes no function can still be a patch: a value that only data has, set while it is applied and put back.
+#[test]
+fn callbacks_alone_are_a_patch() {
+    let Some((env, lpbuild)) = Env::with_lpbuild("callbacks_alone_are_a_patch") else { return };
+    let (file, head) = ("fs/file.c", "static void __free_fdtable(struct fdtable *fdt)\n{\n");
+    let code = "static int __used lpt_begin(void)\n{\n\tif (sysctl_nr_open != 1024 * 1024)\n\t\treturn -EBUSY;\n\t\
+                sysctl_nr_open = 2048 * 1024;\n\treturn 0;\n}\n\
+                static void __used lpt_end(void)\n{\n\tsysctl_nr_open = 1024 * 1024;\n}\n";
+    let change = Change::none().edit(&env.tree.source, file, head, &format!("{code}\n{head}")).unwrap();
+    let options = ["--callback", "pre-apply=lpt_begin", "--callback", "post-revert=lpt_end"];
+    let alone = make(&env, &lpbuild, "cb_alone", &change, &options);
+    let script = r#"
+ktext save /tmp/text
+before=$(cat /proc/sys/fs/nr_open)
+expect before 1048576 "$before"
+for mode in drain transition stop-machine; do
+    lpbuild load --mode $mode /cb_alone.ko
+    expect "$mode during" 2097152 "$(cat /proc/sys/fs/nr_open)"
+    expect_in "$mode status" applied "$(lpbuild status)"
+    lpbuild unload cb_alone
+    expect "$mode after" "$before" "$(cat /proc/sys/fs/nr_open)"
+    [ ! -e /sys/module/cb_alone ] || fail 'the module stayed'
+done
+echo 65536 > /proc/sys/fs/nr_open
+refused lpbuild load /cb_alone.ko
+expect 'refused by its callback' 65536 "$(cat /proc/sys/fs/nr_open)"
+ktext diff /tmp/text
+"#;
+    boot("callbacks-alone", &env, &lpbuild, &[&alone], script);
+}
+
 #[test]
 fn pre_apply_refuses_the_patch() {
     let Some((env, lpbuild)) = Env::with_lpbuild("pre_apply_refuses_the_patch") else { return };
