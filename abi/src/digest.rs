@@ -5,7 +5,7 @@
 //! addresses among them; they are compared with the kernel's code before anything is written. This finds damage, not
 //! intent: whoever can change a record can write another number. All of it is inlined: the runtime is the code of one crate.
 
-use crate::{AnchorRecord, FuncRecord, HolderRecord, LateReloc, PatchRecord, RangeRecord, Spot};
+use crate::{AnchorRecord, FuncRecord, HolderRecord, Kept, LateReloc, PatchRecord, RangeRecord, Spot};
 
 /// The number so far (FNV-1a, 64 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +100,12 @@ impl Digest {
             // Where it is, nobody knows before it is loaded.
             d.number(if start == 0 { u64::MAX } else { end.wrapping_sub(start) })
         });
-        let jumps = if h.jumps == 0 { u64::MAX } else { h.jumps.wrapping_sub(h.data) };
+        // Those lie in the data.
+        let with = Kept::ALL.into_iter().map(|kept| kept.of(h)).fold(with, |d, (start, end)| {
+            let at = if start == 0 { u64::MAX } else { start.wrapping_sub(h.data) };
+            d.number(at).number(end.wrapping_sub(start))
+        });
         let numbers = [
-            jumps,
-            h.jumps_end.wrapping_sub(h.jumps),
             h.needs,
             h.n_funcs.into(),
             h.n_ranges.into(),

@@ -4,6 +4,8 @@
 //! The module loader knows nothing of it: most modules export nothing, and none may be pinned. Everything of one holder lies
 //! together: its run of functions, ranges, anchors and relocations follows that of the holder before it.
 
+use core::mem::offset_of;
+
 /// The most modules that one patch can name: a bit for each in [`HolderRecord::needs`].
 pub const MAX_HOLDERS: u32 = 63;
 /// Bytes of `struct jump_entry` (include/linux/jump_label.h): where the jump is and leads to, distances of four bytes each from
@@ -11,6 +13,11 @@ pub const MAX_HOLDERS: u32 = 63;
 pub const JUMP_ENTRY_LEN: usize = 16;
 /// Where that has the key.
 pub const JUMP_ENTRY_KEY: usize = 8;
+/// Bytes of `struct static_call_site` (include/linux/static_call_types.h): where the call is, and the distance of the key, with
+/// two flags.
+pub const CALL_SITE_LEN: usize = 8;
+/// Where that has the key.
+pub const CALL_SITE_KEY: usize = 4;
 /// The most fields accepted: a bound for damaged records, not a limit of the design.
 pub const MAX_RELOCS: u32 = 65_536;
 
@@ -37,6 +44,14 @@ pub struct HolderRecord {
     pub jumps: u64,
     /// One past them.
     pub jumps_end: u64,
+    /// The same of static calls that the module has, its tracepoints among them, as the kernel's `struct static_call_site`.
+    pub calls: u64,
+    /// One past them.
+    pub calls_end: u64,
+    /// The same of jumps of keys that are constant when the init of the module is over.
+    pub sealed: u64,
+    /// One past them.
+    pub sealed_end: u64,
     /// A bit for each other holder to which it refers: one that exports something to it, and so is there as long as it is.
     pub needs: u64,
     /// GNU build id of the module this patch fits.
@@ -53,6 +68,60 @@ pub struct HolderRecord {
     pub build_id_len: u8,
     /// 0.
     pub zero: [u8; 7],
+}
+
+/// Entries of the kernel's tables that are handed to it when the module is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// [`HolderRecord::jumps`].
+    Jumps,
+    /// [`HolderRecord::calls`].
+    Calls,
+    /// [`HolderRecord::sealed`].
+    Sealed,
+}
+
+impl Kept {
+    /// Every table.
+    pub const ALL: [Kept; 3] = [Kept::Jumps, Kept::Calls, Kept::Sealed];
+
+    /// Bytes of an entry.
+    pub const fn entry_len(self) -> usize {
+        match self {
+            Kept::Jumps | Kept::Sealed => JUMP_ENTRY_LEN,
+            Kept::Calls => CALL_SITE_LEN,
+        }
+    }
+    /// Where that has its key, and what the field there holds.
+    pub const fn key(self) -> (usize, FieldKind) {
+        match self {
+            Kept::Jumps | Kept::Sealed => (JUMP_ENTRY_KEY, FieldKind::Pc64),
+            Kept::Calls => (CALL_SITE_KEY, FieldKind::Pc32),
+        }
+    }
+    /// Where its keys are.
+    pub const fn region(self) -> Region {
+        match self {
+            Kept::Jumps | Kept::Calls => Region::Data,
+            Kept::Sealed => Region::RoAfterInit,
+        }
+    }
+    /// The first byte of those of a module, and one past the last.
+    pub const fn of(self, h: &HolderRecord) -> (u64, u64) {
+        match self {
+            Kept::Jumps => (h.jumps, h.jumps_end),
+            Kept::Calls => (h.calls, h.calls_end),
+            Kept::Sealed => (h.sealed, h.sealed_end),
+        }
+    }
+    /// Where a record says so.
+    pub const fn fields(self) -> (usize, usize) {
+        match self {
+            Kept::Jumps => (offset_of!(HolderRecord, jumps), offset_of!(HolderRecord, jumps_end)),
+            Kept::Calls => (offset_of!(HolderRecord, calls), offset_of!(HolderRecord, calls_end)),
+            Kept::Sealed => (offset_of!(HolderRecord, sealed), offset_of!(HolderRecord, sealed_end)),
+        }
+    }
 }
 
 /// How a section of a module is found.
@@ -201,6 +270,6 @@ pub enum Spot {
     Site(u64),
 }
 
-const _: () = assert!(size_of::<HolderRecord>() == 136);
+const _: () = assert!(size_of::<HolderRecord>() == 168);
 const _: () = assert!(size_of::<AnchorRecord>() == 72);
 const _: () = assert!(size_of::<LateReloc>() == 40);

@@ -24,15 +24,15 @@ mod unpatchable;
 
 pub use digest::Digest;
 pub use holder::{
-    AnchorKind, AnchorRecord, FieldKind, HolderRecord, JUMP_ENTRY_KEY, JUMP_ENTRY_LEN, LateReloc, MAX_HOLDERS,
-    MAX_RELOCS, Region, Spot,
+    AnchorKind, AnchorRecord, CALL_SITE_KEY, CALL_SITE_LEN, FieldKind, HolderRecord, JUMP_ENTRY_KEY, JUMP_ENTRY_LEN,
+    Kept, LateReloc, MAX_HOLDERS, MAX_RELOCS, Region, Spot,
 };
 pub use unpatchable::UNPATCHABLE;
 
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
 /// Raised whenever the layout of any record changes.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Section of the one [`PatchRecord`].
 pub const SEC_PATCH: &str = ".lpbuild.patch";
@@ -346,6 +346,7 @@ pub const IMPORTS: &[Import] = &[
     Import { name: "ftrace_ops_test", kind: ImportKind::Call, optional: true },
     Import { name: "ftrace_ops_list", kind: ImportKind::Pointer, optional: true },
     Import { name: "jump_label_module_notify", kind: ImportKind::Call, optional: true },
+    Import { name: "static_call_module_notify", kind: ImportKind::Call, optional: true },
     Import { name: "tasklist_lock", kind: ImportKind::Pointer, optional: false },
     Import { name: "text_mutex", kind: ImportKind::Pointer, optional: false },
 ];

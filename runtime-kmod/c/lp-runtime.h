@@ -136,12 +136,12 @@ int lpbuild_modules(void);
 int lpbuild_module_named(const char *name, size_t len);
 struct module *lpbuild_module_find(int part, int *whole);
 bool lpbuild_module_is_here(int part, struct module *mod);
-int lpbuild_module_join(int part, struct module *mod, bool comes, bool lenient);
+int lpbuild_module_join(int part, struct module *mod, bool live, bool comes, bool lenient);
 bool lpbuild_module_going(int part);
 void lpbuild_module_gone(int part);
 void lpbuild_module_left(int part);
 int lpbuild_module_half(int part);
-u32 lpbuild_module_jumps(int part, u64 *first);
+u32 lpbuild_module_kept(int part, int table, u64 *first);
 int lpbuild_module_refused(int part, bool comes, bool lenient);
 void lpbuild_modules_close(void);
 
@@ -166,6 +166,9 @@ extern struct ftrace_ops **lpk_ptr_ftrace_ops_list;
 #endif
 #ifdef CONFIG_JUMP_LABEL
 int lpk_jump_label_module_notify(struct notifier_block *nb, unsigned long event, void *data);
+#endif
+#ifdef CONFIG_HAVE_STATIC_CALL_INLINE
+int lpk_static_call_module_notify(struct notifier_block *nb, unsigned long event, void *data);
 #endif
 extern struct mutex *lpk_ptr_text_mutex;
 extern rwlock_t *lpk_ptr_tasklist_lock;

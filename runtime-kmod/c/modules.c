@@ -146,75 +146,124 @@ void lpb_synchronize(void)
 	synchronize_rcu();
 }
 
-#ifdef CONFIG_JUMP_LABEL
 /*
- * Jumps of keys that a module has: the kernel takes them for those of another module, of which it looks at these fields alone
- * (jump_label_add_module, jump_label_del_module, __jump_label_mod_update, kernel/jump_label.c). Its own notifier is called, which
- * takes the hotplug lock and those of jump labels and code: none of ours but lpb_holders is held. Handed over once for each coming,
- * behind the module's own entries, which would overwrite the list in the key (static_key_set_entries); taken back while the
- * memory of the module, where the keys are, is there.
+ * Jumps of keys and static calls that a module has: the kernel takes them for those of another module, of which it looks at these
+ * fields alone (jump_label_add_module, jump_label_del_module, __jump_label_mod_update, kernel/jump_label.c;
+ * static_call_add_module, static_call_del_module, __static_call_update, kernel/static_call_inline.c). Its own notifiers are
+ * called, which take the hotplug lock and those of jump labels or static calls, and of code: none of ours but lpb_holders is held.
+ * Handed over once for each coming, behind the module's own entries, which would overwrite the list in the key
+ * (static_key_set_entries); taken back while the memory of the module, where the keys are, is there.
+ *
+ * A key that is constant when the init of its module is over has no list from then on: taken back when the module says that it is
+ * live, before the key becomes read-only (do_init_module, kernel/module/main.c). Of a module that is live when it joins, the runtime has
+ * written what the key says, and nothing is handed over.
  */
-struct lpb_jumps {
+enum { LPB_JUMPS, LPB_CALLS, LPB_SEALED, LPB_TABLES };
+
+struct lpb_table {
 	struct module as_module;
 	bool handed;
 };
 
-static struct lpb_jumps *lpb_jumps;
+static struct lpb_table (*lpb_tables)[LPB_TABLES];
 
-static int __init lpb_make_jumps(int parts)
+static int __init lpb_make_tables(int parts)
 {
 	bool any = false;
-	int part;
+	int part, which;
 	u64 first;
 
 	for (part = 0; part < parts; part++)
-		any |= lpbuild_module_jumps(part, &first) != 0;
+		for (which = 0; which < LPB_TABLES; which++)
+			any |= lpbuild_module_kept(part, which, &first) != 0;
 	if (!any)
 		return 0;
-	lpb_jumps = lpb_fails("jumps of keys") ? NULL : kcalloc(parts, sizeof(*lpb_jumps), GFP_KERNEL);
-	return lpb_jumps ? 0 : -ENOMEM;
+	lpb_tables = lpb_fails("tables of keys") ? NULL : kcalloc(parts, sizeof(*lpb_tables), GFP_KERNEL);
+	return lpb_tables ? 0 : -ENOMEM;
 }
 
-static int lpb_hand_over(int part)
+/* The thunks return 0 where the kernel has no such function. */
+static int lpb_tell_kernel(int which, unsigned long event, struct module *mod)
 {
-	struct lpb_jumps *jumps;
+#ifdef CONFIG_HAVE_STATIC_CALL_INLINE
+	if (which == LPB_CALLS)
+		return lpk_static_call_module_notify(NULL, event, mod);
+#endif
+#ifdef CONFIG_JUMP_LABEL
+	if (which != LPB_CALLS)
+		return lpk_jump_label_module_notify(NULL, event, mod);
+#endif
+	return 0;
+}
+
+static int lpb_hand_over_one(int part, int which)
+{
+	static const char *const names[] = {
+		[LPB_JUMPS] = "handing over jumps of keys",
+		[LPB_CALLS] = "handing over static calls",
+		[LPB_SEALED] = "handing over jumps of constant keys",
+	};
+	struct lpb_table *table;
 	u64 first = 0;
-	u32 n = lpbuild_module_jumps(part, &first);
+	u32 n = lpbuild_module_kept(part, which, &first);
 
 	if (!n)
 		return 0;
-	jumps = &lpb_jumps[part];
-	memset(jumps, 0, sizeof(*jumps));
-	jumps->as_module.state = MODULE_STATE_LIVE;
-	jumps->as_module.jump_entries = (struct jump_entry *)first;
-	jumps->as_module.num_jump_entries = n;
-	/* One that fails has undone itself. The thunk returns 0 where the kernel has no such function. */
-	if (lpb_fails("handing over jumps of keys") ||
-	    lpk_jump_label_module_notify(NULL, MODULE_STATE_COMING, &jumps->as_module) != NOTIFY_OK)
+	table = &lpb_tables[part][which];
+	memset(table, 0, sizeof(*table));
+	table->as_module.state = MODULE_STATE_LIVE;
+	if (which == LPB_CALLS) {
+#ifdef CONFIG_HAVE_STATIC_CALL_INLINE
+		table->as_module.static_call_sites = (struct static_call_site *)first;
+		table->as_module.num_static_call_sites = n;
+#endif
+	} else {
+#ifdef CONFIG_JUMP_LABEL
+		table->as_module.jump_entries = (struct jump_entry *)first;
+		table->as_module.num_jump_entries = n;
+#endif
+	}
+	/* One that fails has undone itself. */
+	if (lpb_fails(names[which]) ||
+	    lpb_tell_kernel(which, MODULE_STATE_COMING, &table->as_module) != NOTIFY_OK)
 		return -ENOMEM;
-	jumps->handed = true;
+	table->handed = true;
 	return 0;
+}
+
+static void lpb_take_back_one(int part, int which)
+{
+	if (!lpb_tables || !lpb_tables[part][which].handed)
+		return;
+	lpb_tell_kernel(which, MODULE_STATE_GOING, &lpb_tables[part][which].as_module);
+	lpb_tables[part][which].handed = false;
+}
+
+/* The caller takes back what was handed over before one that fails. */
+static int lpb_hand_over(int part, bool live)
+{
+	int err = lpb_hand_over_one(part, LPB_CALLS);
+
+	if (!err)
+		err = lpb_hand_over_one(part, LPB_JUMPS);
+	if (!err && !live)
+		err = lpb_hand_over_one(part, LPB_SEALED);
+	return err;
 }
 
 static void lpb_take_back(int part)
 {
-	if (!lpb_jumps || !lpb_jumps[part].handed)
-		return;
-	lpk_jump_label_module_notify(NULL, MODULE_STATE_GOING, &lpb_jumps[part].as_module);
-	lpb_jumps[part].handed = false;
+	int which;
+
+	for (which = 0; which < LPB_TABLES; which++)
+		lpb_take_back_one(part, which);
 }
 
-static void lpb_free_jumps(void)
+static void lpb_free_tables(void)
 {
-	kfree(lpb_jumps);
-	lpb_jumps = NULL;
+	kfree(lpb_tables);
+	lpb_tables = NULL;
 }
-#else
-static int __init lpb_make_jumps(int parts) { return 0; }
-static int lpb_hand_over(int part) { return 0; }
-static void lpb_take_back(int part) { }
-static void lpb_free_jumps(void) { }
-#endif
 
 /* Under lpb_holders, which is held over the wait for who stands in the middle of an abs64 jump. */
 static void lpb_detach(int part)
@@ -240,17 +289,18 @@ static void lpb_detach(int part)
 
 /*
  * Under lpb_holders. A module that comes runs nothing before this returns, and nothing is written to one that is here: so the
- * jumps of its keys may follow when all else is done.
+ * jumps of its keys and its static calls may follow when all else is done. It may become live meanwhile, and says so when
+ * lpb_holders is free.
  */
 static int lpb_join(int part, struct module *mod, bool comes)
 {
-	bool was_here = lpbuild_module_is_here(part, mod);
+	bool was_here = lpbuild_module_is_here(part, mod), live = READ_ONCE(mod->state) == MODULE_STATE_LIVE;
 	int err;
 
 	lpb_lock_code();
-	err = lpbuild_module_join(part, mod, comes, lenient);
+	err = lpbuild_module_join(part, mod, live, comes, lenient);
 	lpb_unlock_code();
-	if (err || was_here || lpb_only_looks || !lpbuild_module_is_here(part, mod) || !lpb_hand_over(part))
+	if (err || was_here || lpb_only_looks || !lpbuild_module_is_here(part, mod) || !lpb_hand_over(part, live))
 		return err;
 	lpb_detach(part);
 	return lpbuild_module_refused(part, comes, lenient);
@@ -261,7 +311,7 @@ static int lpb_module_event(struct notifier_block *nb, unsigned long event, void
 	struct module *mod = data;
 	int part, err = 0;
 
-	if (event != MODULE_STATE_COMING && event != MODULE_STATE_GOING)
+	if (event != MODULE_STATE_COMING && event != MODULE_STATE_LIVE && event != MODULE_STATE_GOING)
 		return NOTIFY_DONE;
 	part = lpbuild_module_named(mod->name, strlen(mod->name));
 	if (part < 0)
@@ -269,6 +319,8 @@ static int lpb_module_event(struct notifier_block *nb, unsigned long event, void
 	mutex_lock(&lpb_holders);
 	if (event == MODULE_STATE_GOING)
 		lpb_detach(part);
+	else if (event == MODULE_STATE_LIVE)
+		lpb_take_back_one(part, LPB_SEALED);
 	else if (!lpb_only_looks)
 		err = lpb_join(part, mod, true);
 	mutex_unlock(&lpb_holders);
@@ -316,9 +368,9 @@ int __init lpb_add_modules(bool only_looks, u32 deadline_ms)
 	if (!parts)
 		return 0;
 	lpb_only_looks = only_looks;
-	err = lpb_make_jumps(parts);
+	err = lpb_make_tables(parts);
 	if (err) {
-		pr_err("lpbuild: %s: LP5010: no memory for jumps of keys\n", lpb_name);
+		pr_err("lpbuild: %s: LP5010: no memory for jumps of keys and static calls\n", lpb_name);
 		return err;
 	}
 	err = lpb_fails("register_module_notifier") ? -ENOMEM : register_module_notifier(&lpb_modules);
@@ -338,7 +390,7 @@ void lpb_remove_modules(void)
 	int part, parts = lpbuild_modules();
 
 	if (!lpb_registered) {
-		lpb_free_jumps();
+		lpb_free_tables();
 		return;
 	}
 	mutex_lock(&lpb_holders);
@@ -348,5 +400,5 @@ void lpb_remove_modules(void)
 	mutex_unlock(&lpb_holders);
 	unregister_module_notifier(&lpb_modules);
 	lpb_registered = false;
-	lpb_free_jumps();
+	lpb_free_tables();
 }

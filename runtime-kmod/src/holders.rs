@@ -15,12 +15,12 @@
 
 use core::{ptr, slice};
 
-use lpbuild_abi::{AnchorKind, HolderRecord, JUMP_ENTRY_LEN, Region};
+use lpbuild_abi::{AnchorKind, Region};
 
 use crate::{
     identity::{self, Id},
     kernel::{Guard, Kernel},
-    keys::Jump,
+    keys::{Turned, entries},
     late,
     record::{Patch, Run, anchor_kind, field_kind, pieces, region, site_addr, text_of},
     refusal::Refusal,
@@ -116,8 +116,8 @@ pub struct Holders<A> {
     found: Room<u64>,
     /// What the data that is brought begins with, one holder's behind the other's.
     kept: Room<u8>,
-    /// Jumps of keys that modules have, one holder's behind the other's.
-    jumps: Room<Jump>,
+    /// Jumps of keys and static calls that modules have, one holder's behind the other's.
+    turned: Room<Turned>,
     closed: bool,
 }
 
@@ -134,7 +134,7 @@ impl<A> Holders<A> {
             located: Room::none(),
             found: Room::none(),
             kept: Room::none(),
-            jumps: Room::none(),
+            turned: Room::none(),
             closed: false,
         }
     }
@@ -204,12 +204,13 @@ impl<A: Copy> Holders<A> {
         }
         let kept = patch.holders.iter().map(|h| (h.data_end - h.data) as usize).sum();
         self.kept.had(k, kept, |_| 0)?;
-        self.jumps.had(k, patch.holders.iter().map(|h| entries(h).count()).sum(), |_| Jump::none())?;
+        self.turned.had(k, patch.holders.iter().map(|h| entries(h).count()).sum(), |_| Turned::none())?;
         let text = (patch.record.text_start, patch.record.text_end);
-        for (n, at) in patch.holders.iter().flat_map(entries).enumerate() {
-            let jump = Jump::of(k, at, text).ok_or(Refusal::BadRecord("a jump of a key that is none"))?;
+        for (n, (kept, at)) in patch.holders.iter().flat_map(entries).enumerate() {
+            let none = Refusal::BadRecord("a jump of a key, or a static call, that is none");
+            let turned = Turned::of(k, kept, at, text).ok_or(none)?;
             // SAFETY: there is room for all of them, and nobody else looks.
-            unsafe { self.jumps.at.add(n).write(jump) };
+            unsafe { self.turned.at.add(n).write(turned) };
         }
         let part = |_| Part { presence: Presence::Waiting, module: 0, views: [None; 4], id: Id::none() };
         self.parts.had(k, patch.holders.len(), part)?;
@@ -244,22 +245,22 @@ impl<A: Copy> Holders<A> {
         if kept.is_empty() || k.read(h.data, kept) { Ok(()) } else { Err(Refusal::NoMemory) }
     }
 
-    /// The carried code of a holder that is written to: fields, and jumps of its keys.
+    /// The carried code of a holder that is written to: fields, jumps of its keys, and its static calls.
     fn text(&self, patch: &Patch<'_>, i: usize) -> (u64, u64) {
         let Some(h) = patch.holders.get(i) else { return (0, 0) };
         let fields = text_of(patch, h, &patch.run(i));
-        self.jumps_of(patch, i).iter().fold(fields, |span, jump| {
-            let (start, end) = (jump.code, jump.code + jump.bytes().len() as u64);
+        self.turned_of(patch, i).iter().fold(fields, |span, turned| {
+            let (start, end) = (turned.code, turned.code + turned.bytes().len() as u64);
             if span.0 == span.1 { (start, end) } else { (span.0.min(start), span.1.max(end)) }
         })
     }
 
-    /// The jumps of the keys of a holder.
-    fn jumps_of(&self, patch: &Patch<'_>, i: usize) -> &[Jump] {
+    /// The jumps of the keys of a holder, and its static calls.
+    fn turned_of(&self, patch: &Patch<'_>, i: usize) -> &[Turned] {
         let before = patch.holders.iter().take(i).map(|h| entries(h).count()).sum::<usize>();
         let own = patch.holders.get(i).map_or(0, |h| entries(h).count());
         // SAFETY: written by `prepare` alone.
-        unsafe { self.jumps.all() }.get(before..before + own).unwrap_or(&[])
+        unsafe { self.turned.all() }.get(before..before + own).unwrap_or(&[])
     }
 
     fn kept_of(&mut self, patch: &Patch<'_>, i: usize) -> &mut [u8] {
@@ -276,7 +277,7 @@ impl<A: Copy> Holders<A> {
     /// A module that is here, or comes: what the patch has of it looks as `at` says from now on. Refused: the module is as it was.
     ///
     /// Under the lock of the steps, the hotplug lock and `text_mutex`. `module` is not going, and either it cannot run yet, or
-    /// `at` says that the sites hold what they always did.
+    /// `at` says that the sites hold what they always did. `live`: its init is over, and what is constant from then on is.
     pub fn join<K: Kernel<Alias = A>>(
         &mut self,
         k: &K,
@@ -284,6 +285,7 @@ impl<A: Copy> Holders<A> {
         i: usize,
         module: usize,
         at: Joining,
+        live: bool,
     ) -> Result<(), Refusal> {
         if self.closed || matches!(self.presence(i), Presence::Here | Presence::Leaving) {
             return Ok(());
@@ -291,7 +293,7 @@ impl<A: Copy> Holders<A> {
         if let Some(p) = self.part_mut(i) {
             p.module = module;
         }
-        let joined = self.bring(k, patch, i, module, at);
+        let joined = self.bring(k, patch, i, module, at, live);
         self.set(i, joined.map_or_else(Presence::Refused, |()| Presence::Here));
         joined
     }
@@ -303,6 +305,7 @@ impl<A: Copy> Holders<A> {
         i: usize,
         module: usize,
         at: Joining,
+        live: bool,
     ) -> Result<(), Refusal> {
         self.find(k, patch, i, module)?;
         for other in 0..patch.holders.len() {
@@ -313,7 +316,7 @@ impl<A: Copy> Holders<A> {
                 self.find(k, patch, other, exporter)?;
             }
         }
-        self.fill(k, patch, i)?;
+        self.fill(k, patch, i, live)?;
         let run = patch.run(i);
         let mut made = 0;
         let sites = self.make_sites(k, patch, &run, &mut made).and_then(|()| self.check(k, patch, &run));
@@ -381,8 +384,8 @@ impl<A: Copy> Holders<A> {
         unsafe { self.found.all() }.get(anchor as usize).copied()
     }
 
-    /// What is carried for the module, from the beginning: data, then the fields. Nobody is in that code: nobody is in the module.
-    fn fill<K: Kernel<Alias = A>>(&mut self, k: &K, patch: &Patch<'_>, i: usize) -> Result<(), Refusal> {
+    /// What is carried for the module, from the beginning: data, code that the kernel turns, then the fields. Nobody is in that code: nobody is in the module.
+    fn fill<K: Kernel<Alias = A>>(&mut self, k: &K, patch: &Patch<'_>, i: usize, live: bool) -> Result<(), Refusal> {
         let (Some(h), Some(views)) = (patch.holders.get(i), self.part(i).map(|p| p.views)) else { return Ok(()) };
         let run = patch.run(i);
         let [text, data, bss, rodata] = views;
@@ -408,8 +411,10 @@ impl<A: Copy> Holders<A> {
             let now = now.get_mut(..bytes.len()).unwrap_or_default();
             k.read(at, now) && now == bytes
         };
-        if self.jumps_of(patch, i).iter().any(|jump| !write(jump.code, jump.bytes())) {
-            return Err(Refusal::BadRecord("a jump of a key that cannot be written"));
+        // Behind these the fields: a call has one.
+        let cannot = Refusal::BadRecord("a jump of a key, or a static call, that cannot be written");
+        if self.turned_of(patch, i).iter().any(|turned| !write(turned.code, turned.bytes())) {
+            return Err(cannot);
         }
         for r in patch.relocs_of(&run).iter().filter(|r| r.site_of == 0 && k.guard(Guard::FieldsAnew)) {
             let lost = Refusal::Unresolved { holder: i, anchor: r.anchor as usize };
@@ -418,6 +423,14 @@ impl<A: Copy> Holders<A> {
             // The jump first, what leads there then.
             if stub.is_some_and(|(at, jump)| !write(at, &jump)) || !write(r.at, value.bytes()) {
                 return Err(lost);
+            }
+        }
+        for turned in self.turned_of(patch, i) {
+            let settled = if live { turned.settled(k) } else { None };
+            let written = settled.is_none_or(|(bytes, len)| bytes.get(..len).is_some_and(|b| write(turned.code, b)));
+            let wanted = live && turned.is_sealed();
+            if !written || wanted && settled.is_none() || !turned.agrees(k) {
+                return Err(cannot);
             }
         }
         k.serialize_all();
@@ -584,7 +597,7 @@ impl<A: Copy> Holders<A> {
         self.set(i, Presence::Waiting);
     }
 
-    /// The kernel does not take the jumps of its keys: a part that has joined is none, once it has [`Holders::left`].
+    /// The kernel does not take the jumps of its keys, or its static calls: a part that has joined is none, once it has [`Holders::left`].
     pub fn refuse(&mut self, i: usize, why: Refusal) {
         if self.presence(i) == Presence::Waiting {
             self.set(i, Presence::Refused(why));
@@ -611,13 +624,8 @@ impl<A: Copy> Holders<A> {
         self.located.give_back(k);
         self.found.give_back(k);
         self.kept.give_back(k);
-        self.jumps.give_back(k);
+        self.turned.give_back(k);
     }
-}
-
-/// Where the entries of the jumps of its keys are.
-fn entries(h: &HolderRecord) -> core::iter::StepBy<core::ops::Range<u64>> {
-    (h.jumps..h.jumps_end).step_by(JUMP_ENTRY_LEN)
 }
 
 /// Number of the module of that name, if the patch has functions of it.

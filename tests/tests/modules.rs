@@ -277,45 +277,147 @@ fn sections_without_a_name_of_their_own_are_found() {
     assert!(by.contains(&("field".into(), false)) && by.contains(&("symbol".into(), true)), "{by:?}");
 }
 
-/// The kernel calls what a tracepoint of the module does by a static call of its own.
+/// A key that the patch adds, whose list the kernel would have in what begins anew with each coming of the module.
 #[test]
-fn what_the_loader_reads_when_the_patch_comes_cannot_wait() {
-    let Some(b) = Bench::find("what_the_loader_reads_cannot_wait", "6.1") else { return };
+fn what_the_kernel_keeps_beyond_the_going_of_a_module_is_not_added_for_it() {
+    let Some(b) = Bench::find("what_the_kernel_keeps", "6.1") else { return };
     let (object, module) = ("net/sctp/sm_statefuns.o", "net/sctp/sctp");
     let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
-    let source = b.other(object, module, PROBE, &format!("\tsmp_mb();\n{PROBE}"));
+    let key = "\t{\n\t\tstatic DEFINE_STATIC_KEY_FALSE(lpt_key);\n\n\t\tif (static_branch_unlikely(&lpt_key))\n\
+               \t\t\tsmp_mb();\n\t}\n";
+    let source = b.other(object, module, PROBE, &format!("{key}{PROBE}"));
     let problems: Vec<String> = b.refused(&[source], &modules).iter().map(ToString::to_string).collect();
-    let found =
-        problems.iter().any(|p| p.contains("LP2026") && p.contains(".static_call_sites") && p.contains("sctp_probe"));
-    assert!(found, "{problems:?}");
-    assert!(!problems.iter().any(|p| p.contains("__jump_table")), "{problems:?}");
+    let found = |p: &String| {
+        p.contains("LP2026")
+            && p.contains("__jump_table")
+            && p.contains("lpt_key")
+            && p.contains("which the patch adds")
+    };
+    assert!(problems.iter().any(found), "{problems:?}");
+    assert!(!problems.iter().any(|p| p.contains("sctp_probe")), "{problems:?}");
 }
 
-/// They are handed to the kernel when the module is here, and the module loader does not see them.
+/// A patch whose entries of keys are handed to the kernel when the module is here; the module loader does not see them.
+struct Waiting<'a> {
+    output: Output,
+    object: &'a str,
+    module: &'a str,
+}
+
+impl Waiting<'_> {
+    /// Where the file has the records that fill in something among what is brought for the module, of that kind: keys.
+    fn keys(&self, kind: lpbuild_abi::FieldKind) -> Vec<usize> {
+        let file = object::File::parse(&*self.output.patch_o).unwrap();
+        let relocs = file.section_by_name(".lpbuild.relocs").unwrap();
+        let data = file.section_by_name(&format!(".data.lpbuild.{}", self.module)).unwrap().index();
+        let (start, records) = (relocs.file_range().unwrap().0 as usize, relocs.data().unwrap());
+        let leads: Vec<(u64, bool)> = relocs
+            .relocations()
+            .map(|(at, r)| match r.target() {
+                object::RelocationTarget::Symbol(s) => {
+                    (at, file.symbol_by_index(s).is_ok_and(|s| s.section_index() == Some(data)))
+                }
+                _ => (at, false),
+            })
+            .collect();
+        let own = |at: &usize| records[at + 32] == kind as u8 && leads.contains(&(*at as u64, true));
+        (0..records.len()).step_by(40).filter(own).map(|at| start + at).collect()
+    }
+
+    /// The second reader looks at every key.
+    fn held(&self, b: &Bench, modules: &[ModuleHolder], keys: &[usize], what: &str) {
+        assert!(!keys.is_empty(), "{} has none", self.object);
+        for key in keys {
+            // Another kind; flags that say something else than the code; another place.
+            for (at, change) in [(32, lpbuild_abi::FieldKind::Abs64 as u8), (8, 2)] {
+                let mut other = Output { patch_o: self.output.patch_o.clone(), manifest: self.output.manifest.clone() };
+                if at == 8 {
+                    other.patch_o[key + at] ^= change
+                } else {
+                    other.patch_o[key + at] = change
+                }
+                let found = b.contradictions(&other, &self.output.manifest, modules);
+                let right = found.iter().any(|p| p.contains("LP4009") && p.contains(what));
+                assert!(right || at == 8 && what != "its static calls", "{found:?}");
+            }
+        }
+    }
+}
+
+fn waiting<'a>(
+    b: &Bench,
+    modules: &[ModuleHolder],
+    object: &'a str,
+    module: &'a str,
+    text: &str,
+    to: &str,
+) -> Waiting<'a> {
+    let output = b.made(&[b.other(object, module, text, to)], modules);
+    let name = module.rsplit('/').next().unwrap();
+    Waiting { output, object, module: name }
+}
+
+fn loaders(output: &Output, section: &str) -> usize {
+    let file = object::File::parse(&*output.patch_o).unwrap();
+    file.section_by_name(section).map_or(0, |s| s.relocations().count())
+}
+
 #[test]
 fn jumps_of_keys_that_a_module_has_wait_for_it() {
     for series in ["6.1", "6.12"] {
         let Some(b) = Bench::find("jumps_of_keys_that_a_module_has", series) else { return };
         let (object, module) = ("net/netfilter/nf_tables_core.o", "net/netfilter/nf_tables");
         let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
-        let output = b.made(&[b.other(object, module, COUNTERS, &format!("\tsmp_mb();\n{COUNTERS}"))], &modules);
-        let file = object::File::parse(&*output.patch_o).unwrap();
-        let section = |name: &str| file.section_by_name(name).unwrap_or_else(|| panic!("{name} on {series}"));
-        let table = file.section_by_name("__jump_table").map_or(0, |s| s.relocations().count());
-        let own = section(".data.lpbuild.nf_tables").relocations().count();
-        let relocs = section(".lpbuild.relocs");
-        let (start, records) = (relocs.file_range().unwrap().0 as usize, relocs.data().unwrap());
-        let kind = |at: &usize| records[*at] == lpbuild_abi::FieldKind::Pc64 as u8;
-        let keys: Vec<usize> = (32..records.len()).step_by(40).filter(kind).collect();
+        let it = waiting(&b, &modules, object, module, COUNTERS, &format!("\tsmp_mb();\n{COUNTERS}"));
+        let keys = it.keys(lpbuild_abi::FieldKind::Pc64);
         // Of each the code and its destination; the key is none of the loader's.
-        assert!(!keys.is_empty() && own == 2 * keys.len() && table % 3 == 0, "{own} {} {table}", keys.len());
-        // The second reader looks at every entry.
-        for key in keys {
-            let mut other = Output { patch_o: output.patch_o.clone(), manifest: output.manifest.clone() };
-            other.patch_o[start + key] = lpbuild_abi::FieldKind::Abs64 as u8;
-            let found = b.contradictions(&other, &output.manifest, &modules);
-            assert!(found.iter().any(|p| p.contains("LP4009") && p.contains("jumps of its keys")), "{found:?}");
-        }
+        let own = loaders(&it.output, ".data.lpbuild.nf_tables");
+        assert!(own == 2 * keys.len() && loaders(&it.output, "__jump_table").is_multiple_of(3), "{own} {}", keys.len());
+        it.held(&b, &modules, &keys, "jumps of its keys");
+    }
+}
+
+#[test]
+fn static_calls_of_a_module_wait_for_it_and_its_tracepoints_do() {
+    for series in ["6.1", "6.12"] {
+        let Some(b) = Bench::find("static_calls_of_a_module", series) else { return };
+        let (object, module) = ("net/sctp/sm_statefuns.o", "net/sctp/sctp");
+        let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
+        let it = waiting(&b, &modules, object, module, PROBE, &format!("\tsmp_mb();\n{PROBE}"));
+        let (jumps, calls) = (it.keys(lpbuild_abi::FieldKind::Pc64), it.keys(lpbuild_abi::FieldKind::Pc32));
+        assert_eq!(loaders(&it.output, ".data.lpbuild.sctp"), 2 * jumps.len() + calls.len());
+        it.held(&b, &modules, &calls, "its static calls");
+        it.held(&b, &modules, &jumps, "jumps of its keys");
+    }
+}
+
+/// One of them is the last call of a function, and so a jump.
+#[test]
+fn a_static_call_that_is_no_tracepoint_waits_as_well() {
+    for series in ["6.1", "6.12"] {
+        let Some(b) = Bench::find("a_static_call_that_is_no_tracepoint", series) else { return };
+        let (object, module) = ("arch/x86/kvm/pmu.o", "arch/x86/kvm/kvm");
+        let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
+        let text = if series == "6.1" {
+            "\treturn static_call(kvm_x86_pmu_set_msr)(vcpu, msr_info);\n"
+        } else {
+            "\treturn kvm_pmu_call(set_msr)(vcpu, msr_info);\n"
+        };
+        let it = waiting(&b, &modules, object, module, text, &format!("\tsmp_mb();\n{text}"));
+        it.held(&b, &modules, &it.keys(lpbuild_abi::FieldKind::Pc32), "its static calls");
+    }
+}
+
+#[test]
+fn jumps_of_keys_that_are_constant_behind_the_init_wait_apart() {
+    for series in ["6.1", "6.12"] {
+        let Some(b) = Bench::find("jumps_of_keys_that_are_constant", series) else { return };
+        let (object, module) = ("arch/x86/crypto/poly1305_glue.o", "arch/x86/crypto/poly1305-x86_64");
+        let modules = [b.kernel.holder(module, b.kernel.files()).unwrap()];
+        let text = "\tif (!static_branch_likely(&poly1305_use_avx) ||\n";
+        let it = waiting(&b, &modules, object, module, text, &format!("\tsmp_mb();\n{text}"));
+        let it = Waiting { module: "poly1305_x86_64", ..it };
+        it.held(&b, &modules, &it.keys(lpbuild_abi::FieldKind::Pc64), "jumps of its constant keys");
     }
 }
 

@@ -17,6 +17,9 @@ on_both! {
     a_storm_of_comings_and_goings_leaves_nothing
     of_two_files_of_a_module_comes_a_patch
     a_jump_of_a_key_of_the_module_follows_it
+    a_tracepoint_of_the_module_sees_the_new_code
+    a_static_call_of_the_module_follows_it
+    a_key_that_is_constant_behind_the_init_of_its_module_is_followed_until_then
 }
 
 const FILE: &str = "fs/binfmt_misc.c";
@@ -351,4 +354,169 @@ broken 'at the end' 0; expect code "$was" "$(text)"; down
 clean
 "#;
     passes(&b.vm("module-keys", &format!("{FUNCTIONS}{script}")));
+}
+
+/// A tracepoint is a key and a static call, both of the module. Its events are those of whatever is in effect, whether it is turned on
+/// before, meanwhile, or behind it; a second tracer makes the kernel call something else.
+fn a_tracepoint_of_the_module_sees_the_new_code(series: &'static str) {
+    let Some(b) = Bench::find("a_tracepoint_of_the_module", series) else { return };
+    let edit = (
+        "net/tipc/socket.c",
+        "\ttrace_tipc_sk_create(sk, NULL, TIPC_DUMP_NONE, \" \");\n",
+        "\ttrace_tipc_sk_create(sk, NULL, TIPC_DUMP_NONE, \"patched\");\n",
+    );
+    let modules = ["net/ipv4/udp_tunnel", "net/ipv6/ip6_udp_tunnel", "net/tipc/tipc"];
+    let b = modules.into_iter().fold(b, Bench::stock).fix(
+        "tipc_trace",
+        &[edit],
+        "[accept]\npromises = [\"tipc_sk_create\"]\n",
+    );
+    let script = r#"
+t=/sys/kernel/tracing
+on() { echo $1 > $t/events/tipc/tipc_sk_create/enable; }
+second() { echo $1 > $t/instances/second/events/tipc/tipc_sk_create/enable; }
+up() { insmod /tipc.ko; }
+down() { rmmod tipc || fail 'the module cannot be removed'; }
+# Events of one socket, and those of the new code: of both tracers.
+seen() {
+    for trace in $t/trace $t/instances/second/trace; do echo > $trace; done
+    socket 30 2
+    for trace in $t/trace $t/instances/second/trace; do
+        echo $(grep -c 'tipc_sk_create: ' $trace || true) $(grep -c 'tipc_sk_create: <[0-9]*> patched' $trace || true)
+    done | tr '\n' ' '
+}
+new() { expect holders 'tipc applied' "$(of tipc_trace holders)"; }
+waits() { expect holders 'tipc waiting' "$(of tipc_trace holders)"; }
+fixed() { new; turned "$1" 1; }
+broken() { turned "$1" 0; }
+turned() {
+    expect "$1, off" "0 0 0 0 " "$(seen)"; on 1; expect "$1, on" "1 $2 0 0 " "$(seen)"
+    second 1; expect "$1, both" "1 $2 1 $2 " "$(seen)"; on 0; expect "$1, the other" "0 0 1 $2 " "$(seen)"; second 0
+}
+text() { kmem tipc_sk_create 1024; }
+insmod /udp_tunnel.ko; insmod /ip6_udp_tunnel.ko
+up; mkdir $t/instances/second; socket 30 2; was=$(text); down
+for mode in $modes; do
+    up; broken first; on 1; expect 'turned before' "1 0 0 0 " "$(seen)"
+    load tipc_trace mode=$mode; new; expect 'on when it came' "1 1 0 0 " "$(seen)"; on 0; fixed 'while applied'
+    on 1; second 1; revert tipc_trace; expect 'on behind it' "1 0 1 0 " "$(seen)"; on 0; second 0; broken 'behind it'
+    rmmod tipc_trace; broken 'when it has gone'; expect code "$was" "$(text)"
+    load tipc_trace mode=$mode; fixed again; on 1
+    for turn in 1 2 3; do down; waits; up; fixed 'a new one'; on 1; done
+    expect 'on at the end' "1 1 0 0 " "$(seen)"; unload tipc_trace; expect 'left on' "1 0 0 0 " "$(seen)"; on 0; broken off
+    expect code "$was" "$(text)"; down
+    load tipc_trace mode=$mode; waits; up; fixed 'it comes'; on 1; rmmod tipc; waits; unload tipc_trace
+done
+turner() { while :; do on 1; second 1; on 0; second 0; done 2> /dev/null; }
+opener() { while :; do socket 30 2; done 2> /dev/null; }
+up; background turner; background opener
+for turn in $(seq 12); do load tipc_trace; unload tipc_trace; done
+stop; on 0; second 0; down
+# The kernel has no memory for the list in a key.
+for n in $(seq 40); do
+    insmod /tipc_trace.ko fail_call=$n 2> /tmp/err || continue
+    until_is tipc_trace applied
+    if insmod /tipc.ko 2> /tmp/err; then down; else
+        expect_in 'what happened' LP5030 "$(dmesg | tail -2)"; expect_in holders 'refused LP5010' "$(of tipc_trace holders)"
+    fi
+    up; fixed 'with memory'; unload tipc_trace; broken 'with memory'; down
+    if dmesg | grep -q 'fail: handing over jumps of keys'; then break; fi
+done
+expect_in 'calls that fail' 'fail: handing over static calls' "$(dmesg)"
+expect_in 'calls that fail' 'fail: handing over jumps of keys' "$(dmesg)"
+up; broken 'at the end'; expect code "$was" "$(text)"; down
+rmdir $t/instances/second
+clean
+"#;
+    passes(&b.vm("module-tracepoint", script));
+}
+
+/// A static call that is no tracepoint's: which code a cipher uses, its module decides as it is loaded.
+fn a_static_call_of_the_module_follows_it(series: &'static str) {
+    let Some(b) = Bench::find("a_static_call_of_the_module", series) else { return };
+    let edit = (
+        "arch/x86/crypto/aesni-intel_glue.c",
+        "\t\tkernel_fpu_begin();\n\t\tif (nbytes & AES_BLOCK_MASK)\n\t\t\tstatic_call(aesni_ctr_enc_tfm)",
+        "\t\tpr_info(\"lpt: ctr %u\\n\", nbytes);\n\
+         \t\tkernel_fpu_begin();\n\t\tif (nbytes & AES_BLOCK_MASK)\n\t\t\tstatic_call(aesni_ctr_enc_tfm)",
+    );
+    let b = if series == "6.1" { b } else { b.stock("lib/crypto/gf128mul") };
+    let modules = [
+        "crypto/cryptd",
+        "crypto/crypto_simd",
+        "arch/x86/crypto/aesni-intel",
+        "crypto/af_alg",
+        "crypto/algif_skcipher",
+    ];
+    let b = modules.into_iter().fold(b, Bench::stock).fix("ctr_say", &[edit], "");
+    let script = r#"
+up() { insmod /aesni-intel.ko; }
+down() { rmmod aesni_intel || fail 'the module cannot be removed'; }
+lines() { dmesg | grep -c 'lpt: ctr 64' || true; }
+cipher() { before=$(lines); kernel-cipher 'ctr(aes)' > /tmp/out; echo "$(cat /tmp/out) $(($(lines) - before))"; }
+new() { expect holders 'aesni_intel applied' "$(of ctr_say holders)"; expect cipher "$right 1" "$(cipher)"; }
+old() { expect cipher "$right 0" "$(cipher)"; }
+waits() { expect holders 'aesni_intel waiting' "$(of ctr_say holders)"; }
+for m in cryptd crypto_simd af_alg algif_skcipher gf128mul; do [ ! -e /$m.ko ] || insmod /$m.ko; done
+up; right=$(kernel-cipher 'ctr(aes)'); down; expect_in cipher 'RESULT cipher=' "$right"
+for mode in $modes; do
+    up; old; load ctr_say mode=$mode; new; unload ctr_say; old
+    load ctr_say mode=$mode; new
+    for turn in 1 2 3; do down; waits; up; new; done
+    unload ctr_say; old; down
+    load ctr_say mode=$mode; waits; up; new; down; waits; unload ctr_say
+done
+clean
+"#;
+    passes(&b.vm("module-static-call", script));
+}
+
+/// The module turns its keys as it is loaded, and never again: they are constant then. Of one that is here the fix has what they say, and
+/// with one that comes it turns as they do.
+fn a_key_that_is_constant_behind_the_init_of_its_module_is_followed_until_then(series: &'static str) {
+    let Some(b) = Bench::find("a_key_that_is_constant", series) else { return };
+    let edit = (
+        "arch/x86/crypto/poly1305_glue.c",
+        "\tif (!static_branch_likely(&poly1305_use_avx) ||\n",
+        "\tpr_info(\"lpt: %d%d%d%d\\n\", static_branch_likely(&poly1305_use_avx) ? 1 : 0,\n\
+         \t\tstatic_branch_unlikely(&poly1305_use_avx) ? 1 : 0, static_branch_likely(&poly1305_use_avx512) ? 1 : 0,\n\
+         \t\tstatic_branch_unlikely(&poly1305_use_avx512) ? 1 : 0);\n\
+         \tif (!static_branch_likely(&poly1305_use_avx) ||\n",
+    );
+    let modules = ["arch/x86/crypto/poly1305-x86_64", "crypto/af_alg", "crypto/algif_hash"];
+    let b = modules.into_iter().fold(b, Bench::stock).fix("poly_say", &[edit], "");
+    let script = r#"
+up() { insmod /poly1305-x86_64.ko; }
+down() { rmmod poly1305_x86_64 || fail 'the module cannot be removed'; }
+said() { dmesg | grep 'lpt: ' | tail -1 | sed 's/.*lpt: //'; }
+lines() { dmesg | grep -c 'lpt: ' || true; }
+has() { if grep -qw "$1" /proc/cpuinfo; then echo 11; else echo 00; fi; }
+keys=$(has avx)$(has avx512f)
+expect_in 'the keys' 11 "$keys"
+hash() { before=$(lines); kernel-hash poly1305-simd > /tmp/out; [ $(lines) -gt $before ] && now=$(said) || now=none; echo "$(cat /tmp/out) $now"; }
+new() { expect holders 'poly1305_x86_64 applied' "$(of poly_say holders)"; expect hash "$right $keys" "$(hash)"; }
+old() { expect hash "$right none" "$(hash)"; }
+waits() { expect holders 'poly1305_x86_64 waiting' "$(of poly_say holders)"; }
+for m in af_alg algif_hash; do insmod /$m.ko; done
+up; right=$(kernel-hash poly1305-simd); expect_in hash 'RESULT digest=' "$right"; down
+for mode in $modes; do
+    up; old; load poly_say mode=$mode; new; unload poly_say; old
+    load poly_say mode=$mode; new
+    for turn in 1 2 3; do down; waits; up; new; done
+    unload poly_say; old; down
+    load poly_say mode=$mode; waits; up; new; down; waits; up; unload poly_say; old; down
+done
+for n in $(seq 40); do
+    insmod /poly_say.ko fail_call=$n 2> /tmp/err || continue
+    until_is poly_say applied
+    if insmod /poly1305-x86_64.ko 2> /tmp/err; then down; else
+        expect_in 'what happened' LP5030 "$(dmesg | tail -2)"; expect_in holders 'refused LP5010' "$(of poly_say holders)"
+    fi
+    up; new; unload poly_say; old; down
+    if dmesg | grep -q 'fail: handing over jumps of constant keys'; then break; fi
+done
+expect_in 'calls that fail' 'fail: handing over jumps of constant keys' "$(dmesg)"
+clean
+"#;
+    passes(&b.vm("module-constant-keys", script));
 }

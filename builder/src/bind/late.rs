@@ -3,11 +3,11 @@
 //! The sections of a module lie anywhere, each on its own since 6.4 (`module_memory_alloc` of kernel/module/main.c), and a symbol it
 //! does not export no module loader finds. Fields of carried code and data that refer to a module are therefore filled in by the
 //! runtime, each time the module comes, before any CPU can reach them. What the loader itself reads or writes when it loads the
-//! patch cannot wait. Jumps of static keys that the module has do: the runtime hands their entries to the kernel when it is here.
-//! Refused (LP2026): other entries of tables that refer to a module, and jumps of keys that are constant behind its init; fields in
-//! instructions that the loader rewrites, static keys and per-CPU variables that the patch adds for a module, callbacks among its
-//! functions, and references into a module from the kernel, or from another module that does not import from it: who imports
-//! something keeps the exporter here.
+//! patch cannot wait. Jumps of static keys and static calls that the module has do: the runtime hands their entries to the kernel
+//! when it is here, and fills in the call before that.
+//! Refused (LP2026): other entries of tables that refer to a module; fields in instructions that the loader rewrites, static keys and
+//! per-CPU variables that the patch adds for a module, callbacks among its functions, and references into a module from the kernel,
+//! or from another module that does not import from it: who imports something keeps the exporter here.
 
 use lpbuild_abi as abi;
 
@@ -17,8 +17,8 @@ use crate::error::{Place, Problem};
 use crate::holder::{HolderName, ModuleHolder};
 use crate::isa::reloc;
 use crate::kernel::module::is_in_area;
-use crate::plan::{Dest, Edge, Item, ObjectPair, PatchSet};
-use crate::symbolize::{Class, RefKind, Table, Usage, known_sections};
+use crate::plan::{Dest, Edge, Item, ItemEntry, ObjectPair, PatchSet};
+use crate::symbolize::{Class, Entry, RefKind, Table, Usage, known_sections};
 
 /// One item.
 pub(super) fn check(bound: &Bound<'_>, pairs: &[ObjectPair], set: &PatchSet, item: &Item, out: &mut Vec<Problem>) {
@@ -42,6 +42,11 @@ pub(super) fn check(bound: &Bound<'_>, pairs: &[ObjectPair], set: &PatchSet, ite
         let place = if let Some(at) = at { place.at(at) } else { place };
         out.push(Problem::new(codes::LP2026, place, what));
     }
+}
+
+/// An entry as the object has it.
+fn entry_of<'a>(pair: &'a ObjectPair, entry: &ItemEntry) -> Option<&'a Entry> {
+    pair.new.entries.get(entry.entry.0 as usize)
 }
 
 struct Late<'a> {
@@ -73,9 +78,9 @@ impl Late<'_> {
         &self.pair.new.section(self.pair.new.atom(self.item.atom.0).section).name
     }
 
-    fn table(&self, entry: &crate::plan::ItemEntry) -> String {
-        let entries = &self.pair.new.entries;
-        entries.get(entry.entry.0 as usize).map_or_else(String::new, |e| self.pair.new.section(e.section).name.clone())
+    fn table(&self, entry: &ItemEntry) -> String {
+        let name = |e: &Entry| self.pair.new.section(e.section).name.clone();
+        entry_of(self.pair, entry).map_or_else(String::new, name)
     }
 
     /// A field of the item itself.
@@ -113,15 +118,26 @@ impl Late<'_> {
         if !fits {
             return Some(format!("a field of this kind cannot be filled in later; it refers to {name}"));
         }
-        let (from, to) = (edge.field.at, edge.field.at + u64::from(edge.field.width));
-        let rewritten = self.pair.new.rewritten(self.item.atom.0).into_iter();
-        let clash = rewritten.filter(|r| r.start < to && from < r.end).count() > 0;
+        let clash = self.rewriting(edge).any(|(table, waits)| table != Table::StaticCalls || !waits);
         clash.then(|| format!("the module loader rewrites the instruction, which refers to {name}"))
     }
 
+    /// The entries for which the instruction with a field is rewritten: their tables, and whether they wait for a module.
+    fn rewriting(&self, edge: &Edge) -> impl Iterator<Item = (Table, bool)> {
+        let (from, to) = (edge.field.at, edge.field.at + u64::from(edge.field.width));
+        let object = &self.pair.new;
+        object.atom(self.item.atom.0).entries.iter().filter_map(move |id| {
+            let entry = object.entries.get(id.0 as usize)?;
+            object.rewritten_for(self.item.atom.0, entry).filter(|r| r.start < to && from < r.end)?;
+            let own = self.item.entries.iter().find(|e| e.entry == *id);
+            let waits = own.is_some_and(|own| own.edges.iter().any(|e| self.address(e).is_some()));
+            Some((entry.table, waits))
+        })
+    }
+
     /// A field of a table, which the loader reads when the patch is loaded.
-    fn entry(&self, entry: &crate::plan::ItemEntry, edge: &Edge) -> Option<String> {
-        let table = self.pair.new.entries.get(entry.entry.0 as usize).map(|e| e.table);
+    fn entry(&self, entry: &ItemEntry, edge: &Edge) -> Option<String> {
+        let table = entry_of(self.pair, entry).map(|e| e.table);
         let keys = matches!(table, Some(Table::Jumps | Table::StaticCalls));
         if let (true, HolderName::Module(module), Dest::Carried(p, n, _)) = (keys, &self.pair.holder, &edge.dest) {
             // What the patch brings for a module begins anew, and the kernel would have put something in it. A descriptor of
@@ -141,20 +157,33 @@ impl Late<'_> {
             let module = self.bound.module_at(address).unwrap_or("another one");
             return Some(format!("refers to {name} of the module {module}"));
         };
-        if table != Some(Table::Jumps) {
-            return Some(format!("refers to {name} of the module {}", module.name));
-        }
+        let kept = match table {
+            Some(Table::Jumps) => abi::Kept::Jumps,
+            Some(Table::StaticCalls) => abi::Kept::Calls,
+            _ => return Some(format!("refers to {name} of the module {}", module.name)),
+        };
         // Handed to the kernel when the module is here, which puts them on a list in the key.
-        let section = module.image.part_at(address);
+        let section = module.image.part_at(address).filter(|s| s.is_writable());
         let init = module.image.module().is_some_and(|m| m.init.iter().any(|r| r.contains(&address)));
-        if init || section.is_none_or(|s| !s.is_writable() || s.name.starts_with(".data..ro_after_init")) {
+        if init || section.is_none_or(|s| s.is_sealed() && kept == abi::Kept::Calls) {
             return Some(format!(
                 "is of the key {name}, which is constant or gone when the init of {} is over",
                 module.name
             ));
         }
-        let key = edge.field.at == abi::JUMP_ENTRY_KEY as u64 && edge.field.kind == RefKind::Reloc(reloc::PC64);
-        (!key).then(|| format!("refers to {name} of the module {}, and not as its key", module.name))
+        let (at, kind) = kept.key();
+        let RefKind::Reloc(of) = edge.field.kind else {
+            return Some(format!("refers to {name} of the module {}, and not as its key", module.name));
+        };
+        if edge.field.at != at as u64 || reloc::late_kind(of) != Some(kind) {
+            return Some(format!("refers to {name} of the module {}, and not as its key", module.name));
+        }
+        // What it calls has to wait as the key does, or the kernel would find the call of another one.
+        let calls = |e: &&Edge| self.address(e).is_some() && e.field.usage == Usage::Branch;
+        let start = entry_of(self.pair, entry).and_then(|e| e.owner).map_or(0, |o| o.delta as u64);
+        let by = |e: &Edge| (1..=2).contains(&e.field.at.wrapping_sub(start));
+        let waits = self.item.edges.iter().filter(calls).any(by);
+        (kept == abi::Kept::Calls && !waits).then(|| format!("calls something else than {name}"))
     }
 
     /// What the item is.

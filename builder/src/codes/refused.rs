@@ -212,9 +212,9 @@ codes! {
         title: "reference to a module that cannot wait for it",
         why: "The sections of a module lie wherever there was room when it was loaded (module_memory_alloc, kernel/module/main.c), and \
               what it does not export no module loader finds. Fields that refer to one are filled in by the patch itself whenever the \
-              module comes. That is too late for what the loader reads or rewrites when the patch is loaded: static calls and \
-              alternatives that refer to the module, its tracepoints among them, and jump labels of a key that is constant when its \
-              init is over (those of other keys are handed to the kernel when the module is here); for what the kernel keeps beyond \
+              module comes. That is too late for what the loader reads or rewrites when the patch is loaded: alternatives \
+              that refer to the module, and jump labels and static calls of keys of another one (those of its own, and so its \
+              tracepoints, are handed to the kernel when it is here); for what the kernel keeps beyond \
               the module's going: static keys and per-CPU variables that the patch adds for it; and for what runs without it: callbacks, and code of the \
               kernel or of a module that does not import from it. What the patch adds for one module is not for another one.",
         advice: "do the same in another way (a plain variable for a key, memory from the kernel for a per-CPU variable); else reload the \

@@ -14,8 +14,12 @@ use crate::error::{Error, Place, Problem, Result};
 use crate::holder::HolderName;
 use crate::ingest::SectionId;
 use crate::isa::reloc;
-use crate::plan::{Dest, Edge, Item, PairId};
+use crate::kernel::KernelSection;
+use crate::plan::{Dest, Edge, Item, ItemEntry, PairId};
 use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage, boot_constant, known_sections};
+
+/// Tables that are handed to the kernel when a module is here: whose, and where each is.
+pub type KeptTables = BTreeMap<(HolderName, abi::Kept), (object::write::SectionId, Range<u64>)>;
 
 /// Where everything went.
 #[derive(Debug, Default)]
@@ -26,8 +30,8 @@ pub struct Layout {
     pub constants: BTreeMap<Vec<u8>, (Spot, usize)>,
     /// Beginning of the original of each replaced function that has one.
     pub originals: HashMap<(PairId, NewAtom), Spot>,
-    /// Jumps of static keys that a module has: the kernel's entries, together in a section.
-    pub jumps: BTreeMap<HolderName, (object::write::SectionId, Range<u64>)>,
+    /// Jumps of static keys and static calls that a module has: the kernel's entries, those of a kind together in a section.
+    pub kept: KeptTables,
 }
 
 const ORC_ENTRY: usize = 6;
@@ -61,7 +65,7 @@ pub fn write(w: &mut Writer, input: Draft<'_>, back_end: &mut dyn BackEnd) -> Re
     let back_end = &*back_end;
     place_constants(w, input, back_end, &mut layout)?;
     let linker = Linker { input, back_end, layout: &layout };
-    let mut jumps = BTreeMap::new();
+    let mut waiting = BTreeMap::new();
     for (item, islands) in input.items().iter().zip(&islands) {
         let spot = layout.items[&(item.pair, item.atom)];
         let before = w.lates().len();
@@ -71,12 +75,13 @@ pub fn write(w: &mut Writer, input: Draft<'_>, back_end: &mut dyn BackEnd) -> Re
             let at = if island.is_some() { At::Island } else { At::Item };
             linker.link(w, item, edge, Spot { section: spot.section, offset }, at)?;
         }
-        linker.write_entries(w, item, spot, islands, &mut jumps)?;
-        if item.is_code() && w.lates().len() > before {
+        let waits = linker.write_entries(w, item, spot, islands, &mut waiting)?;
+        if item.is_code() && (waits || w.lates().len() > before) {
             w.no_kprobes(spot.section, spot.offset);
         }
     }
-    layout.jumps = jumps;
+    let kept = linker.write_waiting(w, waiting)?;
+    layout.kept = kept;
     Ok(layout)
 }
 
@@ -313,6 +318,9 @@ enum At {
     Kept,
 }
 
+/// Entries that wait for the module of their key, with whose they are.
+type Waiting<'i> = BTreeMap<(HolderName, abi::Kept), Vec<(&'i Item, &'i ItemEntry)>>;
+
 /// What a reference needs to find its destination.
 struct Linker<'a> {
     input: Draft<'a>,
@@ -386,51 +394,77 @@ impl Linker<'_> {
         Ok((Outside::Symbol(Base::Section(spot.section), spot.offset as i64), delta))
     }
 
-    /// Whether an entry is one of a jump whose key a module has.
-    fn waits(&self, item: &Item, entry: &Entry, edges: &[Edge]) -> Result<bool, Problem> {
-        let mut late = false;
-        for edge in edges.iter().filter(|_| entry.table == Table::Jumps) {
-            late |= matches!(self.destination(item, &edge.dest, true)?.0, Outside::Late(_));
+    /// The table in which an entry waits for the module that has its key.
+    fn waits(&self, item: &Item, entry: &Entry, edges: &[Edge]) -> Result<Option<abi::Kept>, Problem> {
+        let table = match entry.table {
+            Table::Jumps => abi::Kept::Jumps,
+            Table::StaticCalls => abi::Kept::Calls,
+            _ => return Ok(None),
+        };
+        for edge in edges {
+            if let Outside::Late(to) = self.destination(item, &edge.dest, true)?.0 {
+                let modules = self.input.bound.and_then(|b| b.running.module_at(to));
+                let sealed = modules.and_then(|m| m.image.part_at(to)).is_some_and(KernelSection::is_sealed);
+                return Ok(Some(if sealed { abi::Kept::Sealed } else { table }));
+            }
         }
-        Ok(late)
+        Ok(None)
     }
 
-    /// The entries that belong to an item. Those of jumps whose key a module has lie in what is brought for that, behind everything else
-    /// in there: they begin anew with each coming as it does, and the module loader does not see them.
-    fn write_entries(
+    /// The entries of what waits. They lie in what is brought for a module, behind everything else in there: they begin anew with each
+    /// coming as it does, and the module loader does not see them.
+    fn write_waiting<'i>(&self, w: &mut Writer, waiting: Waiting<'i>) -> Result<KeptTables> {
+        let mut all = BTreeMap::new();
+        for ((holder, kept), entries) in waiting {
+            let section = data_of(w, Brought::Data, &holder);
+            let start = w.append(section, &[], 8);
+            for (item, carried) in entries {
+                let entry = &self.input.pair(item.pair).new.entries[carried.entry.0 as usize];
+                let mut bytes = entry.bytes.clone();
+                for edge in &carried.edges {
+                    blank(&mut bytes, edge);
+                }
+                if bytes.len() != kept.entry_len() || holder == HolderName::Vmlinux {
+                    return Err(self.odd(item, "an entry of a key that cannot be handed to the kernel").into());
+                }
+                let at = w.append(section, &bytes, 1);
+                for edge in &carried.edges {
+                    self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, At::Kept)?;
+                }
+            }
+            let end = w.append(section, &[], 1);
+            all.insert((holder, kept), (section, start..end));
+        }
+        Ok(all)
+    }
+
+    /// The entries that belong to an item, but those that wait; whether any does.
+    fn write_entries<'i>(
         &self,
         w: &mut Writer,
-        item: &Item,
+        item: &'i Item,
         spot: Spot,
         islands: &Islands,
-        jumps: &mut BTreeMap<HolderName, (object::write::SectionId, Range<u64>)>,
-    ) -> Result<()> {
+        waiting: &mut Waiting<'i>,
+    ) -> Result<bool> {
         let input = self.input;
         let object = &input.pair(item.pair).new;
+        let mut waits = false;
         for carried in &item.entries {
             let entry = &object.entries[carried.entry.0 as usize];
             if entry.table == Table::OrcIp {
+                continue;
+            }
+            if let Some(kept) = self.waits(item, entry, &carried.edges)? {
+                let holder = input.pair(item.pair).holder.clone();
+                waiting.entry((holder, kept)).or_default().push((item, carried));
+                waits = true;
                 continue;
             }
             let own = object.section(entry.section);
             let mut bytes = entry.bytes.clone();
             for edge in &carried.edges {
                 blank(&mut bytes, edge);
-            }
-            if self.waits(item, entry, &carried.edges)? {
-                let holder = &input.pair(item.pair).holder;
-                let section = data_of(w, Brought::Data, holder);
-                let at = w.append(section, &bytes, 8);
-                let end = at + bytes.len() as u64;
-                let own = jumps.entry(holder.clone()).or_insert((section, at..at));
-                if bytes.len() != abi::JUMP_ENTRY_LEN || own.1.end != at || *holder == HolderName::Vmlinux {
-                    return Err(self.odd(item, "a jump of a key that cannot be handed to the kernel").into());
-                }
-                own.1.end = end;
-                for edge in &carried.edges {
-                    self.link(w, item, edge, Spot { section, offset: at + edge.field.at }, At::Kept)?;
-                }
-                continue;
             }
             let section = w.section(&own.name, if own.is_write() { Access::Writable } else { Access::ReadOnly });
             let at = w.append(section, &bytes, own.align.min(16));
@@ -453,7 +487,7 @@ impl Linker<'_> {
         if item.is_code() {
             write_orc(w, object, item, spot, islands);
         }
-        Ok(())
+        Ok(waits)
     }
 }
 

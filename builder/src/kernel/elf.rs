@@ -51,6 +51,10 @@ impl KernelSection {
     pub fn is_writable(&self) -> bool {
         self.flags & SHF_WRITE.0 != 0
     }
+    /// True for what of a module is writable until its init is over (`module_mark_ro_after_init`, kernel/module/main.c).
+    pub fn is_sealed(&self) -> bool {
+        self.is_writable() && matches!(self.name.as_str(), ".data..ro_after_init" | "__jump_table")
+    }
 }
 
 /// True when `data` begins like any ELF file.

@@ -60,24 +60,26 @@ impl Object {
     /// Where the kernel itself, or the module loader, may write to the instructions of an atom: ranges in it. Locks lose or get
     /// one byte in front of the instruction, and calls another destination by themselves; those are not among them.
     pub fn rewritten(&self, id: AtomId) -> Vec<std::ops::Range<u64>> {
-        let atom = self.atom(id);
-        let entries = atom.entries.iter().filter_map(|e| self.entries.get(e.0 as usize));
-        let range = |entry: &Entry| {
-            let passive = matches!(
-                entry.table,
-                Table::OrcIp
-                    | Table::Orc
-                    | Table::EndbrSeal
-                    | Table::Calls
-                    | Table::SmpLocks
-                    | Table::Bugs
-                    | Table::Exceptions
-            );
-            let start = entry.owner.filter(|_| !passive)?.delta as u64;
-            let insn = atom.code.as_ref().and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
-            Some(start..start.saturating_add(entry.patched_len().unwrap_or(insn)))
-        };
-        entries.filter_map(range).collect()
+        let entries = self.atom(id).entries.iter().filter_map(|e| self.entries.get(e.0 as usize));
+        entries.filter_map(|e| self.rewritten_for(id, e)).collect()
+    }
+
+    /// The same for one of its entries.
+    pub fn rewritten_for(&self, id: AtomId, entry: &Entry) -> Option<std::ops::Range<u64>> {
+        let passive = matches!(
+            entry.table,
+            Table::OrcIp
+                | Table::Orc
+                | Table::EndbrSeal
+                | Table::Calls
+                | Table::SmpLocks
+                | Table::Bugs
+                | Table::Exceptions
+        );
+        let start = entry.owner.filter(|_| !passive)?.delta as u64;
+        let code = self.atom(id).code.as_ref();
+        let insn = code.and_then(|c| c.covering(start)).map_or(1, |i| u64::from(i.len));
+        Some(start..start.saturating_add(entry.patched_len().unwrap_or(insn)))
     }
 }
 

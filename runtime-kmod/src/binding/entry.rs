@@ -23,7 +23,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering::SeqCst},
 };
 
-use lpbuild_abi::{Callback, JUMP_ENTRY_LEN, Mode, PatchRecord};
+use lpbuild_abi::{Callback, Kept, Mode, PatchRecord};
 
 use super::{
     ffi,
@@ -621,11 +621,11 @@ unsafe extern "C" fn lpbuild_module_is_here(part: c_int, module: usize) -> bool 
 /// # Safety
 /// See the head of this file.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn lpbuild_module_join(part: c_int, module: usize, comes: bool, lenient: bool) -> c_int {
+unsafe extern "C" fn lpbuild_module_join(part: c_int, module: usize, live: bool, comes: bool, lenient: bool) -> c_int {
     // SAFETY: under the lock of the steps; setup has succeeded.
     let (holders, patch, part) = unsafe { (holders(), patch(), part as usize) };
     let was_here = holders.is_here(part, module);
-    let Err(why) = holders.join(&LINUX, &patch, part, module, joining()) else {
+    let Err(why) = holders.join(&LINUX, &patch, part, module, joining(), live) else {
         if comes && !was_here && holders.is_here(part, module) {
             status::log_part(&LINUX, &patch, part, "has come, its functions are part of the patch");
         }
@@ -667,22 +667,24 @@ unsafe extern "C" fn lpbuild_module_left(part: c_int) {
     unsafe { holders().left(&LINUX, &patch(), part as usize) };
 }
 
-/// Where the entries of the jumps of its keys are, and how many.
+/// Where the entries of a table are that is handed to the kernel when the module is here, and how many; `table`: a place in
+/// [`Kept::ALL`].
 ///
 /// # Safety
 /// See the head of this file; `first` is writable.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn lpbuild_module_jumps(part: c_int, first: *mut u64) -> u32 {
+unsafe extern "C" fn lpbuild_module_kept(part: c_int, table: c_int, first: *mut u64) -> u32 {
     // SAFETY: setup has succeeded; the caller vouches for `first`.
     unsafe {
         let patch = patch();
-        let Some(h) = patch.holders.get(part as usize) else { return 0 };
-        first.write(h.jumps);
-        ((h.jumps_end - h.jumps) / JUMP_ENTRY_LEN as u64) as u32
+        let Some((h, kept)) = patch.holders.get(part as usize).zip(Kept::ALL.get(table as usize)) else { return 0 };
+        let (start, end) = kept.of(h);
+        first.write(start);
+        ((end - start) / kept.entry_len() as u64) as u32
     }
 }
 
-/// The kernel has no memory for the jumps of the keys of a module, which has left again. As `lpbuild_module_join`.
+/// The kernel has no memory for the jumps of the keys of a module, or its static calls, which has left again. As `lpbuild_module_join`.
 ///
 /// # Safety
 /// See the head of this file.

@@ -6,8 +6,8 @@
 use core::ops::Range;
 
 use lpbuild_abi::{
-    AnchorKind, AnchorRecord, Digest, FieldKind, HolderRecord, JUMP_ABS64_LEN, JUMP_ENTRY_KEY, JUMP_ENTRY_LEN,
-    LateReloc, MAX_BUILD_ID, Region, Spot,
+    AnchorKind, AnchorRecord, Digest, FieldKind, HolderRecord, JUMP_ABS64_LEN, Kept, LateReloc, MAX_BUILD_ID, Region,
+    Spot,
 };
 
 use super::{Checked, MAX_MODULE, MAX_SYMBOL, Memory, Patch, string};
@@ -308,7 +308,9 @@ fn relocs(patch: &Patch<'_>, i: usize, h: &HolderRecord, run: &Run) -> Result<()
             }
         }
     }
-    jumps(patch, i, h, all)?;
+    for kept in Kept::ALL {
+        entries(patch, i, h, all, kept)?;
+    }
     // One view for each, and nobody else's code is looked at through it.
     let (start, end) = text_of(patch, h, run);
     for j in 0..i {
@@ -322,29 +324,30 @@ fn relocs(patch: &Patch<'_>, i: usize, h: &HolderRecord, run: &Run) -> Result<()
 }
 
 /// Whole entries among the data, in each of which the key is all that is filled in, and is a variable of the module: the kernel
-/// writes to it.
-fn jumps(patch: &Patch<'_>, i: usize, h: &HolderRecord, relocs: &[LateReloc]) -> Result<(), Refusal> {
-    if h.jumps == 0 && h.jumps_end == 0 {
+/// writes to it. No two tables have a byte in common: their keys would not be in the same places, or not of the same kind.
+fn entries(patch: &Patch<'_>, i: usize, h: &HolderRecord, relocs: &[LateReloc], kept: Kept) -> Result<(), Refusal> {
+    let (start, end) = kept.of(h);
+    if start == 0 && end == 0 {
         return Ok(());
     }
-    let size = JUMP_ENTRY_LEN as u64;
-    let inside = h.data != 0 && h.data <= h.jumps && h.jumps < h.jumps_end && h.jumps_end <= h.data_end;
-    if !inside || !h.jumps.is_multiple_of(8) || !(h.jumps_end - h.jumps).is_multiple_of(size) {
-        return bad("jumps of keys outside of what is brought for the module");
+    let inside = h.data != 0 && h.data <= start && start < end && end <= h.data_end;
+    if !inside || !start.is_multiple_of(8) || !(end - start).is_multiple_of(kept.entry_len() as u64) {
+        return bad("jumps of keys, or static calls, outside of what is brought for the module");
     }
-    let mut keys = (h.jumps..h.jumps_end).step_by(JUMP_ENTRY_LEN).map(|at| at + JUMP_ENTRY_KEY as u64);
+    let (key, kind) = kept.key();
+    let mut keys = (start..end).step_by(kept.entry_len()).map(|at| at + key as u64);
     let within = |r: &&LateReloc| {
-        let end = r.at.saturating_add(field_kind(r.kind).map_or(0, FieldKind::width));
-        r.site_of == 0 && end > h.jumps && r.at < h.jumps_end
+        let behind = r.at.saturating_add(field_kind(r.kind).map_or(0, FieldKind::width));
+        r.site_of == 0 && behind > start && r.at < end
     };
     for r in relocs.iter().filter(within) {
         let own = patch.anchors.get(r.anchor as usize).filter(|a| a.owner as usize == i);
-        let variable = own.is_some_and(|a| a.region == Region::Data as u8);
-        if keys.next() != Some(r.at) || r.kind != FieldKind::Pc64 as u8 || !variable {
-            return bad("a jump of no key of the module");
+        let known = own.is_some_and(|a| a.region == kept.region() as u8);
+        if keys.next() != Some(r.at) || r.kind != kind as u8 || !known {
+            return bad("a jump, or a static call, of no key of the module");
         }
     }
-    if keys.next().is_some() { bad("a jump of no key of the module") } else { Ok(()) }
+    if keys.next().is_some() { bad("a jump, or a static call, of no key of the module") } else { Ok(()) }
 }
 
 /// The carried code with fields or jumps of a holder: first byte, and one past the last; equal, if there is none.

@@ -130,7 +130,7 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
     let sizes = [size_of::<FuncRecord>(), size_of::<RangeRecord>()].map(|s| s * spec.funcs.len());
     let [funcs_len, ranges_len] = sizes;
     let (after_len, replaces_len) = (others[0].len() * 8, others[1].len() * 8);
-    let counts = if spec.modules { [2, 5, 4] } else { [0; 3] };
+    let counts = if spec.modules { [2, 5, 6] } else { [0; 3] };
     let [holders_len, anchors_len, relocs_len] = [
         counts[0] * size_of::<HolderRecord>(),
         counts[1] * size_of::<AnchorRecord>(),
@@ -234,6 +234,10 @@ fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u
         rodata_end: 0,
         jumps: 0,
         jumps_end: 0,
+        calls: 0,
+        calls_end: 0,
+        sealed: 0,
+        sealed_end: 0,
         needs: 0,
         build_id,
         n_funcs: n[0],
@@ -252,8 +256,10 @@ fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u
         rodata_end: own.data + 0x90,
         jumps: own.data + 0x40,
         jumps_end: own.data + 0x50,
+        calls: own.data + 0x50,
+        calls_end: own.data + 0x58,
         needs: 2,
-        ..holder(names[0], [1, 1, 4, 4])
+        ..holder(names[0], [1, 1, 4, 6])
     };
     let anchor = |owner, kind: AnchorKind, region: Region| AnchorRecord {
         name: 0,
@@ -303,7 +309,9 @@ fn modules(own: Own, names: [u64; 5], new: u64, func: usize, site: u64) -> Vec<u
     };
     let mut relocs = [
         LateReloc { addend: -4, stub: new + 0x70, ..reloc(new + 0x20, 0, FieldKind::Plt32) },
+        reloc(own.code + 0x49, 0, FieldKind::Plt32),
         reloc(own.data + 0x48, 3, FieldKind::Pc64),
+        reloc(own.data + 0x54, 3, FieldKind::Pc32),
         reloc(own.data + 0x84, 1, FieldKind::Pc32),
         LateReloc { site_of: func as u32 + 1, ..reloc(site + 4, 2, FieldKind::Abs32S) },
     ];
@@ -338,6 +346,10 @@ fn kernel(arena: &Arena, modules: usize) -> Sim {
         sim.put(jump, &[0x0f, 0x1f, 0x44, 0, 0]);
         sim.put(entry, &(jump.wrapping_sub(entry) as u32).to_le_bytes());
         sim.put(entry + 4, &(jump + 5).wrapping_sub(entry + 4).to_le_bytes()[..4]);
+        // A static call.
+        let (call, entry) = (code + 0x48, data + 0x50);
+        sim.put(call, &[0xe8, 0, 0, 0, 0]);
+        sim.put(entry, &(call.wrapping_sub(entry) as u32).to_le_bytes());
         let data = arena.module(n).data;
         sim.world().own_code.extend([code..code + PAGE as u64, data..data + PAGE as u64]);
     }
@@ -446,7 +458,7 @@ impl<'m> Module<'m> {
         let mut all = self.holders.borrow_mut();
         all.prepare(sim, &self.patch)?;
         let here = sim.module(b"target").zip(named(&self.patch, b"target"));
-        here.map_or(Ok(()), |(module, i)| all.join(sim, &self.patch, i, module, AT_FIRST))
+        here.map_or(Ok(()), |(module, i)| all.join(sim, &self.patch, i, module, AT_FIRST, false))
     }
     fn leave(&self, sim: &Sim) {
         let mut all = self.holders.borrow_mut();

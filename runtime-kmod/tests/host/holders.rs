@@ -33,6 +33,16 @@ const NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0, 0];
 const BROUGHT: u64 = NEW + 0x8000;
 /// Its entry.
 const ENTRY: u64 = BROUGHT + 16;
+/// A static call of the module, and its entry.
+const CALL: u64 = NEW + 0x48;
+const SITE_OF_CALL: u64 = BROUGHT + 32;
+/// A jump of a key that is constant behind the init of the module, and its entry.
+const SETTLED: u64 = NEW + 0x50;
+const SETTLED_ENTRY: u64 = BROUGHT + 40;
+/// Keys of the module.
+const KEY: u64 = DATA + 0x60;
+const CALL_KEY: u64 = DATA + 0x58;
+const CONSTANT_KEY: u64 = 0xffff_ffff_a004_0010;
 const ZEROS: u64 = NEW + 0x9000;
 const CONSTANTS: u64 = NEW + 0xa000;
 
@@ -71,9 +81,18 @@ fn reloc(at: u64, anchor: u32, kind: FieldKind, addend: i64) -> LateReloc {
 }
 
 /// An entry of a jump as the loader of the patch has left it.
-fn entry(code: u64, target: u64) -> Vec<u8> {
+fn entry_at(at: u64, code: u64, target: u64) -> Vec<u8> {
     let distance = |to: u64, at: u64| (to.wrapping_sub(at) as u32).to_le_bytes();
-    [distance(code, ENTRY), distance(target, ENTRY + 4), [0; 4], [0; 4]].concat()
+    [distance(code, at), distance(target, at + 4), [0; 4], [0; 4]].concat()
+}
+
+fn entry(code: u64, target: u64) -> Vec<u8> {
+    entry_at(ENTRY, code, target)
+}
+
+/// That of a static call.
+fn call_site(code: u64) -> Vec<u8> {
+    [(code.wrapping_sub(SITE_OF_CALL) as u32).to_le_bytes(), [0; 4]].concat()
 }
 
 fn note(id: u8) -> Vec<u8> {
@@ -100,6 +119,10 @@ impl Modules {
             rodata_end: 0,
             jumps: 0,
             jumps_end: 0,
+            calls: 0,
+            calls_end: 0,
+            sealed: 0,
+            sealed_end: 0,
             needs: 0,
             build_id: std::array::from_fn(|i| if i < 20 { 9 } else { 0 }),
             n_funcs: n[0],
@@ -111,15 +134,19 @@ impl Modules {
         };
         let target = HolderRecord {
             data: BROUGHT,
-            data_end: BROUGHT + 32,
+            data_end: BROUGHT + 56,
             jumps: ENTRY,
             jumps_end: ENTRY + 16,
+            calls: SITE_OF_CALL,
+            calls_end: SITE_OF_CALL + 8,
+            sealed: SETTLED_ENTRY,
+            sealed_end: SETTLED_ENTRY + 16,
             bss: ZEROS,
             bss_end: ZEROS + 8,
             rodata: CONSTANTS,
             rodata_end: CONSTANTS + 8,
             needs: 2,
-            ..holder(c"target", [1, 1, 5, 8])
+            ..holder(c"target", [1, 1, 6, 11])
         };
         let text = AnchorRecord {
             name: c"twice".as_ptr() as u64,
@@ -143,6 +170,12 @@ impl Modules {
         };
         let percpu = AnchorRecord { size: 0x40, ..anchor(0, AnchorKind::Percpu, Region::Percpu) };
         let this = AnchorRecord { size: 0x40, ..anchor(0, AnchorKind::Module, Region::Data) };
+        let sealed = AnchorRecord {
+            name: c"sealed".as_ptr() as u64,
+            count: 1,
+            size: 0x40,
+            ..anchor(0, AnchorKind::Symbol, Region::RoAfterInit)
+        };
         let exported =
             AnchorRecord { name: c"exported".as_ptr() as u64, count: 1, ..anchor(1, AnchorKind::Symbol, Region::Text) };
         let original = f.funcs[0].original.as_ptr() as u64;
@@ -151,8 +184,11 @@ impl Modules {
             reloc(FIELD + 8, 1, FieldKind::Abs32S, 0x20),
             reloc(FIELD + 12, 3, FieldKind::Abs32, 4),
             reloc(FIELD + 16, 2, FieldKind::Pc32, 0x30 - 4),
-            reloc(BROUGHT + 8, 5, FieldKind::Abs64, 0),
+            reloc(CALL + 1, 0, FieldKind::Plt32, 0x20 - 4),
+            reloc(BROUGHT + 8, 6, FieldKind::Abs64, 0),
             reloc(ENTRY + 8, 1, FieldKind::Pc64, 0x61),
+            reloc(SITE_OF_CALL + 4, 1, FieldKind::Pc32, 0x58),
+            reloc(SETTLED_ENTRY + 8, 5, FieldKind::Pc64, 0x10),
             reloc(CONSTANTS, 4, FieldKind::Abs64, 0),
             LateReloc { site_of: 1, ..reloc(original + 4, 1, FieldKind::Pc32, 0x50 - 4) },
         ];
@@ -160,13 +196,13 @@ impl Modules {
         let mut it = Box::new(Self {
             f,
             holders: vec![target, holder(c"exporter", [0, 0, 1, 0])],
-            anchors: vec![text, data, strings, percpu, this, exported],
+            anchors: vec![text, data, strings, percpu, this, sealed, exported],
             relocs,
         });
         let (holders, anchors, relocs) = (it.holders.as_ptr(), it.anchors.as_ptr(), it.relocs.as_ptr());
         let r = &mut it.f.record;
         (r.holders, r.anchors, r.relocs) = (holders as u64, anchors as u64, relocs as u64);
-        (r.n_holders, r.n_anchors, r.n_relocs) = (2, 6, 8);
+        (r.n_holders, r.n_anchors, r.n_relocs) = (2, 7, 11);
         (r.n_kernel_funcs, r.n_kernel_ranges) = (0, 0);
         it.arrive();
         it
@@ -192,10 +228,10 @@ impl Modules {
         sim.put(RODATA, &rodata);
         sim.put(DATA, &[0; 0x400]);
         sim.put(EXPORTER as u64, &note(9));
+        sim.put(CONSTANT_KEY - 0x10, &[0; 0x40]);
         sim.put(NEW, &[0; 0x100]);
-        sim.put(JUMP, &NOP);
         sim.put(BROUGHT, &[1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
-        sim.put(ENTRY, &entry(JUMP, JUMP + 0x10));
+        self.loaded();
         sim.put(ZEROS, &[0; 8]);
         sim.put(CONSTANTS, &[0; 8]);
         let mut w = sim.world();
@@ -205,8 +241,20 @@ impl Modules {
             MODULE,
             FakeModule {
                 name: "target",
-                symbols: vec![("twice", RODATA), ("once", TEXT + 0x80), ("twice", TEXT + 0x40), ("variable", DATA)],
-                regions: [(TEXT, 0x200), (RODATA, 0x200), (0, 0), (MODULE as u64, 0x4_0000), (PERCPU, 0x40)],
+                symbols: vec![
+                    ("twice", RODATA),
+                    ("once", TEXT + 0x80),
+                    ("twice", TEXT + 0x40),
+                    ("variable", DATA),
+                    ("sealed", CONSTANT_KEY - 0x10),
+                ],
+                regions: [
+                    (TEXT, 0x200),
+                    (RODATA, 0x200),
+                    (CONSTANT_KEY - 0x10, 0x40),
+                    (MODULE as u64, 0x4_0000),
+                    (PERCPU, 0x40),
+                ],
             },
         );
         w.modules.insert(
@@ -217,6 +265,16 @@ impl Modules {
                 regions: [(EXPORTER as u64 + 0x1000, 0x400), (EXPORTER as u64, 36), (0, 0), (0, 0), (0, 0)],
             },
         );
+    }
+    /// What the kernel turns is as the loader of the patch has left it.
+    fn loaded(&self) {
+        let sim = self.sim();
+        sim.put(JUMP, &NOP);
+        sim.put(CALL, &[0xe8, 1, 2, 3, 4]);
+        sim.put(SETTLED, &[0x66, 0x90]);
+        sim.put(ENTRY, &entry(JUMP, JUMP + 0x10));
+        sim.put(SITE_OF_CALL, &call_site(CALL));
+        sim.put(SETTLED_ENTRY, &entry_at(SETTLED_ENTRY, SETTLED, SETTLED + 8));
     }
     fn patch(&self) -> Patch<'_> {
         // SAFETY: vectors and strings behind the addresses live as long as this.
@@ -247,7 +305,7 @@ impl Modules {
     fn refused(&self) -> Refusal {
         let (before, mut all) = (self.sim().get(TEXT, 0x200), self.prepared());
         let views = self.sim().world().views;
-        let why = all.join(self.sim(), &self.patch(), 0, MODULE, NONE).expect_err("refused");
+        let why = all.join(self.sim(), &self.patch(), 0, MODULE, NONE, false).expect_err("refused");
         assert_eq!(all.presence(0), Presence::Refused(why));
         assert_eq!(self.sim().get(TEXT, 0x200), before);
         // SAFETY: nothing is given back yet.
@@ -306,7 +364,7 @@ fn a_module_that_comes_gets_what_the_others_hold() {
         let at = Joining { route, trapped };
         assert_eq!(all.presence(0), Presence::Waiting);
         assert_eq!((named(&patch, b"target"), named(&patch, b"exporter"), named(&patch, b"x")), (Some(0), None, None));
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at), Ok(()));
+        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at, false), Ok(()));
         assert!(all.is_here(0, MODULE));
         let rest = if route == Route::New { jump() } else { before.clone() };
         assert_eq!((m.site()[0], &m.site()[1..]), (first, &rest[1..]), "{at:?}");
@@ -322,7 +380,7 @@ fn a_module_that_comes_gets_what_the_others_hold() {
         assert_eq!(shown[0].get()[0].addr, TEXT + AT + 5);
         assert!(located[0].has(TEXT + AT + u64::from(LEN)) && !located[0].has(TEXT + AT - 1));
         // Joining is done once.
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, Joining { route: Route::New, trapped: false }), Ok(()));
+        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, Joining { route: Route::New, trapped: false }, false), Ok(()));
         assert_eq!(m.site()[0], first);
         // It goes: as it was, and seen by nobody.
         assert!(!all.going(m.sim(), 0, at));
@@ -344,7 +402,7 @@ fn a_module_that_comes_gets_what_the_others_hold() {
         assert!(!located[0].has(TEXT + AT), "what comes to be there is somebody else's");
         // It may not come again before nobody can be looking at what is written then.
         m.sim().world().story.clear();
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at), Ok(()));
+        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at, false), Ok(()));
         assert_eq!(all.presence(0), Presence::Leaving);
         all.left(m.sim(), &patch, 0);
         assert_eq!(m.sim().world().story, ["synchronize"]);
@@ -358,7 +416,7 @@ fn what_is_brought_begins_anew_whenever_the_module_comes() {
     let m = Modules::new();
     let (patch, mut all) = (m.patch(), m.prepared());
     for turn in 0..3 {
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE), Ok(()), "{turn}");
+        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()), "{turn}");
         assert_eq!(m.sim().get(BROUGHT, 8), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(m.sim().get(ZEROS, 8), [0; 8]);
         m.sim().put(BROUGHT, &[0xff; 16]);
@@ -371,11 +429,11 @@ fn what_is_brought_begins_anew_whenever_the_module_comes() {
     let mut other = Modules::new();
     let site = other.relocs.iter().position(|r| r.site_of != 0).expect("there is one");
     let moved = other.relocs.remove(site);
-    other.relocs.insert(if site == 0 { 7 } else { 0 }, moved);
-    assert_eq!(other.patch().relocs.len(), 8);
+    other.relocs.insert(if site == 0 { 10 } else { 0 }, moved);
+    assert_eq!(other.patch().relocs.len(), 11);
     // Behind the end of the patch nothing is done any more.
     all.close();
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE), Ok(()));
+    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()));
     assert_eq!(all.presence(0), Presence::Waiting);
     m.clear(all);
 }
@@ -387,7 +445,7 @@ fn another_build_of_the_module() {
     m.sim().put(RODATA + 0xf4, &note(8));
     assert_eq!(m.refused(), other);
     let mut all = m.prepared();
-    assert_eq!(all.join(m.sim(), &m.patch(), 0, MODULE, NONE), Err(other));
+    assert_eq!(all.join(m.sim(), &m.patch(), 0, MODULE, NONE, false), Err(other));
     assert_eq!(all.found_id(0), [8; 20]);
     m.clear(all);
     // Not once, but twice.
@@ -428,7 +486,7 @@ fn sections_that_are_not_where_they_should_be() {
     // The one it needs is not here.
     let m = Modules::new();
     m.sim().world().modules.remove(&EXPORTER);
-    assert_eq!(m.refused(), unresolved(1, 5));
+    assert_eq!(m.refused(), unresolved(1, 6));
 }
 
 #[test]
@@ -453,7 +511,7 @@ fn what_another_has_written_is_left_alone() {
     let m = Modules::new();
     let (patch, mut all) = (m.patch(), m.prepared());
     let at = Joining { route: Route::New, trapped: false };
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at), Ok(()));
+    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at, false), Ok(()));
     let other = [0xe9, 1, 2, 3, 4, 0x0f, 0x1f, 0];
     m.sim().put(TEXT + AT + 5, &other);
     assert!(!all.going(m.sim(), 0, at));
@@ -474,7 +532,7 @@ fn far_away_a_branch_leads_to_a_jump_and_everything_else_is_refused() {
     far(&m);
     let (patch, mut all) = (m.patch(), m.prepared());
     // An address of 8 bytes reaches everything.
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE), Ok(()));
+    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()));
     assert!(!all.going(m.sim(), 0, NONE));
     all.gone(m.sim(), &patch, 0, NONE);
     all.left(m.sim(), &patch, 0);
@@ -482,9 +540,9 @@ fn far_away_a_branch_leads_to_a_jump_and_everything_else_is_refused() {
     // A branch to it does not, and has a jump; with none it is refused.
     let mut m = Modules::new();
     far(&m);
-    m.relocs.iter_mut().filter(|r| r.at == FIELD).for_each(|r| (r.anchor, r.addend) = (5, 0x10 - 4));
+    m.relocs.iter_mut().filter(|r| r.at == FIELD).for_each(|r| (r.anchor, r.addend) = (6, 0x10 - 4));
     let (patch, mut all) = (m.patch(), m.prepared());
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE), Ok(()));
+    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()));
     assert_eq!(m.half(FIELD), (STUB - 4).wrapping_sub(FIELD) as u32);
     let want = [&[0x48, 0xb8][..], &0x1234_5678_9010u64.to_le_bytes(), &[0xff, 0xe0]].concat();
     assert_eq!(m.sim().get(STUB, 12), want);
@@ -495,11 +553,11 @@ fn far_away_a_branch_leads_to_a_jump_and_everything_else_is_refused() {
         all
     });
     m.relocs.iter_mut().filter(|r| r.at == FIELD).for_each(|r| r.stub = 0);
-    m.sim().put(ENTRY, &entry(JUMP, JUMP + 0x10));
+    m.loaded();
     assert_eq!(m.refused(), Refusal::TooFar { holder: 0 });
     let mut m = Modules::new();
     far(&m);
-    m.relocs.iter_mut().filter(|r| r.at == FIELD + 8).for_each(|r| r.anchor = 5);
+    m.relocs.iter_mut().filter(|r| r.at == FIELD + 8).for_each(|r| r.anchor = 6);
     assert_eq!(m.refused(), Refusal::TooFar { holder: 0 });
 }
 
@@ -593,28 +651,50 @@ fn every_rule_of_the_records_of_modules() {
         |h: &mut HolderRecord| (h.jumps, h.jumps_end) = (h.jumps - 4, h.jumps_end - 4),
         |h: &mut HolderRecord| (h.jumps, h.jumps_end) = (h.data - 16, h.data),
         |h: &mut HolderRecord| (h.data, h.data_end, h.jumps_end) = (0, 0, h.jumps + 16),
+        |h: &mut HolderRecord| h.calls = 0,
+        |h: &mut HolderRecord| h.calls_end = h.calls,
+        |h: &mut HolderRecord| h.calls_end -= 4,
+        |h: &mut HolderRecord| (h.calls, h.calls_end) = (h.data_end, h.data_end + 8),
+        |h: &mut HolderRecord| h.sealed = 0,
+        |h: &mut HolderRecord| h.sealed_end = h.sealed + 8,
+        |h: &mut HolderRecord| h.sealed_end += 16,
     ] {
         let rule = rejected(&|_, h, _, _| change(&mut h[0]));
-        let fields = ["jumps of keys outside of what is brought for the module", "a field outside of what is carried"];
-        assert!(fields.contains(&rule), "{rule}");
+        let outside = "jumps of keys, or static calls, outside of what is brought for the module";
+        assert!([outside, "a field outside of what is carried"].contains(&rule), "{rule}");
     }
     // A field too few, one too many, one of another kind, and one of what nobody writes to.
-    let key = 6;
-    assert_eq!(rejected(&|_, _, _, r| r[key].at -= 8), "a jump of no key of the module");
-    assert_eq!(rejected(&|_, h, _, _| h[0].jumps -= 16), "a jump of no key of the module");
-    assert_eq!(rejected(&|_, _, _, r| r[key].kind = FieldKind::Abs64 as u8), "a jump of no key of the module");
-    assert_eq!(rejected(&|_, _, a, _| a[1].region = Region::RoAfterInit as u8), "a jump of no key of the module");
-    assert_eq!(
-        rejected(&|_, _, _, r| (r[key - 1].at, r[key - 1].anchor) = (ENTRY, 1)),
-        "a jump of no key of the module"
-    );
+    let none = "a jump, or a static call, of no key of the module";
+    let (key, call_key, constant_key) = (7, 8, 9);
+    assert_eq!(rejected(&|_, _, _, r| r[key].at -= 8), none);
+    assert_eq!(rejected(&|_, h, _, _| h[0].jumps -= 16), none);
+    assert_eq!(rejected(&|_, _, _, r| r[key].kind = FieldKind::Abs64 as u8), none);
+    assert_eq!(rejected(&|_, _, a, _| a[1].region = Region::RoAfterInit as u8), none);
+    assert_eq!(rejected(&|_, _, _, r| (r[key - 1].at, r[key - 1].anchor) = (ENTRY, 1)), none);
+    assert_eq!(rejected(&|_, _, _, r| r[call_key].at -= 4), none);
+    assert_eq!(rejected(&|_, _, _, r| r[call_key].kind = FieldKind::Abs32S as u8), none);
+    assert_eq!(rejected(&|_, _, _, r| r[call_key].anchor = 5), none);
+    // A key of another module: that may go, and nobody takes the jump out of its list.
+    assert_eq!(rejected(&|_, _, _, r| r[key].anchor = 6), none);
+    let others = |a: &mut [AnchorRecord], r: &mut LateReloc, region: Region| {
+        (a[6].region, r.anchor) = (region as u8, 6);
+    };
+    assert_eq!(rejected(&|_, _, a, r| others(a, &mut r[key], Region::Data)), none);
+    assert_eq!(rejected(&|_, _, a, r| others(a, &mut r[call_key], Region::Data)), none);
+    assert_eq!(rejected(&|_, _, a, r| others(a, &mut r[constant_key], Region::RoAfterInit)), none);
+    // One that is written to later is not among those that are taken back early, and the other way round.
+    assert_eq!(rejected(&|_, _, _, r| r[constant_key].anchor = 1), none);
+    assert_eq!(rejected(&|_, _, _, r| r[key].anchor = 5), none);
+    // Two tables in the same place.
+    assert_eq!(rejected(&|_, h, _, _| (h[0].calls, h[0].calls_end) = (ENTRY + 8, ENTRY + 16)), none);
+    assert_eq!(rejected(&|_, h, _, _| (h[0].sealed, h[0].sealed_end) = (h[0].jumps, h[0].jumps_end)), none);
     let last = 3;
     assert_eq!(rejected(&|_, _, _, r| r[last].kind = 7), "unknown field");
     assert_eq!(rejected(&|_, _, _, r| r[last].at = OLD), "a field outside of what is carried");
     assert_eq!(rejected(&|_, _, _, r| r[last].at = ZEROS), "a field outside of what is carried");
     assert_eq!(rejected(&|_, _, _, r| r.swap(last, last - 1)), "the order of the fields");
     assert_eq!(rejected(&|_, _, _, r| r[last].site_of = 2), "a field at a site of another module");
-    assert_eq!(rejected(&|_, _, _, r| r[last].anchor = 6), "a field that refers to nothing");
+    assert_eq!(rejected(&|_, _, _, r| r[last].anchor = 7), "a field that refers to nothing");
     assert_eq!(rejected(&|_, h, _, _| h[0].needs = 0), "a field that refers to nothing");
     assert_eq!(rejected(&|_, _, _, r| r[last].addend = 1 << 31), "a field that refers to nothing");
     assert_eq!(rejected(&|_, _, _, r| r[last].stub = STUB), "a jump for a field that needs none");
@@ -622,17 +702,27 @@ fn every_rule_of_the_records_of_modules() {
 
 /// The kernel sorts and marks the entries, and turns the code: neither is there when it gets them again.
 #[test]
-fn the_jumps_of_its_keys_begin_anew_with_each_coming() {
+fn the_jumps_of_its_keys_and_its_static_calls_begin_anew_with_each_coming() {
     let m = Modules::new();
     let (sim, mut all) = (m.sim(), m.prepared());
     for turn in 0..3 {
-        all.join(sim, &m.patch(), 0, MODULE, NONE).expect("joins");
+        all.join(sim, &m.patch(), 0, MODULE, NONE, false).expect("joins");
         assert_eq!(sim.get(JUMP, 5), NOP, "{turn}");
         let made = entry(JUMP, JUMP + 0x10);
         assert_eq!(sim.get(ENTRY, 8), made[..8], "{turn}");
-        assert_eq!(m.word(ENTRY + 8), (DATA + 0x61).wrapping_sub(ENTRY + 8), "{turn}");
+        assert_eq!(m.word(ENTRY + 8), (KEY + 1).wrapping_sub(ENTRY + 8), "{turn}");
+        // The call, which leads to the module's own code, and its entry.
+        assert_eq!(sim.get(CALL, 1), [0xe8], "{turn}");
+        assert_eq!(m.half(CALL + 1), (TEXT + 0x20 - 4).wrapping_sub(CALL + 1) as u32, "{turn}");
+        assert_eq!(sim.get(SITE_OF_CALL, 4), call_site(CALL)[..4], "{turn}");
+        assert_eq!(m.half(SITE_OF_CALL + 4), CALL_KEY.wrapping_sub(SITE_OF_CALL + 4) as u32, "{turn}");
+        // What the key says, the kernel looks at.
+        assert_eq!(sim.get(SETTLED, 2), [0x66, 0x90], "{turn}");
+        assert_eq!(m.word(SETTLED_ENTRY + 8), CONSTANT_KEY.wrapping_sub(SETTLED_ENTRY + 8), "{turn}");
         sim.put(JUMP, &[0xe9, 0x0b, 0, 0, 0]);
-        sim.put(ENTRY, &[turn; 16]);
+        sim.put(CALL, &NOP);
+        sim.put(SETTLED, &[0xeb, 6]);
+        sim.put(ENTRY, &[turn; 40]);
         all.going(sim, 0, NONE);
         all.gone(sim, &m.patch(), 0, NONE);
         all.left(sim, &m.patch(), 0);
@@ -640,7 +730,7 @@ fn the_jumps_of_its_keys_begin_anew_with_each_coming() {
     // The kernel had no memory for them: what comes next may be taken.
     all.refuse(0, Refusal::NoMemory);
     assert_eq!(all.presence(0), Presence::Refused(Refusal::NoMemory));
-    all.join(sim, &m.patch(), 0, MODULE, NONE).expect("joins");
+    all.join(sim, &m.patch(), 0, MODULE, NONE, false).expect("joins");
     all.refuse(0, Refusal::NoMemory);
     assert_eq!(all.presence(0), Presence::Here, "of one that is here nothing is known to have failed");
     all.going(sim, 0, NONE);
@@ -649,29 +739,104 @@ fn the_jumps_of_its_keys_begin_anew_with_each_coming() {
     m.clear(all);
 }
 
+/// The init of the module is over: a key that is constant now says what the code is, and the kernel is told nothing.
+#[test]
+fn a_key_that_is_constant_already_says_what_the_code_is() {
+    let jumps = |count: i32, branch: i64, was: &[u8], live: bool| {
+        let mut m = Modules::new();
+        m.relocs.iter_mut().filter(|r| r.at == SETTLED_ENTRY + 8).for_each(|r| r.addend += branch);
+        let sim = m.sim();
+        sim.put(SETTLED, was);
+        sim.put(CONSTANT_KEY, &count.to_le_bytes());
+        let mut all = m.prepared();
+        all.join(sim, &m.patch(), 0, MODULE, NONE, live).expect("joins");
+        let now = sim.get(SETTLED, was.len());
+        all.going(sim, 0, NONE);
+        all.gone(sim, &m.patch(), 0, NONE);
+        all.left(sim, &m.patch(), 0);
+        m.clear(all);
+        now
+    };
+    let (nop, short, long) = (&[0x66, 0x90][..], &[0xeb, 6][..], &[0xe9, 3, 0, 0, 0][..]);
+    for was in [nop, short, &NOP, long] {
+        let (nop, jump) = if was.len() == 2 { (nop, short) } else { (&NOP[..], long) };
+        for (count, branch, now) in [(0, 0, nop), (1, 0, jump), (0, 1, jump), (1, 1, nop), (7, 0, jump), (-1, 0, jump)]
+        {
+            assert_eq!(jumps(count, branch, was, true), now, "{was:x?} {count} {branch}");
+            // Of one that is being loaded the kernel takes care.
+            assert_eq!(jumps(count, branch, was, false), was, "{was:x?} {count} {branch}");
+        }
+    }
+    // A short jump that cannot be made, because it would not reach.
+    let m = Modules::new();
+    m.sim().put(SETTLED_ENTRY, &entry_at(SETTLED_ENTRY, SETTLED, SETTLED + 0x90));
+    m.sim().put(CONSTANT_KEY, &[1]);
+    let mut all = m.prepared();
+    let cannot = Refusal::BadRecord("a jump of a key, or a static call, that cannot be written");
+    assert_eq!(all.join(m.sim(), &m.patch(), 0, MODULE, NONE, true), Err(cannot));
+    m.clear(all);
+}
+
+/// The kernel stops the machine where the key says something else than the code (`__static_call_validate`).
+#[test]
+fn a_static_call_is_what_its_key_says() {
+    let joined = |code: &[u8], flags: i64| {
+        let mut m = Modules::new();
+        for r in &mut m.relocs {
+            r.addend += if r.at == SITE_OF_CALL + 4 { flags } else { 0 };
+            // Behind the opcode.
+            r.at += if r.at == CALL + 1 && code[0] == 0x0f { 1 } else { 0 };
+        }
+        m.sim().put(CALL, code);
+        let mut all = m.prepared();
+        let joined = all.join(m.sim(), &m.patch(), 0, MODULE, NONE, false);
+        if joined.is_ok() {
+            all.going(m.sim(), 0, NONE);
+            all.gone(m.sim(), &m.patch(), 0, NONE);
+            all.left(m.sim(), &m.patch(), 0);
+        }
+        m.clear(all);
+        joined
+    };
+    let cannot = Err(Refusal::BadRecord("a jump of a key, or a static call, that cannot be written"));
+    let (call, jump, conditional) = ([0xe8, 0, 0, 0, 0], [0xe9, 0, 0, 0, 0], [0x0f, 0x85, 0, 0, 0, 0]);
+    for (code, right) in [(&call[..], 0), (&jump[..], 1), (&conditional[..], 1)] {
+        for flags in 0..4 {
+            let want = if flags == right { Ok(()) } else { cannot };
+            assert_eq!(joined(code, flags), want, "{code:x?} {flags}");
+        }
+    }
+}
+
 /// What the kernel would write to, or stop the machine for, is looked at before anything is handed to it.
 #[test]
-fn an_entry_that_is_no_jump_of_carried_code_is_refused() {
+fn an_entry_that_is_no_jump_or_call_of_carried_code_is_refused() {
     let refuses = |what: &str, change: &dyn Fn(&Sim)| {
         let m = Modules::new();
         change(m.sim());
         let mut all = Holders::new();
         let why = all.prepare(m.sim(), &m.patch());
-        assert_eq!(why, Err(Refusal::BadRecord("a jump of a key that is none")), "{what}");
+        let none = Refusal::BadRecord("a jump of a key, or a static call, that is none");
+        assert_eq!(why, Err(none), "{what}");
         m.clear(all);
     };
-    let holds = |bytes: &[u8]| {
+    let holds = |at: u64, bytes: &[u8]| {
         let m = Modules::new();
-        m.sim().put(JUMP, bytes);
+        m.sim().put(at, bytes);
         m.clear(m.prepared());
     };
-    holds(&[0x66, 0x90]);
-    holds(&[0xeb, 0x0e]);
-    holds(&[0xe9, 0x0b, 0, 0, 0]);
+    holds(JUMP, &[0x66, 0x90]);
+    holds(JUMP, &[0xeb, 0x0e]);
+    holds(JUMP, &[0xe9, 0x0b, 0, 0, 0]);
+    holds(CALL, &[0xe9, 0, 0, 0, 0]);
+    holds(CALL, &[0x0f, 0x84, 0, 0, 0, 0]);
     refuses("another instruction", &|s| s.put(JUMP, &[0x90; 5]));
     refuses("the beginning of a nop", &|s| s.put(JUMP, &[0x0f, 0x1f, 0x44, 0, 1]));
     refuses("a jump elsewhere", &|s| s.put(JUMP, &[0xe9, 0x0c, 0, 0, 0]));
     refuses("a short jump elsewhere", &|s| s.put(JUMP, &[0xeb, 0x0f]));
+    refuses("a call by a register", &|s| s.put(CALL, &[0xff, 0xd0]));
+    refuses("a call that is none any more", &|s| s.put(CALL, &NOP));
+    refuses("a short jump of a call", &|s| s.put(CALL, &[0x74, 0x10]));
     let patch = Modules::new();
     let (start, end) = (patch.f.record.text_start, patch.f.record.text_end);
     refuses("code of the kernel", &|s| s.put(ENTRY, &entry(OLD, JUMP)));
@@ -679,4 +844,15 @@ fn an_entry_that_is_no_jump_of_carried_code_is_refused() {
     refuses("over the end of the carried code", &|s| s.put(ENTRY, &entry(end - 4, JUMP)));
     refuses("to somewhere else", &|s| s.put(ENTRY, &entry(JUMP, end)));
     refuses("a key already", &|s| s.put(ENTRY + 8, &[1]));
+    refuses("a call of the kernel's code", &|s| s.put(SITE_OF_CALL, &call_site(OLD)));
+    refuses("a call over the end", &|s| {
+        s.put(end - 4, &[0xe8]);
+        s.put(SITE_OF_CALL, &call_site(end - 4));
+    });
+    refuses("a long call over the end", &|s| {
+        s.put(end - 5, &[0x0f, 0x84]);
+        s.put(SITE_OF_CALL, &call_site(end - 5));
+    });
+    refuses("the key of a call already", &|s| s.put(SITE_OF_CALL + 4, &[1]));
+    refuses("a constant key already", &|s| s.put(SETTLED_ENTRY + 15, &[1]));
 }

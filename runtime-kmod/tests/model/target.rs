@@ -296,7 +296,7 @@ fn join(sim: &Sim, p: usize, t: usize) -> Result<(), Refusal> {
     let Some(i) = part(sim, p, t) else { return Ok(()) };
     lock(sim, true);
     let m = &sim.patches[p];
-    let joined = m.holders_mut().join(sim, &m.patch, i, module(t), m.joining.get());
+    let joined = m.holders_mut().join(sim, &m.patch, i, module(t), m.joining.get(), false);
     unlock(sim, true);
     joined
 }

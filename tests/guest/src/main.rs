@@ -13,6 +13,7 @@ mod netlink;
 mod probe;
 mod reach;
 mod sandbox;
+mod sockets;
 mod storms;
 mod syscalls;
 
@@ -80,6 +81,8 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         reach::io_uring_rings,
         "N: one ring each in N threads; growth of kmalloc-8 in objects as a result",
     ),
+    ("kernel-cipher", sockets::kernel_cipher, "NAME: what the kernel's cipher makes of 64 bytes, as a result"),
+    ("kernel-hash", sockets::kernel_hash, "NAME: what the kernel's hash makes of 1024 bytes, as a result"),
     ("klogctl", syscalls::klogctl, "6|7|9|10: syslog(2) without a buffer, what it returned as a result"),
     ("kmem", memory::kmem, "SYMBOL[+OFFSET]|0xADDRESS LENGTH: kernel memory as hex"),
     ("ktext", memory::ktext, "save|diff FILE: the kernel's text, and where it differs from the saved one"),
@@ -104,6 +107,7 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         "N [FIFO]: N threads asleep in read(2) of the FIFO, or in pause(2), until they are ended",
     ),
     ("slabsum", probe::slabsum, "[PREFIX]: slab and free memory in KiB"),
+    ("socket", sockets::socket, "FAMILY TYPE: a socket that is opened and closed"),
     (
         "tracestorm",
         storms::tracestorm,

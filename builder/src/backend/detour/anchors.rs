@@ -75,8 +75,6 @@ pub struct AnchorSymbol {
 
 /// The section of per-CPU variables.
 const PERCPU: &str = ".data..percpu";
-/// Sections that are writable until the init of the module is over (`module_mark_ro_after_init`, kernel/module/main.c).
-const RO_AFTER_INIT: &[&str] = &[".data..ro_after_init", "__jump_table"];
 
 /// Anchors for the sections of a module that have something at these addresses.
 ///
@@ -137,7 +135,7 @@ fn region(section: &KernelSection) -> abi::Region {
         PERCPU => abi::Region::Percpu,
         _ if section.is_code() => abi::Region::Text,
         _ if !section.is_writable() => abi::Region::Rodata,
-        name if RO_AFTER_INIT.contains(&name) => abi::Region::RoAfterInit,
+        _ if section.is_sealed() => abi::Region::RoAfterInit,
         _ => abi::Region::Data,
     }
 }

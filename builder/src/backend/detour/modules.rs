@@ -216,7 +216,8 @@ pub fn write(
         let build_id_len = build_id.len().min(abi::MAX_BUILD_ID) as u8;
         build_id.resize(abi::MAX_BUILD_ID, 0);
         let pieces = [Brought::Data, Brought::Bss, Brought::Rodata].map(|b| w.extent(&b.section(&module.name)));
-        let jumps = layout.jumps.get(&module.name);
+        let kept = abi::Kept::ALL.map(|kept| layout.kept.get(&(module.name.clone(), kept)));
+        let [jumps, calls, sealed] = kept.map(|k| k.map_or((0, 0), |(_, r)| (8 + r.start, 8 + r.end)));
         let record = abi::HolderRecord {
             name: 0,
             data: said_start(pieces[0]),
@@ -225,8 +226,12 @@ pub fn write(
             bss_end: said_end(pieces[1]),
             rodata: said_start(pieces[2]),
             rodata_end: said_end(pieces[2]),
-            jumps: jumps.map_or(0, |(_, r)| 8 + r.start),
-            jumps_end: jumps.map_or(0, |(_, r)| 8 + r.end),
+            jumps: jumps.0,
+            jumps_end: jumps.1,
+            calls: calls.0,
+            calls_end: calls.1,
+            sealed: sealed.0,
+            sealed_end: sealed.1,
             needs: modules.bits(module),
             build_id: build_id.clone().try_into().unwrap_or_default(),
             n_funcs,
@@ -257,10 +262,11 @@ pub fn write(
             w.pointer(records, at + field as u64, &Base::Section(section), 0);
             w.pointer(records, at + field as u64 + 8, &Base::Section(section), len as i64);
         }
-        if let Some((section, range)) = jumps {
-            let field = offset_of!(abi::HolderRecord, jumps) as u64;
-            w.pointer(records, at + field, &Base::Section(*section), range.start as i64);
-            w.pointer(records, at + field + 8, &Base::Section(*section), range.end as i64);
+        for (which, kept) in abi::Kept::ALL.into_iter().zip(kept) {
+            let Some((section, range)) = kept else { continue };
+            for (field, to) in [(which.fields().0, range.start), (which.fields().1, range.end)] {
+                w.pointer(records, at + field as u64, &Base::Section(*section), to as i64);
+            }
         }
         said.holders.push((record, module.name.to_string()));
     }

@@ -73,9 +73,6 @@ const PIECES: [(usize, usize); 3] = [
     (offset_of!(abi::HolderRecord, rodata), offset_of!(abi::HolderRecord, rodata_end)),
 ];
 
-/// The same of the jumps of its keys.
-const JUMPS: (usize, usize) = (offset_of!(abi::HolderRecord, jumps), offset_of!(abi::HolderRecord, jumps_end));
-
 impl<'a> Reread<'a> {
     fn array(&self, name: &str) -> &'a [u8] {
         self.section(name).and_then(|(_, h)| self.bytes(h)).unwrap_or(&[])
@@ -200,17 +197,21 @@ impl<'a> Reread<'a> {
             };
             self.expect(codes::LP4009, place().at(at + start as u64), "a piece that is brought for it", whole, true);
         }
-        self.jumps(i, h, manifest);
+        for kept in abi::Kept::ALL {
+            self.kept(i, h, manifest, kept);
+        }
         int(r, offset_of!(abi::HolderRecord, n_relocs), 4) as usize
     }
 
-    /// The jumps of keys that the module has: whole entries among its data, of carried code, whose key is filled in later.
-    fn jumps(&mut self, i: usize, h: &HolderEntry, manifest: &Manifest) {
+    /// Jumps of keys, and static calls, that the module has: whole entries among its data, of carried code, whose key is filled in
+    /// later; what a static call calls as well.
+    fn kept(&mut self, i: usize, h: &HolderEntry, manifest: &Manifest, kept: abi::Kept) {
         let place = || Place::symbol(&manifest.patch.name, &h.name).in_section(abi::SEC_HOLDERS);
         let r = self.array(abi::SEC_HOLDERS).get(i * HOLDER..(i + 1) * HOLDER).unwrap_or(&[]);
         let reach = |field: usize| self.pointer(abi::SEC_HOLDERS, (i * HOLDER + field) as u64);
-        let whole = match (reach(JUMPS.0), reach(JUMPS.1)) {
-            (None, None) => int(r, JUMPS.0, 8) == 0 && int(r, JUMPS.1, 8) == 0,
+        let fields = kept.fields();
+        let whole = match (reach(fields.0), reach(fields.1)) {
+            (None, None) => int(r, fields.0, 8) == 0 && int(r, fields.1, 8) == 0,
             (Some(from), Some(to)) => {
                 let data = reach(PIECES[0].0).zip(reach(PIECES[0].1));
                 let inside = data.is_some_and(|(data, end)| {
@@ -220,30 +221,56 @@ impl<'a> Reread<'a> {
                         && from.offset < to.offset
                         && to.offset <= end.offset
                 });
-                let text = self.section(abi::SEC_TEXT).map(|(index, _)| index);
+                let size = kept.entry_len() as u64;
                 let lates = self.lates();
-                let (size, key) = (abi::JUMP_ENTRY_LEN as u64, abi::JUMP_ENTRY_KEY as u64);
                 let end = self.elf.section_headers.get(from.section).map_or(0, |h| h.sh_size);
                 let all = from.offset.cast_unsigned()..to.offset.cast_unsigned().min(end);
-                let right = |at: u64| {
-                    let carried = |at: u64| {
-                        let r = self.relocation(from.section, at)?;
-                        (r.r_type == R_X86_64_PC32).then_some(self.target(&r)?.section)
-                    };
-                    let late =
-                        lates.iter().filter(|l| l.section == from.section && (at..at + size).contains(&l.offset));
-                    let late: Vec<_> = late.map(|l| (l.offset - at, l.kind)).collect();
-                    [at, at + 4].into_iter().all(|at| text.is_some() && carried(at) == text)
-                        && late == [(key, Some(abi::FieldKind::Pc64))]
-                };
                 inside
                     && from.offset % 8 == 0
                     && (to.offset - from.offset).cast_unsigned().is_multiple_of(size)
-                    && all.step_by(abi::JUMP_ENTRY_LEN).all(right)
+                    && all.step_by(kept.entry_len()).all(|at| self.is_entry(kept, from.section, at, &lates))
             }
             _ => false,
         };
-        self.expect(codes::LP4009, place().at((i * HOLDER + JUMPS.0) as u64), "jumps of its keys", whole, true);
+        let what = match kept {
+            abi::Kept::Jumps => "jumps of its keys",
+            abi::Kept::Calls => "its static calls",
+            abi::Kept::Sealed => "jumps of its constant keys",
+        };
+        self.expect(codes::LP4009, place().at((i * HOLDER + fields.0) as u64), what, whole, true);
+    }
+
+    /// Whether that is an entry of carried code, whose key is filled in later.
+    fn is_entry(&self, kept: abi::Kept, section: usize, at: u64, lates: &[Late]) -> bool {
+        let Some((text, header)) = self.section(abi::SEC_TEXT) else { return false };
+        let carried = |at: u64| {
+            let r = self.relocation(section, at).filter(|r| r.r_type == R_X86_64_PC32)?;
+            self.target(&r).filter(|t| t.section == text).map(|t| t.offset)
+        };
+        let (key, kind) = kept.key();
+        let end = at + kept.entry_len() as u64;
+        let late = lates.iter().filter(|l| l.section == section && (at..end).contains(&l.offset));
+        let late: Vec<_> = late.map(|l| (l.offset - at, l.kind, l.addend)).collect();
+        let [(place, of, addend)] = late[..] else { return false };
+        let (Some(code), true) = (carried(at), (place, of) == (key as u64, Some(kind))) else { return false };
+        match kept {
+            abi::Kept::Jumps | abi::Kept::Sealed => carried(at + 4).is_some(),
+            abi::Kept::Calls => {
+                // Keys are words: what is left of the distance are the flags.
+                let bytes = usize::try_from(code).ok().and_then(|at| self.bytes(header)?.get(at..at + 2));
+                let (field, tail) = match bytes {
+                    Some([0xe8, _]) => (code + 1, 0),
+                    Some([0xe9, _]) => (code + 1, 1),
+                    Some([0x0f, 0x80..=0x8f]) => (code + 2, 1),
+                    _ => return false,
+                };
+                let call = |l: &Late| {
+                    let at = l.offset.cast_signed();
+                    l.section == text && at == field && l.kind == Some(abi::FieldKind::Plt32) && l.site_of == 0
+                };
+                addend & 3 == tail && lates.iter().any(call)
+            }
+        }
     }
 
     fn anchor(&mut self, index: usize, owner: usize, s: &HolderSection, h: &HolderEntry, first: usize) {
@@ -406,12 +433,16 @@ impl<'a> Reread<'a> {
             };
             let [data, bss, rodata] = PIECES.map(extent);
             // Those lie in the data, and count from there.
-            let jumps = match (reach(PIECES[0].0), reach(JUMPS.0), reach(JUMPS.1)) {
-                (Some(data), Some(from), Some(to)) => {
-                    [from, to].map(|t| 8 + t.offset.wrapping_sub(data.offset).cast_unsigned()).into()
+            let data_at = reach(PIECES[0].0);
+            let [jumps, calls, sealed] = abi::Kept::ALL.map(|kept| {
+                let (start, end) = kept.fields();
+                match (&data_at, reach(start), reach(end)) {
+                    (Some(data), Some(from), Some(to)) => {
+                        [from, to].map(|t| 8 + t.offset.wrapping_sub(data.offset).cast_unsigned()).into()
+                    }
+                    _ => (0, 0),
                 }
-                _ => (0, 0),
-            };
+            });
             let h = abi::HolderRecord {
                 name: 0,
                 data: data.0,
@@ -422,6 +453,10 @@ impl<'a> Reread<'a> {
                 rodata_end: rodata.1,
                 jumps: jumps.0,
                 jumps_end: jumps.1,
+                calls: calls.0,
+                calls_end: calls.1,
+                sealed: sealed.0,
+                sealed_end: sealed.1,
                 needs: int(r, offset_of!(abi::HolderRecord, needs), 8),
                 build_id: r.get(offset_of!(abi::HolderRecord, build_id)..)?.first_chunk().copied()?,
                 n_funcs: number(offset_of!(abi::HolderRecord, n_funcs)),
