@@ -5,11 +5,13 @@ use lpbuild_abi::{
     Region,
 };
 use lpbuild_runtime::{
+    board::Board,
     holders::{Holders, Joining, Presence, named},
+    layers::{Layers, Peer},
     record::Patch,
     refusal::Refusal,
     site::{Diverted, INT3, Route, divert},
-    sites::SiteSet,
+    sites::{SiteSet, Sites},
 };
 
 use crate::sim::{Everything, FakeModule, Fixture, LEN, NEW, OLD, SITE, Sim};
@@ -855,4 +857,24 @@ fn an_entry_that_is_no_jump_or_call_of_carried_code_is_refused() {
     });
     refuses("the key of a call already", &|s| s.put(SITE_OF_CALL + 4, &[1]));
     refuses("a constant key already", &|s| s.put(SETTLED_ENTRY + 15, &[1]));
+}
+
+/// Its part of a module would be detached as the other's joins, and nothing keeps those in order.
+#[test]
+fn a_patch_with_functions_in_modules_gives_its_place_to_no_other() {
+    let taken = |modules: bool, replaces: bool| {
+        let (m, kernel, names) = (Modules::new(), Fixture::new(1, 1), [c"other".as_ptr() as u64]);
+        let mut f = Fixture::new(1, 1);
+        let r = &mut f.record;
+        let (array, n) = if replaces { (&mut r.replaces, &mut r.n_replaces) } else { (&mut r.after, &mut r.n_after) };
+        (*array, *n) = (names.as_ptr() as u64, 1);
+        let (sites, board, mut layers) = (Sites::new(), Board::new(), Layers::new());
+        let patch = if modules { m.patch() } else { kernel.patch() };
+        let mut peer = Some(Peer { patch, sites: &sites, board: &board });
+        layers.take(&f.sim, &f.patch(), |other| peer.take().ok_or(Refusal::NoOther { other }))
+    };
+    assert_eq!(taken(true, true), Err(Refusal::HasModules { other: 0 }));
+    assert_eq!(taken(false, true), Ok(()));
+    assert_eq!(taken(true, false), Ok(()));
+    assert_eq!(Refusal::HasModules { other: 0 }.code(), 5032);
 }

@@ -83,6 +83,11 @@ impl Modules {
             let needs = needs.remove(name).unwrap_or_default();
             all.push(Module { name: name.clone(), build_id: module.image.build_id().to_vec(), sha256, anchors, needs });
         }
+        Self::numbered(all)
+    }
+
+    /// A record has a bit for each.
+    fn numbered(all: Vec<Module>) -> Result<Self, Problem> {
         if all.len() > abi::MAX_HOLDERS as usize {
             let what =
                 format!("the patch concerns {} modules, and at most {} can be told apart", all.len(), abi::MAX_HOLDERS);
@@ -416,4 +421,29 @@ fn write_relocs<'l>(
         said.relocs.push((r, p.spot));
     }
     Ok(all.len() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_bit_for_each_module_that_one_needs() {
+        let name = |i: u32| HolderName::Module(format!("m{i:02}").into());
+        let module = |i: u32| Module {
+            name: name(i),
+            build_id: Vec::new(),
+            sha256: String::new(),
+            anchors: Vec::new(),
+            needs: BTreeSet::from([name(0), name(i + 1)]),
+        };
+        let made = |n: u32| Modules::numbered((0..n).map(module).collect());
+        let most = made(abi::MAX_HOLDERS).unwrap();
+        for (i, m) in most.iter() {
+            let next = if i + 1 < abi::MAX_HOLDERS { 2 << i } else { 0 };
+            assert_eq!(most.bits(m), 1 | next, "{i}");
+        }
+        let refused = made(abi::MAX_HOLDERS + 1).unwrap_err().to_string();
+        assert!(refused.contains("LP2026") && refused.contains("at most 63"), "{refused}");
+    }
 }
