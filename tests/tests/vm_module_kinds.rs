@@ -2,7 +2,8 @@
 //! and in each mode, with the module here and coming; and moments in the life of a module at which a patch is loaded, applied or
 //! reverted (docs/runtime.md, docs/modules.md 4.4).
 //!
-//! Left out, as the builder refuses them (LP2026): the module's own static calls and tracepoints, alternatives that call into it.
+//! Left out: the module's own static calls, tracepoints, and keys that are constant behind its init, which vm_modules.rs has in stock modules;
+//! alternatives that call into it, which the builder refuses (LP2026).
 
 use std::path::PathBuf;
 
