@@ -9,12 +9,8 @@ use crate::plan::{ObjectPair, Source};
 use crate::symbolize::Object;
 use crate::{compare, correlate, ingest};
 
-/// ingest .. compare of an object that is not carried; `lines_kept` as in [`crate::plan::Options`].
-pub fn compare_only(source: &Source, lines_kept: bool) -> Result<ObjectPair> {
-    Ok(compared(source, lines_kept, &mut Timer::new())?.0)
-}
-
-/// The same with the time each phase takes, and the debug information as far as it was opened.
+/// ingest .. compare with the time each phase takes, and the debug information as far as it was opened; `lines_kept` as in
+/// [`crate::plan::Options`].
 pub(crate) fn compared<'s>(source: &'s Source, lines_kept: bool, t: &mut Timer) -> Result<(ObjectPair, Files<'s>)> {
     let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
     let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;

@@ -99,6 +99,7 @@ impl Tree {
             source: Some(kernel.old_source()),
             config: Some(kernel.config.clone()),
             compiler: None,
+            module_dir: None,
         };
         Ok(TargetKernel::find(&wish, &Log::default(), &Said)?)
     }

@@ -273,6 +273,95 @@ fn code_of_a_module_waits_for_it_and_an_object_cannot_leave_the_kernel() {
     assert!(code == 4 && err.contains("LP6306") && err.contains("fs/proc/version.o"), "{code} {err}");
 }
 
+/// Nothing of modules is compiled, so nobody knows what they call or have inlined.
+#[test]
+fn what_is_left_of_modules_is_not_compiled_and_may_be_anything() {
+    let Some(b) = Bench::find("what_is_left_of_modules_is_not_compiled") else { return };
+    // Inlined into mcast.o of the kernel and into the module bridge.
+    let header = ("include/net/mld.h", "\treturn ret;\n}\n\n#endif", "\treturn ret + 1;\n}\n\n#endif");
+    let inlined = b.patch("inline.patch", &[header]);
+    let theirs = serde_json::json!(["net/bridge/br_multicast.o"]);
+    let of_bridge = |report: &Value| strings(report, "compiled", "").iter().filter(|o| o.contains("bridge")).count();
+    let (code, report, err) = b.run(&[&inlined], &["--leave-modules"]);
+    assert!(code == 4 && err.contains("LP2020") && err.contains("--accept 'inline=mldv2_mrc'"), "{code} {err}");
+    assert_eq!((of_bridge(&report), &report["modules_left"]), (0, &theirs));
+    let (code, report, err) = b.run(&[&inlined], &["--leave-modules", "--accept", "inline=mldv2_mrc"]);
+    assert!(code == 0 && report["modules_left"] == theirs, "{code} {err}");
+    let (_, report, err) = b.run(&[&inlined], &[]);
+    assert!(
+        of_bridge(&report) > 0 && report["modules_left"] == serde_json::json!([]) && !err.contains("LP2020"),
+        "{err}"
+    );
+    // Callers in modules would not compile.
+    let (header, source) = ("include/linux/oid_registry.h", "lib/oid_registry.c");
+    let mscode = "crypto/asymmetric_keys/mscode_parser.c";
+    let certificates = ["x509_cert_parser", "pkcs7_parser"].map(|n| format!("crypto/asymmetric_keys/{n}.c"));
+    let (from, to) =
+        ("sprint_oid(value, vlen, buffer, sizeof(buffer));", "sprint_oid(value, vlen, '.', buffer, sizeof(buffer));");
+    let signature = b.patch(
+        "signature.patch",
+        &[
+            (header, "sprint_oid(const void *, size_t, char *", "sprint_oid(const void *, size_t, char, char *"),
+            (
+                source,
+                "sprint_oid(const void *data, size_t datasize, char *",
+                "sprint_oid(const void *data, size_t datasize, char sep, char *",
+            ),
+            (source, "\"%u.%u\", n / 40,", "\"%u%c%u\", n / 40, sep,"),
+            (source, "\t\t\t buffer, bufsize);\n\tBUG_ON", "\t\t\t '.', buffer, bufsize);\n\tBUG_ON"),
+            (&certificates[0], from, to),
+            (&certificates[1], from, to),
+            (
+                mscode,
+                "\t\tchar buffer[50];\n\n\t\tsprint_oid(value, vlen, buffer,",
+                "\t\tchar buffer[50];\n\n\t\tsprint_oid(value, vlen, '.', buffer,",
+            ),
+            (
+                mscode,
+                "OID__NR:\n\t\tsprint_oid(value, vlen, buffer,",
+                "OID__NR:\n\t\tsprint_oid(value, vlen, '.', buffer,",
+            ),
+        ],
+    );
+    let (code, _, err) = b.run(&[&signature], &["--leave-modules"]);
+    assert!(code == 4 && err.contains("LP2019") && err.contains("sprint_oid: it is exported"), "{code} {err}");
+}
+
+/// The file there is taken for what runs, so that one with another byte in the function does not fit.
+#[test]
+fn modules_are_looked_for_first_where_somebody_says() {
+    let Some(b) = Bench::find("modules_are_looked_for_first") else { return };
+    let line = "\tlag_upper_info.tx_type = NETDEV_LAG_TX_TYPE_ACTIVEBACKUP;\n";
+    let fix = b.patch("module.patch", &[("net/core/failover.c", line, &format!("{line}\tsmp_mb();\n"))]);
+    let kernel = harness::runpre::RunPre::of(&b.env.kernel).unwrap();
+    let stock = lpbuild::holder::ModuleFinder::file(kernel.files(), "net/core/failover").unwrap();
+    let mut bytes = fs::read(&stock).unwrap();
+    let offset = {
+        use object::{Object, ObjectSection, ObjectSymbol};
+        let elf = object::File::parse(&*bytes).unwrap();
+        let f = elf.symbols().find(|s| s.name() == Ok("failover_slave_register")).unwrap();
+        let section = elf.section_by_index(f.section_index().unwrap()).unwrap();
+        (section.file_range().unwrap().0 + f.address()) as usize
+    };
+    // Behind the call of __fentry__.
+    bytes[offset + 5] ^= 1;
+    let dir = b.dir.path().join("modules");
+    fs::create_dir_all(dir.join("kernel/net/core")).unwrap();
+    let given = ["--module-dir", dir.to_str().unwrap()];
+    let (code, _, err) = b.run(&[&fix], &given);
+    assert_eq!(code, 0, "what is not there is where it always is: {err}");
+    fs::write(dir.join("kernel/net/core/failover.ko"), &bytes).unwrap();
+    let (code, _, err) = b.run(&[&fix], &given);
+    assert!(code == 4 && err.contains("LP3001") && err.contains("failover"), "{code} {err}");
+    let toml = b.dir.path().join("livepatch.toml");
+    let text = "[patch]\nname = \"f\"\npatches = [\"module.patch\"]\n[kernel]\nmodule-dir = \"modules\"\n";
+    fs::write(&toml, text).unwrap();
+    let (code, _, err) = b.run(&[&toml], &[]);
+    assert!(code == 4 && err.contains("LP3001"), "{code} {err}");
+    let (code, _, err) = b.run(&[&fix], &["--module-dir", "/nowhere"]);
+    assert!(code == 1 && err.contains("/nowhere"), "{code} {err}");
+}
+
 /// What the kernel shares with programs that stay as they are: told by what the compiler makes of it.
 #[test]
 fn a_file_that_other_programs_are_made_from_is_refused_if_they_come_out_otherwise() {

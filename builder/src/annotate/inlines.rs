@@ -1,6 +1,7 @@
 //! Inline functions of headers that changed for only some of their users (LP2020).
 //!
-//! `lpbuild build` compiles every user in the image, so only modules that are left behind can keep the old version. Objects that
+//! `lpbuild build` compiles every user, so only modules that are left behind can keep the old version, and may: nobody compares
+//! them. What changed is then told from the text of the header as well. Objects that
 //! are compared alone, or some of a tree, say nothing of the other users: there, an inline function whose own body changed is
 //! refused unless every other object that inlines it is patched as well.
 //!
@@ -14,15 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::isa::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use super::sides::{CarriedFunction, Sides};
-use super::{Debug, Rest, sides};
+use super::{EditedHeaders, Left, Rest, sides};
 use crate::accept::Accept;
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::debuginfo::{DebugInfo, Inlined, section_address};
 use crate::error::{Place, Problem};
-use crate::pairing::compare_only;
-use crate::plan::Source;
-use crate::plan::{ObjectPair, PairId, PatchSet};
+use crate::plan::{ObjectPair, PatchSet, Source};
 use crate::symbolize::{AtomId, Class, Object, Target};
 
 /// An inline function and the header it is declared in.
@@ -32,31 +31,34 @@ pub type Helper = (String, String);
 pub type Bodies = BTreeMap<Helper, NewAtom>;
 
 /// Those of the carried functions of a pair.
-pub fn bodies(sides: Sides<'_, '_>, set: &PatchSet) -> Bodies {
-    of_functions(sides, sides.carried(set).into_iter())
-}
-
-fn of_functions(sides: Sides<'_, '_>, functions: impl Iterator<Item = CarriedFunction>) -> Bodies {
+pub fn bodies(sides: Sides<'_, '_>, set: &PatchSet, rest: Rest<'_>) -> Bodies {
     let mut out = Bodies::new();
     let lines = OnceCell::new();
-    for carried in functions {
-        for helper in changed_in(sides, carried, &lines).into_iter().flatten() {
+    for carried in sides.carried(set) {
+        let edited = match rest {
+            Rest::Built { left: Left::Unknown { edited }, .. } => edited_in(sides, carried, edited),
+            _ => BTreeSet::new(),
+        };
+        for helper in changed_in(sides, carried, &lines).into_iter().flatten().chain(edited) {
             out.entry(helper).or_insert(carried.new);
         }
     }
     out
 }
 
-/// Those of the functions that differ in an object that is left as it is.
-fn of_left(source: &Source) -> Option<BTreeSet<Helper>> {
-    // Only a build leaves objects aside.
-    let pair = compare_only(source, true).ok()?;
-    let (old, new) = (open(&source.old)?, open(&source.new)?);
-    let (old_at, new_at) = (|id| sides::object_address(&pair.old, id), |id| sides::object_address(&pair.new, id));
-    let sides =
-        Sides { debug: Debug { old: &old, new: &new }, pair: &pair, id: PairId(0), old_at: &old_at, new_at: &new_at };
-    let changed = pair.verdicts.changed.keys().map(|new| CarriedFunction { old: pair.pairs.old_of(*new), new: *new });
-    Some(of_functions(sides, changed).into_keys().collect())
+/// The inline functions in either version of a function that lie where their header is changed.
+fn edited_in(sides: Sides<'_, '_>, carried: CarriedFunction, edited: &EditedHeaders) -> BTreeSet<Helper> {
+    let was = carried.old.and_then(|old| sides.debug.old.function_in_full((sides.old_at)(old.0)?));
+    let is = (sides.new_at)(carried.new.0).and_then(|at| sides.debug.new.function_in_full(at));
+    let inlined = was.iter().chain(&is).flat_map(|f| &f.inlined);
+    let found = inlined.filter_map(|i| {
+        let file = i.file.as_ref()?;
+        let of = |path: &str| file.strip_suffix(path).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'));
+        let lines = edited.iter().find(|(path, _)| of(path)).map(|(_, lines)| lines)?;
+        let line: Option<u64> = i.line;
+        line.is_none_or(|l| lines.iter().any(|r| r.contains(&l))).then(|| (i.name.clone(), file.clone()))
+    });
+    found.collect()
 }
 
 fn open(bytes: &[u8]) -> Option<DebugInfo<'_>> {
@@ -73,13 +75,11 @@ pub fn judge(pairs: &[ObjectPair], all: &[Bodies], rest: Rest<'_>) -> Vec<Proble
     };
     match rest {
         Rest::Image { .. } => {}
-        Rest::Built { left } => {
-            for source in left {
-                let theirs = of_left(source).unwrap_or_default();
-                for (pair, bodies) in pairs.iter().zip(all) {
-                    for (helper, at) in bodies.iter().filter(|(h, _)| theirs.contains(*h)) {
-                        add(pair, helper, *at, &format!("{} keeps its old version", source.name));
-                    }
+        Rest::Built { left: Left::Nothing, .. } => {}
+        Rest::Built { left: Left::Unknown { .. }, .. } => {
+            for (pair, bodies) in pairs.iter().zip(all) {
+                for (helper, at) in bodies {
+                    add(pair, helper, *at, "objects of modules were left uncompared, and may keep its old version");
                 }
             }
         }

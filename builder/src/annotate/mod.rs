@@ -13,6 +13,8 @@ pub mod summary;
 mod types;
 
 use crate::plan::Note;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -21,6 +23,7 @@ use crate::compare::Ignored;
 use crate::correlate::Files;
 use crate::debuginfo::DebugInfo;
 use crate::error::Problem;
+use crate::kernel::Symvers;
 use crate::parallel;
 use crate::plan::{Analysis, Source};
 use crate::plan::{ObjectPair, PairId, PatchSet, Role};
@@ -137,8 +140,10 @@ pub enum Rest<'s> {
     },
     /// Every other object of the image was compiled from the new source or does not read what changed.
     Built {
-        /// Objects of modules that differ and keep their old code.
-        left: &'s [Source],
+        /// What is exported, whichever object says so.
+        exports: &'s Symvers,
+        /// What became of objects of modules.
+        left: Left<'s>,
     },
     /// The whole image was compared.
     Image {
@@ -146,6 +151,21 @@ pub enum Rest<'s> {
         old: &'s Whole<'s>,
     },
 }
+
+/// Objects of modules that keep the code they have.
+#[derive(Clone, Copy, Debug)]
+pub enum Left<'s> {
+    /// There are none.
+    Nothing,
+    /// Some that can come out otherwise, and nobody compared them: they may call what is exported, and have any inline function of a header.
+    Unknown {
+        /// The headers that are changed, and the lines of the definitions that change.
+        edited: &'s EditedHeaders,
+    },
+}
+
+/// Lines by header.
+pub type EditedHeaders = BTreeMap<String, Vec<RangeInclusive<u64>>>;
 
 /// Adds what debug information says of pairs of objects: refusals, and which pairs have none.
 pub fn objects(analysis: &mut Analysis, debug: &[Files<'_>], rest: Rest<'_>) {
@@ -165,7 +185,7 @@ pub fn objects(analysis: &mut Analysis, debug: &[Files<'_>], rest: Rest<'_>) {
         let sides = Sides { debug: Debug { old, new }, pair, id, old_at: &old_at, new_at: &new_at };
         let (mut refused, ignored) = types::compare(sides, set);
         refused.extend(signatures::compare(sides, set, rest));
-        let bodies = if rest.has_other_users() { inlines::bodies(sides, set) } else { inlines::Bodies::new() };
+        let bodies = if rest.has_other_users() { inlines::bodies(sides, set, rest) } else { inlines::Bodies::new() };
         Found { without: false, refused, ignored, bodies }
     });
     let mut all_bodies = Vec::new();
@@ -187,7 +207,7 @@ impl Rest<'_> {
     fn has_other_users(&self) -> bool {
         match self {
             Self::Unknown { .. } => true,
-            Self::Built { left } => !left.is_empty(),
+            Self::Built { left, .. } => matches!(left, Left::Unknown { .. }),
             Self::Image { .. } => false,
         }
     }

@@ -1,8 +1,8 @@
 //! Functions that unpatched code calls in another way than the new build (LP2019).
 //!
 //! Callers in compared objects are no case: one whose code differs is replaced itself, one whose code is the same calls as the
-//! new build does. Unpatched are callers nobody compared: by address, of an exported function, in a module that is left behind,
-//! and in objects that were not given. The other way round, carried code may call a function that was not given and that its
+//! new build does. Unpatched are callers nobody compared: by address, of an exported function (those in modules that are left
+//! behind come to it in no other way), and in objects that were not given. The other way round, carried code may call a function that was not given and that its
 //! new declaration has otherwise.
 
 use std::collections::BTreeSet;
@@ -60,7 +60,7 @@ fn unpatched(
         std::iter::once(&atom.name).chain(&atom.aliases).cloned().collect()
     };
     let names: BTreeSet<String> = names(&pair.old, old.0).into_iter().chain(names(&pair.new, carried.new.0)).collect();
-    if names.iter().any(|n| is_exported(&pair.old, n) || is_exported_by_image(rest, n)) {
+    if names.iter().any(|n| is_exported(&pair.old, n) || is_exported_by(rest, n)) {
         return Some("it is exported, so any module may call it as before".into());
     }
     let taken = [(&pair.old, old.0), (&pair.new, carried.new.0)].into_iter().find_map(|(o, id)| taken_by(o, id));
@@ -71,11 +71,7 @@ fn unpatched(
         return None;
     }
     match rest {
-        Rest::Image { .. } => None,
-        Rest::Built { left } => {
-            let by = left.iter().find(|s| names.iter().any(|n| needs(&s.old, n)))?;
-            Some(format!("{} keeps its old code and calls it as before", by.name))
-        }
+        Rest::Image { .. } | Rest::Built { .. } => None,
         Rest::Unknown { sources } => {
             let others = sources.iter().filter(|s| s.name != pair.name);
             let callers: Vec<&Source> = others.filter(|s| names.iter().any(|n| needs(&s.old, n))).collect();
@@ -104,9 +100,13 @@ fn is_exported(object: &Object, name: &str) -> bool {
     object.image.symbols.iter().any(|s| marks.contains(&s.name))
 }
 
-fn is_exported_by_image(rest: Rest<'_>, name: &str) -> bool {
-    let Rest::Image { old } = rest else { return false };
-    old.symbols.iter().any(|s| s.name.strip_prefix("__ksymtab_") == Some(name))
+/// The same by what is known of the whole kernel: another object can have the mark.
+fn is_exported_by(rest: Rest<'_>, name: &str) -> bool {
+    match rest {
+        Rest::Image { old } => old.symbols.iter().any(|s| s.name.strip_prefix("__ksymtab_") == Some(name)),
+        Rest::Built { exports, .. } => exports.exporter(name).is_some(),
+        Rest::Unknown { .. } => false,
+    }
 }
 
 /// Code or data that holds the address of a function.

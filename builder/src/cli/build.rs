@@ -62,7 +62,7 @@ pub struct BuildArgs {
     /// Sign the module with this private key and X.509 certificate.
     #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
     sign: Option<Vec<PathBuf>>,
-    /// Build although code of modules changes as well, and leave theirs as it is.
+    /// Compile and compare nothing of modules: they keep the code they have, whatever calls or inlines what changes.
     #[arg(long)]
     leave_modules: bool,
     /// Compile every object that may read a changed header, also those that cannot come out otherwise.
@@ -104,6 +104,9 @@ pub struct KernelArgs {
     /// Compiler as in CC=, perhaps behind a launcher: "ccache gcc-12" [default: CC, else the one the configuration names].
     #[arg(long, value_name = "COMMAND")]
     pub compiler: Option<String>,
+    /// Where the files of its modules are looked for first: a folder as /lib/modules/RELEASE.
+    #[arg(long, value_name = "DIR")]
+    pub module_dir: Option<PathBuf>,
 }
 
 impl KernelArgs {
@@ -115,6 +118,7 @@ impl KernelArgs {
             (&self.headers, &mut target.headers),
             (&self.source, &mut target.source),
             (&self.config, &mut target.config),
+            (&self.module_dir, &mut target.module_dir),
         ] {
             if let Some(path) = given {
                 *place = Some(absolute(path)?);
@@ -281,8 +285,9 @@ fn print(built: &Built, report: &Report, module: Option<&PackReport>, out: &mut 
         some => format!("{} differ: {}", some.len(), some.join(" ")),
     };
     writeln!(out, "objects  {} compiled in both versions, {differ}", built.compiled.len())?;
-    for object in &built.left {
-        writeln!(out, "left     {object}: its module keeps the old code")?;
+    if !built.left.is_empty() {
+        let (n, names) = (built.left.len(), built.left.join(" "));
+        writeln!(out, "left     {n} objects of modules were not compared and keep the code they have: {names}")?;
     }
     write!(out, "{}", report.text())?;
     if let Some(m) = module {

@@ -147,8 +147,8 @@ codes! {
         class: Refused,
         title: "unpatched code calls it otherwise",
         why: "The new version of a function takes other parameters, or has another result, and somebody calls it who is not \
-              replaced and does so as before: any module, when it is exported; whoever got its address; a module that is left \
-              behind; objects that were not given. Or carried code calls a function otherwise that stays as it is. Both \
+              replaced and does so as before: any module, when it is exported; whoever got its address; code of modules that \
+              was left uncompared; objects that were not given. Or carried code calls a function otherwise that stays as it is. Both \
               prototypes are shown.",
         advice: "leave the function as it is and give the new parameter to a new function; or compare all objects that call it",
     }

@@ -57,6 +57,8 @@ pub struct KernelChoice {
     pub config: Option<PathBuf>,
     /// The compiler as in `CC=`, a launcher in front included; programs are names in PATH or absolute.
     pub compiler: Option<String>,
+    /// Where the files of modules are looked for first: a folder as `/lib/modules/RELEASE`.
+    pub module_dir: Option<PathBuf>,
 }
 
 /// Reads a `livepatch.toml`. Relative paths in it start from its folder.

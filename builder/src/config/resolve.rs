@@ -241,6 +241,7 @@ impl Resolver<'_> {
         let mut path = |v: &Value<String>, want| v.as_ref().map(|v| self.path(v, want));
         let (image, headers) = (path(&k.image, Want::File), path(&k.headers, Want::Folder));
         let (source, config) = (path(&k.source, Want::Folder), path(&k.config, Want::File));
+        let module_dir = path(&k.module_dir, Want::Folder);
         let compiler = self.checked(k.compiler.as_ref(), |c| {
             let programs: Vec<&str> = c.split_ascii_whitespace().collect();
             let relative = |p: &&str| p.contains('/') && !p.starts_with('/');
@@ -255,7 +256,7 @@ impl Resolver<'_> {
                 None => Ok(()),
             }
         });
-        KernelChoice { release, image, headers, source, config, compiler }
+        KernelChoice { release, image, headers, source, config, compiler, module_dir }
     }
 
     /// They reach the compiler through make and the shell as they are.

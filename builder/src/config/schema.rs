@@ -27,7 +27,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
             "jump",
         ],
     ),
-    ("kernel", &["release", "image", "headers", "source", "config", "compiler"]),
+    ("kernel", &["release", "image", "headers", "source", "config", "compiler", "module-dir"]),
     ("build", &["flags"]),
     ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
     ("accept", &["types", "constants", "lists", "signatures", "inlines", "promises", "names", "states", "outside"]),
@@ -76,6 +76,7 @@ pub(super) struct Kernel {
     pub source: Value<String>,
     pub config: Value<String>,
     pub compiler: Value<String>,
+    pub module_dir: Value<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

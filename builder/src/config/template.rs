@@ -49,6 +49,7 @@ impl Template {
             .replace("@RELEASE@", &quoted(release))
             .replace("@IMAGE@", &quoted(&format!("/boot/vmlinuz-{release}")))
             .replace("@HEADERS@", &quoted(&format!("/lib/modules/{release}/build")))
+            .replace("@MODULES@", &quoted(&format!("/lib/modules/{release}")))
             .replace("@CONFIG@", &quoted(&format!("/boot/config-{release}"))))
     }
 }

@@ -92,6 +92,7 @@ headers = "headers"
 source = "linux"
 config = "./config"
 compiler = "ccache gcc-12"
+module-dir = "headers"
 [build]
 flags = ["-DX=1", "-Wno-error"]
 [callbacks]
@@ -120,6 +121,7 @@ certificate = "cert.pem"
         source: Some(dir.at("linux")),
         config: Some(dir.at("./config")),
         compiler: Some("ccache gcc-12".into()),
+        module_dir: Some(dir.at("headers")),
     };
     assert_eq!(c.kernel, target);
     assert_eq!(c.flags, ["-DX=1", "-Wno-error"]);
@@ -248,6 +250,7 @@ fn bad_values() {
         (minimal_with("[kernel]\nimage = \"headers\""), "LP6006", "5:9", "a folder"),
         (minimal_with("[kernel]\nsource = \"config\""), "LP6006", "5:10", "not a folder"),
         (minimal_with("[kernel]\nheaders = \"gone\""), "LP6006", "5:11", "gone"),
+        (minimal_with("[kernel]\nmodule-dir = \"gone\""), "LP6006", "5:14", "gone"),
         (minimal_with("[kernel]\nconfig = \"gone\""), "LP6006", "5:10", "gone"),
         (minimal_with("[kernel]\ncompiler = \"\""), "LP6005", "5:12", "empty"),
         (minimal_with("[kernel]\ncompiler = \"bin/gcc\""), "LP6005", "5:12", "absolute"),

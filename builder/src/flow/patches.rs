@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Outcome, conclude_on};
-use crate::annotate::Rest;
+use crate::annotate::{Left, Rest};
 use crate::backend::detour::Runtime;
 use crate::config::{Config, check_expected};
 use crate::error::{Error, Result, refuse};
@@ -17,11 +17,10 @@ use crate::plan::{Options, Source};
 use crate::report::Report;
 use crate::source::concern::WideHeader;
 use crate::source::locate::TargetKernel;
-use crate::source::module_tree::ModuleTree;
 use crate::source::pairs::{self, Job};
 use crate::source::touched::{self, Unused};
 use crate::source::tree::Tree;
-use crate::source::{Progress, patch};
+use crate::source::{Progress, outline, patch};
 use crate::tool::Log;
 
 pub use crate::source::pairs::BuildOptions;
@@ -53,7 +52,7 @@ pub struct Built {
     pub wide: Vec<WideHeader>,
     /// Hunks that applied at another line.
     pub moved: Vec<String>,
-    /// Objects of modules that differ and keep their old code.
+    /// Objects of modules that are concerned, were not compiled and keep the code they have.
     pub left: Vec<String>,
     /// The pairs that differ.
     pub sources: Vec<Source>,
@@ -99,7 +98,7 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     let compiled = pairs::compile(&job)?;
     built.compiled = compiled.objects;
     built.wide = compiled.wide;
-    built.left = compiled.left.iter().map(|s| s.name.clone()).collect();
+    built.left = compiled.left.into_iter().collect();
     accepted.extend(compiled.accepted);
     lap(built, "compile");
 
@@ -107,10 +106,18 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     progress.status("comparing");
     built.sources = compiled.sources;
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
-    let mut analysis = pipeline::analyse_in(&built.sources, Rest::Built { left: &compiled.left }, &options)?;
+    let edited = outline::edited_headers(&change);
+    let left = if built.left.is_empty() { Left::Nothing } else { Left::Unknown { edited: &edited } };
+    let exports = match exports(&target) {
+        // The objects say of themselves what they export.
+        Err(_) if built.left.is_empty() && compiled.modfiles.is_empty() => Symvers::default(),
+        found => found?,
+    };
+    let rest = Rest::Built { exports: &exports, left };
+    let mut analysis = pipeline::analyse_in(&built.sources, rest, &options)?;
     analysis.accepted.splice(0..0, accepted);
     analysis.unneeded = options.accept.unneeded(&analysis.accepted);
-    let modules = open_modules(&target, &compiled.modfiles)?;
+    let modules = open_modules(&target, &compiled.modfiles, exports)?;
     let running = Running { kernel: &target.image, modules: &modules };
     pipeline::check_names_on(&mut analysis, running, &options);
     if let Some(expected) = &config.functions {
@@ -128,14 +135,18 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     Ok(())
 }
 
+/// What the headers say that is exported.
+fn exports(target: &TargetKernel) -> Result<Symvers> {
+    let path = target.headers.join("Module.symvers");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+    Ok(Symvers::parse(&text))
+}
+
 /// The modules that have old code, and those that export something to them.
-fn open_modules(target: &TargetKernel, modfiles: &BTreeSet<String>) -> Result<Vec<ModuleHolder>> {
+fn open_modules(target: &TargetKernel, modfiles: &BTreeSet<String>, exports: Symvers) -> Result<Vec<ModuleHolder>> {
     if modfiles.is_empty() {
         return Ok(Vec::new());
     }
-    let path = target.headers.join("Module.symvers");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
-    let files = ModuleTree::of(&target.release)?;
-    let images = ModuleImages::of(&target.image, &files, Symvers::parse(&text));
+    let images = ModuleImages::of(&target.image, &target.modules, exports);
     images.open_with_exporters(modfiles.iter().map(String::as_str))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Progress;
 use super::debian::{Archive, Unpacked, Version, source_path};
+use super::module_tree::ModuleTree;
 use crate::codes;
 use crate::config;
 use crate::error::{Error, Place, Result};
@@ -36,6 +37,8 @@ pub struct TargetKernel {
     pub toolchain: Toolchain,
     /// The compiler's name as the configuration has it.
     pub compiler_name: String,
+    /// Where the files of its modules are.
+    pub modules: ModuleTree,
 }
 
 impl TargetKernel {
@@ -115,7 +118,19 @@ impl TargetKernel {
             return Err(mismatch(&source, what));
         }
         check_config(&config, &text, &source_version)?;
-        Ok(Self { release, image, image_path, headers, source, source_version, config, toolchain, compiler_name })
+        let modules = ModuleTree::with(wish.module_dir.as_deref(), &release)?;
+        Ok(Self {
+            release,
+            image,
+            image_path,
+            headers,
+            source,
+            source_version,
+            config,
+            toolchain,
+            compiler_name,
+            modules,
+        })
     }
 }
 

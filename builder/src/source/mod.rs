@@ -22,7 +22,7 @@ pub mod lines;
 pub mod locate;
 mod makefiles;
 pub mod module_tree;
-mod outline;
+pub mod outline;
 pub mod pairs;
 pub mod patch;
 pub mod shadow;

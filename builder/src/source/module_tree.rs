@@ -32,6 +32,16 @@ impl ModuleTree {
         Ok(Self { roots: installed.into_iter().chain([cached]).collect() })
     }
 
+    /// The same behind a folder that somebody names.
+    ///
+    /// # Errors
+    /// There is no place for a cache.
+    pub fn with(first: Option<&Path>, release: &str) -> Result<Self> {
+        let mut tree = Self::of(release)?;
+        tree.roots.splice(0..0, first.map(Path::to_path_buf));
+        Ok(tree)
+    }
+
     /// Every module that is part of the kernel, as kbuild calls it, of the first folder that has any.
     pub fn all(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
@@ -116,6 +126,10 @@ mod tests {
             assert!(e.to_string().contains("LP3009") && e.is_refusal(), "{absent}: {e}");
         }
         assert_eq!(tree.all(), ["fs/three".to_owned()].into(), "the first folder that has any");
+        let e =
+            ModuleTree::with(Some(Path::new("/given")), "6.1.0-none").unwrap().file("fs/one").unwrap_err().to_string();
+        let places = ["/given/kernel or ", "/lib/modules/6.1.0-none/kernel or ", "kernels/6.1.0-none"];
+        assert!(places.iter().all(|p| e.contains(p)), "every place is named: {e}");
         let second = ModuleTree { roots: vec![dir.path().join("b")] };
         assert_eq!(second.all(), ["fs/one".to_owned(), "net/two".into()].into());
     }

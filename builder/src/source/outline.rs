@@ -3,7 +3,29 @@
 //! The kernel's style is relied on: a definition begins in the first column and ends with a `}` in the first column. When
 //! that does not answer the question, the answer is no and the analysis decides on the compiled code.
 
-use super::patch::FileChange;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::patch::{FileChange, SourceChange};
+
+/// The headers of a change, and the lines of the old version of each that its definitions which change have: all lines where anything
+/// else changes, a macro say.
+pub fn edited_headers(change: &SourceChange) -> BTreeMap<String, Vec<RangeInclusive<u64>>> {
+    const ALL: RangeInclusive<u64> = 0..=u64::MAX;
+    let headers = change.files.iter().filter(|(path, _)| path.ends_with(".h"));
+    let lines = |file: &FileChange| -> Vec<RangeInclusive<u64>> {
+        let Some(Ok(old)) = file.old.as_deref().map(std::str::from_utf8) else { return vec![ALL] };
+        let all = definitions(old);
+        let of = |start: usize, len: usize| {
+            let last = start + len.max(1) - 1;
+            // In front of the first line is outside.
+            let inside = |d: &&Definition| d.first <= start && last <= d.last && (len > 0 || d.first < start);
+            all.iter().find(inside).map_or(ALL, |d| d.first as u64..=d.last as u64)
+        };
+        file.ranges.iter().map(|r| of(r.old_start, r.old_len)).collect()
+    };
+    headers.map(|(path, file)| (path.clone(), lines(file))).collect()
+}
 
 /// Whether every changed line is inside a definition marked `__init` or `__exit`.
 pub fn only_init(file: &FileChange) -> bool {
@@ -82,5 +104,19 @@ mod tests {
         assert!(!only_init(&change(&OLD.replace("return 1", "return 3").replace("return 2", "return 4"))));
         assert!(!only_init(&change(&OLD.replace("static int x;", "static int y;"))));
         assert!(only_init(&change(&OLD.replace("\treturn 1;\n", "\tx = 2;\n\treturn 1;\n"))));
+    }
+
+    #[test]
+    fn of_a_changed_header_the_definitions_are_told_apart() {
+        let old = "#define A 1\n\nstatic inline int f(void)\n{\n\treturn 1;\n}\n\nstatic inline int\ng(void)\n{\n\treturn A;\n}\n";
+        let lines = |new: String| {
+            let file = ("a.h".to_owned(), Some(old.as_bytes().to_vec()), Some(new.into_bytes()));
+            edited_headers(&SourceChange::from_contents([file]))["a.h"].clone()
+        };
+        assert_eq!(lines(old.replace("return 1", "return 2")), [3..=6]);
+        assert_eq!(lines(old.replace("\treturn A;", "\tint a = A;\n\n\treturn a;")), [8..=12]);
+        assert_eq!(lines(old.replace("{\n\treturn A;", "{\n\tbarrier();\n\treturn A;")), [8..=12]);
+        assert_eq!(lines(old.replace("A 1", "A 2")), [0..=u64::MAX], "whoever uses it has it");
+        assert_eq!(lines(format!("{old}int x;\n")), [0..=u64::MAX]);
     }
 }

@@ -63,8 +63,8 @@ pub struct Compiled {
     pub sources: Vec<Source>,
     /// The modules that have some of them, by the paths of their files without `.ko`.
     pub modfiles: BTreeSet<String>,
-    /// Those of modules that differ and keep their old code.
-    pub left: Vec<Source>,
+    /// Those of modules that are concerned, were not compiled and keep the code they have.
+    pub left: BTreeSet<String>,
     /// Headers that more objects read than can be concerned.
     pub wide: Vec<WideHeader>,
     /// What the author answers for.
@@ -75,17 +75,16 @@ pub struct Compiled {
 pub fn compile(job: &Job<'_>) -> Result<Compiled> {
     let Job { target, tree, change, touched, config, how, log, progress } = *job;
     let work = WorkDir::make(tree, change)?;
-    let mut asked = touched.objects.clone();
-    asked.extend(touched.modules.iter().cloned());
+    let mut modules = touched.modules.clone();
+    let asked: BTreeSet<String> = touched.objects.union(&modules).cloned().collect();
     let elsewhere = touched.elsewhere.keys().filter_map(|o| Some(&tree.layout.elsewhere.get(o)?.source));
     let mut folders: BTreeSet<PathBuf> =
         asked.iter().chain(elsewhere).filter_map(|o| Path::new(o).parent().map(PathBuf::from)).collect();
     let compiler = Compiler::new(tree, &target.toolchain, &config.flags, &work.path, log);
     let mut shadow = compiler.shadow(change, &folders)?;
     let mut recipes = tree.kbuild(log).recipes(&tree.layout, &asked)?;
-    let mut supposed: BTreeSet<String> = touched.supposed.union(&touched.modules).cloned().collect();
+    let mut supposed: BTreeSet<String> = touched.supposed.union(&modules).cloned().collect();
     supposed.retain(|o| !change.files.contains_key(&source_file(o)));
-    let mut modules = touched.modules.clone();
     let (mut added, mut otherwise) = (BTreeSet::new(), BTreeMap::new());
     if !touched.folders.is_empty() {
         let changed = makefiles::compare(tree, &shadow, &touched.folders, log)?;
@@ -125,6 +124,11 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
         recipes.retain(|o, _| !found.objects.contains(o));
         wide = found.wide;
     }
+    let mut left = BTreeSet::new();
+    if how.leave_modules {
+        left.extend(recipes.keys().filter(|o| modules.contains(*o)).cloned());
+        recipes.retain(|o, _| !left.contains(o));
+    }
     progress.objects(recipes.len());
     let todo =
         Compilation { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
@@ -136,8 +140,7 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
         }
         e
     })?;
-    let (left, sources): (Vec<Source>, Vec<Source>) =
-        pairs.differing.into_iter().partition(|s| how.leave_modules && modules.contains(&s.name));
+    let sources = pairs.differing;
     let of = |s: &Source| otherwise.get(&s.name).or_else(|| recipes.get(&s.name));
     let shared: Vec<Problem> = sources.iter().filter_map(|s| shared(of(s)?)).collect();
     refuse(shared)?;
