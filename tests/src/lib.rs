@@ -5,6 +5,7 @@
 //! counts what was left out all the same.
 
 pub mod bench;
+pub mod external;
 pub mod fixes;
 pub mod ko_pair;
 pub mod own;

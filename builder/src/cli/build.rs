@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use lpbuild::backend::detour::Runtime;
-use lpbuild::config::{self, Config};
+use lpbuild::config::{self, Config, ExternalModules};
 use lpbuild::error::{Error, Place, Result};
 use lpbuild::flow::patches::{self, BuildOptions, Built};
 use lpbuild::flow::{Outcome, Verdict, folder, savedir};
@@ -33,6 +33,13 @@ pub struct BuildArgs {
     patches: Vec<PathBuf>,
     #[command(flatten)]
     kernel: KernelArgs,
+    /// Source of modules that are not the kernel's, as `make -C HEADERS M=DIR` builds them (DKMS: /usr/src/NAME-VERSION); the patches are
+    /// relative to it.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "leave_modules"])]
+    module_source: Option<PathBuf>,
+    /// File of such a module as it runs, for one that is not in updates/ or extra/ of the folder of modules, or not alone; repeatable.
+    #[arg(long = "module", value_name = "FILE")]
+    modules: Vec<PathBuf>,
     /// Name of the patch and of its module: [a-z][a-z0-9_]* [default: from the first patch file].
     #[arg(long, value_name = "NAME", value_parser = patch_name)]
     name: Option<String>,
@@ -230,10 +237,33 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
     }
     args.accept.add_to(&mut config.options.accept);
     args.kernel.apply(&mut config.kernel)?;
+    external(args, &mut config)?;
     if let Some([key, cert]) = args.sign.as_deref() {
         config.sign = Some(Signer { key: key.clone(), cert: cert.clone() });
     }
     Ok(config)
+}
+
+/// Sources and files of modules that are not the kernel's.
+fn external(args: &BuildArgs, config: &mut Config) -> Result<()> {
+    let absolute = |p: &PathBuf| p.canonicalize().map_err(|e| Error::io(p, &e));
+    if let Some(dir) = &args.module_source {
+        let source = absolute(dir)?;
+        if !source.is_dir() {
+            return Err(Error::new(codes::LP6216, Place::object(source.display().to_string()), "it is no folder"));
+        }
+        let files = config.external.take().map_or_else(Vec::new, |e| e.files);
+        config.external = Some(ExternalModules { source, files });
+    }
+    if args.modules.is_empty() {
+        return Ok(());
+    }
+    let Some(external) = &mut config.external else {
+        let what = "--module names the file of a module whose source is named with --module-source";
+        return Err(Error::new(codes::LP6005, Place::object("--module"), what));
+    };
+    external.files = args.modules.iter().map(absolute).collect::<Result<_>>()?;
+    Ok(())
 }
 
 /// Packs the module and puts the output folder in its place, whole.

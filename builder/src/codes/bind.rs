@@ -68,8 +68,9 @@ codes! {
         class: Refused,
         title: "the file of a module cannot be used",
         why: "The code of a module is compared with its file as the kernel's with its image. The file is looked for under its path \
-              below kernel/ of the folders of modules, never in updates/, unless it is given; it must be of the same release, have a build id, and \
-              import only what the kernel or another module has.",
+              below kernel/ of the folders of modules, never in updates/, unless it is given; that of an external module (--module-source) by its name \
+              in updates/ and extra/ first, where it must be the only one. It must be of the same release, have a build id, and import only what the \
+              kernel or another module has.",
         advice: "install the modules of this kernel (the package of its image has them), or give the file that the kernel has loaded",
     }
 }

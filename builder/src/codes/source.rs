@@ -98,6 +98,14 @@ codes! {
               leads back to the original.",
         advice: "report this with the patch",
     }
+    LP6216 {
+        class: Broken,
+        title: "no external module is built from the folder",
+        why: "--module-source names the source of modules as `make -C HEADERS M=FOLDER` builds them \
+              (Documentation/kbuild/modules.rst): its Makefile or Kbuild says obj-m. kbuild is asked about copies of the folder, so \
+              that it must not need anything beside it.",
+        advice: "name the folder that M= takes, as DKMS builds it: /usr/src/NAME-VERSION",
+    }
     LP6215 {
         class: Broken,
         title: "interrupted",

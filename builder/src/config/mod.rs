@@ -36,6 +36,8 @@ pub struct Config {
     pub functions: Option<Vec<String>>,
     /// The kernel it is for.
     pub kernel: KernelChoice,
+    /// The external modules it is for; nothing for a patch of the kernel's own source.
+    pub external: Option<ExternalModules>,
     /// Extra options of the compiler, for the old and the new build, each a word that needs no quoting.
     pub flags: Vec<String>,
     /// Who signs the module.
@@ -59,6 +61,15 @@ pub struct KernelChoice {
     pub compiler: Option<String>,
     /// Where the files of modules are looked for first: a folder as `/lib/modules/RELEASE`.
     pub module_dir: Option<PathBuf>,
+}
+
+/// Modules that are not part of the kernel's source. Paths are absolute and exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalModules {
+    /// The folder that `make -C HEADERS M=` takes; the patches are relative to it.
+    pub source: PathBuf,
+    /// Files of modules that are not found by themselves, or not alone.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads a `livepatch.toml`. Relative paths in it start from its folder.
@@ -94,6 +105,7 @@ impl Config {
             patches: absolute,
             functions: None,
             kernel: KernelChoice::default(),
+            external: None,
             flags: Vec::new(),
             sign: None,
         })

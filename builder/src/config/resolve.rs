@@ -15,7 +15,7 @@ use crate::plan::manifest::{self, Callbacks, Jump, Mode};
 
 use super::schema::{self, Value};
 use super::text::{Text, nearest};
-use super::{Config, KernelChoice, expected};
+use super::{Config, ExternalModules, KernelChoice, expected};
 
 /// What stands where a path is expected.
 #[derive(Clone, Copy)]
@@ -70,11 +70,12 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         jump: r.jump(patch.jump.as_ref()),
         ..Options::named(patch.name.get_ref().clone())
     };
-    let (kernel, flags) = (r.kernel(&file.kernel), r.flags(&file.build.flags));
+    let (kernel, external) = (r.kernel(&file.kernel), file.module.as_ref().map(|m| r.external(m)));
+    let flags = r.flags(&file.build.flags);
     options.callbacks = r.callbacks(&file.callbacks);
     options.accept = r.accept(&file.accept);
     let sign = file.sign.as_ref().map(|s| r.sign(s));
-    let config = Config { options, patches, functions, kernel, flags, sign, file: Some(path) };
+    let config = Config { options, patches, functions, kernel, external, flags, sign, file: Some(path) };
     // post-revert also follows an apply that was refused.
     if let (true, Some(callback)) = (config.options.oneshot, &file.callbacks.pre_revert) {
         r.bad(callback.span(), "with oneshot = true the patch is never reverted, so this is never called");
@@ -257,6 +258,11 @@ impl Resolver<'_> {
             }
         });
         KernelChoice { release, image, headers, source, config, compiler, module_dir }
+    }
+
+    fn external(&mut self, m: &schema::Module) -> ExternalModules {
+        let source = self.path(&m.source, Want::Folder);
+        ExternalModules { source, files: m.files.iter().map(|f| self.path(f, Want::File)).collect() }
     }
 
     /// They reach the compiler through make and the shell as they are.

@@ -28,6 +28,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("kernel", &["release", "image", "headers", "source", "config", "compiler", "module-dir"]),
+    ("module", &["source", "files"]),
     ("build", &["flags"]),
     ("callbacks", &["pre-apply", "post-apply", "pre-revert", "post-revert"]),
     ("accept", &["types", "constants", "lists", "signatures", "inlines", "promises", "names", "states", "outside"]),
@@ -41,6 +42,7 @@ pub(super) struct File {
     pub patch: Patch,
     #[serde(default)]
     pub kernel: Kernel,
+    pub module: Option<Module>,
     #[serde(default)]
     pub build: Build,
     #[serde(default)]
@@ -77,6 +79,14 @@ pub(super) struct Kernel {
     pub config: Value<String>,
     pub compiler: Value<String>,
     pub module_dir: Value<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table")]
+pub(super) struct Module {
+    pub source: Spanned<String>,
+    #[serde(default)]
+    pub files: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

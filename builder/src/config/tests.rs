@@ -93,6 +93,9 @@ source = "linux"
 config = "./config"
 compiler = "ccache gcc-12"
 module-dir = "headers"
+[module]
+source = "linux"
+files = ["vmlinuz"]
 [build]
 flags = ["-DX=1", "-Wno-error"]
 [callbacks]
@@ -124,6 +127,7 @@ certificate = "cert.pem"
         module_dir: Some(dir.at("headers")),
     };
     assert_eq!(c.kernel, target);
+    assert_eq!(c.external, Some(ExternalModules { source: dir.at("linux"), files: vec![dir.at("vmlinuz")] }));
     assert_eq!(c.flags, ["-DX=1", "-Wno-error"]);
     let callbacks = Callbacks { pre_apply: Some("a".into()), post_apply: Some("_b1".into()), ..Callbacks::default() };
     assert_eq!(c.options.callbacks, callbacks);
@@ -250,6 +254,8 @@ fn bad_values() {
         (minimal_with("[kernel]\nimage = \"headers\""), "LP6006", "5:9", "a folder"),
         (minimal_with("[kernel]\nsource = \"config\""), "LP6006", "5:10", "not a folder"),
         (minimal_with("[kernel]\nheaders = \"gone\""), "LP6006", "5:11", "gone"),
+        (minimal_with("[module]\nsource = \"vmlinuz\""), "LP6006", "5:10", "not a folder"),
+        (minimal_with("[module]\nsource = \"linux\"\nfiles = [\"linux\"]"), "LP6006", "6:10", "a folder"),
         (minimal_with("[kernel]\nmodule-dir = \"gone\""), "LP6006", "5:14", "gone"),
         (minimal_with("[kernel]\nconfig = \"gone\""), "LP6006", "5:10", "gone"),
         (minimal_with("[kernel]\ncompiler = \"\""), "LP6005", "5:12", "empty"),
@@ -440,13 +446,13 @@ fn every_key_of_the_template_can_be_uncommented() {
     };
     // What is at home in /boot and /lib is looked for below the folder of the test.
     let text = uncommented(&template(&dir, None, &[])).replace("\"/", "\"./");
-    for folder in ["boot", "lib/modules/6.1.0-53-cloud-amd64/build", "usr/src/linux"] {
+    for folder in ["boot", "lib/modules/6.1.0-53-cloud-amd64/build", "usr/src/linux", "usr/src/NAME-VERSION"] {
         fs::create_dir_all(dir.at(folder)).unwrap();
     }
     for file in ["vmlinuz", "config"] {
         fs::write(dir.at(&format!("boot/{file}-6.1.0-53-cloud-amd64")), "x").unwrap();
     }
-    for file in ["signing_key.pem", "signing_key.x509"] {
+    for file in ["signing_key.pem", "signing_key.x509", "NAME.ko"] {
         fs::write(dir.at(file), "x").unwrap();
     }
     let c = dir.load(&text).unwrap();
@@ -455,7 +461,7 @@ fn every_key_of_the_template_can_be_uncommented() {
     let template = template(&dir, None, &[]).replace("\"/", "\"./");
     for line in template.lines().filter(|l| l.starts_with('#') && !l.starts_with("# ") && !l.starts_with("#[")) {
         let one = template.replace(line, &line[1..]);
-        let needs_table = line.starts_with("#key") || line.starts_with("#certificate");
+        let needs_table = ["#key", "#certificate", "#files"].iter().any(|key| line.starts_with(key));
         assert_eq!(dir.load(&one).is_ok(), !needs_table, "{line}");
     }
     // None is forgotten, and each has its explanation above it.

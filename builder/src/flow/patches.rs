@@ -1,26 +1,30 @@
 //! The whole of `lpbuild build`, phase after phase.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Outcome, conclude_on};
+use crate::accept::Accepted;
 use crate::annotate::{Left, Rest};
 use crate::backend::detour::Runtime;
-use crate::config::{Config, check_expected};
+use crate::config::{Config, ExternalModules, check_expected};
 use crate::error::{Error, Result, refuse};
-use crate::holder::{ModuleHolder, ModuleImages, Running};
+use crate::holder::{HolderName, ModuleHolder, ModuleImages, Running};
 use crate::kernel::Symvers;
 use crate::pack::KernelSide;
 use crate::pipeline;
 use crate::plan::{Options, Source};
 use crate::report::Report;
 use crate::source::concern::WideHeader;
+use crate::source::external::{self, ExternalJob};
 use crate::source::locate::TargetKernel;
+use crate::source::module_tree::GivenModules;
 use crate::source::pairs::{self, Job};
+use crate::source::patch::{self, SourceChange};
 use crate::source::touched::{self, Unused};
 use crate::source::tree::Tree;
-use crate::source::{Progress, outline, patch};
+use crate::source::{Progress, outline};
 use crate::tool::Log;
 
 pub use crate::source::pairs::BuildOptions;
@@ -65,59 +69,40 @@ pub struct Built {
 /// The phases up to emit. What is refused after the analysis is in the report, so that everything found can be shown. Where a
 /// phase fails, `built` has what those before it found.
 pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Progress, built: &mut Built) -> Result<()> {
-    let mut clock = Instant::now();
-    let mut lap = |built: &mut Built, name| {
-        built.phases.push((name, clock.elapsed()));
-        clock = Instant::now();
-    };
+    let mut clock = Clock(Instant::now());
     // What is wrong with them by themselves needs no kernel, which may have to be fetched.
     patch::check(&config.patches)?;
-    let target = TargetKernel::find(&config.kernel, log, progress)?;
+    let target = match &config.external {
+        None => TargetKernel::find(&config.kernel, log, progress)?,
+        Some(_) => TargetKernel::find_headers(&config.kernel, log, progress)?,
+    };
     built.release.clone_from(&target.release);
     built.build_id = crate::hash::to_hex(target.image.build_id());
     built.image.clone_from(&target.image_path);
     built.headers.clone_from(&target.headers);
-    built.source.clone_from(&target.source);
+    built.source.clone_from(config.external.as_ref().map_or(&target.source, |e| &e.source));
     built.config.clone_from(&target.config);
-    lap(built, "locate");
+    clock.lap(built, "locate");
 
-    let change = patch::apply(&target.source, &config.patches)?;
+    let change = patch::apply(&built.source, &config.patches)?;
     built.moved = change.moved.iter().map(ToString::to_string).collect();
-    let mut accepted = touched::screen(&change, &config.options.accept)?;
-    lap(built, "patch");
-
-    let tree = Tree::ensure(&target, log, progress)?;
-    built.tree.clone_from(&tree.build);
-    lap(built, "tree");
-
-    let mut touched = touched::touched(&tree, &change)?;
-    built.unused = std::mem::take(&mut touched.unused);
-    lap(built, "touched");
-
-    let job = Job { target: &target, tree: &tree, change: &change, touched: &touched, config, how, log, progress };
-    let compiled = pairs::compile(&job)?;
-    built.compiled = compiled.objects;
-    built.wide = compiled.wide;
-    built.left = compiled.left.into_iter().collect();
-    accepted.extend(compiled.accepted);
-    lap(built, "compile");
+    let work = Work { target: &target, change: &change, config, how, log, progress };
+    let made = match &config.external {
+        None => work.kernel(&mut clock, built)?,
+        Some(modules) => work.external(modules, &mut clock, built)?,
+    };
+    let Made { accepted, modfiles, files, exports } = made;
 
     let options = Options { lines_kept: true, ..config.options.clone() };
     progress.status("comparing");
-    built.sources = compiled.sources;
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
     let edited = outline::edited_headers(&change);
     let left = if built.left.is_empty() { Left::Nothing } else { Left::Unknown { edited: &edited } };
-    let exports = match exports(&target) {
-        // The objects say of themselves what they export.
-        Err(_) if built.left.is_empty() && compiled.modfiles.is_empty() => Symvers::default(),
-        found => found?,
-    };
     let rest = Rest::Built { exports: &exports, left };
     let mut analysis = pipeline::analyse_in(&built.sources, rest, &options)?;
     analysis.accepted.splice(0..0, accepted);
     analysis.unneeded = options.accept.unneeded(&analysis.accepted);
-    let modules = open_modules(&target, &compiled.modfiles, exports)?;
+    let modules = open_modules(&target, &modfiles, &files, exports)?;
     let running = Running { kernel: &target.image, modules: &modules };
     pipeline::check_names_on(&mut analysis, running, &options);
     if let Some(expected) = &config.functions {
@@ -135,6 +120,85 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     Ok(())
 }
 
+/// Measures phases.
+struct Clock(Instant);
+
+impl Clock {
+    fn lap(&mut self, built: &mut Built, name: &'static str) {
+        built.phases.push((name, self.0.elapsed()));
+        self.0 = Instant::now();
+    }
+}
+
+/// What objects are made from.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    target: &'a TargetKernel,
+    change: &'a SourceChange,
+    config: &'a Config,
+    how: &'a BuildOptions,
+    log: &'a Log,
+    progress: &'a dyn Progress,
+}
+
+/// What is known when they are made, beside the objects.
+struct Made {
+    accepted: Vec<Accepted>,
+    /// The modules that have some of them.
+    modfiles: BTreeSet<String>,
+    /// Files of modules that are not the kernel's.
+    files: BTreeMap<HolderName, PathBuf>,
+    exports: Symvers,
+}
+
+impl Work<'_> {
+    /// Objects of the kernel and of its own modules.
+    fn kernel(self, clock: &mut Clock, built: &mut Built) -> Result<Made> {
+        let Self { target, change, config, how, log, progress } = self;
+        let mut accepted = touched::screen(change, &config.options.accept)?;
+        clock.lap(built, "patch");
+
+        let tree = Tree::ensure(target, log, progress)?;
+        built.tree.clone_from(&tree.build);
+        clock.lap(built, "tree");
+
+        let mut touched = touched::touched(&tree, change)?;
+        built.unused = std::mem::take(&mut touched.unused);
+        clock.lap(built, "touched");
+
+        let job = Job { target, tree: &tree, change, touched: &touched, config, how, log, progress };
+        let compiled = pairs::compile(&job)?;
+        built.compiled = compiled.objects;
+        built.sources = compiled.sources;
+        built.wide = compiled.wide;
+        built.left = compiled.left.into_iter().collect();
+        accepted.extend(compiled.accepted);
+        clock.lap(built, "compile");
+        let exports = match exports(target) {
+            // The objects say of themselves what they export.
+            Err(_) if built.left.is_empty() && compiled.modfiles.is_empty() => Symvers::default(),
+            found => found?,
+        };
+        Ok(Made { accepted, modfiles: compiled.modfiles, files: BTreeMap::new(), exports })
+    }
+
+    /// Objects of modules from sources beside the kernel's.
+    fn external(self, modules: &ExternalModules, clock: &mut Clock, built: &mut Built) -> Result<Made> {
+        let Self { target, change, config, how, log, progress } = self;
+        external::screen(change)?;
+        clock.lap(built, "patch");
+        let mut exports = exports(target)?;
+        let job = ExternalJob { target, modules, change, config, how, log, progress };
+        let pairs = external::compile(&job, &mut exports)?;
+        built.compiled = pairs.objects;
+        built.unused = pairs.unused;
+        built.sources = pairs.sources;
+        clock.lap(built, "compile");
+        let modfiles = built.sources.iter().map(|s| s.holder.to_string()).collect();
+        Ok(Made { accepted: Vec::new(), modfiles, files: pairs.files, exports })
+    }
+}
+
 /// What the headers say that is exported.
 fn exports(target: &TargetKernel) -> Result<Symvers> {
     let path = target.headers.join("Module.symvers");
@@ -143,10 +207,16 @@ fn exports(target: &TargetKernel) -> Result<Symvers> {
 }
 
 /// The modules that have old code, and those that export something to them.
-fn open_modules(target: &TargetKernel, modfiles: &BTreeSet<String>, exports: Symvers) -> Result<Vec<ModuleHolder>> {
+fn open_modules(
+    target: &TargetKernel,
+    modfiles: &BTreeSet<String>,
+    given: &BTreeMap<HolderName, PathBuf>,
+    exports: Symvers,
+) -> Result<Vec<ModuleHolder>> {
     if modfiles.is_empty() {
         return Ok(Vec::new());
     }
-    let images = ModuleImages::of(&target.image, &target.modules, exports);
+    let files = GivenModules { given: given.clone(), tree: target.modules.clone() };
+    let images = ModuleImages::of(&target.image, &files, exports);
     images.open_with_exporters(modfiles.iter().map(String::as_str))
 }

@@ -23,6 +23,17 @@ impl Symvers {
         Self(all)
     }
 
+    /// A module that is not the kernel's exports this; what is known of it already stays.
+    pub fn add(&mut self, symbol: &str, by: &str) {
+        self.0.entry(symbol.into()).or_insert_with(|| by.into());
+    }
+
+    /// Is a module of this name, as /sys/module has it, among the exporters?
+    pub fn names(&self, module: &str) -> bool {
+        let name = |by: &str| by.rsplit('/').next().unwrap_or(by).replace('-', "_");
+        self.0.values().any(|by| name(by) == module)
+    }
+
     /// Who exports a symbol.
     pub fn exporter(&self, symbol: &str) -> Option<&str> {
         self.0.get(symbol).map(|by| &**by)
@@ -40,5 +51,10 @@ mod tests {
         assert_eq!(found.exporter("phys_base"), Some("vmlinux"));
         assert_eq!(found.exporter("nf_ct_put"), Some("net/netfilter/nf_conntrack"));
         assert_eq!(found.exporter("odd"), None);
+        let mut found = found;
+        found.add("mine", "own_module");
+        found.add("phys_base", "own_module");
+        assert_eq!((found.exporter("mine"), found.exporter("phys_base")), (Some("own_module"), Some("vmlinux")));
+        assert!(found.names("nf_conntrack") && found.names("own_module") && !found.names("netfilter"));
     }
 }

@@ -47,6 +47,8 @@ pub struct Compiler<'a> {
     extra: String,
     /// The folder of this build.
     work: &'a Path,
+    /// Where stock objects are: in the folder of the tree, unless said otherwise.
+    kept: Option<&'a Path>,
     log: &'a Log,
     /// Whether unchanged lines keep their numbers.
     keep_lines: bool,
@@ -67,12 +69,18 @@ impl<'a> Compiler<'a> {
     /// `flags` are the user's; `work` is a folder for what this build makes.
     pub fn new(tree: &'a Tree, toolchain: &'a Toolchain, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
         let extra = format!("{NAMED_DATA} {}", flags.join(" "));
-        Self { tree, toolchain, extra, work, log, keep_lines: true }
+        Self { tree, toolchain, extra, work, kept: None, log, keep_lines: true }
     }
 
     /// With nothing but `flags` and without `#line`: what someone else's build would have made of the source.
     pub fn foreign(tree: &'a Tree, toolchain: &'a Toolchain, flags: &[String], work: &'a Path, log: &'a Log) -> Self {
-        Self { tree, toolchain, extra: flags.join(" "), work, log, keep_lines: false }
+        Self { tree, toolchain, extra: flags.join(" "), work, kept: None, log, keep_lines: false }
+    }
+
+    /// The same with stock objects in another folder, where that of the tree is somebody else's.
+    #[must_use]
+    pub fn keeping_in(self, folder: &'a Path) -> Self {
+        Self { kept: Some(folder), ..self }
     }
 
     /// The same for objects of other programs: nothing but `flags` on top of the recipe's.
@@ -99,16 +107,29 @@ impl<'a> Compiler<'a> {
 
     /// The stock object.
     pub fn old(&self, recipe: &Recipe) -> Result<PathBuf> {
-        let extra = format!("{}{}", self.extra, self.debug_flags(&recipe.flags));
-        let Recipe { source, flags, objtool, .. } = recipe;
-        let made_by = &self.toolchain.command_key;
-        let key = digest(format!("{source}\n{flags}\n{objtool}\n{extra}\n{made_by}").as_bytes());
-        let folder = self.tree.build.join("lpbuild-objects").join(key.get(..16).unwrap_or(&key));
-        let object = folder.join(&recipe.object);
+        let object = self.old_path(recipe);
         if !self.is_fresh(&object) {
             self.stock_to(recipe, &object)?;
         }
         Ok(object)
+    }
+
+    fn old_path(&self, recipe: &Recipe) -> PathBuf {
+        let extra = format!("{}{}", self.extra, self.debug_flags(&recipe.flags));
+        let Recipe { source, flags, objtool, .. } = recipe;
+        let made_by = &self.toolchain.command_key;
+        let key = digest(format!("{source}\n{flags}\n{objtool}\n{extra}\n{made_by}").as_bytes());
+        let kept = self.kept.map_or_else(|| self.tree.build.join("lpbuild-objects"), Path::to_path_buf);
+        kept.join(key.get(..16).unwrap_or(&key)).join(&recipe.object)
+    }
+
+    /// Where both versions of an object are, if they were compiled.
+    pub fn both(&self, recipe: &Recipe) -> [PathBuf; 2] {
+        [self.old_path(recipe), self.new_path(recipe)]
+    }
+
+    fn new_path(&self, recipe: &Recipe) -> PathBuf {
+        self.work.join("new").join(&recipe.object)
     }
 
     /// Whether an object is there and none of the files it was made from has changed since.
@@ -135,7 +156,7 @@ impl<'a> Compiler<'a> {
 
     /// The object with the change.
     pub fn new_object(&self, recipe: &Recipe, shadow: &Shadow) -> Result<PathBuf> {
-        let object = self.work.join("new").join(&recipe.object);
+        let object = self.new_path(recipe);
         let (source, flags) = self.moved(recipe, shadow);
         self.compile(recipe, &source, &flags, &object)?;
         for read in self.inputs(&object)? {
@@ -273,6 +294,11 @@ pub struct Preprocessed {
 }
 
 impl Shadow {
+    /// A copy in which everything is real; `stock` are the files that must not be read in the place of its own.
+    pub fn of_copy(source: &Path, stock: BTreeSet<PathBuf>) -> Self {
+        Self { source: source.to_path_buf(), stock, real: BTreeSet::new() }
+    }
+
     /// Whether one of these files, as they really are, is one that the change replaces.
     pub fn is_led_around(&self, inputs: &BTreeSet<PathBuf>) -> bool {
         !self.stock.is_disjoint(inputs)
@@ -395,7 +421,7 @@ fn inputs_of(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The new content, with every unchanged line keeping its old number.
-fn numbered(path: &str, old: Option<&[u8]>, new: &[u8]) -> Vec<u8> {
+pub(super) fn numbered(path: &str, old: Option<&[u8]>, new: &[u8]) -> Vec<u8> {
     let is_c = path.ends_with(".c") || path.ends_with(".h");
     match (old.map(std::str::from_utf8), std::str::from_utf8(new)) {
         (Some(Ok(old)), Ok(new)) if is_c => lines::keep_lines(old, new).into_bytes(),

@@ -103,6 +103,8 @@ pub struct Kbuild<'a> {
     pub source: &'a Path,
     /// The prepared build folder.
     pub build: &'a Path,
+    /// A folder with the source of external modules, which the kernel's own is asked about (`M=`): names of objects are relative to it.
+    pub external: Option<&'a Path>,
     /// Where commands are noted.
     pub log: &'a Log,
 }
@@ -117,13 +119,14 @@ impl Kbuild<'_> {
         // Without it the kernel's Makefile (since 6.10) would call itself again, and no more be ours.
         make.arg("--no-print-directory").args(make_args);
         make.arg(format!("lpbuild-source={}", self.source.display())).arg(format!("lpbuild-out={}", out.display()));
+        make.args(self.external.map(|dir| format!("M={}", dir.display())));
         self.log.run(&mut make, codes::LP6212)?;
         let mut layout = TreeLayout { variables: variables(&read(&out.join("env"))?), ..TreeLayout::default() };
 
         for text in self.folders(out, &layout, ".")? {
             layout.add(&text);
         }
-        if layout.objects.is_empty() {
+        if layout.objects.is_empty() && self.external.is_none() {
             return Err(Error::new(codes::LP6212, self.place(), "kbuild names no object at all"));
         }
         Ok(layout)
@@ -146,14 +149,14 @@ impl Kbuild<'_> {
         let mut make = self.make(out, layout, folder);
         // What such a program needs beside these objects (the finished kernel) is not there, so make ends with an error.
         let _ = self.log.run(make.args(["lpbuild-elsewhere=1", "-k", "-n"]).args(goals), codes::LP6212);
-        described(out)
+        self.described(out)
     }
 
     fn folders(&self, out: &Path, layout: &TreeLayout, folder: &str) -> Result<Vec<String>> {
         let mut make = self.make(out, layout, folder);
         let jobs = std::thread::available_parallelism().map_or(2, usize::from);
         self.log.run(make.arg(format!("-j{jobs}")).args(["lpbuild-list=1", "lpbuild-list"]), codes::LP6212)?;
-        Ok(answers(out, "dir-")?.into_iter().map(|(_, text)| text).collect())
+        Ok(answers(out, "dir-")?.into_iter().map(|(_, text)| self.relative(&text)).collect())
     }
 
     /// Asks how objects are compiled. What has to be generated first is made in the build folder. Objects kbuild has no rule
@@ -178,21 +181,63 @@ impl Kbuild<'_> {
         }
         for (folder, objects) in folders {
             let mut make = self.make(out, layout, folder);
+            let objects = objects.into_iter().map(|o| self.in_folder(o));
             self.log.run(make.args(how).args(objects), codes::LP6212)?;
         }
-        described(out)
+        self.described(out)
+    }
+
+    /// What kbuild calls a folder or object: those of external modules by their absolute paths.
+    fn in_folder(&self, path: &str) -> String {
+        match self.external {
+            None => path.to_owned(),
+            Some(dir) if path == "." => dir.display().to_string(),
+            Some(dir) => dir.join(path).display().to_string(),
+        }
+    }
+
+    /// An answer about a folder with names as those of the kernel's own objects are; what is for the compiler stays as it is.
+    fn relative(&self, text: &str) -> String {
+        let Some(dir) = self.external.map(|d| d.display().to_string()) else { return text.to_owned() };
+        let name = |word: &str| match word.strip_prefix(&dir) {
+            Some("") => ".".to_owned(),
+            Some(rest) => rest.strip_prefix('/').unwrap_or(word).to_owned(),
+            None => word.to_owned(),
+        };
+        let line = |line: &str| match line.chars().next() {
+            Some('c' | 'a') => line.to_owned(),
+            _ => line.split(' ').map(name).collect::<Vec<_>>().join(" "),
+        };
+        text.lines().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The recipes that were answered, by object.
+    fn described(&self, out: &Path) -> Result<BTreeMap<String, Recipe>> {
+        let mut found = BTreeMap::new();
+        for (name, text) in answers(out, "object-")? {
+            let mut recipe = recipe(name, &text)?;
+            recipe.object = self.relative(&normal(&recipe.object));
+            recipe.modules = recipe.modules.iter().map(|m| self.relative(m)).collect();
+            found.insert(recipe.object.clone(), recipe);
+        }
+        Ok(found)
     }
 
     fn make(&self, out: &Path, layout: &TreeLayout, folder: &str) -> Command {
         let mut make = tool::command("make");
         let makefile = out.join("kbuild-dir.mk");
-        make.arg("-C").arg(self.build).args(["-rR", "-s", "--no-print-directory", "-I"]).arg(self.source);
+        let source = match (self.external, layout.variables.get("srctree")) {
+            (Some(_), Some(source)) => Path::new(source),
+            _ => self.source,
+        };
+        make.arg("-C").arg(self.build).args(["-rR", "-s", "--no-print-directory", "-I"]).arg(source);
         make.envs(layout.environment(folder));
-        for (name, value) in [("srctree", self.source), ("abs_srctree", self.source), ("VPATH", self.source)] {
-            make.env(name, value);
+        // Of external modules the headers say where they are themselves.
+        for name in ["srctree", "abs_srctree", "VPATH"].iter().filter(|_| self.external.is_none()) {
+            make.env(name, self.source);
         }
         make.arg("-f").arg(&makefile).arg(format!("lpbuild-self={}", makefile.display()));
-        make.arg(format!("lpbuild-out={}", out.display())).arg(format!("obj={folder}"));
+        make.arg(format!("lpbuild-out={}", out.display())).arg(format!("obj={}", self.in_folder(folder)));
         make.args(["need-builtin=1", "need-modorder=1"]);
         make
     }
@@ -216,9 +261,9 @@ impl TreeLayout {
     /// The variables kbuild exports to the Makefile of `folder`: flags that folders above add for those below are included.
     fn environment(&self, folder: &str) -> BTreeMap<String, String> {
         let mut variables = self.variables.clone();
-        let mut below = String::new();
-        for part in [""].into_iter().chain(folder.split('/')) {
-            let here = if below.is_empty() { part.to_owned() } else { format!("{below}/{part}") };
+        let mut below = ".".to_owned();
+        for part in folder.split('/').filter(|part| *part != ".") {
+            let here = if below == "." { part.to_owned() } else { format!("{below}/{part}") };
             // The folder's own flags are added by its own Makefile.
             if let Some((c, a)) = self.inherited.get(&below) {
                 for (name, more) in [("KBUILD_CFLAGS", c), ("KBUILD_AFLAGS", a)] {
@@ -270,6 +315,11 @@ impl TreeLayout {
         self.objects.keys().filter(own).cloned().collect()
     }
 
+    /// A variable that kbuild exports.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
     /// Whether kbuild knows this folder.
     pub fn has_folder(&self, folder: &str) -> bool {
         self.read_for.values().any(|f| f.contains(folder))
@@ -291,17 +341,6 @@ impl TreeLayout {
 /// Whether a folder is `top` or lies in it.
 pub fn is_below(folder: &str, top: &str) -> bool {
     top == "." || folder.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// The recipes that were answered, by object.
-fn described(out: &Path) -> Result<BTreeMap<String, Recipe>> {
-    let mut found = BTreeMap::new();
-    for (name, text) in answers(out, "object-")? {
-        let mut recipe = recipe(name, &text)?;
-        recipe.object = normal(&recipe.object);
-        found.insert(recipe.object.clone(), recipe);
-    }
-    Ok(found)
 }
 
 /// A path without `..`.
@@ -410,6 +449,27 @@ mod tests {
         assert_eq!(layout.objects["virt/kvm/vfio.o"], ObjectPart::Module);
         assert_eq!(layout.named_in("arch/x86/kvm"), ["virt/kvm/vfio.o".into()].into());
         assert!(layout.named_in("virt/kvm").is_empty());
+    }
+
+    #[test]
+    fn what_kbuild_says_of_external_modules_is_relative_to_their_source() {
+        let log = Log::default();
+        let (source, dir) = (Path::new("/headers"), Path::new("/w/m"));
+        let kbuild = Kbuild { source, build: source, external: Some(dir), log: &log };
+        let mut layout = TreeLayout::default();
+        layout.add(&kbuild.relative("d /w/m\nm /w/m/a.o /w/m/sub/b.o\nc -I/w/m/include\n"));
+        layout.add(&kbuild.relative("d /w/m/sub\nm /w/m/sub/c.o /w/m/sub/../d.o\nc -DS\n"));
+        let objects: Vec<&str> = layout.objects.keys().map(String::as_str).collect();
+        assert_eq!(objects, ["a.o", "d.o", "sub/b.o", "sub/c.o"]);
+        assert_eq!(layout.named_by["sub/b.o"], (".".into(), "sub/b.o".into()));
+        assert_eq!((kbuild.in_folder("."), kbuild.in_folder("sub/b.o")), ("/w/m".into(), "/w/m/sub/b.o".into()));
+        assert_eq!(layout.environment(".").get("KBUILD_CFLAGS"), None, "its own Makefile adds them");
+        assert_eq!(
+            layout.environment("sub")["KBUILD_CFLAGS"],
+            " -I/w/m/include",
+            "the compiler is told the whole path"
+        );
+        assert_eq!(layout.environment("sub/d")["KBUILD_CFLAGS"], " -I/w/m/include -DS");
     }
 
     #[test]

@@ -44,6 +44,15 @@ pub struct TargetKernel {
 impl TargetKernel {
     /// Finds every part and checks that they belong together.
     pub fn find(wish: &config::KernelChoice, log: &Log, progress: &dyn Progress) -> Result<Self> {
+        Self::find_parts(wish, true, log, progress)
+    }
+
+    /// The same without the kernel's source, which external modules are not compiled from: `source` is the headers.
+    pub fn find_headers(wish: &config::KernelChoice, log: &Log, progress: &dyn Progress) -> Result<Self> {
+        Self::find_parts(wish, false, log, progress)
+    }
+
+    fn find_parts(wish: &config::KernelChoice, with_source: bool, log: &Log, progress: &dyn Progress) -> Result<Self> {
         let release = match (&wish.release, &wish.image) {
             (Some(release), _) => Some(release.clone()),
             (None, Some(_)) => None,
@@ -103,6 +112,7 @@ impl TargetKernel {
             }
         };
         let source = match &wish.source {
+            _ if !with_source => headers.clone(),
             Some(path) => path.clone(),
             None => {
                 let version = need("source", "--source")?;
@@ -111,8 +121,8 @@ impl TargetKernel {
             }
         };
         let source = source.canonicalize().map_err(|e| Error::io(&source, &e))?;
-        let source_version = version_of(&source)?;
         let expected = version.as_ref().map_or(release.as_str(), Version::upstream);
+        let source_version = if with_source { version_of(&source)? } else { expected.to_owned() };
         if !same_version(&source_version, expected) {
             let what = format!("this is the source of {source_version}, the image {release} was built from {expected}");
             return Err(mismatch(&source, what));

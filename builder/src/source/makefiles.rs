@@ -67,7 +67,7 @@ pub fn compare(
     log: &Log,
 ) -> Result<BTreeMap<String, Recompiled>> {
     let stock = tree.kbuild(log);
-    let changed = Kbuild { source: &shadow.source, build: &tree.build, log };
+    let changed = Kbuild { source: &shadow.source, build: &tree.build, external: None, log };
     let mut all = BTreeMap::new();
     let mut problems = Vec::new();
     for folder in folders {

@@ -15,6 +15,7 @@ pub mod concern;
 pub mod debian;
 mod diagnostics;
 pub mod elsewhere;
+pub mod external;
 mod generated;
 pub mod includes;
 pub mod kbuild;

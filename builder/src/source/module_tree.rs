@@ -42,6 +42,46 @@ impl ModuleTree {
         Ok(tree)
     }
 
+    /// The file of an external module, by its name: the one below `updates/` (DKMS has `updates/dkms/`) and `extra/`, else anywhere else,
+    /// of the first folder that has any.
+    ///
+    /// # Errors
+    /// LP3009 where there is none, or more than one.
+    pub fn external(&self, name: &HolderName) -> Result<PathBuf> {
+        let odd = |what: String| Error::new(codes::LP3009, Place::object(name.as_str()), what);
+        for root in &self.roots {
+            let (mut first, mut others) = (BTreeMap::new(), BTreeMap::new());
+            for path in below(root) {
+                let relative = path.strip_prefix(root).ok().and_then(Path::to_str).unwrap_or_default();
+                let stem = ENDINGS.iter().find_map(|e| relative.strip_suffix(e)?.strip_suffix('.'));
+                if stem.is_none_or(|s| HolderName::of_file(s) != *name) {
+                    continue;
+                }
+                let Ok(real) = path.canonicalize() else { continue };
+                let is_first = ["updates/", "extra/"].iter().any(|f| relative.starts_with(f));
+                if is_first { &mut first } else { &mut others }.insert(real, path);
+            }
+            let found = Vec::from_iter(if first.is_empty() { others } else { first }.into_values());
+            match &found[..] {
+                [] => {}
+                [one] => return Ok(one.clone()),
+                several => {
+                    let all: Vec<String> = several.iter().map(|p| p.display().to_string()).collect();
+                    return Err(odd(format!(
+                        "{} are both it; name the one that is loaded with --module",
+                        all.join(" and ")
+                    )));
+                }
+            }
+        }
+        let roots: Vec<String> = self.roots.iter().map(|r| r.display().to_string()).collect();
+        let what = format!(
+            "no {name}.ko, plain or compressed, is in {}; install it, or name its file with --module",
+            roots.join(" or ")
+        );
+        Err(odd(what))
+    }
+
     /// Every module that is part of the kernel, as kbuild calls it, of the first folder that has any.
     pub fn all(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
@@ -66,6 +106,20 @@ impl ModuleTree {
         }
         found
     }
+}
+
+/// The files below a folder; links to folders (`build`, `source`) are not followed. In the order of their names.
+fn below(root: &Path) -> BTreeSet<PathBuf> {
+    let (mut found, mut folders) = (BTreeSet::new(), vec![root.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ => drop(found.insert(entry.path())),
+            }
+        }
+    }
+    found
 }
 
 impl ModuleFinder for ModuleTree {
@@ -105,6 +159,35 @@ impl ModuleFinder for GivenModules {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_external_module_is_found_by_its_name_and_only_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        let files = [
+            "kernel/net/one-x.ko",
+            "updates/dkms/one_x.ko.xz",
+            "extra/two.ko",
+            "updates/two.ko.zst",
+            "kernel/fs/three.ko",
+        ];
+        files.iter().for_each(|f| make(f));
+        // A link to the same file is no other one.
+        std::os::unix::fs::symlink("one_x.ko.xz", dir.path().join("updates/dkms/one-x.ko.xz")).unwrap();
+        let tree = ModuleTree { roots: vec![dir.path().join("none"), dir.path().to_path_buf()] };
+        let find = |name: &str| tree.external(&HolderName::module(name));
+        let real = |path: PathBuf| path.canonicalize().unwrap();
+        assert_eq!(real(find("one-x").unwrap()), real(dir.path().join("updates/dkms/one_x.ko.xz")));
+        assert_eq!(find("three").unwrap(), dir.path().join("kernel/fs/three.ko"));
+        let e = find("two").unwrap_err().to_string();
+        assert!(e.contains("extra/two.ko and ") && e.contains("updates/two.ko.zst") && e.contains("--module"), "{e}");
+        let e = find("four").unwrap_err().to_string();
+        assert!(e.contains("LP3009") && e.contains("/none or ") && e.contains("--module"), "{e}");
+    }
 
     #[test]
     fn a_module_is_found_by_the_path_kbuild_gives_it_and_nowhere_else() {

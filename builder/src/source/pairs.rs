@@ -74,7 +74,7 @@ pub struct Compiled {
 /// Both versions of every object concerned, if they differ in more than debug information.
 pub fn compile(job: &Job<'_>) -> Result<Compiled> {
     let Job { target, tree, change, touched, config, how, log, progress } = *job;
-    let work = WorkDir::make(tree, change)?;
+    let work = WorkDir::make(&format!("{}\n{}", tree.build.display(), change.digest()))?;
     let mut modules = touched.modules.clone();
     let asked: BTreeSet<String> = touched.objects.union(&modules).cloned().collect();
     let elsewhere = touched.elsewhere.keys().filter_map(|o| Some(&tree.layout.elsewhere.get(o)?.source));
@@ -150,7 +150,7 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
 }
 
 /// An object in several modules has a copy in each.
-fn shared(recipe: &Recipe) -> Option<Problem> {
+pub(super) fn shared(recipe: &Recipe) -> Option<Problem> {
     let names: Vec<&str> = recipe.module_names().collect();
     let what = format!("it is part of the modules {}", names.join(", "));
     (names.len() > 1).then(|| Problem::new(codes::LP6307, Place::object(&recipe.object), what))
@@ -164,16 +164,17 @@ fn source_file(object: &str) -> String {
 /// The folder of one build in the cache: the same for the same change, so that launchers that cache (ccache) see the same
 /// paths again. Locked while it is used and removed at the end.
 #[derive(Debug)]
-struct WorkDir {
-    path: PathBuf,
+pub(super) struct WorkDir {
+    pub(super) path: PathBuf,
     _lock: cache::Lock,
 }
 
 impl WorkDir {
-    fn make(tree: &Tree, change: &SourceChange) -> Result<Self> {
+    /// `text` says what is built.
+    pub(super) fn make(text: &str) -> Result<Self> {
         let root = cache::root()?.join("work");
         remove_abandoned(&root);
-        let key = hash::digest(format!("{}\n{}", tree.build.display(), change.digest()).as_bytes());
+        let key = hash::digest(text.as_bytes());
         let path = root.join(key.get(..16).unwrap_or(&key));
         let lock = cache::lock(&path)?;
         cache::empty_dir(&path)?;

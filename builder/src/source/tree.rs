@@ -86,7 +86,7 @@ impl Tree {
 
     /// Asks kbuild about this tree.
     pub fn kbuild<'a>(&'a self, log: &'a Log) -> Kbuild<'a> {
-        Kbuild { source: &self.source, build: &self.build, log }
+        Kbuild { source: &self.source, build: &self.build, external: None, log }
     }
 }
 
@@ -184,7 +184,7 @@ fn steps(target: &TargetKernel, config: &str, build: &Path, log: &Log, progress:
         fs::write(&done, "").map_err(|e| Error::io(&done, &e))?;
     }
     progress.status(&format!("asking kbuild for the objects of {}", target.release));
-    let kbuild = Kbuild { source: &target.source, build, log };
+    let kbuild = Kbuild { source: &target.source, build, external: None, log };
     let mut layout = kbuild.layout(&args)?;
     layout.elsewhere = elsewhere::find(&kbuild, &layout)?;
     // kbuild calls it a library of the kernel's.

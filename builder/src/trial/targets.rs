@@ -4,7 +4,6 @@
 //! the folders (LP3009), or is another build than the patch was made for (LP6404).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use crate::codes;
 use crate::error::{Error, Place, Result};
@@ -60,13 +59,14 @@ fn add(
     if all.iter().any(|t| t.file.name == name) || way.iter().any(|w| w == name) {
         return Ok(());
     }
-    let Some(file) = by_name.get(name) else {
+    let known = by_name.get(name).map(|file| tree.file(file)).transpose()?;
+    // Those that are built beside the kernel are not below `kernel/`.
+    let Some(path) = known.or_else(|| tree.external(&HolderName::module(name)).ok()) else {
         let roots: Vec<String> = tree.roots.iter().map(|r| r.join("kernel").display().to_string()).collect();
         let by = way.last().map_or_else(String::new, |by| format!(", which {by} needs"));
         let what = format!("no {name}.ko{by}, plain or compressed, is in {}", roots.join(" or "));
         return Err(Error::new(codes::LP3009, Place::object(name), what));
     };
-    let path: PathBuf = tree.file(file)?;
     let file = ModuleBinary::read(&path)?;
     way.push(name.to_owned());
     for needed in &file.depends {
