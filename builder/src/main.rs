@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Build(cli::build::BuildArgs),
+    Build(Box<cli::build::BuildArgs>),
     Init(cli::init::InitArgs),
     Diff(cli::diff::DiffArgs),
     /// Make a kernel module of a patch folder; --kernel binds a symbolic one first.
