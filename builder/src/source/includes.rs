@@ -75,7 +75,10 @@ impl IncludeIndex {
             elsewhere.entry(e.source.as_str()).or_default().push(object);
         }
         let mut todo: Vec<u32> = files.into_iter().filter_map(|f| self.by_path.get(f)).copied().collect();
-        todo.extend(&self.computed);
+        // What macros name are headers.
+        if todo.iter().any(|f| self.files.get(*f as usize).is_some_and(|path| path.ends_with(".h"))) {
+            todo.extend(&self.computed);
+        }
         let mut seen: HashSet<u32> = todo.iter().copied().collect();
         let mut found = Dependents::default();
         while let Some(file) = todo.pop() {
