@@ -162,6 +162,8 @@ up() { insmod /binfmt_misc.ko; mount -t binfmt_misc none $at; }
 down() { umount $at; rmmod binfmt_misc || fail 'the module cannot be removed'; }
 status() { cat $at/status; }
 new() { expect status 'enabled, patched' "$(status)"; }
+# The state is said before the first task changes over.
+comes_to() { for turn in $(seq 200); do [ "$(status)" != "$1" ] || break; sleep 0.05; done; }
 old() { expect status enabled "$(status)"; }
 mkfifo /tmp/fifo
 # Somebody sleeps in the function of the kernel that the patch replaces beside that of the module.
@@ -176,6 +178,7 @@ for mode in $modes; do
     until_is bm_pipe $during
     # Whoever begins now runs the new code at once, but where all change at one instant.
     begun() { if [ $mode = stop-machine ]; then old; else new; fi; }
+    [ $mode = stop-machine ] || comes_to 'enabled, patched'
     begun; down; expect holders 'binfmt_misc waiting' "$(of bm_pipe holders)"; is bm_pipe $during
     up; begun; is bm_pipe $during
     down; wakes; wait $insmod; until_is bm_pipe applied; up; new
@@ -183,6 +186,7 @@ for mode in $modes; do
     sleeper
     echo 0 > /sys/kernel/lpbuild/bm_pipe/enabled; until_is bm_pipe reverting
     ended() { if [ $mode = stop-machine ]; then new; else old; fi; }
+    [ $mode = stop-machine ] || comes_to enabled
     ended; down; expect holders 'binfmt_misc waiting' "$(of bm_pipe holders)"; is bm_pipe reverting
     up; ended; is bm_pipe reverting
     wakes; until_is bm_pipe reverted; old; rmmod bm_pipe; old; down
