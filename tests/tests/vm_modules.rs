@@ -376,7 +376,8 @@ t=/sys/kernel/tracing
 on() { echo $1 > $t/events/tipc/tipc_sk_create/enable; }
 second() { echo $1 > $t/instances/second/events/tipc/tipc_sk_create/enable; }
 up() { insmod /tipc.ko; }
-down() { rmmod tipc || fail 'the module cannot be removed'; }
+# A socket that was closed holds it until RCU has freed that.
+down() { for turn in $(seq 100); do rmmod tipc 2> /tmp/err && return; sleep 0.1; done; fail "the module cannot be removed: $(cat /tmp/err)"; }
 # Events of one socket, and those of the new code: of both tracers.
 seen() {
     for trace in $t/trace $t/instances/second/trace; do echo > $trace; done
