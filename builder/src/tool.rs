@@ -79,7 +79,8 @@ pub fn describe(c: &Command) -> String {
     text
 }
 
-fn quote(arg: &str) -> String {
+/// A word as a shell takes it.
+pub fn quote(arg: &str) -> String {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_=./:+,@%".contains(&c);
     if !arg.is_empty() && arg.bytes().all(plain) { arg.to_owned() } else { format!("'{}'", arg.replace('\'', "'\\''")) }
 }

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::compile::{Compiler, Shadow};
@@ -53,10 +53,10 @@ pub struct Unconcerned {
 }
 
 /// Finds the objects that come out as before.
-pub fn unconcerned(
+pub fn unconcerned<'a>(
     compiler: &Compiler<'_>,
     shadow: &Shadow,
-    readers: &Readers<'_>,
+    readers: &Readers<'a>,
     progress: &dyn Progress,
 ) -> Result<Unconcerned> {
     let Readers { recipes, supposed, changed, jobs } = *readers;
@@ -65,32 +65,16 @@ pub fn unconcerned(
         return Ok(Unconcerned::default());
     }
     progress.reading(todo.len());
-    let found: Mutex<BTreeMap<&str, (bool, BTreeSet<&str>)>> = Mutex::default();
-    let failed: Mutex<Option<Error>> = Mutex::default();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.max(1)).build();
     let pool = pool.map_err(|e| Error::new(codes::LP1000, Place::default(), e.to_string()))?;
-    pool.in_place_scope(|scope| {
-        for recipe in todo {
-            let (found, failed) = (&found, &failed);
-            scope.spawn(move |_| {
-                let lock = || failed.lock().unwrap_or_else(PoisonError::into_inner);
-                if lock().is_some() {
-                    return;
-                }
-                match read(compiler, shadow, recipe, changed) {
-                    Ok(reading) => {
-                        found.lock().unwrap_or_else(PoisonError::into_inner).insert(&recipe.object, reading);
-                        progress.object(&recipe.object);
-                    }
-                    Err(e) => *lock() = Some(e),
-                }
-            });
-        }
-    });
-    if let Some(e) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(e);
-    }
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let one = |recipe: &&'a Recipe| {
+        let found = read(compiler, shadow, recipe, changed)?;
+        progress.object(&recipe.object);
+        Ok((recipe.object.as_str(), found))
+    };
+    // The first failure ends it.
+    let found: BTreeMap<&str, (bool, BTreeSet<&str>)> =
+        pool.install(|| todo.par_iter().map(one).collect::<Result<_>>())?;
     let of = |file: &str| {
         let readers = found.values().filter(|(_, files)| files.contains(file));
         let included_by = readers.clone().count();

@@ -5,9 +5,19 @@ use std::path::Path;
 
 use super::lines::extra_base;
 use super::patch::{FileChange, PatchLine, SourceChange};
+use crate::codes;
+use crate::error::Error;
+
+/// The same of an error of the compiler's.
+pub fn in_patch(mut error: Error, shadow: &Path, change: &SourceChange) -> Error {
+    for p in error.problems.iter_mut().filter(|p| p.code == codes::LP6213) {
+        p.detail = placed(&p.detail, shadow, change);
+    }
+    error
+}
 
 /// Replaces the names below `shadow`, and the line numbers that [`super::lines`] gave.
-pub fn placed(text: &str, shadow: &Path, change: &SourceChange) -> String {
+fn placed(text: &str, shadow: &Path, change: &SourceChange) -> String {
     let prefix = format!("{}/", shadow.display());
     let lines: Vec<String> = text.lines().map(|line| placed_line(line, &prefix, change)).collect();
     lines.join("\n")

@@ -185,6 +185,11 @@ fn normal(path: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
+/// The names that a text includes, as they are written; nothing when a macro says them.
+pub fn names(text: &[u8]) -> Option<Vec<String>> {
+    Some(parse(text)?.into_iter().map(|i| i.name).collect())
+}
+
 /// What a file includes; nothing when a macro says it.
 fn parse(text: &[u8]) -> Option<Vec<Include>> {
     let mut found = Vec::new();

@@ -134,12 +134,7 @@ pub fn compile(job: &Job<'_>) -> Result<Compiled> {
         Compilation { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &stock };
     let options = Options { lines_kept: true, ..config.options.clone() };
     let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options, &|name| progress.object(name));
-    let pairs = pairs.map_err(|mut e| {
-        for p in e.problems.iter_mut().filter(|p| p.code == codes::LP6213) {
-            p.detail = diagnostics::placed(&p.detail, &shadow.source, change);
-        }
-        e
-    })?;
+    let pairs = pairs.map_err(|e| diagnostics::in_patch(e, &shadow.source, change))?;
     let sources = pairs.differing;
     let of = |s: &Source| otherwise.get(&s.name).or_else(|| recipes.get(&s.name));
     let shared: Vec<Problem> = sources.iter().filter_map(|s| shared(of(s)?)).collect();

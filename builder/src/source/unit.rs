@@ -131,6 +131,11 @@ const BUILTIN: &[&[u8]] = &[
     b"__stack_chk_fail",
 ];
 
+/// Pieces that only one version has; with more, nothing is looked at any closer.
+const MOST: usize = 1_000;
+/// Parentheses in parentheses that declarators are looked for in.
+const DEEPEST: usize = 32;
+
 /// Whether an object can come out otherwise, told from both versions of a C source behind the preprocessor (`gcc -E -P`).
 pub fn differs(old: &[u8], new: &[u8]) -> bool {
     if old == new {
@@ -139,6 +144,11 @@ pub fn differs(old: &[u8], new: &[u8]) -> bool {
     let (Some(before), Some(after)) = (items(old), items(new)) else { return true };
     let keys = |items: &[Item<'_>]| items.iter().map(|i| i.key).collect::<Vec<_>>();
     let (old_keys, new_keys) = (keys(&before), keys(&after));
+    let (old_set, new_set): (FxHashSet<u64>, FxHashSet<u64>) =
+        (old_keys.iter().copied().collect(), new_keys.iter().copied().collect());
+    if old_set.symmetric_difference(&new_set).count() > MOST {
+        return true;
+    }
     let mut changed: Vec<&Item<'_>> = Vec::new();
     let mut kept = vec![true; before.len()];
     for op in capture_diff_slices(Algorithm::Myers, &old_keys, &new_keys) {
@@ -344,11 +354,11 @@ impl<'t> Open<'t> {
         let (silent, inline, fixed, typedef) =
             (has(&[b"extern"]), has(&[b"static"]) && has(INLINE), has(TAGS), has(&[b"typedef"]));
         let mut declared = Vec::new();
-        declarators(&self.head, &mut declared);
+        let understood = declarators(&self.head, 0, &mut declared);
         let functions = !declared.is_empty() && declared.iter().all(|d| d.called);
         let unnamed = declared.is_empty();
         self.names.extend(declared.into_iter().map(|d| d.name));
-        let named = if kept || self.acts || matches!(first, b"asm" | b"__asm__" | b"__asm") {
+        let named = if !understood || kept || self.acts || matches!(first, b"asm" | b"__asm__" | b"__asm") {
             false
         } else if self.body {
             inline && functions
@@ -374,20 +384,23 @@ struct Declared<'t> {
 /// Whether a brace behind this is a function's: it has a list of parameters.
 fn is_function(head: &[&[u8]]) -> bool {
     let mut declared = Vec::new();
-    declarators(head, &mut declared);
+    declarators(head, 0, &mut declared);
     declared.iter().any(|d| d.called)
 }
 
 /// The names that stand where C lets a declarator stand: what follows one is a list of parameters, a bound, the end of the declarator, or an
-/// attribute before one of these. Names of types in front of it are followed by something else; of parameters nothing is looked at.
-fn declarators<'t>(tokens: &[&'t [u8]], found: &mut Vec<Declared<'t>>) {
+/// attribute before one of these; whether all of it was looked at. Names of types in front of it are followed by something else; of parameters nothing is looked at.
+fn declarators<'t>(tokens: &[&'t [u8]], depth: usize, found: &mut Vec<Declared<'t>>) -> bool {
+    if depth > DEEPEST {
+        return false;
+    }
     let at = |i: usize| tokens.get(i).copied().unwrap_or_default();
     let mut i = 0;
     while i < tokens.len() {
         let token = at(i);
         let before = i.checked_sub(1).map(at).unwrap_or_default();
         if token == b"(" {
-            let Some(end) = closing(tokens, i) else { return };
+            let Some(end) = closing(tokens, i) else { return false };
             let inside = tokens.get(i + 1..end).unwrap_or_default();
             let next = at(end + 1);
             let list = is_identifier(before) || matches!(before, b")" | b"]");
@@ -396,7 +409,7 @@ fn declarators<'t>(tokens: &[&'t [u8]], found: &mut Vec<Declared<'t>>) {
                 _ if ATTRIBUTES.contains(&before) => {}
                 // A name in parentheses, or the type of a parameter.
                 [name] if list && is_identifier(name) => found.push(Declared { name, called: true }),
-                _ if declares => declarators(inside, found),
+                _ if declares && !declarators(inside, depth + 1, found) => return false,
                 _ => {}
             }
             i = end + 1;
@@ -414,6 +427,7 @@ fn declarators<'t>(tokens: &[&'t [u8]], found: &mut Vec<Declared<'t>>) {
         }
         i += 1;
     }
+    true
 }
 
 /// The first token from `i` on that belongs to no attribute.
@@ -558,6 +572,9 @@ mod tests {
         }
         assert_eq!(items(b"int f(void) { "), None);
         assert_eq!(items(b"int f(void) } "), None);
+        // Deeper than anybody writes: not understood, and no end of the stack.
+        let deep = format!("extern int {}f{}(void);", "(".repeat(200_000), ")".repeat(200_000));
+        assert!(one(&deep).starts_with("Emits"));
         assert_eq!(shown("#pragma GCC diagnostic push\n;;int a; int f(void) { \"}\"; '}'; }"), ["Emits a", "Emits f"]);
     }
 
@@ -587,6 +604,9 @@ mod tests {
         // Something that acts on what follows.
         assert!(differs(old.as_bytes(), format!("#pragma pack(1)\n{old}").as_bytes()));
         assert!(!differs(old.as_bytes(), old.replace(' ', "\n  ").as_bytes()));
+        // More of a change than is looked at.
+        let many: String = (0..1_001).map(|i| format!("extern int x{i};")).collect();
+        assert!(differs(old.as_bytes(), format!("{old}{many}").as_bytes()));
         // gcc calls it for an assignment.
         assert!(differs(b"void *memset(void *, int, long);", b"void *memset(void *, int, long) asm(\"other\");"));
     }

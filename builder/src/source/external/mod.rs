@@ -16,7 +16,6 @@ use self::copy::Listing;
 use self::files::Files;
 use super::Progress;
 use super::compile::{self, Compilation, Compiler, Shadow};
-use super::diagnostics;
 use super::kbuild::{Kbuild, ObjectPart, Recipe, TreeLayout};
 use super::locate::TargetKernel;
 use super::outline;
@@ -24,13 +23,14 @@ use super::pairs::{BuildOptions, WorkDir, shared};
 use super::patch::SourceChange;
 use super::touched::Unused;
 use super::tree::Tree;
+use super::{diagnostics, includes};
 use crate::codes;
 use crate::config::{Config, ExternalModules};
 use crate::error::{Error, Place, Problem, Result, refuse};
 use crate::holder::HolderName;
 use crate::kernel::Symvers;
 use crate::plan::{Options, Source};
-use crate::tool::Log;
+use crate::tool::{self, Log};
 
 /// Endings of what the compiler reads.
 const TEXTS: &[&str] = &[".c", ".h", ".S"];
@@ -140,12 +140,7 @@ pub fn compile(job: &ExternalJob<'_>, exports: &mut Symvers) -> Result<ExternalP
         Compilation { recipes: &recipes, otherwise: &otherwise, supposed: &supposed, added: &added, changed: &read };
     let options = Options { lines_kept: true, ..config.options.clone() };
     let pairs = compile::pairs(&compiler, &shadow, &todo, how.jobs, &options, &|name| progress.object(name));
-    let pairs = pairs.map_err(|mut e| {
-        for p in e.problems.iter_mut().filter(|p| p.code == codes::LP6213) {
-            p.detail = diagnostics::placed(&p.detail, &shadow.source, change);
-        }
-        e
-    })?;
+    let pairs = pairs.map_err(|e| diagnostics::in_patch(e, &shadow.source, change))?;
     let of = |s: &Source| otherwise.get(&s.name).or_else(|| recipes.get(&s.name));
     refuse(pairs.differing.iter().filter_map(|s| shared(of(s)?)).collect())?;
     let unused = unused(job, &compiler, &todo, &pairs.compiled, [&stock, &changed]);
@@ -267,18 +262,7 @@ fn concerned(job: &ExternalJob<'_>, stock: &Path, listing: &Listing, old: &Asked
 fn included(root: &Path, texts: impl Iterator<Item = PathBuf>) -> Option<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for path in texts {
-        let text = fs::read(root.join(path)).unwrap_or_default();
-        for line in String::from_utf8_lossy(&text).lines() {
-            let directive = line.trim_start().strip_prefix('#').map(str::trim_start);
-            let Some(what) = directive.and_then(|d| d.strip_prefix("include")) else { continue };
-            // In a text that is no C it can be a word of a comment.
-            let Some(what) = what.strip_prefix("_next").unwrap_or(what).trim().strip_prefix(['"', '<']) else {
-                if what.starts_with([' ', '\t']) && what.trim().chars().all(|c| c.is_ascii_uppercase() || c == '_') {
-                    return None;
-                }
-                continue;
-            };
-            let name = what.split(['"', '>']).next().unwrap_or(what);
+        for name in includes::names(&fs::read(root.join(path)).ok()?)? {
             found.extend(name.rsplit('/').next().map(str::to_owned));
         }
     }
@@ -290,7 +274,9 @@ fn named_as_built(recipe: &mut Recipe, copy: &Path, built_in: &str) {
     let copy = copy.display();
     // Since 6.13 kbuild makes them relative itself.
     if !recipe.flags.contains(&format!("-fmacro-prefix-map={copy}/=")) {
-        recipe.flags.push_str(&format!(" -fmacro-prefix-map={copy}/={built_in}/"));
+        // What a file says is a word for the compiler, and nothing for the shell.
+        let map = tool::quote(&format!("-fmacro-prefix-map={copy}/={built_in}/"));
+        recipe.flags.push_str(&format!(" {map}"));
     }
     recipe.flags.push_str(&format!(" -fdebug-prefix-map={copy}/="));
 }
@@ -317,4 +303,38 @@ fn unused(
     let is_text = |path: &str| TEXTS.iter().any(|e| path.ends_with(e));
     let unread = job.change.files.keys().filter(|path| !is_read(path) && (!by_make || is_text(path)));
     unread.map(|file| Unused { file: file.clone(), why: why.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_of_its_folder_is_nothing_for_the_shell() {
+        let mut recipe = Recipe {
+            object: "a.o".into(),
+            source: "/w/a.c".into(),
+            compiler: "gcc".into(),
+            flags: "-O2".into(),
+            objtool: String::new(),
+            modules: Vec::new(),
+        };
+        named_as_built(&mut recipe, Path::new("/w"), "/b $(touch x)");
+        assert_eq!(recipe.flags, "-O2 '-fmacro-prefix-map=/w/=/b $(touch x)/' -fdebug-prefix-map=/w/=");
+    }
+
+    #[test]
+    fn a_name_that_a_macro_computes_may_be_any() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |text: &str| {
+            fs::write(dir.path().join("a.c"), text).unwrap();
+            included(dir.path(), [PathBuf::from("a.c")].into_iter())
+        };
+        assert_eq!(of("#include <sub/b.h>\n# include \"c.c\"\n").unwrap(), ["b.h", "c.c"].map(str::to_owned).into());
+        for computed in ["#include WHICH\n", "#include which\n", "#include FILE2\n", "#include F(x)\n", "#include\tX\n"]
+        {
+            assert_eq!(of(computed), None, "{computed}");
+        }
+        assert_eq!(included(dir.path(), [PathBuf::from("gone.c")].into_iter()), None);
+    }
 }
