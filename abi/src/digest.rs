@@ -5,7 +5,7 @@
 //! addresses among them; they are compared with the kernel's code before anything is written. This finds damage, not
 //! intent: whoever can change a record can write another number. All of it is inlined: the runtime is the code of one crate.
 
-use crate::{AnchorRecord, FuncRecord, HolderRecord, Kept, LateReloc, PatchRecord, RangeRecord, Spot};
+use crate::{AnchorRecord, DataRecord, FuncRecord, HolderRecord, Kept, LateReloc, PatchRecord, RangeRecord, Spot};
 
 /// The number so far (FNV-1a, 64 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl Digest {
         self.bytes(text).number(text.len() as u64)
     }
 
-    /// The patch itself, with its name and version. The names of the other patches follow, then functions, ranges, holders, anchors
-    /// and relocations.
+    /// The patch itself, with its name and version. The names of the other patches follow, then functions, ranges, constants,
+    /// holders, anchors and relocations.
     #[inline]
     pub fn patch(self, r: &PatchRecord, name: &[u8], version: &[u8]) -> Self {
         let numbers = [
@@ -54,7 +54,7 @@ impl Digest {
             r.n_relocs.into(),
             r.n_kernel_funcs.into(),
             r.n_kernel_ranges.into(),
-            r.zero.into(),
+            r.n_data.into(),
         ];
         let all = numbers.into_iter().fold(self, Digest::number);
         all.bytes(&r.build_id).text(name).text(version)
@@ -90,6 +90,20 @@ impl Digest {
     pub fn range(self, r: &RangeRecord, patch: &PatchRecord) -> Self {
         let numbers = [old(r.anchor, r.start, patch), r.len.into(), r.func.into(), r.anchor.into(), r.zero.into()];
         numbers.into_iter().fold(self, Digest::number)
+    }
+
+    /// A constant that changes in its place. Its contents lie in the section of the record; what they are does not count, as above.
+    #[inline]
+    pub fn data(self, r: &DataRecord, name: &[u8], patch: &PatchRecord) -> Self {
+        let content = |at: u64| at.wrapping_sub(patch.data);
+        let numbers = [
+            r.addr.wrapping_sub(patch.notes_start),
+            content(r.old),
+            content(r.new),
+            r.len.into(),
+            r.zero.into(),
+        ];
+        numbers.into_iter().fold(self, Digest::number).text(name)
     }
 
     /// A holder.

@@ -7,6 +7,8 @@
 //! .lpbuild.patch   one PatchRecord, symbol `lpbuild_patch`
 //! .lpbuild.funcs   FuncRecord[n_funcs]
 //! .lpbuild.ranges  RangeRecord[n_ranges]     old code: the pieces (parent, .cold, .part) no task may be inside
+//! .lpbuild.data    DataRecord[n_data]        constants of the kernel that get another content in their place; before the records,
+//!                                            what those hold without the patch, and with it
 //! .lpbuild.holders HolderRecord[n_holders]   kernel modules that the patch has functions of, or refers to
 //! .lpbuild.anchors AnchorRecord[n_anchors]   how a section of such a module is found in memory
 //! .lpbuild.relocs  LateReloc[n_relocs]       fields that are filled in when the module is here
@@ -32,7 +34,7 @@ pub use unpatchable::UNPATCHABLE;
 /// First field of [`PatchRecord`]; the ASCII bytes `lpbuild` and a NUL, read as a little-endian integer.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"lpbuild\0");
 /// Raised whenever the layout of any record changes.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Section of the one [`PatchRecord`].
 pub const SEC_PATCH: &str = ".lpbuild.patch";
@@ -40,6 +42,8 @@ pub const SEC_PATCH: &str = ".lpbuild.patch";
 pub const SEC_FUNCS: &str = ".lpbuild.funcs";
 /// Section of the [`RangeRecord`] array.
 pub const SEC_RANGES: &str = ".lpbuild.ranges";
+/// Section of the [`DataRecord`] array, and of the bytes that those lead to.
+pub const SEC_DATA: &str = ".lpbuild.data";
 /// Section of the [`HolderRecord`] array.
 pub const SEC_HOLDERS: &str = ".lpbuild.holders";
 /// Section of the [`AnchorRecord`] array.
@@ -84,6 +88,8 @@ pub const RESUME_SLOT: usize = 4;
 pub const SYM_CHOOSES_NEW: &str = "lpbuild_chooses_new";
 /// Prefix of the name by which a patch calls the original of a function it replaces.
 pub const ORIGINAL_PREFIX: &str = "lp_original_";
+/// The longest constant that is changed in its place, in bytes.
+pub const MAX_DATA: u32 = 0x1_0000;
 /// The longest build id accepted, in bytes (GNU build ids are 20).
 pub const MAX_BUILD_ID: usize = 32;
 
@@ -252,8 +258,10 @@ pub struct PatchRecord {
     pub n_kernel_funcs: u32,
     /// How many of the ranges belong to those.
     pub n_kernel_ranges: u32,
-    /// 0.
-    pub zero: u32,
+    /// Number of [`DataRecord`]s.
+    pub n_data: u32,
+    /// Address of the first [`DataRecord`].
+    pub data: u64,
 }
 
 /// One replaced function.
@@ -313,6 +321,24 @@ pub struct RangeRecord {
     pub zero: u32,
 }
 
+/// One constant of the kernel that gets another content in its place: old code and whoever has its address read it there.
+#[repr(C)]
+#[derive(Debug)]
+pub struct DataRecord {
+    /// Run-time address of its first byte (anchored relocation).
+    pub addr: u64,
+    /// Address of the bytes expected there, in the patch: completed by the module loader, as those at a site.
+    pub old: u64,
+    /// Address of the new bytes, in the patch.
+    pub new: u64,
+    /// Address of its NUL-terminated name.
+    pub name: u64,
+    /// Length in bytes, at most [`MAX_DATA`].
+    pub len: u32,
+    /// 0.
+    pub zero: u32,
+}
+
 /// A kernel symbol the runtime needs and the kernel does not export; bound by `pack` from the kernel image's kallsyms.
 #[derive(Clone, Copy, Debug)]
 pub struct Import {
@@ -352,6 +378,7 @@ pub const IMPORTS: &[Import] = &[
 ];
 
 const _: () = assert!(Callback::PostRevert.flag() | FLAGS == FLAGS && FLAG_ONESHOT < Callback::PreApply.flag());
-const _: () = assert!(size_of::<PatchRecord>() == 208);
+const _: () = assert!(size_of::<PatchRecord>() == 216);
 const _: () = assert!(size_of::<FuncRecord>() == 88);
 const _: () = assert!(size_of::<RangeRecord>() == 24);
+const _: () = assert!(size_of::<DataRecord>() == 40);

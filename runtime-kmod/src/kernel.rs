@@ -170,6 +170,14 @@ pub enum Guard {
     HideBeforeReuse,
     /// The ranges of a module that is gone are nobody's.
     RangesNowhere,
+    /// Constants are compared before they are changed.
+    CheckData,
+    /// They change when nobody runs old code any more, ..
+    DataBehindOldCode,
+    /// .. and back before anybody can.
+    DataBeforeOldCode,
+    /// In `stop-machine` they change at the instant at which the code does.
+    DataInTheStop,
 }
 
 /// One kernel. All addresses are run-time addresses of that kernel; all times are nanoseconds.
@@ -201,6 +209,8 @@ pub trait Kernel: Sync {
     fn unmap(&self, alias: Self::Alias);
     /// Stores `bytes` at `offset` behind the start of the alias; one byte is stored at once.
     fn write(&self, alias: Self::Alias, offset: usize, bytes: &[u8]);
+    /// Stores bytes of data behind the start of the alias: each aligned eight of them at once, the others one by one.
+    fn change(&self, alias: Self::Alias, bytes: &[u8]);
     /// A serialising instruction on this CPU.
     fn serialize(&self);
     /// A serialising instruction on every online CPU; returns when all have executed it. Interrupts are on.

@@ -121,6 +121,9 @@ impl<'p, A> Layers<'p, A> {
             if replaces && peer.patch.record.n_holders != 0 {
                 return Err(Refusal::HasModules { other });
             }
+            if replaces && peer.patch.record.n_data != 0 {
+                return Err(Refusal::HasData { other });
+            }
             let i = self.n.load(SeqCst);
             // A valid record names no more than there is room for.
             let room = (self.sites.get_mut(i), self.funcs.get_mut(i), self.others.get_mut(i));

@@ -16,7 +16,7 @@
 //! board       which version does a task run?                    switch      who may change over, and when
 //! poke        int3, tails, first bytes                          machine     the steps of apply and revert
 //! holders     parts that belong to kernel modules                late        fields that are filled in when those are here
-//! keys        jumps of static keys that those have
+//! keys        jumps of static keys that those have              constants   data that changes in its place
 //! wire        numbers of both halves
 //! ```
 //!
@@ -25,6 +25,7 @@
 
 pub mod board;
 pub mod bypass;
+pub mod constants;
 pub mod holders;
 pub mod identity;
 pub mod kernel;

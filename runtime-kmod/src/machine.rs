@@ -47,6 +47,7 @@ use lpbuild_abi::{Callback, Mode};
 
 use crate::{
     board::{Board, Watch},
+    constants::Constants,
     holders::Joining,
     kernel::{Guard, Kernel},
     poke::Poke,
@@ -125,6 +126,8 @@ pub struct Parts<'a, K: Kernel> {
     pub located: &'a [Located],
     /// Patches below, on which this one lies or whose place it takes.
     pub others: &'a [Other<'a>],
+    /// What changes in its place.
+    pub constants: &'a Constants<K::Alias>,
     /// What the int3 handler looks at.
     pub armed: &'a AtomicBool,
     /// What the dispatchers look at.
@@ -318,6 +321,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.status.mode = self.mode;
         self.status.state = State::Checked;
         let mut result = self.possible().and_then(|()| site::check(self.k, self.parts.sites.iter(), Route::Original));
+        result = result.and_then(|()| self.parts.constants.check(self.k, &self.patch));
         if !self.watch.begin(self.k) {
             result = result.and(Err(Refusal::NoMemory));
         }
@@ -404,7 +408,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
                 self.stage = Stage::Arrive;
                 Some(Step::Replaced)
             }
-            Stage::Arrive => Some(self.arrived()),
+            Stage::Arrive => Some(self.arrive()),
             Stage::Leave => self.leave(),
             Stage::LeaveWatch => self.leave_watch(),
             Stage::LeaveFree => {
@@ -460,6 +464,9 @@ impl<'a, K: Kernel> Machine<'a, K> {
             return Some(self.give_up(why));
         }
         self.started_ns.get_or_insert(self.k.now_ns());
+        if let Err(why) = self.constants_before() {
+            return Some(self.give_up(why));
+        }
         if self.parts.sites.iter().next().is_none() {
             return self.enter_nowhere();
         }
@@ -556,6 +563,38 @@ impl<'a, K: Kernel> Machine<'a, K> {
         tell.then_some(Step::Call(Callback::PostApply))
     }
 
+    /// Before anything is written: constants hold what they should, and what an operation takes away from them goes before anybody can
+    /// run old code. In `stop-machine` it goes at the instant at which old code comes.
+    fn constants_before(&self) -> Result<(), Refusal> {
+        let (constants, new) = (self.parts.constants, self.goal_new);
+        constants.check(self.k, &self.patch)?;
+        let in_the_stop = self.in_the_stop() && self.parts.sites.iter().next().is_some();
+        let later = if new {
+            self.k.guard(Guard::DataBehindOldCode)
+        } else {
+            in_the_stop || !self.k.guard(Guard::DataBeforeOldCode)
+        };
+        if later { Ok(()) } else { constants.change(self.k, &self.patch, self.parts.seats, new) }
+    }
+
+    fn in_the_stop(&self) -> bool {
+        self.status.mode == Mode::StopMachine && self.k.guard(Guard::DataInTheStop)
+    }
+
+    /// Everybody runs the new code.
+    fn arrive(&mut self) -> Step {
+        // Somebody may be in old code for good when a revert was asked for. It takes nothing back that has not been written.
+        let cancelled = self.op == Op::Apply && self.parts.cancel.load(SeqCst);
+        if !cancelled && let Err(why) = self.parts.constants.change(self.k, &self.patch, self.parts.seats, true) {
+            self.status.refusal = Some(why);
+            return self.patiently();
+        }
+        if self.failing.is_none() {
+            self.status.refusal = None;
+        }
+        self.arrived()
+    }
+
     /// Whether new calls run the new code while old ones go on.
     fn drains(&self) -> bool {
         self.status.mode == Mode::Drain && self.op == Op::Apply
@@ -584,6 +623,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             }
         }
         self.status.attempts += 1;
+        let in_the_stop = self.in_the_stop();
         let mut scan = switch::Switch {
             scan: Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located },
             board: self.parts.board,
@@ -595,6 +635,7 @@ impl<'a, K: Kernel> Machine<'a, K> {
             force: self.parts.force,
             status: &mut self.status,
             turned: self.failing.is_some(),
+            constants: Some(self.parts.constants).filter(|_| in_the_stop),
         };
         match if by_task { scan.by_task() } else { scan.at_once() } {
             switch::Progress::Done => {
@@ -752,7 +793,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
         self.status.attempts += 1;
         let poke = Poke { k: self.k, sites: self.parts.sites, armed: self.parts.armed };
         let scan = Scan { k: self.k, patch: &self.patch, others: self.parts.others, located: self.parts.located };
-        let order = switch::InStop { scan, board: self.parts.board, poke };
+        let constants = self.parts.constants;
+        let order = switch::InStop { scan, board: self.parts.board, poke, constants };
         let (result, pause) = order.run(self.goal_new, self.parts.seats, self.parts.frames, &mut self.status.blockers);
         self.status.pause_ns = self.status.pause_ns.max(pause);
         let why = match result {

@@ -5,9 +5,9 @@ mod modules;
 use core::slice;
 
 use lpbuild_abi::{
-    ABI_VERSION, AnchorRecord, Callback, DISPATCH_LEN, Digest, FLAG_ONESHOT, FLAGS, FuncRecord, HolderRecord,
-    JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, LateReloc, MAGIC, MAX_BUILD_ID, MAX_HOLDERS, MAX_RELOCS, MAX_SITE, Mode,
-    PatchRecord, RESUME_SLOT, RangeRecord,
+    ABI_VERSION, AnchorRecord, Callback, DISPATCH_LEN, DataRecord, Digest, FLAG_ONESHOT, FLAGS, FuncRecord,
+    HolderRecord, JUMP_ABS64_LEN, JUMP_REL32_LEN, JumpKind, LateReloc, MAGIC, MAX_BUILD_ID, MAX_DATA, MAX_HOLDERS,
+    MAX_RELOCS, MAX_SITE, Mode, PatchRecord, RESUME_SLOT, RangeRecord,
 };
 
 pub use modules::{Run, anchor_kind, field_kind, region};
@@ -43,6 +43,8 @@ pub struct Patch<'a> {
     pub funcs: &'a [FuncRecord],
     /// Old code no task may be inside; every one belongs to a function.
     pub ranges: &'a [RangeRecord],
+    /// Constants that change in their place.
+    pub data: &'a [DataRecord],
     /// Kernel modules.
     pub holders: &'a [HolderRecord],
     /// Their sections.
@@ -93,11 +95,12 @@ impl<'a> Patch<'a> {
         if record.patience_ms == 0 {
             return bad("a patience of 0 ms");
         }
-        if record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS {
-            return bad("number of functions or ranges");
+        if record.n_funcs > MAX_RECORDS || record.n_ranges > MAX_RECORDS || record.n_data > MAX_RECORDS {
+            return bad("number of functions, ranges or constants");
         }
-        // A patch that replaces nothing is there for its callbacks.
-        if record.n_funcs == 0 && (record.n_ranges != 0 || record.flags & !FLAG_ONESHOT == 0) {
+        // A patch that replaces nothing is there for its constants or callbacks.
+        let other_use = record.n_data != 0 || record.flags & !FLAG_ONESHOT != 0;
+        if record.n_funcs == 0 && (record.n_ranges != 0 || !other_use) {
             return bad("no functions");
         }
         if record.funcs == 0 || record.name == 0 || record.version == 0 || (record.ranges == 0 && record.n_ranges != 0)
@@ -114,16 +117,17 @@ impl<'a> Patch<'a> {
             return bad("number of modules, of their sections, or of fields");
         }
         // What means nothing is zero: nothing else would notice what happened to it.
-        let late =
-            [(record.holders, record.n_holders), (record.anchors, record.n_anchors), (record.relocs, record.n_relocs)];
+        let late = [
+            (record.holders, record.n_holders),
+            (record.anchors, record.n_anchors),
+            (record.relocs, record.n_relocs),
+            (record.data, record.n_data),
+        ];
         if late.iter().any(|&(at, n)| at == 0 && n != 0) {
             return bad("a missing address");
         }
         if late.iter().any(|&(at, n)| at != 0 && n == 0) {
             return bad("an address of nothing");
-        }
-        if record.zero != 0 {
-            return bad("bytes of no use");
         }
         if late.iter().any(|(at, _)| !at.is_multiple_of(8)) {
             return bad("a misaligned array");
@@ -152,6 +156,7 @@ impl<'a> Patch<'a> {
             || !holds(record.holders, record.n_holders, size_of::<HolderRecord>())
             || !holds(record.anchors, record.n_anchors, size_of::<AnchorRecord>())
             || !holds(record.relocs, record.n_relocs, size_of::<LateReloc>())
+            || !holds(record.data, record.n_data, size_of::<DataRecord>())
         {
             return bad("an array outside of the module");
         }
@@ -165,12 +170,12 @@ impl<'a> Patch<'a> {
         let (holders, anchors) =
             unsafe { (array(record.holders, record.n_holders), array(record.anchors, record.n_anchors)) };
         // SAFETY: as above.
-        let relocs = unsafe { array(record.relocs, record.n_relocs) };
+        let (relocs, data) = unsafe { (array(record.relocs, record.n_relocs), array(record.data, record.n_data)) };
         let (name, version) = (string(record.name, MAX_NAME, memory), string(record.version, 32, memory));
         let (Some(name), Some(version)) = (name, version) else {
             return bad("a string without end");
         };
-        let patch = Self { record, funcs, ranges, holders, anchors, relocs, name, version };
+        let patch = Self { record, funcs, ranges, data, holders, anchors, relocs, name, version };
         let others = patch.other_addresses();
         if !others.clone().all(|a| a != 0 && string(a, MAX_NAME, memory).is_some()) {
             return bad("a string without end");
@@ -189,6 +194,7 @@ impl<'a> Patch<'a> {
                 return bad("bytes of no use");
             }
         }
+        patch.check_data(memory)?;
         modules::check(&patch, memory)?;
         // A function whose old code is not guarded could be switched under a task that is inside it.
         for i in 0..record.n_funcs {
@@ -212,7 +218,31 @@ impl<'a> Patch<'a> {
         let others = (0..self.others()).fold(patch, |d, i| d.text(self.other_name(i)));
         let funcs = self.funcs.iter().enumerate().fold(others, |d, (i, f)| d.func(f, self.func_name(i), r));
         let ranges = self.ranges.iter().fold(funcs, |d, range| d.range(range, r));
-        modules::digest(self, ranges).finish()
+        let data = self.data.iter().enumerate().fold(ranges, |d, (i, data)| d.data(data, self.data_name(i), r));
+        modules::digest(self, data).finish()
+    }
+
+    fn check_data(&self, memory: &impl Memory) -> Result<(), Refusal> {
+        let bad = |rule| Err(Refusal::BadRecord(rule));
+        for (i, d) in self.data.iter().enumerate() {
+            if d.len == 0 || d.len > MAX_DATA || d.addr == 0 || d.addr.checked_add(d.len.into()).is_none() {
+                return bad("address or length of a constant");
+            }
+            if d.zero != 0 {
+                return bad("bytes of no use");
+            }
+            if !memory.holds(d.old, d.len.into()) || !memory.holds(d.new, d.len.into()) {
+                return bad("content of a constant outside of the module");
+            }
+            if d.name == 0 || string(d.name, MAX_SYMBOL, memory).is_none() {
+                return bad("a string without end");
+            }
+            let apart = |o: &DataRecord| d.addr >= o.addr + u64::from(o.len) || o.addr >= d.addr + u64::from(d.len);
+            if !self.data.iter().take(i).all(apart) {
+                return bad("overlapping constants");
+            }
+        }
+        Ok(())
     }
 
     fn check_func(&self, f: &FuncRecord) -> Result<(), Refusal> {
@@ -264,6 +294,18 @@ impl<'a> Patch<'a> {
         string(f.name, MAX_SYMBOL, &Checked).unwrap_or(&[])
     }
 
+    /// Name of constant `i`; empty when there is none.
+    pub fn data_name(&self, i: usize) -> &'a [u8] {
+        let Some(d) = self.data.get(i) else { return &[] };
+        string(d.name, MAX_SYMBOL, &Checked).unwrap_or(&[])
+    }
+    /// What constant `i` holds without the patch, and with it.
+    pub fn contents(&self, i: usize) -> (&'a [u8], &'a [u8]) {
+        let Some(d) = self.data.get(i) else { return (&[], &[]) };
+        // SAFETY: `new` has found both in the module; they do not change. Bytes have no alignment.
+        unsafe { (array(d.old, d.len), array(d.new, d.len)) }
+    }
+
     /// Patches named in `after`, then those in `replaces`.
     pub fn others(&self) -> usize {
         (self.record.n_after + self.record.n_replaces) as usize
@@ -287,10 +329,11 @@ impl<'a> Patch<'a> {
     }
     /// Name of what a refusal is about.
     pub fn subject(&self, why: Refusal) -> &'a [u8] {
-        match (why.func(), why.other(), why.holder()) {
+        match (why.func(), why.other(), why.holder(), why.data()) {
             (Some(i), ..) => self.func_name(i),
-            (None, Some(i), _) => self.other_name(i),
-            (None, None, Some(i)) => self.holder_name(i),
+            (None, Some(i), ..) => self.other_name(i),
+            (None, None, Some(i), _) => self.holder_name(i),
+            (None, None, None, Some(i)) => self.data_name(i),
             _ => &[],
         }
     }

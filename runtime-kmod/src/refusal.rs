@@ -118,6 +118,16 @@ pub enum Refusal {
         /// Index among the others.
         other: usize,
     },
+    /// LP5033: a constant of the kernel does not hold what it should: somebody else has changed it.
+    DataAltered {
+        /// Index of the constant.
+        data: usize,
+    },
+    /// LP5034: a patch named in `replaces` has changed constants in their place.
+    HasData {
+        /// Index among the others.
+        other: usize,
+    },
     /// LP5015: the pre-apply callback does not want the patch applied.
     Vetoed {
         /// What it returned; not 0.
@@ -174,6 +184,8 @@ impl Refusal {
             Refusal::TooFar { .. } => 5008,
             Refusal::HalfLoaded { .. } => 5031,
             Refusal::HasModules { .. } => 5032,
+            Refusal::DataAltered { .. } => 5033,
+            Refusal::HasData { .. } => 5034,
         }
     }
 
@@ -184,7 +196,10 @@ impl Refusal {
             Refusal::WrongKernel | Refusal::NoBuildId | Refusal::OtherModule { .. } => ENOEXEC,
             Refusal::Unresolved { .. } => ENOENT,
             Refusal::AlreadyPatched { .. } | Refusal::Probed { .. } | Refusal::Redirected { .. } => EADDRINUSE,
-            Refusal::Altered { .. } | Refusal::JumpGone { .. } | Refusal::Overlaid { .. } => EILSEQ,
+            Refusal::Altered { .. }
+            | Refusal::JumpGone { .. }
+            | Refusal::Overlaid { .. }
+            | Refusal::DataAltered { .. } => EILSEQ,
             Refusal::Busy | Refusal::StillInside | Refusal::Restless => EBUSY,
             Refusal::OutOfReach { .. } | Refusal::TooFar { .. } => ERANGE,
             Refusal::CpusMissing | Refusal::HalfLoaded { .. } => EAGAIN,
@@ -194,7 +209,8 @@ impl Refusal {
             Refusal::NoDispatcher { .. }
             | Refusal::OtherRuntime { .. }
             | Refusal::Bypassed { .. }
-            | Refusal::HasModules { .. } => EOPNOTSUPP,
+            | Refusal::HasModules { .. }
+            | Refusal::HasData { .. } => EOPNOTSUPP,
             Refusal::NoOther { .. } => ESRCH,
             Refusal::OnTop => EBUSY,
             Refusal::Vetoed { value } if (-MAX_ERRNO..0).contains(&value) => -value,
@@ -226,7 +242,10 @@ impl Refusal {
     /// Index of the other patch it is about.
     pub fn other(self) -> Option<usize> {
         match self {
-            Refusal::NoOther { other } | Refusal::OtherRuntime { other } | Refusal::HasModules { other } => Some(other),
+            Refusal::NoOther { other }
+            | Refusal::OtherRuntime { other }
+            | Refusal::HasModules { other }
+            | Refusal::HasData { other } => Some(other),
             _ => None,
         }
     }
@@ -242,10 +261,19 @@ impl Refusal {
         }
     }
 
+    /// Index of the constant it is about.
+    pub fn data(self) -> Option<usize> {
+        match self {
+            Refusal::DataAltered { data } => Some(data),
+            _ => None,
+        }
+    }
+
     /// `LP50nn: text`; `name` is that of the function or patch it is about.
     pub fn describe<K: Kernel>(self, k: &K, name: &[u8], out: &mut Text<'_>) {
         out.str("LP").dec(self.code().into()).str(": ");
-        if self.func().is_some() || self.other().is_some() || self.holder().is_some() {
+        let of = [self.func(), self.other(), self.holder(), self.data()];
+        if of.iter().any(Option::is_some) {
             out.bytes(name).str(": ");
         }
         out.str(self.text());
@@ -296,6 +324,8 @@ impl Refusal {
             Refusal::TooFar { .. } => "the module is out of reach of a field of the patch",
             Refusal::HalfLoaded { .. } => "was being loaded until the deadline",
             Refusal::HasModules { .. } => "has functions in kernel modules, no other patch can take its place",
+            Refusal::DataAltered { .. } => "the constant does not hold what the patch was made for, or has left there",
+            Refusal::HasData { .. } => "has changed constants in their place, no other patch can take its place",
             Refusal::Bypassed { .. } => {
                 "a patch below calls its own version directly, this one's would not be called from there"
             }

@@ -23,6 +23,7 @@ use lpbuild_abi::RangeRecord;
 
 use crate::{
     board::{Board, Entry, Table, Use},
+    constants::Constants,
     kernel::{Guard, Kernel, Seen},
     poke::Poke,
     record::Patch,
@@ -266,6 +267,8 @@ pub struct Switch<'s, K: Kernel> {
     pub status: &'s mut Status,
     /// It is on its way back: the blockers are those because of whom.
     pub turned: bool,
+    /// What changes in the stop.
+    pub constants: Option<&'s Constants<K::Alias>>,
 }
 
 impl<K: Kernel> Switch<'_, K> {
@@ -387,7 +390,7 @@ impl<K: Kernel> Switch<'_, K> {
 
     fn stop(&mut self, table: &Table) -> Result<(), Refusal> {
         let (scan, board, goal_new, busy) = (&self.scan, self.board, self.goal_new, self.busy());
-        let (k, seats) = (scan.k, self.seats);
+        let (k, seats, constants) = (scan.k, self.seats, self.constants);
         let work = Work {
             frames: &mut *self.frames,
             blockers: &mut self.status.blockers,
@@ -419,11 +422,13 @@ impl<K: Kernel> Switch<'_, K> {
                     work.blockers.push(Blocker { who: k.who(task), at });
                 });
                 work.result = if work.blockers.total() == 0 && !table.overflowed() {
-                    board.settle(goal_new);
-                    Ok(())
+                    constants.map_or(Ok(()), |c| c.change_stopped(k, scan.patch, goal_new))
                 } else {
                     Err(busy)
                 };
+                if work.result.is_ok() {
+                    board.settle(goal_new);
+                }
                 work.pause_ns = k.now_ns().saturating_sub(start);
             });
         });
@@ -453,6 +458,8 @@ pub struct InStop<'s, K: Kernel> {
     pub board: &'s Board,
     /// The sites.
     pub poke: Poke<'s, K>,
+    /// What changes with them.
+    pub constants: &'s Constants<K::Alias>,
 }
 
 impl<K: Kernel> InStop<'_, K> {
@@ -472,12 +479,23 @@ impl<K: Kernel> InStop<'_, K> {
         let ran = k.stop(&|| {
             let start = k.now_ns();
             meeting.enter(k, |work, lockstep| {
-                work.result = self.check(goal_new, seats, work).and_then(|()| self.write(goal_new, lockstep));
+                work.result = self.check(goal_new, seats, work).and_then(|()| self.all(goal_new, lockstep));
                 work.pause_ns = k.now_ns().saturating_sub(start);
             });
         });
         let work = meeting.finish();
         (if ran { work.result } else { Err(Refusal::CpusMissing) }, work.pause_ns)
+    }
+
+    fn all(&self, goal_new: bool, lockstep: &Lockstep<'_, '_, K, Work<'_>>) -> Result<(), Refusal> {
+        let (k, patch) = (self.scan.k, self.scan.patch);
+        self.constants.change_stopped(k, patch, goal_new)?;
+        let written = self.write(goal_new, lockstep);
+        if written.is_err() {
+            // Compared a moment ago, and nobody else runs.
+            self.constants.change_stopped(k, patch, !goal_new)?;
+        }
+        written
     }
 
     fn write(&self, goal_new: bool, lockstep: &Lockstep<'_, '_, K, Work<'_>>) -> Result<(), Refusal> {

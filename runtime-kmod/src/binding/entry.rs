@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     board::{Board, Entry},
+    constants::Constants,
     holders::{self, Holders, Joining},
     identity,
     kernel::Unreliable,
@@ -77,6 +78,7 @@ pub(super) static PATIENCE_MS: AtomicU32 = AtomicU32::new(0);
 /// The mode of the next operation, as in the record.
 pub(super) static MODE: AtomicU8 = AtomicU8::new(0);
 pub(super) static SITES: Sites<Alias> = Sites::new();
+static CONSTANTS: Constants<Alias> = Constants::new();
 static HOLDERS: Global<Holders<Alias>> = Global(UnsafeCell::new(Holders::new()));
 /// What of them everybody may look at. Written by setup alone.
 static SEEN: Global<(&[Shown<Alias>], &[Located])> = Global(UnsafeCell::new((&[], &[])));
@@ -165,6 +167,7 @@ unsafe fn prepare(patch: &Patch<'static>) -> Result<(), Refusal> {
         };
         Ok(Peer { patch: its.map_err(|_| Refusal::OtherRuntime { other })?, sites, board })
     })?;
+    CONSTANTS.prepare(&LINUX, patch)?;
     // SAFETY: the caller's contract; given back by `lpbuild_cleanup`.
     unsafe {
         let holders = holders();
@@ -189,7 +192,8 @@ unsafe fn install(patch: Patch<'static>, seats: &'static [AtomicUsize]) {
         let frames = &mut *FRAME_BUFFER.0.get();
         (*PATCH.0.get()).write(patch);
         let (armed, board, cancel, force) = (&ARMED, &BOARD, &CANCEL, &FORCE);
-        let parts = Parts { sites, located, others, armed, board, cancel, force, seats, frames };
+        let constants = &CONSTANTS;
+        let parts = Parts { sites, located, others, constants, armed, board, cancel, force, seats, frames };
         (*MACHINE.0.get()).write(Machine::new(&LINUX, patch, parts));
         MODE.store(patch.record.mode, SeqCst);
         DEADLINE_MS.store(patch.record.deadline_ms, SeqCst);
@@ -555,6 +559,7 @@ unsafe extern "C" fn lpbuild_cleanup() {
     // SAFETY: no longer referred to; the seats are from `lpb_alloc`, or null.
     unsafe {
         SITES.clear(&LINUX);
+        CONSTANTS.clear(&LINUX);
         holders().clear(&LINUX);
         ffi::lpb_free(SEATS.swap(ptr::null_mut(), SeqCst).cast());
     }

@@ -103,6 +103,25 @@ impl Kernel for Linux {
             unsafe { ptr::write_volatile(to.wrapping_add(i), b) };
         }
     }
+    fn change(&self, alias: Alias, bytes: &[u8]) {
+        let to = alias.0 as *mut u8;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let at = to.wrapping_add(bytes.len() - rest.len());
+            match rest.split_first_chunk::<8>().filter(|_| (at as usize).is_multiple_of(8)) {
+                Some((word, behind)) => {
+                    // SAFETY: the alias spans what it was asked for; the place is aligned.
+                    unsafe { ptr::write_volatile(at.cast::<u64>(), u64::from_le_bytes(*word)) };
+                    rest = behind;
+                }
+                None => {
+                    // SAFETY: as above.
+                    unsafe { ptr::write_volatile(at, rest.first().copied().unwrap_or(0)) };
+                    rest = rest.get(1..).unwrap_or(&[]);
+                }
+            }
+        }
+    }
     fn serialize(&self) {
         // SAFETY: sync_core can be called in any context.
         unsafe { ffi::lpb_sync_core() };

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use lpbuild_runtime::{
     board::Board,
+    constants::Constants,
     kernel::Unreliable,
     machine::{Machine, Parts, Step},
     refusal::Refusal,
@@ -180,6 +181,7 @@ fn half_dispatched(others: &[Other<'_>], test: impl FnOnce(&Fixture, &Board, &mu
         sites: SiteSet::new(&sites, &[]),
         located: &[],
         others,
+        constants: &Constants::new(),
         armed: &f.armed,
         board: &board,
         cancel: &no,
@@ -266,6 +268,7 @@ fn a_kprobe_on_the_jump_keeps_a_replaced_patch() {
         sites: SiteSet::new(&sites, &[]),
         located: &[],
         others: &others,
+        constants: &Constants::new(),
         armed: &f.armed,
         board: &board,
         cancel: &no,

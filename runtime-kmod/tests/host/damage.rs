@@ -13,11 +13,12 @@ use std::{
 };
 
 use lpbuild_abi::{
-    ABI_VERSION, AnchorKind, AnchorRecord, FieldKind, FuncRecord, HolderRecord, LateReloc, MAGIC, MAX_SITE,
+    ABI_VERSION, AnchorKind, AnchorRecord, DataRecord, FieldKind, FuncRecord, HolderRecord, LateReloc, MAGIC, MAX_SITE,
     PatchRecord, RangeRecord, Region,
 };
 use lpbuild_runtime::{
     board::Board,
+    constants::Constants,
     holders::{Holders, Joining, named},
     identity,
     kernel::Kernel,
@@ -67,7 +68,14 @@ impl Arena {
     fn old(&self, f: usize) -> u64 {
         self.start as u64 - DISTANCE + f as u64 * 0x100
     }
+    /// Where the constant is.
+    fn constant(&self) -> u64 {
+        self.old(FUNCS)
+    }
 }
+
+/// What the constant holds.
+const CONTENT: [u8; 16] = [0x5a; 16];
 
 /// The memory of a module.
 #[derive(Clone, Copy)]
@@ -101,6 +109,8 @@ struct Spec<'s> {
     mode: u8,
     /// The last function is one of a kernel module, which is not here, and refers to it and to another.
     modules: bool,
+    /// A constant of the kernel changes.
+    data: bool,
 }
 
 fn bytes_of<T>(value: &T) -> Vec<u8> {
@@ -137,7 +147,9 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
         counts[2] * size_of::<LateReloc>(),
     ];
     let late_len = holders_len + anchors_len + relocs_len;
-    let records_len = size_of::<PatchRecord>() + funcs_len + ranges_len + after_len + replaces_len + late_len;
+    let data_len = if spec.data { CONTENT.len() * 2 + size_of::<DataRecord>() } else { 0 };
+    let records_len =
+        size_of::<PatchRecord>() + funcs_len + ranges_len + after_len + replaces_len + late_len + data_len;
     let at = end - (records_len + strings.len()) as u64;
     let funcs_at = at + size_of::<PatchRecord>() as u64;
     let ranges_at = funcs_at + funcs_len as u64;
@@ -146,6 +158,8 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
     let holders_at = replaces_at + replaces_len as u64;
     let anchors_at = holders_at + holders_len as u64;
     let relocs_at = anchors_at + anchors_len as u64;
+    let contents_at = relocs_at + relocs_len as u64;
+    let data_at = contents_at + CONTENT.len() as u64 * 2;
     let in_kernel = spec.funcs.len() - usize::from(spec.modules);
     let some = |at: u64| if spec.modules { at } else { 0 };
     let mut original = [0; MAX_SITE];
@@ -182,7 +196,8 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
         n_relocs: counts[2] as u32,
         n_kernel_funcs: in_kernel as u32,
         n_kernel_ranges: in_kernel as u32,
-        zero: 0,
+        n_data: u32::from(spec.data),
+        data: if spec.data { data_at } else { 0 },
     });
     for (i, &f) in spec.funcs.iter().enumerate() {
         let new = own.code + i as u64 * 0x100;
@@ -215,6 +230,17 @@ fn image(arena: &Arena, n: usize, spec: &Spec<'_>) -> Image {
     if spec.modules {
         let site = funcs_at + (in_kernel * size_of::<FuncRecord>() + std::mem::offset_of!(FuncRecord, original)) as u64;
         bytes.extend(modules(own, late.map(string), own.code + in_kernel as u64 * 0x100, in_kernel, site));
+    }
+    if spec.data {
+        bytes.extend(CONTENT.iter().chain(&CONTENT.map(|b| b ^ 0xff)));
+        bytes.extend(bytes_of(&DataRecord {
+            addr: arena.constant(),
+            old: contents_at,
+            new: contents_at + CONTENT.len() as u64,
+            name: string(names[0]),
+            len: CONTENT.len() as u32,
+            zero: 0,
+        }));
     }
     bytes.extend(&strings);
     assert_eq!(at + bytes.len() as u64, end);
@@ -334,6 +360,7 @@ fn kernel(arena: &Arena, modules: usize) -> Sim {
         sim.put(arena.old(f), &[0x90; LEN as usize]);
         sim.put(arena.old(f) + 5, &SITE);
     }
+    sim.put(arena.constant(), &CONTENT);
     let note: Vec<u8> = [4u32, 20, 3].iter().flat_map(|n| n.to_le_bytes()).chain(*b"GNU\0").chain([7; 20]).collect();
     sim.put(notes(arena), &note);
     for n in 0..modules {
@@ -408,6 +435,7 @@ struct Module<'m> {
     cancel: AtomicBool,
     force: AtomicBool,
     sites: Sites<u64>,
+    constants: Constants<u64>,
     holders: RefCell<Holders<u64>>,
     seats: [AtomicUsize; 2],
 }
@@ -445,6 +473,7 @@ impl<'m> Module<'m> {
             cancel: no(),
             force: no(),
             sites: Sites::new(),
+            constants: Constants::new(),
             holders: RefCell::default(),
             seats,
         }
@@ -473,6 +502,7 @@ impl<'m> Module<'m> {
             all.clear(sim);
             self.sites.clear(sim);
         }
+        self.constants.clear(sim);
     }
     fn machine<'a>(&'a self, sim: &'a Sim, layers: &'a Layers<'_, u64>, frames: &'a mut [u64]) -> Machine<'a, Sim> {
         let parts = Parts {
@@ -480,6 +510,7 @@ impl<'m> Module<'m> {
             // SAFETY: nothing is given back yet.
             located: unsafe { self.holders.borrow().located() },
             others: layers.others(),
+            constants: &self.constants,
             armed: self.armed,
             board: &self.board,
             cancel: &self.cancel,
@@ -536,7 +567,8 @@ fn live(sim: &Sim, image: &Image, peers: &RefCell<BTreeMap<Vec<u8>, Peer<'_, u64
     let hold = |other| peers.borrow_mut().remove(patch.other_name(other)).ok_or(Refusal::NoOther { other });
     // What is written is not what says where to write.
     sim.world().forbidden = image.at..image.at + (image.bytes.len() - image.strings) as u64;
-    let end = if m.sites.prepare(sim, &patch, &mut layers, hold).is_err() {
+    let prepared = m.sites.prepare(sim, &patch, &mut layers, hold);
+    let end = if prepared.and_then(|()| m.constants.prepare(sim, &patch)).is_err() {
         End::Setup
     } else if m.join(sim).is_err() {
         End::Join
@@ -569,12 +601,13 @@ fn live(sim: &Sim, image: &Image, peers: &RefCell<BTreeMap<Vec<u8>, Peer<'_, u64
 /// A patch alone, and one on top of one that stays, in the place of another.
 fn both(test: impl Fn(&Arena, &Image, bool)) {
     let arena = Arena::new(3);
-    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 1, modules: false };
+    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 1, modules: false, data: true };
     test(&arena, &image(&arena, 0, &spec), false);
-    let spec = Spec { name: "demo", funcs: &[0, 1], after: &["low"], replaces: &["mid"], mode: 3, modules: false };
+    let spec =
+        Spec { name: "demo", funcs: &[0, 1], after: &["low"], replaces: &["mid"], mode: 3, modules: false, data: true };
     test(&arena, &image(&arena, 0, &spec), true);
     // Of the functions, the last is one of a module.
-    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 3, modules: true };
+    let spec = Spec { name: "demo", funcs: &[0, 1], after: &[], replaces: &[], mode: 3, modules: true, data: true };
     test(&arena, &image(&arena, 0, &spec), false);
 }
 
@@ -586,12 +619,12 @@ fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
         let low = self::image(
             arena,
             1,
-            &Spec { name: "low", funcs: &[0], after: &[], replaces: &[], mode: 2, modules: false },
+            &Spec { name: "low", funcs: &[0], after: &[], replaces: &[], mode: 2, modules: false, data: false },
         );
         let mid = self::image(
             arena,
             2,
-            &Spec { name: "mid", funcs: &[1, 2], after: &[], replaces: &[], mode: 2, modules: false },
+            &Spec { name: "mid", funcs: &[1, 2], after: &[], replaces: &[], mode: 2, modules: false, data: false },
         );
         low.write(&low.bytes);
         mid.write(&mid.bytes);
@@ -612,8 +645,9 @@ fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
         let end = live(&sim, image, &RefCell::new([&low, &mid].map(peer).into()));
         // In the place of `mid`: where that was is the kernel's function, once all has been applied.
         let want = if end == End::Reverted {
-            let kernel = code(arena, &kernel(arena, 3));
-            vec![before[0].clone(), kernel[1].clone(), kernel[2].clone(), kernel[3].clone()]
+            let mut kernel = code(arena, &kernel(arena, 3));
+            kernel[0].clone_from(&before[0]);
+            kernel
         } else {
             before
         };
@@ -639,7 +673,7 @@ fn code(arena: &Arena, sim: &Sim) -> Vec<Vec<u8>> {
     let mut target = vec![0; 0x200];
     // It is not there where it has no part in it.
     sim.read(target_text(arena), &mut target);
-    kernel.chain([target]).collect()
+    kernel.chain([target, sim.get(arena.constant(), CONTENT.len())]).collect()
 }
 
 #[test]
@@ -686,8 +720,11 @@ fn every_byte_counts() {
         let at = std::mem::offset_of!(PatchRecord, digest);
         whole[at..at + 8].copy_from_slice(&sealed.to_le_bytes());
         let original = size_of::<PatchRecord>() + std::mem::offset_of!(FuncRecord, original);
-        let expected: Vec<_> =
+        let mut expected: Vec<_> =
             (0..2).map(|f| original + f * size_of::<FuncRecord>()).map(|o| o..o + SITE.len()).collect();
+        // And both contents of a constant.
+        let contents = (image.record().data - image.at) as usize;
+        expected.push(contents - CONTENT.len() * 2..contents);
         // Zeros before the strings fill up to an address that is a multiple of 8.
         let name = image.bytes.windows(5).rposition(|w| w == b"demo\0").expect("its name");
         let fill = (8 - (image.bytes.len() - name) % 8) % 8;

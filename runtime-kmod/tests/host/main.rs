@@ -4,6 +4,7 @@
 mod apply;
 mod bypass;
 mod callbacks;
+mod constants;
 mod damage;
 mod divert;
 mod holders;

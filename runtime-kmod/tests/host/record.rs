@@ -31,13 +31,17 @@ fn every_rule_of_the_patch_record() {
     }
     assert_eq!(rejected(|p, _, _| p.deadline_ms = 0), "a deadline of 0 ms");
     assert_eq!(rejected(|p, _, _| p.patience_ms = 0), "a patience of 0 ms");
-    assert_eq!(rejected(|p, _, _| p.n_funcs = 1 << 20), "number of functions or ranges");
+    assert_eq!(rejected(|p, _, _| p.n_funcs = 1 << 20), "number of functions, ranges or constants");
     assert_eq!(rejected(|p, _, _| p.n_funcs = 0), "no functions");
     // Code that a callback does not make harmless, and a flag that is no callback.
     let callback = Callback::PreApply.flag();
     assert_eq!(rejected(|p, _, _| (p.n_funcs, p.flags) = (0, callback)), "no functions");
     assert_eq!(rejected(|p, _, _| (p.n_funcs, p.n_ranges, p.flags) = (0, 0, FLAG_ONESHOT)), "no functions");
-    assert_eq!(rejected(|p, _, _| p.n_ranges = u32::MAX), "number of functions or ranges");
+    assert_eq!(rejected(|p, _, _| p.n_ranges = u32::MAX), "number of functions, ranges or constants");
+    assert_eq!(rejected(|p, _, _| p.n_data = u32::MAX), "number of functions, ranges or constants");
+    assert_eq!(rejected(|p, _, _| p.n_data = 1), "a missing address");
+    assert_eq!(rejected(|p, _, _| p.data = 8), "an address of nothing");
+    assert_eq!(rejected(|p, _, _| (p.data, p.n_data) = (p.funcs + 4, 1)), "a misaligned array");
     assert_eq!(rejected(|p, _, _| p.funcs = 0), "a missing address");
     assert_eq!(rejected(|p, _, _| p.ranges = 0), "a missing address");
     assert_eq!(rejected(|p, _, _| p.name = 0), "a missing address");

@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lpbuild_abi::{ABI_VERSION, FuncRecord, MAGIC, PatchRecord, RangeRecord, Region};
+use lpbuild_abi::{ABI_VERSION, DataRecord, FuncRecord, MAGIC, PatchRecord, RangeRecord, Region};
 use lpbuild_runtime::{
     board::Board,
+    constants::Constants,
     kernel::{Kernel, Level, Rest, Seen, Unreliable, View, Who, Work},
     machine::{Machine, Parts, Step},
     record::Patch,
@@ -31,6 +32,11 @@ pub const NEW: u64 = 0xffff_ffff_c000_0000;
 pub const LEN: u32 = 0x40;
 /// The site of every function: behind a 5-byte fentry nop, two instructions, 8 bytes.
 pub const SITE: [u8; 8] = [0x53, 0x48, 0x8b, 0x35, 1, 2, 3, 4];
+
+/// A constant of the kernel, at no multiple of 8; what it holds without the patch, and with it.
+pub const CONSTANT: u64 = 0xffff_ffff_8200_000c;
+pub static OLD_CONTENT: [u8; 84] = [1; 84];
+pub static NEW_CONTENT: [u8; 84] = [2; 84];
 
 thread_local!(static CPU: Cell<usize> = const { Cell::new(0) });
 
@@ -74,6 +80,8 @@ pub struct World {
     known: Vec<u64>,
     sites: Vec<Watched>,
     pub writes: usize,
+    /// Constants written.
+    pub constants: usize,
     memory_blocks: BTreeMap<usize, usize>,
     held: BTreeMap<usize, usize>,
     /// These tasks work in the kernel without a pause.
@@ -284,6 +292,16 @@ impl Kernel for Sim {
         let known = seq.max(w.known[me]);
         w.known[me] = known;
     }
+    fn change(&self, alias: u64, bytes: &[u8]) {
+        assert!(self.stopped_at.lock().is_ok_and(|t| t.is_some()), "a constant changes while the machine runs");
+        let mut w = self.world();
+        w.constants += 1;
+        let last = alias + bytes.len() as u64;
+        assert!(last <= w.forbidden.start || w.forbidden.end <= alias, "{alias:#x} is not to be written");
+        for (at, &b) in (alias..).zip(bytes) {
+            w.memory.insert(at, b);
+        }
+    }
     fn serialize(&self) {
         if self.mute.load(SeqCst) == CPU.get() {
             while !self.over.load(SeqCst) {
@@ -481,6 +499,7 @@ pub struct Fixture {
     pub record: PatchRecord,
     pub funcs: Vec<FuncRecord>,
     pub ranges: Vec<RangeRecord>,
+    pub data: Vec<DataRecord>,
     names: Vec<std::ffi::CString>,
     pub armed: Arc<AtomicBool>,
     pub seats: Vec<AtomicUsize>,
@@ -550,11 +569,26 @@ impl Fixture {
             n_relocs: 0,
             n_kernel_funcs: n as u32,
             n_kernel_ranges: n as u32,
-            zero: 0,
+            n_data: 0,
+            data: 0,
         };
         let seats = (0..cpus).map(|_| AtomicUsize::new(0)).collect();
         let armed = Arc::clone(&sim.armed);
-        Self { sim, record, funcs, ranges, names, armed, seats }
+        Self { sim, record, funcs, ranges, data: Vec::new(), names, armed, seats }
+    }
+    /// The same with a constant of the kernel that changes from `OLD_CONTENT` to `NEW_CONTENT`.
+    pub fn with_constant(cpus: usize, n: usize) -> Self {
+        let mut f = Self::new(cpus, n);
+        f.sim.put(CONSTANT, &OLD_CONTENT);
+        let name = f.names[0].as_ptr() as u64;
+        let (old, new) = (OLD_CONTENT.as_ptr() as u64, NEW_CONTENT.as_ptr() as u64);
+        f.data.push(DataRecord { addr: CONSTANT, old, new, name, len: OLD_CONTENT.len() as u32, zero: 0 });
+        (f.record.data, f.record.n_data) = (f.data.as_ptr() as u64, 1);
+        f
+    }
+    /// The constant as it is.
+    pub fn content(&self) -> Vec<u8> {
+        self.sim.get(CONSTANT, OLD_CONTENT.len())
     }
     /// The strings of the records.
     pub fn names(&self) -> &[std::ffi::CString] {
@@ -572,12 +606,14 @@ impl Fixture {
     }
     /// Runs `f` with a machine.
     pub fn with<R>(&self, f: impl FnOnce(&mut Machine<'_, Sim>) -> R) -> R {
-        let (sites, mut frames, board) = (self.sites(), [0; 16], Board::new());
+        let (sites, mut frames, board, constants) = (self.sites(), [0; 16], Board::new(), Constants::new());
+        assert_eq!(constants.prepare(&self.sim, &self.patch()), Ok(()));
         let (cancel, force) = (AtomicBool::new(false), AtomicBool::new(false));
         let parts = Parts {
             sites: SiteSet::new(&sites, &[]),
             located: &[],
             others: &[],
+            constants: &constants,
             armed: &self.armed,
             board: &board,
             cancel: &cancel,
@@ -585,7 +621,9 @@ impl Fixture {
             seats: &self.seats,
             frames: &mut frames,
         };
-        f(&mut Machine::new(&self.sim, self.patch(), parts))
+        let out = f(&mut Machine::new(&self.sim, self.patch(), parts));
+        constants.clear(&self.sim);
+        out
     }
     /// Bytes at the site of function `i`.
     pub fn bytes(&self, i: usize) -> Vec<u8> {

@@ -5,7 +5,9 @@ use std::ops::Range;
 use crate::{
     cpu::within,
     target::data,
-    world::{At, BEGINS, BROUGHT, FIELD, Kind, Level, MS, OPERATOR, Run, Task, Version, World, new_addr, text},
+    world::{
+        At, BEGINS, BROUGHT, CONTENTS, FIELD, Kind, Level, MS, OPERATOR, Run, Task, Version, World, new_addr, text,
+    },
 };
 
 fn name(version: Version) -> String {
@@ -89,6 +91,21 @@ pub fn refers(w: &mut World, p: usize, f: usize, place: u8) {
         }
         w.targets[t].calls = calls.wrapping_add(1);
         w.written.insert(at, counted.wrapping_add(1));
+    }
+}
+
+/// Code of a version of a function reads the constant that the first patch changes.
+pub fn constant(w: &mut World, f: usize, version: Version, below: bool) {
+    let nmi = w.current().level() == Some(Level::Nmi);
+    // What new code calls as the original finds what new code does.
+    if !w.plan.constant || !w.plan.patches[0].has[f] || below || nmi || w.forced || w.spoilt.is_some() {
+        return;
+    }
+    let (slot, new) = (w.cpus[w.here].current, w.constant == CONTENTS[1]);
+    if version == 0 && new {
+        w.fail(format!("task {slot} is in old code and finds the new content"));
+    } else if version == 1 && !new && w.rules.together && !w.current().exempt {
+        w.fail(format!("task {slot} is in new code and finds the old content"));
     }
 }
 

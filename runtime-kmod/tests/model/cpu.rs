@@ -347,6 +347,7 @@ fn maybe_call(w: &mut World, n: usize) -> bool {
 
 /// A piece of the body of a version of function `f`: what it does there. `patch`: whose code it is, if not the kernel's.
 fn body(w: &mut World, f: usize, patch: Option<usize>, below: bool) {
+    check::constant(w, f, patch.map_or(0, of), below);
     let calm = w.current().level().is_none() && !w.current().exempt && !w.current().pinned;
     let (sleepy, since, deep) = (w.plan.sleepy, w.steps, w.current().frames.len() > 7);
     if let Some(p) = patch

@@ -16,7 +16,7 @@ use crate::{
     plan::{Cut, Relation},
     sim::{Module, Sim},
     target,
-    world::{At, FUNCS, Kind, MS, OPERATOR, PATCHES, Rules, Run, Versions, World, of, site_addr},
+    world::{At, CONTENTS, FUNCS, Kind, MS, OPERATOR, PATCHES, Rules, Run, Versions, World, of, site_addr},
 };
 
 /// The patches that are applied.
@@ -84,6 +84,7 @@ impl<'a> Applied<'a> {
             sites: m.all_sites(),
             located: m.located(),
             others: m.layers().others(),
+            constants: &m.constants,
             armed: &m.armed,
             board: &m.board,
             cancel: &m.cancel,
@@ -153,6 +154,9 @@ impl<'a> Applied<'a> {
                 // Whoever is in the way goes some day.
                 sim.wait(|w| {
                     (w.plan.probes, w.plan.heat) = (false, 200);
+                    if w.spoilt.is_some() {
+                        crate::schedule::spoil(w);
+                    }
                     for f in 0..w.code.len() {
                         if w.probes[f].is_some() {
                             crate::schedule::probe(w, f);
@@ -190,6 +194,7 @@ impl<'a> Applied<'a> {
             m.sites.clear(sim);
             m.holders_mut().clear(sim);
         }
+        m.constants.clear(sim);
         check::gone(&mut sim.world(), p, alone);
         // Its memory is used for something else.
         m.board.settle(true);
@@ -290,6 +295,10 @@ fn release(sim: &Sim, p: usize) {
 /// The sites of a patch that is out of effect hold what was there before.
 fn came_back(sim: &Sim, p: usize, versions: Versions) {
     let mut w = sim.world();
+    let constant = w.spoilt.unwrap_or(w.constant);
+    if p == 0 && constant != CONTENTS[0] {
+        w.fail(format!("the constant does not come back: {}", constant[0]));
+    }
     let len = w.plan.site_len();
     for s in sim.patches[p].sites.all() {
         let f = (0..FUNCS).find(|&f| site_addr(f) == s.addr).unwrap_or_default();
@@ -395,6 +404,7 @@ fn begin(sim: &Sim, p: usize, goal: Versions, mode: Mode, revert: bool, loose: b
         at_once: mode == Mode::StopMachine,
         rested: waits.then_some(w.now),
         untrapped: taken_back.then_some(deadline),
+        together: mode == Mode::StopMachine && p == 0 && sim.patches[0].constants.is_new() == revert,
         ..Rules::default()
     };
     for t in &mut w.tasks {

@@ -101,6 +101,8 @@ pub struct Plan {
     pub targets: usize,
     /// Now and then a module is another build.
     pub other_builds: bool,
+    /// The first patch changes a constant.
+    pub constant: bool,
     pub cut: Cut,
 }
 
@@ -207,6 +209,7 @@ pub fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         target: [None; FUNCS],
         targets: 0,
         other_builds: false,
+        constant: false,
         cut,
     };
     if n > 1 {
@@ -231,6 +234,8 @@ pub fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
     if wanted || cut == Cut::Nothing && rng.one_in(3) {
         modules(rng, &mut plan);
     }
+    let data = [Guard::CheckData, Guard::DataBehindOldCode, Guard::DataBeforeOldCode, Guard::DataInTheStop];
+    plan.constant = data.map(Cut::Rule).contains(&cut) || cut == Cut::Nothing && rng.one_in(3);
     let all = |plan: &mut Plan, mode| {
         for p in &mut plan.patches {
             (p.apply, p.revert, p.without) = (mode, mode, [false; FUNCS]);
@@ -290,7 +295,7 @@ pub fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
         }
         Cut::Rule(Guard::WholeCensus | Guard::WholeWatch) => plan.tight = true,
         Cut::Rule(Guard::ModuleId) => plan.other_builds = true,
-        Cut::Rule(Guard::LateSites) => plan.probes = true,
+        Cut::Rule(Guard::LateSites | Guard::CheckData) => plan.probes = true,
         Cut::Rule(Guard::TailAtGoing) => {
             (plan.abs64, plan.probes) = (true, false);
             plan.single.fill(false);

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, ffi::CStr, sync::atomic::Ordering::SeqCst};
 
 use lpbuild_abi::{
-    ABI_VERSION, AnchorKind, AnchorRecord, FieldKind, FuncRecord, HolderRecord, LateReloc, MAGIC, MAX_SITE, Mode,
-    PatchRecord, RangeRecord, Region,
+    ABI_VERSION, AnchorKind, AnchorRecord, DataRecord, FieldKind, FuncRecord, HolderRecord, LateReloc, MAGIC, MAX_SITE,
+    Mode, PatchRecord, RangeRecord, Region,
 };
 use lpbuild_runtime::{record::Patch, site::INT3};
 
@@ -16,8 +16,8 @@ use crate::{
     sim::{Module, Sim},
     target::{self, Target},
     world::{
-        BROUGHT, Cpu, FIELD, FUNCS, Kind, LEN, Life, MS, OLD, OPERATOR, PATCHES, Rules, Run, SITE_OFFSET, SLOTS, Task,
-        World, dispatch_addr, new_addr, resume_addr, text,
+        BROUGHT, CONSTANT, CONTENTS, Cpu, FIELD, FUNCS, Kind, LEN, Life, MS, OLD, OPERATOR, PATCHES, Rules, Run,
+        SITE_OFFSET, SLOTS, Task, World, dispatch_addr, new_addr, resume_addr, text,
     },
 };
 
@@ -91,6 +91,8 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         targets: (0..plan.targets).map(|_| Target::new()).collect(),
         written: BTreeMap::new(),
         probes: vec![None; plan.funcs],
+        constant: CONTENTS[0],
+        spoilt: None,
         patches: vec![Life::default(); plan.patches.len()],
         operating: 0,
         versions: [0; FUNCS],
@@ -120,6 +122,7 @@ struct Records {
     holders: Vec<HolderRecord>,
     anchors: Vec<AnchorRecord>,
     relocs: Vec<LateReloc>,
+    data: Vec<DataRecord>,
     patch: Option<Box<PatchRecord>>,
 }
 
@@ -175,6 +178,7 @@ fn records(plan: &Plan, p: usize) -> Records {
         holders: Vec::new(),
         anchors: Vec::new(),
         relocs: Vec::new(),
+        data: Vec::new(),
         patch: None,
     };
     for (i, &t) in modules.iter().enumerate() {
@@ -190,6 +194,10 @@ fn records(plan: &Plan, p: usize) -> Records {
             kind: FieldKind::Abs64 as u8,
             zero: [0; 7],
         }));
+    }
+    if p == 0 && plan.constant {
+        let [old, new] = [0, 1].map(|i| CONTENTS_AT[i].as_ptr() as u64);
+        all.data.push(DataRecord { addr: CONSTANT, old, new, name: c"constant".as_ptr() as u64, len: 16, zero: 0 });
     }
     let in_kernel = has.iter().filter(|&&f| plan.target[f].is_none()).count() as u32;
     let address = |n: usize, at: u64| if n == 0 { 0 } else { at };
@@ -225,10 +233,13 @@ fn records(plan: &Plan, p: usize) -> Records {
         n_relocs: all.relocs.len() as u32,
         n_kernel_funcs: in_kernel,
         n_kernel_ranges: in_kernel,
-        zero: 0,
+        n_data: all.data.len() as u32,
+        data: address(all.data.len(), all.data.as_ptr() as u64),
     }));
     all
 }
+
+static CONTENTS_AT: [[u8; 16]; 3] = CONTENTS;
 
 const MODULES: [&CStr; 2] = [c"t0", c"t1"];
 
@@ -364,6 +375,7 @@ fn others(sim: &Sim, w: &mut World) {
                 }
             }
         }
+        5 if w.plan.constant && w.plan.probes && w.stop.is_none() && w.rng.one_in(2) => spoil(w),
         5 if !w.list_held && w.rng.one_in(4) => cpu::fork(w),
         _ => {}
     }
@@ -392,6 +404,16 @@ fn hotplug(w: &mut World) {
     w.tasks[idle].frames.clear();
     w.cpus[cpu].online = false;
     w.note(|| "offline".into());
+}
+
+/// Somebody else changes the constant, or puts back what he found.
+pub fn spoil(w: &mut World) {
+    match w.spoilt.take() {
+        Some(before) => w.constant = before,
+        None => (w.spoilt, w.constant) = (Some(w.constant), CONTENTS[2]),
+    }
+    let now = w.constant[0];
+    w.note(|| format!("somebody writes {now} to the constant"));
 }
 
 /// Another one sets or takes away a kprobe at a site, with the kernel's own poking, which is not the question here.

@@ -8,6 +8,7 @@ use std::{
 use lpbuild_abi::Region;
 use lpbuild_runtime::{
     board::Board,
+    constants::Constants,
     holders::{Holders, Joining},
     kernel::{Guard, Kernel, Level, Rest, Seen, Unreliable, View, Who, Work},
     layers::Layers,
@@ -23,7 +24,8 @@ use crate::{
     plan::Cut,
     target,
     world::{
-        Asked, DATA, FUNCS, MODULE, NEW, OLD, OPERATOR, PATCHES, Run, Stop, Task, World, id, site_addr, slot, text,
+        Asked, CONSTANT, DATA, FUNCS, MODULE, NEW, OLD, OPERATOR, PATCHES, Run, Stop, Task, World, id, site_addr, slot,
+        text,
     },
 };
 
@@ -39,6 +41,7 @@ pub struct Module {
     pub cancel: AtomicBool,
     pub force: AtomicBool,
     pub sites: Sites<u64>,
+    pub constants: Constants<u64>,
     layers: UnsafeCell<Layers<'static, u64>>,
     holders: UnsafeCell<Holders<u64>>,
     /// What a module that comes gets, as it was behind the last step.
@@ -55,6 +58,7 @@ impl Module {
             cancel: no(),
             force: no(),
             sites: Sites::new(),
+            constants: Constants::new(),
             layers: UnsafeCell::new(Layers::new()),
             holders: UnsafeCell::new(Holders::new()),
             joining: Cell::new(target::BEFORE),
@@ -89,6 +93,7 @@ impl Module {
     ) -> Result<(), Refusal> {
         // SAFETY: nobody looks at the layers before the first operation.
         self.sites.prepare(sim, &self.patch, unsafe { &mut *self.layers.get() }, hold)?;
+        self.constants.prepare(sim, &self.patch)?;
         self.holders_mut().prepare(sim, &self.patch)
     }
 }
@@ -179,6 +184,11 @@ impl Kernel for Sim {
         if (MODULE..DATA).contains(&addr) {
             return note(&w, addr, buf);
         }
+        if (CONSTANT..CONSTANT + 16).contains(&addr) {
+            let from = (addr - CONSTANT) as usize;
+            buf.copy_from_slice(&w.constant[from..from + buf.len()]);
+            return true;
+        }
         let Some(f) = (0..w.code.len()).find(|&f| (site_addr(f)..site_addr(f) + 15).contains(&addr)) else {
             return false;
         };
@@ -256,6 +266,20 @@ impl Kernel for Sim {
             drop(w);
             self.yields();
         }
+    }
+    fn change(&self, alias: u64, bytes: &[u8]) {
+        let mut w = self.world();
+        if !w.views.iter().any(|v| v.0 == alias) || alias | !ADDRESS != CONSTANT {
+            w.fail("something is written that cannot be".into());
+        }
+        if !w.stop.as_ref().is_some_and(|s| s.running) {
+            w.fail("a constant changes while the machine runs".into());
+        }
+        if w.spoilt.is_some() {
+            w.fail("what somebody else has written to the constant is overwritten".into());
+        }
+        w.constant.copy_from_slice(bytes);
+        w.note(|| format!("the constant is {}", bytes[0]));
     }
     fn serialize(&self) {
         let mut w = self.world();

@@ -30,6 +30,9 @@ pub const FIELD: u64 = 0x40;
 /// Behind the carried code of a patch, 8 bytes for each module that the patch brings; what the first of them begins with.
 pub const BROUGHT: u64 = 0x8000;
 pub const BEGINS: u8 = 7;
+/// A constant of the kernel, which the first patch may change; what it holds, what that makes of it, and somebody else.
+pub const CONSTANT: u64 = 0xffff_ffff_8200_0000;
+pub const CONTENTS: [[u8; 16]; 3] = [[1; 16], [2; 16], [9; 16]];
 /// Code that nobody patches.
 pub const KERNEL: u64 = 0xffff_ffff_8000_0000;
 /// Bytes of an old function.
@@ -334,6 +337,8 @@ pub struct Rules {
     pub rested: Option<u64>,
     /// From then on no call traps.
     pub untrapped: Option<u64>,
+    /// The constant changes with the code, in the same stop.
+    pub together: bool,
 }
 
 impl Rules {
@@ -400,6 +405,9 @@ pub struct World {
     pub written: BTreeMap<u64, u8>,
     /// What a kprobe has replaced by its int3.
     pub probes: Vec<Option<u8>>,
+    /// What the constant holds, and what somebody else has replaced by his own.
+    pub constant: [u8; 16],
+    pub spoilt: Option<[u8; 16]>,
     pub patches: Vec<Life>,
     /// The patch whose operation is under way.
     pub operating: usize,
