@@ -465,7 +465,8 @@ impl<'a, K: Kernel> Machine<'a, K> {
         }
         self.started_ns.get_or_insert(self.k.now_ns());
         if let Err(why) = self.constants_before() {
-            return Some(self.give_up(why));
+            let left = self.left_ms();
+            return Some(if why.is_transient() && left > 0 { self.again(left) } else { self.give_up(why) });
         }
         if self.parts.sites.iter().next().is_none() {
             return self.enter_nowhere();
@@ -564,17 +565,20 @@ impl<'a, K: Kernel> Machine<'a, K> {
     }
 
     /// Before anything is written: constants hold what they should, and what an operation takes away from them goes before anybody can
-    /// run old code. In `stop-machine` it goes at the instant at which old code comes.
+    /// run old code. In `stop-machine` it goes at the instant at which old code comes. Where no function is here nobody runs any of
+    /// them, and what comes finds the end.
     fn constants_before(&self) -> Result<(), Refusal> {
         let (constants, new) = (self.parts.constants, self.goal_new);
         constants.check(self.k, &self.patch)?;
-        let in_the_stop = self.in_the_stop() && self.parts.sites.iter().next().is_some();
         let later = if new {
             self.k.guard(Guard::DataBehindOldCode)
         } else {
-            in_the_stop || !self.k.guard(Guard::DataBeforeOldCode)
+            self.in_the_stop() || !self.k.guard(Guard::DataBeforeOldCode)
         };
-        if later { Ok(()) } else { constants.change(self.k, &self.patch, self.parts.seats, new) }
+        if later && self.parts.sites.iter().next().is_some() {
+            return Ok(());
+        }
+        constants.change(self.k, &self.patch, self.parts.seats, new)
     }
 
     fn in_the_stop(&self) -> bool {

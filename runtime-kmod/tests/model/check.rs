@@ -102,7 +102,9 @@ pub fn constant(w: &mut World, f: usize, version: Version, below: bool) {
         return;
     }
     let (slot, new) = (w.cpus[w.here].current, w.constant == CONTENTS[1]);
-    if version == 0 && new {
+    // In a stop without dispatchers the code changes beside such a task as well.
+    let unseen = w.current().exempt && w.plan.patches[0].without.contains(&true);
+    if version == 0 && new && !unseen {
         w.fail(format!("task {slot} is in old code and finds the new content"));
     } else if version == 1 && !new && w.rules.together && !w.current().exempt {
         w.fail(format!("task {slot} is in new code and finds the old content"));
