@@ -2,28 +2,45 @@
 
 use std::time::{Duration, Instant};
 
+use crate::codes;
 use crate::correlate::Files;
-use crate::error::Result;
+use crate::error::{Place, Problem, Result};
 use crate::holder::HolderName;
-use crate::plan::{ObjectPair, Source};
+use crate::plan::{ObjectPair, Options, Source};
 use crate::symbolize::Object;
 use crate::{compare, correlate, ingest};
 
-/// ingest .. compare with the time each phase takes, and the debug information as far as it was opened; `lines_kept` as in
-/// [`crate::plan::Options`].
-pub(crate) fn compared<'s>(source: &'s Source, lines_kept: bool, t: &mut Timer) -> Result<(ObjectPair, Files<'s>)> {
+/// ingest .. compare with the time each phase takes, and the debug information as far as it was opened.
+pub(crate) fn compared<'s>(source: &'s Source, options: &Options, t: &mut Timer) -> Result<(ObjectPair, Files<'s>)> {
     let old = t.time("ingest", || ingest::read(&source.name, &source.old))?;
     let new = t.time("ingest", || ingest::read(&source.name, &source.new))?;
     let old = t.time("symbolize", || Object::new(old))?;
     let new = t.time("symbolize", || Object::new(new))?;
-    let debug = Files::new(&source.old, &source.new, lines_kept);
+    let debug = Files::new(&source.old, &source.new, options.lines_kept);
     let pairs = t.time("correlate", || correlate::correlate_with(&old, &new, &debug));
-    let mut verdicts = t.time("compare", || compare::compare(&old, &new, &pairs));
+    let mut verdicts = t.time("compare", || compare::compare(&old, &new, &pairs, &options.data));
     if source.holder != HolderName::Vmlinux {
         verdicts.of_module();
     }
     let (name, holder) = (source.name.clone(), source.holder.clone());
     Ok((ObjectPair { name, old, new, pairs, verdicts, holder, placement: None }, debug))
+}
+
+/// Names of constants that no compared object has, or several have, or a module.
+pub(crate) fn undeclared(pairs: &[ObjectPair], options: &Options) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for name in &options.data {
+        let has = |p: &&ObjectPair| p.new.atoms.iter().any(|a| compare::means_constant(name, &p.name, a));
+        let found: Vec<&ObjectPair> = pairs.iter().filter(has).collect();
+        let what = match found.as_slice() {
+            [one] if one.holder == HolderName::Vmlinux => continue,
+            [one] => format!("it is of the module {}: only constants of the kernel change in their place", one.holder),
+            [] => "no object that differs has data of this name".to_owned(),
+            [a, .., b] => format!("{} and {} both have one of this name: write {}:{name}", a.name, b.name, a.name),
+        };
+        problems.push(Problem::new(codes::LP2030, Place { symbol: Some(name.clone()), ..Place::default() }, what));
+    }
+    problems
 }
 
 /// Time by phase.

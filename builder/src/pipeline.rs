@@ -32,6 +32,7 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
 /// The same with what is known of the rest of the kernel.
 pub fn analyse_in(sources: &[Source], rest: Rest<'_>, options: &Options) -> Result<Analysis> {
     let (mut analysis, debug) = judged(sources, options)?;
+    analysis.refused.extend(pairing::undeclared(&analysis.pairs, options));
     annotate::objects(&mut analysis, &debug, rest);
     analysis.settle(&options.accept);
     // Only a patch tells what it was made of.
@@ -51,7 +52,7 @@ fn judged<'s>(sources: &'s [Source], options: &Options) -> Result<(Analysis, Vec
     let mut t = Timer::new();
     let (mut pairs, mut debug) = (Vec::new(), Vec::new());
     for source in sources.iter().filter(|s| s.old != s.new) {
-        let (pair, opened) = pairing::compared(source, options.lines_kept, &mut t)?;
+        let (pair, opened) = pairing::compared(source, options, &mut t)?;
         let kept = pairs.len() < KEPT;
         debug.push(if kept { opened } else { Files::new(&source.old, &source.new, options.lines_kept) });
         pairs.push(pair);
@@ -68,13 +69,14 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     let mut t = Timer::new();
     let scanned = t.time("scan", || whole::scan_pair(images.old, images.new));
     let mut parts = t.time("extract", || whole::extract_pair(&scanned, images.kernel));
-    let verdicts = t.time("compare", || compare::compare(&parts.old, &parts.new, &parts.pairs));
+    let verdicts = t.time("compare", || compare::compare(&parts.old, &parts.new, &parts.pairs, &options.data));
     let placement = parts.placement.take();
     let holder = HolderName::Vmlinux;
     let name = holder.to_string();
     let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, holder, placement };
     let mut analysis = judge(vec![pair], t, options);
     analysis.refused.extend(scanned.compared.without_atoms());
+    analysis.refused.extend(pairing::undeclared(&analysis.pairs, options));
     analysis.refused.sort();
     annotate::whole(&mut analysis, images, &scanned);
     analysis.settle(&options.accept);
@@ -147,6 +149,8 @@ pub fn produce_on(analysis: &mut Analysis, running: Option<Running<'_>>, options
         None => None,
     };
     if let Some((bound, _)) = &bound {
+        let in_patch = |pair, dest: &_| bound.of(pair, dest) == Some(bind::Resolved::InPatch);
+        refuse(detour::lasting(&analysis.pairs, &analysis.set, options, &in_patch))?;
         let promises = t.time("promises", || {
             promises::find(&analysis.pairs, &analysis.set, &|pair, text| bound.brings(pair, text))
         });

@@ -18,6 +18,9 @@ pub struct Report {
     pub changed: Vec<Changed>,
     /// Functions and data that come with them.
     pub new: Vec<New>,
+    /// Constants that change in their place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<DataChange>,
     /// Differences without a meaning, and why.
     pub ignored: Vec<Ignored>,
     /// What stands against the patch.
@@ -94,6 +97,19 @@ pub struct SiteRecord {
     pub rule: &'static str,
 }
 
+/// A constant that changes in its place.
+#[derive(Clone, Debug, Serialize)]
+pub struct DataChange {
+    /// The object it is in.
+    pub object: String,
+    /// Its name.
+    pub symbol: String,
+    /// Bytes.
+    pub size: u64,
+    /// What changes, in words.
+    pub changes: Vec<String>,
+}
+
 /// Something the patch adds.
 #[derive(Clone, Debug, Serialize)]
 pub struct New {
@@ -148,6 +164,12 @@ impl Report {
                     });
                 }
                 Role::Piece => {}
+                Role::InPlace(old) => report.data.push(DataChange {
+                    object,
+                    symbol,
+                    size: atom.size(),
+                    changes: crate::compare::changes_of(&pair.comparer(), old, item.atom),
+                }),
                 Role::NewFunction | Role::Data => {
                     report.new.push(New { object, symbol, reason, new_size: atom.size() });
                 }
@@ -171,6 +193,10 @@ impl Report {
             let sizes = format!("{} -> {} bytes", c.old_size, c.new_size);
             let at = c.source.as_ref().map_or(String::new(), |s| format!(", {s}"));
             text += &format!("changed  {}: {}: {}; {sizes}{site}{at}\n", c.object, c.symbol, c.reason);
+        }
+        for d in &self.data {
+            text += &format!("data     {}: {}: changes in its place, {} bytes\n", d.object, d.symbol, d.size);
+            text += &d.changes.iter().map(|c| format!("         {c}\n")).collect::<String>();
         }
         for n in &self.new {
             text += &format!("new      {}: {}: {}; {} bytes\n", n.object, n.symbol, n.reason, n.new_size);

@@ -174,7 +174,7 @@ pub fn objects(analysis: &mut Analysis, debug: &[Files<'_>], rest: Rest<'_>) {
     let numbered: Vec<(u32, (&ObjectPair, &Files<'_>))> = (0..).zip(analysis.pairs.iter().zip(debug)).collect();
     let found: Vec<Found> = parallel::map(&numbered, |(index, (pair, files))| {
         let id = PairId(*index);
-        if !set.items.iter().any(|i| i.pair == id && i.role != Role::Data) {
+        if !set.items.iter().any(|i| i.pair == id && i.is_code()) {
             return Found::default();
         }
         let Some([old, new]) = files.both() else {

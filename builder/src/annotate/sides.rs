@@ -50,7 +50,7 @@ impl Sides<'_, '_> {
         let carried = own.filter_map(|i| match i.role {
             Role::Replaces(old) => Some(CarriedFunction { old: Some(old), new: i.atom }),
             Role::NewFunction => Some(CarriedFunction { old: None, new: i.atom }),
-            Role::Piece | Role::Data => None,
+            Role::Piece | Role::Data | Role::InPlace(_) => None,
         });
         carried.collect()
     }

@@ -194,10 +194,15 @@ pub fn unpatchable(kernel: &KernelImage) -> Result<Vec<Unpatchable>> {
     Ok(black.list(kernel))
 }
 
-/// The old function, and every piece of it, must be what runs.
+/// The old function, and every piece of it, must be what runs; a constant that changes in its place what is there.
 fn check_old(bound: &Bound<'_>, pairs: &[ObjectPair], item: &Item, black: &Blacklist, out: &mut Vec<Problem>) {
-    let Role::Replaces(old) = item.role else { return };
     let pair = &pairs[item.pair.0 as usize];
+    if let Role::InPlace(old) = item.role
+        && let Err((code, why)) = bound.placements[item.pair.0 as usize].check_content(old.0)
+    {
+        out.push(Problem::new(code, Place::symbol(&pair.name, &pair.old.atom(old.0).name), why));
+    }
+    let Role::Replaces(old) = item.role else { return };
     let placement = &bound.placements[item.pair.0 as usize];
     for atom in pair.old.family(old.0).into_iter().map(|id| pair.old.atom(id)).filter(|a| a.is_code()) {
         let place = Place::symbol(&pair.name, &atom.name);

@@ -85,6 +85,9 @@ pub struct MoreArgs {
     /// A patch this one takes the place of.
     #[arg(long, value_name = "NAME", value_parser = patch_name)]
     replaces: Vec<String>,
+    /// A constant of the kernel that changes in its place: its name, or path/file.o:NAME.
+    #[arg(long = "data", value_name = "NAME", value_parser = constant)]
+    data: Vec<String>,
     /// A function the patch adds and the module calls; KIND is pre-apply, post-apply, pre-revert or post-revert.
     #[arg(long = "callback", value_name = "KIND=FUNCTION", value_parser = callback)]
     callbacks: Vec<(Callback, String)>,
@@ -100,6 +103,11 @@ impl MoreArgs {
         for (given, place) in [(&self.after, &mut options.after), (&self.replaces, &mut options.replaces)] {
             if !given.is_empty() {
                 place.clone_from(given);
+            }
+        }
+        for name in &self.data {
+            if !options.data.contains(name) {
+                options.data.push(name.clone());
             }
         }
         for (kind, function) in &self.callbacks {
@@ -138,6 +146,10 @@ fn type_name(name: &str) -> std::result::Result<String, String> {
 
 fn description(text: &str) -> std::result::Result<String, String> {
     if is_line(text) { Ok(text.to_owned()) } else { Err(format!("not {}", lpbuild::plan::manifest::LINE_RULE)) }
+}
+
+fn constant(name: &str) -> std::result::Result<String, String> {
+    lpbuild::plan::manifest::check_data_name(name).map(|()| name.to_owned())
 }
 
 fn callback(text: &str) -> std::result::Result<(Callback, String), String> {

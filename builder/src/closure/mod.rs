@@ -14,7 +14,7 @@ mod resolve;
 pub use resolve::BIAS_WINDOW;
 
 use crate::plan::Cause;
-use crate::plan::{Item, ItemEntry, ObjectPair, PairId, PatchSet, Role};
+use crate::plan::{Dest, Item, ItemEntry, ObjectPair, PairId, PatchSet, Role};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -68,6 +68,9 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
         }
         for (n, why) in &pair.verdicts.changed {
             c.add_function(id, *n, Cause::Changed(why.clone()));
+        }
+        for n in &pair.verdicts.in_place {
+            c.add((id, *n), Cause::Declared);
         }
     }
     let mut roots = Vec::new();
@@ -194,6 +197,7 @@ impl Closure<'_> {
             (true, _) if parent_of(&pair.new, atom.id) != atom.id => Role::Piece,
             (true, Some(old)) => Role::Replaces(old),
             (true, None) => Role::NewFunction,
+            (false, Some(old)) if pair.verdicts.in_place.contains(&n) => Role::InPlace(old),
             (false, _) => Role::Data,
         };
         self.check_section(id, n, role);
@@ -285,6 +289,17 @@ impl Closure<'_> {
         }
     }
 
+    /// Code that stays would find places of the new code in a constant that changes for everybody.
+    fn check_in_place(&mut self, item: &Item) {
+        for edge in &item.edges {
+            let Dest::Carried(pair, n, _) = edge.dest else { continue };
+            if self.replaced.contains(&(pair, n)) && !self.is_new((pair, n)) {
+                let what = format!("it points into {}, which is replaced", self.pair(pair).new.atom(n.0).name);
+                self.refuse(item.pair, item.atom, codes::LP2030, Some(edge.field.at), what);
+            }
+        }
+    }
+
     /// Code that stays in the kernel must not jump into the middle of a function that is replaced: it would go on in the
     /// old code.
     fn check_jumps_into(&mut self, item: &Item, old: OldAtom) {
@@ -323,7 +338,10 @@ impl Closure<'_> {
 
     /// Data that stays in the kernel must not point into the middle of a function that is replaced.
     fn check_interior_pointers(&mut self, item: &Item) {
-        if item.role != Role::Data {
+        if let Role::InPlace(_) = item.role {
+            self.check_in_place(item);
+        }
+        if item.is_code() {
             self.check_unknown_tables(item);
         }
         let Role::Replaces(old) = item.role else { return };

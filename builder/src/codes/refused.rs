@@ -227,6 +227,22 @@ codes! {
               that comes later is written to by each patch when it comes, and nothing says in which order.",
         advice: "make two patches: one of the kernel's functions with `after` or `replaces`, and one of the modules' without",
     }
+    LP2030 {
+        class: Refused,
+        title: "constant that cannot change in its place",
+        why: "A constant named in `data` gets its new content where it is, for everybody who reads it. That can be done with what the kernel \
+              never writes, in the same number of bytes: the kernel's own read-only data, as an object that is compared has it. What it \
+              holds must not lead into the middle of functions that are replaced, since the code that stays reads it as well.",
+        advice: "take the name out of `data`; a variable is changed by a callback (post-apply), which knows what it holds",
+    }
+    LP2031 {
+        class: Refused,
+        title: "a constant that changes in its place leads into the patch",
+        why: "Whoever reads a pointer in it may keep it, and nothing shows when he has called it for the last time. So what it leads to must be \
+              there when the patch is gone.",
+        advice: "change the function that the entry names now: it is replaced, and its address stays; or let the patch stay until the next \
+                 boot (oneshot = true, --oneshot)",
+    }
     LP2101 {
         class: Refused,
         title: "no room for a jump",

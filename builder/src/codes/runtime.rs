@@ -219,4 +219,18 @@ codes! {
         why: "A patch named in `replaces` has functions in kernel modules. Those come and go, and which of the two patches a module that               comes in the middle of the exchange belongs to is not decided (EOPNOTSUPP).",
         advice: "unload that patch, then load this one without `replaces`",
     }
+    LP5033 {
+        class: Refused,
+        title: "a constant of the kernel does not hold what it should",
+        why: "The patch changes a constant in its place, and somebody else has changed it: before, so that it is not what the patch was made \
+              for, or since, so that putting back what was there would undo the other one's change (EILSEQ). Nothing is written.",
+        advice: "unload the other patch that changes it first; two patches for one constant have to be made one",
+    }
+    LP5034 {
+        class: Refused,
+        title: "a patch that has changed constants cannot be replaced",
+        why: "A patch named in `replaces` has changed constants in their place, and who is to put back which content is not decided \
+              (EOPNOTSUPP).",
+        advice: "unload that patch, then load this one without `replaces`",
+    }
 }

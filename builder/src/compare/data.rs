@@ -16,7 +16,7 @@ use crate::uses::{self, AddressUse};
 pub fn compare_data(c: &Comparer<'_>, v: &mut Verdicts) {
     let mut changed: BTreeSet<NewAtom> = BTreeSet::new();
     for (o, n) in c.pairs.open() {
-        if c.new.atom(n.0).is_code() {
+        if c.new.atom(n.0).is_code() || v.in_place.contains(&n) {
             continue;
         }
         let Some(what) = difference(c, o, n) else {
@@ -105,7 +105,7 @@ fn may_begin_anew(c: &Comparer<'_>, old: &Atom) -> bool {
 /// A constant that refers to a changed constant is another constant, and its address matters as well.
 fn add_referring(c: &Comparer<'_>, v: &mut Verdicts) {
     while !v.changed_constants.is_empty() {
-        let constants = c.new.atoms.iter().filter(|a| !a.is_code() && c.new.class(a.section) == Class::Rodata);
+        let constants = c.new.atoms.iter().filter(|a| !v.in_place.contains(&NewAtom(a.id)) && !a.is_code() && c.new.class(a.section) == Class::Rodata);
         let more: Vec<(OldAtom, NewAtom)> = constants
             .map(|a| NewAtom(a.id))
             .filter(|n| !v.changed_constants.contains(n))
@@ -283,7 +283,7 @@ fn written_after_boot(object: &Object, id: AtomId) -> Option<String> {
 }
 
 /// What differs between two data objects.
-fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
+pub(super) fn difference(c: &Comparer<'_>, o: OldAtom, n: NewAtom) -> Option<String> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
     if c.new.class(new.section) == Class::Ids {
         let same_refs =

@@ -5,12 +5,14 @@
 //!
 //! Refused here: changed live data, and changed constants whose address is more than read through (LP2001), changed init
 //! code or data (LP2003), changed registrations (LP2005), code in sections that cannot be patched (LP2007), data that changed
-//! its size or kind (LP2002), names that moved (LP2022), changed lists of BTF ids (LP2023).
+//! its size or kind (LP2002), names that moved (LP2022), changed lists of BTF ids (LP2023), constants that cannot change in their place
+//! (LP2030).
 
 mod change;
 mod data;
 mod function;
 mod identity;
+mod in_place;
 mod line_numbers;
 mod line_table;
 mod lists;
@@ -30,6 +32,7 @@ use crate::symbolize::{AtomId, AtomKind, Class, Object, Target, TextKind};
 pub use change::Change;
 pub use function::first_difference;
 pub use identity::matters as identity_matters;
+pub use in_place::{changes_of, means as means_constant};
 pub use moved::stays as name_stays;
 pub use targets::Comparer;
 
@@ -51,6 +54,8 @@ pub struct Verdicts {
     pub changed: BTreeMap<NewAtom, Change>,
     /// Read-only data whose content changed and that only code refers to: carried anew by the functions that use it.
     pub changed_constants: BTreeSet<NewAtom>,
+    /// Constants that change in their place, because the author says so.
+    pub in_place: BTreeSet<NewAtom>,
     /// Lists of BTF ids whose content changed; the kernel keeps its own.
     pub changed_ids: BTreeSet<NewAtom>,
     /// What cannot be live-patched.
@@ -64,10 +69,11 @@ pub fn parent_of(object: &Object, id: AtomId) -> AtomId {
     object.parent(id)
 }
 
-/// Compares two correlated objects.
-pub fn compare(old: &Object, new: &Object, pairs: &Pairs) -> Verdicts {
+/// Compares two correlated objects; `data` has the names of the constants that change in their place.
+pub fn compare(old: &Object, new: &Object, pairs: &Pairs, data: &[String]) -> Verdicts {
     let mut v = Verdicts::default();
     let comparer = Comparer { old, new, pairs };
+    (v.in_place, v.refused) = in_place::declared(&comparer, data);
     data::compare_data(&comparer, &mut v);
     data::judge_gone(&comparer, &mut v);
     lists::compare_lists(&comparer, &mut v);

@@ -68,6 +68,7 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
         patience_ms: r.milliseconds(patch.patience_ms.as_ref()).unwrap_or(lpbuild_abi::PATIENCE_MS),
         oneshot: patch.oneshot.as_ref().is_some_and(|o| *o.get_ref()),
         jump: r.jump(patch.jump.as_ref()),
+        data: r.data(patch.data.as_ref()),
         ..Options::named(patch.name.get_ref().clone())
     };
     let (kernel, external) = (r.kernel(&file.kernel), file.module.as_ref().map(|m| r.external(m)));
@@ -219,6 +220,19 @@ impl Resolver<'_> {
                 None
             }
         }
+    }
+
+    /// Constants that change in their place.
+    fn data(&mut self, value: Option<&Spanned<Vec<Spanned<String>>>>) -> Vec<String> {
+        let names = value.map(|v| v.get_ref().as_slice()).unwrap_or_default();
+        for (i, name) in names.iter().enumerate() {
+            if let Err(detail) = manifest::check_data_name(name.get_ref()) {
+                self.bad(name.span(), detail);
+            } else if names.iter().take(i).any(|n| n.get_ref() == name.get_ref()) {
+                self.bad(name.span(), format!("{} is named twice in `data`", name.get_ref()));
+            }
+        }
+        names.iter().map(|n| n.get_ref().clone()).collect()
     }
 
     fn jump(&mut self, value: Option<&Spanned<String>>) -> Jump {

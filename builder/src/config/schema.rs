@@ -25,6 +25,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
             "patience-ms",
             "oneshot",
             "jump",
+            "data",
         ],
     ),
     ("kernel", &["release", "image", "headers", "source", "config", "compiler", "module-dir"]),
@@ -67,6 +68,7 @@ pub(super) struct Patch {
     pub patience_ms: Value<i64>,
     pub oneshot: Value<bool>,
     pub jump: Value<String>,
+    pub data: Value<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -15,7 +15,7 @@ use crate::holder::HolderName;
 use crate::ingest::SectionId;
 use crate::isa::reloc;
 use crate::kernel::KernelSection;
-use crate::plan::{Dest, Edge, Item, ItemEntry, PairId};
+use crate::plan::{Dest, Edge, Item, ItemEntry, PairId, Role};
 use crate::symbolize::{Class, Entry, Object, RefKind, Table, Target, Usage, boot_constant, known_sections};
 
 /// Tables that are handed to the kernel when a module is here: whose, and where each is.
@@ -49,7 +49,9 @@ pub fn write(w: &mut Writer, input: Draft<'_>, back_end: &mut dyn BackEnd) -> Re
             if input.pair(item.pair).holder != holder {
                 continue;
             }
-            if item.is_code() {
+            if matches!(item.role, Role::InPlace(_)) {
+                place_new_content(w, input, item, &mut layout);
+            } else if item.is_code() {
                 *islands = place_code(w, input, item, &mut layout)?;
             } else {
                 place_data(w, input, item, &mut run, &mut layout);
@@ -224,6 +226,17 @@ fn place_data(w: &mut Writer, input: Draft<'_>, item: &Item, run: &mut Option<Ru
     if !atom.name.contains('+') {
         w.define(&atom.name, section, offset, atom.size(), false, false);
     }
+    layout.items.insert((item.pair, item.atom), Spot { section, offset });
+}
+
+/// What a constant of the kernel is to hold: it lies beside the record of it.
+fn place_new_content(w: &mut Writer, input: Draft<'_>, item: &Item, layout: &mut Layout) {
+    let section = w.section(abi::SEC_DATA, Access::ReadOnly);
+    let mut bytes = input.pair(item.pair).new.bytes(item.atom.0).to_vec();
+    for edge in &item.edges {
+        blank(&mut bytes, edge);
+    }
+    let offset = w.append(section, &bytes, 8);
     layout.items.insert((item.pair, item.atom), Spot { section, offset });
 }
 

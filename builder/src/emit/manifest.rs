@@ -22,7 +22,7 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
     let mut functions = back_end.functions();
     let key = |f: &m::Function| (HolderName::named(&f.object), f.source.clone(), f.symbol.clone());
     functions.sort_by_cached_key(key);
-    let holders = back_end.holders();
+    let (holders, data) = (back_end.holders(), data(input));
     let mut inputs: Vec<m::Input> = input
         .analysis
         .pairs
@@ -32,7 +32,11 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         .collect();
     inputs.sort_by(|a, b| a.source.cmp(&b.source));
     Ok(m::Manifest {
-        schema: if holders.is_empty() { m::SCHEMA_OF_KERNEL } else { m::SCHEMA },
+        schema: match (data.is_empty(), holders.is_empty()) {
+            (false, _) => m::SCHEMA,
+            (true, false) => m::SCHEMA_OF_MODULES,
+            (true, true) => m::SCHEMA_OF_KERNEL,
+        },
         patch: m::Patch {
             name: options.name.clone(),
             version: options.version.clone(),
@@ -49,6 +53,7 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         kernel,
         holders,
         functions,
+        data,
         carried: carried(input, layout),
         symbols: symbols(input)?,
         imports: back_end.imports(),
@@ -70,10 +75,32 @@ fn promises(input: Draft<'_>) -> Vec<m::KeptAddress> {
     certain.map(entry).collect()
 }
 
+/// Constants that change in their place.
+fn data(input: Draft<'_>) -> Vec<m::Constant> {
+    let mut out = Vec::new();
+    for item in input.items() {
+        let Role::InPlace(old) = item.role else { continue };
+        let pair = input.pair(item.pair);
+        let (atom, size) = (pair.old.atom(old.0), pair.old.atom(old.0).size());
+        let address = input.bound.and_then(|b| Some((b, b.old_address(item.pair, old)?)));
+        let original = address.and_then(|(b, at)| b.read(at, size as usize)).map(hash::digest);
+        out.push(m::Constant {
+            source: pair.name.clone(),
+            symbol: atom.name.clone(),
+            anchor_offset: address.map(|(b, at)| b.holder.anchored(at)),
+            size: size as u32,
+            original_sha256: original,
+            changes: crate::compare::changes_of(&pair.comparer(), old, item.atom),
+        });
+    }
+    out.sort_by(|a, b| (&a.source, &a.symbol).cmp(&(&b.source, &b.symbol)));
+    out
+}
+
 fn carried(input: Draft<'_>, layout: &Layout) -> Vec<m::Carried> {
     let mut out = Vec::new();
     for item in input.items() {
-        if matches!(item.role, Role::Replaces(_)) {
+        if matches!(item.role, Role::Replaces(_) | Role::InPlace(_)) {
             continue;
         }
         let pair = input.pair(item.pair);

@@ -102,6 +102,9 @@ fn flags(config: &Config) -> Vec<String> {
     if config.options.oneshot {
         options.push("--oneshot".to_owned());
     }
+    for name in &config.options.data {
+        options.extend(["--data".to_owned(), name.clone()]);
+    }
     for (callback, function) in config.options.callbacks.all() {
         options.extend(["--callback".to_owned(), format!("{}={function}", callback.name())]);
     }
@@ -152,9 +155,10 @@ mod tests {
         config.options.oneshot = true;
         (config.options.deadline_ms, config.options.patience_ms) = (Some(500), 90);
         config.options.callbacks.set(crate::plan::manifest::Callback::PreApply, "f".into());
+        config.options.data = vec!["fs/a.o:t".into()];
         config.options.accept.add(crate::accept::Accept::Type, "struct a");
         let all = "--name fix --patch-version '1;2' --patch-description 'it'\\''s $(x)' --patience-ms 90 --jump rel32 \
-                   --deadline-ms 500 --mode drain --after a --replaces b --replaces c --oneshot --callback pre-apply=f --accept 'type=struct a'";
+                   --deadline-ms 500 --mode drain --after a --replaces b --replaces c --oneshot --data fs/a.o:t --callback pre-apply=f --accept 'type=struct a'";
         assert_eq!(words(&config), all);
     }
 }

@@ -92,6 +92,18 @@ impl Placement {
             _ => Ok(()),
         }
     }
+    /// Is it certain where the data is, and that the holder has this content there?
+    ///
+    /// # Errors
+    /// LP3001 or LP3002, and what was found.
+    pub fn check_content(&self, id: AtomId) -> Result<(), Doubt> {
+        self.check_data(id, true)?;
+        let known = match self {
+            Self::RunPre(p) => p.same_data.contains(&id),
+            Self::Exact(p) => p.atom(id).is_some(),
+        };
+        if known { Ok(()) } else { Err((codes::LP3001, "nothing shows where it is".into())) }
+    }
     /// Two addresses the holder's code shows for one undefined symbol.
     pub fn contradiction(&self, name: &str) -> Option<(u64, u64)> {
         match self {

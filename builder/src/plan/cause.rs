@@ -14,6 +14,8 @@ pub enum Cause {
     PieceOf(PairId, NewAtom),
     /// livepatch.toml names it.
     Callback(Callback),
+    /// The author has it change in its place.
+    Declared,
     /// Something carried refers to it.
     ReferredTo {
         /// By what.
@@ -31,6 +33,7 @@ impl Cause {
             Self::Changed(change) => change.to_string(),
             Self::PieceOf(id, n) => format!("piece of {}", pair(id).new.atom(n.0).name),
             Self::Callback(callback) => format!("{} callback", callback.name()),
+            Self::Declared => "its content changes in its place".to_owned(),
             Self::ReferredTo { by: (id, n), from_outside: true } => {
                 format!("{} of {} refers to it", pair(id).new.atom(n.0).name, pair(id).name)
             }

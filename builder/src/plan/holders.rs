@@ -5,7 +5,7 @@
 use lpbuild_abi as abi;
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Function, Manifest, SCHEMA};
+use super::manifest::{Function, Manifest, SCHEMA, SCHEMA_OF_KERNEL, SCHEMA_OF_MODULES};
 use crate::hash::from_hex;
 use crate::holder::VMLINUX;
 
@@ -77,8 +77,14 @@ pub struct SectionField {
 impl Manifest {
     /// Do the modules and what is said to be in them fit together?
     pub(super) fn check_holders(&self) -> std::result::Result<(), String> {
-        if (self.schema >= SCHEMA) == self.holders.is_empty() {
-            return Err(format!("schema {}, and {} holders", self.schema, self.holders.len()));
+        let fits = match (self.data.is_empty(), self.holders.is_empty()) {
+            (false, _) => self.schema == SCHEMA,
+            (true, false) => self.schema == SCHEMA_OF_MODULES,
+            (true, true) => self.schema <= SCHEMA_OF_KERNEL,
+        };
+        if !fits {
+            let (holders, data) = (self.holders.len(), self.data.len());
+            return Err(format!("schema {}, {holders} holders and {data} constants", self.schema));
         }
         let has = |name: &str| self.holders.iter().any(|h| h.name == name);
         for h in &self.holders {

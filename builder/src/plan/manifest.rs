@@ -10,9 +10,11 @@ use crate::accept::{Accepted, is_name};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
-/// The greatest value of [`Manifest::schema`]: of a patch with functions of kernel modules.
-pub const SCHEMA: u32 = 3;
-/// That of a patch without.
+/// The greatest value of [`Manifest::schema`]: of a patch that changes constants in their place.
+pub const SCHEMA: u32 = 4;
+/// That of a patch without, and with functions of kernel modules.
+pub const SCHEMA_OF_MODULES: u32 = 3;
+/// That of a patch without either.
 pub const SCHEMA_OF_KERNEL: u32 = 2;
 /// The oldest one that is read. It has no hash of patch.o: such modules load, such folders are not packed.
 pub const OLDEST_SCHEMA: u32 = 1;
@@ -37,6 +39,9 @@ pub struct Manifest {
     /// Replaced functions, the kernel's first, by object and symbol.
     #[serde(default, rename = "function")]
     pub functions: Vec<Function>,
+    /// Constants of the kernel that change in their place, by object and symbol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Constant>,
     /// Functions and data the patch adds, by object and symbol.
     #[serde(default, rename = "carried", skip_serializing_if = "Vec::is_empty")]
     pub carried: Vec<Carried>,
@@ -287,6 +292,26 @@ impl Jump {
     }
 }
 
+/// A constant of the kernel that changes in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Constant {
+    /// Path of the compared object file.
+    pub source: String,
+    /// Symbol in the old build.
+    pub symbol: String,
+    /// Address minus the anchor's address, in bytes. Absent while symbolic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor_offset: Option<i64>,
+    /// Size in bytes.
+    pub size: u32,
+    /// SHA-256 of what the image has there, as it is linked, lower-case hex. Absent while symbolic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original_sha256: Option<String>,
+    /// What changes in it, in words: places and what they hold before and after.
+    pub changes: Vec<String>,
+}
+
 /// Something the patch brings along.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -469,6 +494,16 @@ pub fn is_line(s: &str) -> bool {
 pub fn is_identifier(s: &str) -> bool {
     s.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && s.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+}
+
+/// The name of a constant in `data`: that of a C object, alone or behind `path/file.o:`.
+pub fn check_data_name(name: &str) -> std::result::Result<(), String> {
+    let (of, symbol) = name.split_once(':').unwrap_or(("x.o", name));
+    let plain = symbol.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.".contains(&c));
+    if is_name(of) && !symbol.is_empty() && plain && !symbol.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return Ok(());
+    }
+    Err(format!("{name:?} is not the name of a constant, nor path/file.o:NAME"))
 }
 
 /// A patch name is also a module name and a sysfs folder.

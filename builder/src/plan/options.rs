@@ -28,6 +28,8 @@ pub struct Options {
     pub oneshot: bool,
     /// Functions of the patch that the runtime calls.
     pub callbacks: Callbacks,
+    /// Constants that change in their place: names, or `path/file.o:NAME`.
+    pub data: Vec<String>,
     /// What the author answers for.
     pub accept: Acceptances,
     /// Do unchanged lines have the same numbers in both builds, and no others (`source/lines.rs`)?
@@ -49,6 +51,7 @@ impl Options {
             jump: Jump::Rel32,
             oneshot: false,
             callbacks: Callbacks::default(),
+            data: Vec::new(),
             accept: Acceptances::default(),
             lines_kept: false,
         }
@@ -72,6 +75,7 @@ impl Options {
             jump: if abs64 { Jump::Abs64 } else { Jump::Rel32 },
             oneshot: m.patch.oneshot,
             callbacks: m.callbacks.clone(),
+            data: m.data.iter().map(|d| format!("{}:{}", d.source, d.symbol)).collect(),
             accept,
             ..Self::named(m.patch.name.clone())
         }

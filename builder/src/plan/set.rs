@@ -41,6 +41,8 @@ pub enum Role {
     NewFunction,
     /// Data.
     Data,
+    /// The new content of a constant of the kernel, which changes in its place.
+    InPlace(OldAtom),
 }
 
 /// One carried function or data object.
@@ -96,6 +98,6 @@ impl Item {
     }
     /// Is it code?
     pub fn is_code(&self) -> bool {
-        self.role != Role::Data
+        !matches!(self.role, Role::Data | Role::InPlace(_))
     }
 }

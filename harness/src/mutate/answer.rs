@@ -10,7 +10,7 @@ use lpbuild::holder::HolderName;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Options;
 use lpbuild::plan::Source;
-use lpbuild::plan::manifest::{Callbacks, Jump};
+
 
 use super::difference::Difference;
 use super::names::{normal, parent};
@@ -48,21 +48,7 @@ pub struct Answer {
 
 /// Options of every question.
 pub fn options() -> Options {
-    Options {
-        name: "mutant".into(),
-        version: "1".into(),
-        description: String::new(),
-        mode: None,
-        after: Vec::new(),
-        replaces: Vec::new(),
-        deadline_ms: Some(10_000),
-        patience_ms: 15_000,
-        jump: Jump::Rel32,
-        oneshot: false,
-        callbacks: Callbacks::default(),
-        accept: Default::default(),
-        lines_kept: false,
-    }
+    Options { deadline_ms: Some(10_000), ..Options::named("mutant") }
 }
 
 /// A pair of objects as lpbuild takes it.

@@ -34,6 +34,7 @@ pub fn contradictions(manifest: &Manifest, running: Running<'_>) -> Vec<Problem>
     }
     manifest.holders.iter().for_each(|h| c.holder(h));
     manifest.functions.iter().for_each(|f| c.function(f));
+    manifest.data.iter().for_each(|d| c.constant(d));
     c.image = running.kernel;
     c.imports(manifest);
     c.symbols(manifest);
@@ -128,6 +129,23 @@ impl Check<'_> {
                 field.offset, field.section
             );
             self.problem(&s.name, what);
+        }
+    }
+
+    /// A constant that changes in its place must be there, and hold what the manifest says.
+    fn constant(&mut self, c: &crate::plan::manifest::Constant) {
+        self.image = self.running.kernel;
+        let Some(address) = c.anchor_offset.map(|o| self.address(o)) else {
+            return self.problem(&c.symbol, "the manifest gives no address");
+        };
+        if !self.image.kallsyms().at(address).is_empty()
+            && !self.image.kallsyms().at(address).iter().any(|s| *s.name == *c.symbol)
+        {
+            return self.problem(&c.symbol, format!("the image has something else at {address:#x}"));
+        }
+        let there = self.image.read(address, c.size as usize).map(crate::hash::digest);
+        if there.is_none() || there != c.original_sha256 {
+            self.problem(&c.symbol, format!("the image has another content at {address:#x}"));
         }
     }
 

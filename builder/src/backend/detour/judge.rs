@@ -12,6 +12,7 @@ pub fn judge(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Detour
     let (sites, mut refused) = sites(pairs, set, options);
     refused.extend(check_originals(pairs, set, &sites));
     refused.extend(others(pairs, &sites, set, options));
+    refused.extend(lasting(pairs, set, options, &|_, dest| matches!(dest, Dest::Carried(..) | Dest::Original(..))));
     let mode = mode(pairs, set, &sites, options, &mut refused);
     (Detour { sites, mode }, refused)
 }
@@ -40,6 +41,29 @@ fn others(pairs: &[ObjectPair], sites: &[(usize, JumpSite)], set: &PatchSet, opt
     let place = Place::symbol(&pair.name, &pair.new.atom(atom.0).name);
     let what = format!("it is a function of the module {}, and the patch {what} {name}", pair.holder);
     Some(Problem::new(codes::LP2027, place, what))
+}
+
+/// What changes in its place must not lead into a patch that goes.
+pub fn lasting(
+    pairs: &[ObjectPair],
+    set: &PatchSet,
+    options: &Options,
+    in_patch: &dyn Fn(PairId, &Dest) -> bool,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for item in set.items.iter().filter(|i| matches!(i.role, Role::InPlace(_)) && !options.oneshot) {
+        let pair = &pairs[item.pair.0 as usize];
+        for edge in item.edges.iter().filter(|e| in_patch(item.pair, &e.dest)) {
+            let what = match &edge.dest {
+                Dest::Carried(p, n, _) | Dest::Original(p, n) => pairs[p.0 as usize].new.atom(n.0).name.clone(),
+                Dest::Constant(text) => format!("{:?}", String::from_utf8_lossy(text)),
+                Dest::Old(..) | Dest::Kernel(..) => continue,
+            };
+            let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name).at(edge.field.at);
+            problems.push(Problem::new(codes::LP2031, place, format!("there it leads to {what}, which the patch brings")));
+        }
+    }
+    problems
 }
 
 /// Originals that carried code or data refers to must have an entrance.

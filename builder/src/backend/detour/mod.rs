@@ -4,14 +4,15 @@
 //! judge      plan -> sites, mode        `sites` chooses where each jump goes
 //! anchors    module -> anchors          how the runtime finds its sections
 //! dispatch   behind the carried code    the original's beginning and the dispatcher of each function
-//! records    -> sections of the abi     what the runtime reads; of kernel modules, `modules`
+//! records    -> sections of the abi     what the runtime reads; of kernel modules, `modules`, of constants in their place, `constants`
 //! functions  -> manifest                the replaced functions
 //! parts      -> kbuild                  the runtime and its C half
 //! image      manifest x image -> ()     what the manifest says of the kernel is so
-//! verify     module -> ()               the records again, as the second reader sees them; of kernel modules, `verify_modules`
+//! verify     module -> ()               the records again, as the second reader sees them; of kernel modules, `verify_modules`, of constants, `verify_constants`
 //! ```
 
 mod anchors;
+mod constants;
 mod dispatch;
 mod fields;
 mod functions;
@@ -25,10 +26,11 @@ mod parts;
 mod records;
 pub mod sites;
 mod verify;
+mod verify_constants;
 mod verify_modules;
 
 pub use image::contradictions;
-pub use judge::judge;
+pub use judge::{judge, lasting};
 pub use kernel_side::Runtime;
 pub use lowering::Lowering;
 pub use needs::Needs;

@@ -8,6 +8,7 @@ use object::write::SectionId;
 
 use super::Lowering;
 use super::fields::{LooseField, loose};
+use super::constants;
 use super::functions::pieces;
 use super::modules::{self, Modules, SiteField};
 use super::needs::Needs;
@@ -68,6 +69,8 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Modu
         *own = (own.0 + 1, own.1 + n_ranges - before);
     }
     let (n_kernel_funcs, n_kernel_ranges) = counts.get(&HolderName::Vmlinux).copied().unwrap_or_default();
+    said.data = constants::write(w, analysis, bound, layout)?;
+    let n_data = said.data.len() as u32;
     said.modules = modules::write(w, analysis, &modules, &counts, &site_fields, layout)?;
     let [n_holders, n_anchors, n_relocs] = said.modules.counts();
     let name = c_string(w, strings, &options.name);
@@ -95,6 +98,7 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Modu
         (offset_of!(abi::PatchRecord, n_relocs), n_relocs),
         (offset_of!(abi::PatchRecord, n_kernel_funcs), n_kernel_funcs),
         (offset_of!(abi::PatchRecord, n_kernel_ranges), n_kernel_ranges),
+        (offset_of!(abi::PatchRecord, n_data), n_data),
     ] {
         r[field..field + 4].copy_from_slice(&count.to_le_bytes());
     }
@@ -131,7 +135,8 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Modu
         n_relocs,
         n_kernel_funcs,
         n_kernel_ranges,
-        zero: 0,
+        n_data,
+        data: 0,
     };
     let digest = offset_of!(abi::PatchRecord, digest);
     r[digest..digest + 8].copy_from_slice(&said.digest(&record, options).to_le_bytes());
@@ -165,6 +170,10 @@ pub fn write(w: &mut Writer, low: &Lowering<'_>, layout: &Layout) -> Result<Modu
         if let Some((section, _)) = w.extent(section) {
             w.pointer(patch, at + field as u64, &Base::Section(section), 0);
         }
+    }
+    let data = w.extent(abi::SEC_DATA).and_then(|(id, len)| Some((id, constants::records_at(len, n_data)?)));
+    if let Some((section, offset)) = data {
+        w.pointer(patch, at + offset_of!(abi::PatchRecord, data) as u64, &Base::Section(section), offset as i64);
     }
     w.define(abi::SYM_PATCH, patch, at, size_of::<abi::PatchRecord>() as u64, false, true);
     w.define(abi::SYM_TEXT_START, text, 0, 0, false, true);
@@ -353,6 +362,7 @@ const TEXT: u64 = 1 << 40;
 struct Said<'a> {
     funcs: Vec<(abi::FuncRecord, &'a [u8])>,
     ranges: Vec<abi::RangeRecord>,
+    data: Vec<(abi::DataRecord, &'a [u8])>,
     modules: modules::Said,
 }
 
@@ -362,7 +372,8 @@ impl Said<'_> {
         let others = options.after.iter().chain(&options.replaces).fold(start, |d, name| d.text(name.as_bytes()));
         let funcs = self.funcs.iter().fold(others, |d, (f, name)| d.func(f, name, patch));
         let ranges = self.ranges.iter().fold(funcs, |d, r| d.range(r, patch));
-        self.modules.digest(ranges, patch).finish()
+        let data = self.data.iter().fold(ranges, |d, (r, name)| d.data(r, name, patch));
+        self.modules.digest(data, patch).finish()
     }
 }
 

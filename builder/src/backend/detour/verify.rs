@@ -75,6 +75,7 @@ impl<'a> Reread<'a> {
         }
         self.modules(input);
         self.ranges(input);
+        self.constants(input);
         self.digest(input);
         self.imports(input);
         self.callbacks(input);
@@ -438,7 +439,8 @@ impl<'a> Reread<'a> {
             n_relocs: patch_int(offset_of!(abi::PatchRecord, n_relocs), 4) as u32,
             n_kernel_funcs: patch_int(offset_of!(abi::PatchRecord, n_kernel_funcs), 4) as u32,
             n_kernel_ranges: patch_int(offset_of!(abi::PatchRecord, n_kernel_ranges), 4) as u32,
-            zero: patch_int(offset_of!(abi::PatchRecord, zero), 4) as u32,
+            n_data: patch_int(offset_of!(abi::PatchRecord, n_data), 4) as u32,
+            data: 0,
         };
         let name = string(abi::SEC_PATCH, offset_of!(abi::PatchRecord, name))?;
         let version = string(abi::SEC_PATCH, offset_of!(abi::PatchRecord, version))?;
@@ -488,6 +490,7 @@ impl<'a> Reread<'a> {
                 (number(offset_of!(abi::RangeRecord, anchor)), number(offset_of!(abi::RangeRecord, zero)));
             digest = digest.range(&abi::RangeRecord { start, len, func, anchor, zero }, &patch);
         }
+        let digest = self.digest_of_constants(digest, &patch, kernel)?;
         Some(self.digest_of_modules(digest, &patch)?.finish())
     }
 

@@ -117,7 +117,6 @@ impl<'a> Reread<'a> {
             ("kernel modules", offset_of!(abi::PatchRecord, n_holders), holders as u64),
             ("sections of kernel modules", offset_of!(abi::PatchRecord, n_anchors), anchors as u64),
             ("fields for kernel modules", offset_of!(abi::PatchRecord, n_relocs), relocs as u64),
-            ("bytes of no use", offset_of!(abi::PatchRecord, zero), 0),
         ] {
             self.expect(codes::LP4009, place().at(field as u64), what, int(r, field, 4), want);
         }
