@@ -364,6 +364,7 @@ pub const APPLETS: &[&str] = &[
     "cycle",
     "device-checksums",
     "elapsed",
+    "epoll-seeker",
     "exitstorm",
     "fanotify-uncounted",
     "faulting-getdents",

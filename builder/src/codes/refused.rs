@@ -12,7 +12,8 @@ codes! {
               returned or compared (operations of a file, as in file->f_op == &fops) tells the copy from the original, and \
               what the kernel keeps of it outlives the patch.",
         advice: "set the value from a pre-apply callback and put the old one back in post-revert (callbacks alone are a patch), or leave the \
-                 data as it was; of operations, change the function a field leads to",
+                 data as it was; of operations, change the function a field leads to; a constant of the same size changes in its place when it \
+                 is named in data = [..] (--data NAME)",
     }
     LP2002 {
         class: Refused,

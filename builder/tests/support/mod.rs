@@ -9,7 +9,6 @@ use lpbuild::annotate::Images;
 use lpbuild::pipeline::{self};
 use lpbuild::plan::Analysis;
 use lpbuild::plan::Options;
-use lpbuild::plan::manifest::{Callbacks, Jump};
 use lpbuild::whole::Backing;
 use tempfile::TempDir;
 
@@ -72,21 +71,7 @@ pub fn image_by(script: &str, folder: &TempDir, name: &str, text: &str, relocati
 }
 
 pub fn options() -> Options {
-    Options {
-        name: "test".into(),
-        version: "1".into(),
-        description: String::new(),
-        mode: None,
-        after: Vec::new(),
-        replaces: Vec::new(),
-        deadline_ms: Some(1000),
-        patience_ms: 15_000,
-        jump: Jump::Rel32,
-        oneshot: false,
-        callbacks: Callbacks::default(),
-        accept: Default::default(),
-        lines_kept: false,
-    }
+    Options { deadline_ms: Some(1000), ..Options::named("test") }
 }
 
 /// What differs, or why that cannot be told.

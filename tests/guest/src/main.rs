@@ -64,6 +64,11 @@ const HELPERS: &[(&str, Helper, &str)] = &[
         probe::elapsed,
         "FILE PART STATE TEXT COMMAND..: milliseconds until a read of the file has the part, and until the command has ended and STATE has the text",
     ),
+    (
+        "epoll-seeker",
+        syscalls::epoll_seeker,
+        "DIR: whenever DIR/ask is there, what lseek(2) to 7 gives of an epoll file that was opened at first, to DIR/answer",
+    ),
     ("exitstorm", storms::exitstorm, "SECONDS|forever: processes with threads end as a whole"),
     (
         "fanotify-uncounted",

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -44,4 +45,25 @@ pub fn short_auxv(args: &[String]) -> Result<()> {
     }
     println!("RESULT auxv_bytes={}", std::fs::read("/proc/self/auxv").context("/proc/self/auxv")?.len());
     Ok(())
+}
+
+/// Keeps an epoll file open and answers what its operations do. That the kernel knows it for one is asked as well: it compares the address of
+/// the operations (`is_file_epoll`, fs/eventpoll.c).
+pub fn epoll_seeker(args: &[String]) -> Result<()> {
+    let [dir] = exactly(args, "epoll-seeker DIR")?;
+    let (ask, answer) = (Path::new(dir).join("ask"), Path::new(dir).join("answer"));
+    // SAFETY: no pointers.
+    let epoll = unsafe { libc::epoll_create1(0) };
+    loop {
+        if ask.exists() {
+            // SAFETY: no pointers.
+            let (at, _) = unsafe { (libc::lseek(epoll, 7, libc::SEEK_SET), libc::lseek(epoll, 0, libc::SEEK_SET)) };
+            let mut event = libc::epoll_event { events: 1, u64: 0 };
+            // SAFETY: the event lives until after the call.
+            let known = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, epoll, &mut event) } == -1;
+            std::fs::write(&answer, format!("{at} {known}\n")).context("the answer")?;
+            std::fs::remove_file(&ask).context("the question")?;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }

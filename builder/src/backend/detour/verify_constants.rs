@@ -21,7 +21,9 @@ impl<'a> Reread<'a> {
         let n = int(self.content(abi::SEC_PATCH), field, 4);
         let place = || Place::object(name).in_section(abi::SEC_PATCH).at(field as u64);
         self.expect(codes::LP4009, place(), "constants", n, all.len() as u64);
-        let there = self.section(abi::SEC_DATA).is_some();
+        let field = offset_of!(abi::PatchRecord, data);
+        let there = self.pointer(abi::SEC_PATCH, field as u64).is_some();
+        let there = there || int(self.content(abi::SEC_PATCH), field, 8) != 0 || self.section(abi::SEC_DATA).is_some();
         self.expect(codes::LP4009, place(), "a section of constants", there, !all.is_empty());
         for (i, constant) in all.iter().enumerate() {
             self.constant(i, constant, &input.kernel);
