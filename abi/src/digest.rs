@@ -96,13 +96,8 @@ impl Digest {
     #[inline]
     pub fn data(self, r: &DataRecord, name: &[u8], patch: &PatchRecord) -> Self {
         let content = |at: u64| at.wrapping_sub(patch.data);
-        let numbers = [
-            r.addr.wrapping_sub(patch.notes_start),
-            content(r.old),
-            content(r.new),
-            r.len.into(),
-            r.zero.into(),
-        ];
+        let numbers =
+            [r.addr.wrapping_sub(patch.notes_start), content(r.old), content(r.new), r.len.into(), r.zero.into()];
         numbers.into_iter().fold(self, Digest::number).text(name)
     }
 

@@ -21,6 +21,8 @@
 //! accept = ["type=struct foo"]     # what the author answers for
 //! callbacks = { pre-apply = "f" }  # functions the runtime calls
 //! oneshot = true                   # never reverted
+//! data = ["table"]                 # constants that are to change in their place
+//! in-place = ["table"]             # those that do
 //! promises = ["f g"]               # functions and what they give away for good
 //! notes = ["f g"]                  # the same where it is not certain; checked where the key is there
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
@@ -99,6 +101,8 @@ const KEYS: &[&str] = &[
     "lines-kept",
     "accept",
     "oneshot",
+    "data",
+    "in-place",
     "promises",
     "notes",
 ];
@@ -247,6 +251,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
         options.accept.add(kind, name);
     }
     options.oneshot = expect.table.contains_key("oneshot");
+    options.data = expect.list("data");
     options.lines_kept = expect.table.contains_key("lines-kept");
     for (kind, function) in expect.map("callbacks") {
         let kind = Callback::ALL.into_iter().find(|c| c.name() == kind).unwrap_or_else(|| panic!("{kind}"));
@@ -262,6 +267,7 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     report.same("not needed", &analysis.unneeded, &Vec::new());
     report.same("changed", &names(&analysis, |r| matches!(r, Role::Replaces(_))), &expect.list("changed"));
     report.same("new", &names(&analysis, |r| matches!(r, Role::NewFunction | Role::Data)), &expect.list("new"));
+    report.same("in-place", &names(&analysis, |r| matches!(r, Role::InPlace(_))), &expect.list("in-place"));
     let ignored: BTreeSet<String> =
         analysis.pairs.iter().flat_map(|p| &p.verdicts.ignored).map(|i| i.symbol.clone()).collect();
     report.same("ignored", &ignored.into_iter().collect(), &expect.list("ignored"));

@@ -105,7 +105,9 @@ fn may_begin_anew(c: &Comparer<'_>, old: &Atom) -> bool {
 /// A constant that refers to a changed constant is another constant, and its address matters as well.
 fn add_referring(c: &Comparer<'_>, v: &mut Verdicts) {
     while !v.changed_constants.is_empty() {
-        let constants = c.new.atoms.iter().filter(|a| !v.in_place.contains(&NewAtom(a.id)) && !a.is_code() && c.new.class(a.section) == Class::Rodata);
+        let constants = c.new.atoms.iter().filter(|a| {
+            !v.in_place.contains(&NewAtom(a.id)) && !a.is_code() && c.new.class(a.section) == Class::Rodata
+        });
         let more: Vec<(OldAtom, NewAtom)> = constants
             .map(|a| NewAtom(a.id))
             .filter(|n| !v.changed_constants.contains(n))

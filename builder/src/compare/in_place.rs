@@ -50,7 +50,9 @@ fn fault(c: &Comparer<'_>, n: NewAtom) -> Option<String> {
     let (old, new) = (c.old.atom(o.0), c.new.atom(n.0));
     let classes = [c.old.class(old.section), c.new.class(new.section)];
     if classes.iter().any(|class| *class != Class::Rodata) {
-        return Some("it is not read-only: what it holds by now is not known, and somebody may be writing to it".into());
+        return Some(
+            "it is not read-only: what it holds by now is not known, and somebody may be writing to it".into(),
+        );
     }
     if c.old.is_listed(o.0) || c.new.is_listed(n.0) || lists::is_unnamed_entry(c.new, n.0) {
         return Some("it is an entry of a list, which is read when the kernel starts".into());

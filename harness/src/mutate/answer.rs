@@ -11,7 +11,6 @@ use lpbuild::pipeline::{self};
 use lpbuild::plan::Options;
 use lpbuild::plan::Source;
 
-
 use super::difference::Difference;
 use super::names::{normal, parent};
 use super::reading::Names;

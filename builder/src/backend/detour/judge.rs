@@ -55,15 +55,26 @@ pub fn lasting(
         let pair = &pairs[item.pair.0 as usize];
         for edge in item.edges.iter().filter(|e| in_patch(item.pair, &e.dest)) {
             let what = match &edge.dest {
+                // The inside of one that is replaced: closure has said so.
+                Dest::Carried(p, n, _) if is_replaced(set, (*p, *n)) => continue,
                 Dest::Carried(p, n, _) | Dest::Original(p, n) => pairs[p.0 as usize].new.atom(n.0).name.clone(),
                 Dest::Constant(text) => format!("{:?}", String::from_utf8_lossy(text)),
                 Dest::Old(..) | Dest::Kernel(..) => continue,
             };
             let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name).at(edge.field.at);
-            problems.push(Problem::new(codes::LP2031, place, format!("there it leads to {what}, which the patch brings")));
+            problems.push(Problem::new(
+                codes::LP2031,
+                place,
+                format!("there it leads to {what}, which the patch brings"),
+            ));
         }
     }
     problems
+}
+
+fn is_replaced(set: &PatchSet, (pair, atom): (PairId, NewAtom)) -> bool {
+    let old = |role| matches!(role, Role::Replaces(_) | Role::Piece);
+    set.items.iter().any(|i| (i.pair, i.atom) == (pair, atom) && old(i.role))
 }
 
 /// Originals that carried code or data refers to must have an entrance.

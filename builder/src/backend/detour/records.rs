@@ -7,8 +7,8 @@ use lpbuild_abi as abi;
 use object::write::SectionId;
 
 use super::Lowering;
-use super::fields::{LooseField, loose};
 use super::constants;
+use super::fields::{LooseField, loose};
 use super::functions::pieces;
 use super::modules::{self, Modules, SiteField};
 use super::needs::Needs;
