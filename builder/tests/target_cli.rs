@@ -708,7 +708,7 @@ fn inspect_decodes_the_sites() {
     }
     let json: Value = serde_json::from_str(&run(true).text).unwrap();
     assert_eq!(json["kernel"]["build_id"], BUILD_ID);
-    assert_eq!(json["functions"][0]["site"]["address"], 0xffff_ffff_8100_1005u64);
+    assert_eq!(json["functions"][0]["site"]["address"], "0xffffffff81001005");
     assert_eq!(json["functions"][0]["site"]["original"][1]["text"], "inc %eax");
     assert_eq!(json["signature"]["size"], 300);
 }

@@ -14,6 +14,9 @@ use crate::{cache, cmd, workspace_root};
 /// Names a run of all tests in their environment: within one, a module is made once, however many processes use it.
 pub const RUN: &str = "LPBUILD_RUN";
 
+/// Among the options of a module: calls that can fail can be made to (`fail_call`).
+pub const TEST_HOOKS: &str = "--test-hooks";
+
 /// A finished module.
 #[derive(Clone, Debug)]
 pub struct Module {
@@ -54,9 +57,17 @@ impl Maker<'_> {
         let objects = format!("{} {}", pair.new.display(), pair.objects.join(" "));
         let inputs = [&[name.to_owned(), objects], options].concat();
         once(folder, name, &inputs, |dir, ko| {
-            let mut report = cmd::output(self.diff(pair, dir).args(["--name", name]).args(options))?;
+            let of_pack = |o: &&String| *o == TEST_HOOKS;
+            let options_of_diff = options.iter().filter(|o| !of_pack(o));
+            let mut report = cmd::output(self.diff(pair, dir).args(["--name", name]).args(options_of_diff))?;
             let mut pack = cmd::command(self.lpbuild);
-            pack.arg("pack").arg(dir).arg("--headers").arg(&self.kernel.headers).arg("-o").arg(ko);
+            pack.arg("pack")
+                .args(options.iter().filter(of_pack))
+                .arg(dir)
+                .arg("--headers")
+                .arg(&self.kernel.headers)
+                .arg("-o")
+                .arg(ko);
             report += &cmd::output(&mut pack)?;
             Ok(report)
         })
@@ -80,15 +91,18 @@ impl Maker<'_> {
 
     /// The module of a source patch, or of a livepatch.toml, in `target/modules/NAME-KEY`.
     pub fn make_patch(&self, name: &str, patch: &Path) -> Result<Module> {
-        self.make_patch_in(name, name, patch)
+        self.make_patch_in(name, name, patch, &[])
     }
 
-    /// The same in `target/modules/FOLDER-KEY`.
-    pub fn make_patch_in(&self, folder: &str, name: &str, patch: &Path) -> Result<Module> {
+    /// The same in `target/modules/FOLDER-KEY`, with more options.
+    pub fn make_patch_in(&self, folder: &str, name: &str, patch: &Path, options: &[&str]) -> Result<Module> {
         let text = fs::read_to_string(patch).with_context(|| format!("read {}", patch.display()))?;
         let inputs = [patch.display().to_string(), text, self.kernel.release.clone()];
-        let inputs = [&inputs[..], &fixes(patch)?].concat();
-        once(folder, name, &inputs, |dir, _| cmd::output(self.build(&[patch], dir).args(["--name", name, "--keep"])))
+        let given: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+        let inputs = [&inputs[..], &fixes(patch)?, &given].concat();
+        once(folder, name, &inputs, |dir, _| {
+            cmd::output(self.build(&[patch], dir).args(["--name", name, "--keep"]).args(options))
+        })
     }
 
     /// The module of an example, as its livepatch.toml says.

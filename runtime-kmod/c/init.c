@@ -47,6 +47,7 @@ static const struct kernel_param_ops lpb_time = { .set = lpb_set_time, .get = pa
 LPB_TIME(deadline_ms, "milliseconds after which an operation that finds the functions busy gives up (default: as the patch says)");
 LPB_TIME(patience_ms, "transition: milliseconds before tasks in user space are disturbed (default: as the patch says)");
 
+#ifdef LPB_TEST_HOOKS
 static unsigned int fail_call;
 module_param(fail_call, uint, 0444);
 MODULE_PARM_DESC(fail_call, "for tests: the call of this number, among those that can fail, fails (0: none)");
@@ -60,6 +61,7 @@ bool lpb_fails(const char *what)
 	pr_info("lpbuild: %s: call %u made to fail: %s\n", lpb_name, fail_call, what);
 	return true;
 }
+#endif
 
 static void lpb_undo(void)
 {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use harness::change::Change;
 use harness::edits::Edit;
+use harness::module::TEST_HOOKS;
 use harness::module::{Module, once};
 use harness::tree::Flags;
 use harness::vm::{Run, Vm};
@@ -150,7 +151,17 @@ impl Bench {
 
     /// The module that `lpbuild build` makes of edits, in the guest `/NAME.ko`. `accept`: the table of livepatch.toml.
     #[must_use]
-    pub fn fix(mut self, name: &str, edits: &[Edit], accept: &str) -> Self {
+    pub fn fix(self, name: &str, edits: &[Edit], accept: &str) -> Self {
+        self.fix_with(name, edits, accept, &[])
+    }
+
+    /// The same, of which every call that can fail can be made to.
+    #[must_use]
+    pub fn failing_fix(self, name: &str, edits: &[Edit], accept: &str) -> Self {
+        self.fix_with(name, edits, accept, &[TEST_HOOKS])
+    }
+
+    fn fix_with(mut self, name: &str, edits: &[Edit], accept: &str, options: &[&str]) -> Self {
         let make = || {
             let key = format!("{}-{name}", self.series);
             let dir = harness::workspace_root().join("target/fixes").join(&key);
@@ -169,7 +180,9 @@ impl Bench {
             std::fs::write(dir.join("fix.patch"), &diff.stdout).unwrap();
             let toml = format!("[patch]\nname = \"{name}\"\nversion = \"1\"\npatches = [\"fix.patch\"]\n{accept}");
             std::fs::write(dir.join("livepatch.toml"), toml).unwrap();
-            Arc::new(self.env.maker(&self.lpbuild).make_patch_in(&key, name, &dir.join("livepatch.toml")).unwrap())
+            Arc::new(
+                self.env.maker(&self.lpbuild).make_patch_in(&key, name, &dir.join("livepatch.toml"), options).unwrap(),
+            )
         };
         let made = made_once(self.series, name, make);
         self.modules.push((name.to_owned(), made));

@@ -607,3 +607,43 @@ fn ccache_is_used_through_cc_and_hits_the_second_time() {
     let module = |dir: &str| fs::read(b.dir.path().join(dir).join("cached.ko")).unwrap();
     assert!(module("one") == module("two"));
 }
+
+#[test]
+fn parts_of_a_patch_are_left_out_by_name_and_listed() {
+    let Some(b) = Bench::find("parts_of_a_patch_are_left_out_by_name_and_listed") else { return };
+    let fix = b.patch(
+        "fix.patch",
+        &[
+            ("Documentation/admin-guide/README.rst", "What is Linux?\n", "What was Linux?\n"),
+            CMDLINE,
+            (
+                "fs/proc/version.c",
+                "static int __init proc_version_init(void)\n{\n",
+                "static int __init proc_version_init(void)\n{\n\tpr_info(\"x\");\n",
+            ),
+        ],
+    );
+    let (code, _, err) = b.run(&[&fix], &["--name", "left"]);
+    assert!(code == 4 && err.contains("LP6302") && err.contains("--leave-out"), "{code}: {err}");
+    let leave = ["--name", "left", "--leave-out", "Documentation/", "--leave-out", "fs/proc/version.c:1"];
+    let (code, report, err) = b.run(&[&fix], &leave);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(strings(&report, "left_out", "file"), ["Documentation/admin-guide/README.rst", "fs/proc/version.c"]);
+    let manifest = fs::read_to_string(b.out().join("manifest.toml")).unwrap();
+    assert!(manifest.contains("schema = 4") && manifest.contains("[[left-out]]\npatch = \"fix.patch\""), "{manifest}");
+    let module = fs::read(b.out().join("left.ko")).unwrap();
+    assert!(!module.windows(9).any(|w| w == b"fail_call"), "what is handed out has hooks of the tests");
+    // Nothing is built for a name that means nothing, and nothing is written.
+    fs::remove_dir_all(b.out()).unwrap();
+    let (code, report, err) = b.run(&[&fix], &["--name", "left", "--leave-out", "fs/proc/version.c:2"]);
+    assert!(code == 1 && report["code"] == "LP6109" || err.contains("LP6109"), "{code}: {report} {err}");
+    assert!(!b.out().exists());
+    let key = b.dir.path().join("livepatch.toml");
+    fs::write(
+        &key,
+        "[patch]\nname = \"left\"\npatches = [\"fix.patch\"]\nleave-out = [\"Documentation/\",\n  \"a:0\"]\n",
+    )
+    .unwrap();
+    let (code, _, err) = b.run(&[&key], &[]);
+    assert!(code == 1 && err.contains("livepatch.toml:5:3"), "{code}: {err}");
+}

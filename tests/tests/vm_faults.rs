@@ -2,6 +2,7 @@
 //! it works all the same. The kernel's text is the same afterwards, and nothing was complained about.
 
 use harness::edits::{LOADAVG, SHORT};
+use harness::module::TEST_HOOKS;
 use lpbuild_tests::bench::{Bench, passes};
 use lpbuild_tests::on_both;
 
@@ -52,7 +53,7 @@ for mode in $modes; do
     result calls_$mode $((n - 1))
 done
 "#;
-    let run = passes(&bench.module("low", &[SHORT, LOADAVG]).vm("faults", script));
+    let run = passes(&bench.module_as("low", "low", &[SHORT, LOADAVG], &[TEST_HOOKS]).vm("faults", script));
     for mode in ["transition", "stop-machine", "drain"] {
         let calls = run.number(&format!("calls_{mode}")).unwrap();
         assert!(calls >= 10.0, "{mode}: only {calls} calls can fail");

@@ -301,7 +301,7 @@ clean
 fn a_jump_of_a_key_of_the_module_follows_it(series: &'static str) {
     let Some(b) = bench("a_jump_of_a_key_of_the_module", series) else { return };
     let edit = (FILE, "\tdel = *p++;\t/*", "\tdel = *p++;\n\tif (del == 0x40)\n\t\tgoto einval;\t/*");
-    let b = b.fix("bm_delim", &[edit], "");
+    let b = b.failing_fix("bm_delim", &[edit], "");
     let script = r#"
 at=/proc/sys/fs/binfmt_misc
 debug() { echo "func create_entry $1" > /proc/dynamic_debug/control; }
@@ -366,7 +366,7 @@ fn a_tracepoint_of_the_module_sees_the_new_code(series: &'static str) {
         "\ttrace_tipc_sk_create(sk, NULL, TIPC_DUMP_NONE, \"patched\");\n",
     );
     let modules = ["net/ipv4/udp_tunnel", "net/ipv6/ip6_udp_tunnel", "net/tipc/tipc"];
-    let b = modules.into_iter().fold(b, Bench::stock).fix(
+    let b = modules.into_iter().fold(b, Bench::stock).failing_fix(
         "tipc_trace",
         &[edit],
         "[accept]\npromises = [\"tipc_sk_create\"]\n",
@@ -485,7 +485,7 @@ fn a_key_that_is_constant_behind_the_init_of_its_module_is_followed_until_then(s
          \tif (!static_branch_likely(&poly1305_use_avx) ||\n",
     );
     let modules = ["arch/x86/crypto/poly1305-x86_64", "crypto/af_alg", "crypto/algif_hash"];
-    let b = modules.into_iter().fold(b, Bench::stock).fix("poly_say", &[edit], "");
+    let b = modules.into_iter().fold(b, Bench::stock).failing_fix("poly_say", &[edit], "");
     let script = r#"
 up() { insmod /poly1305-x86_64.ko; }
 down() { rmmod poly1305_x86_64 || fail 'the module cannot be removed'; }

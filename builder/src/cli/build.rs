@@ -11,8 +11,9 @@ use lpbuild::error::{Error, Place, Result};
 use lpbuild::flow::patches::{self, BuildOptions, Built};
 use lpbuild::flow::{Outcome, Verdict, folder, savedir};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
-use lpbuild::plan::manifest::{Jump, Mode, check_others};
+use lpbuild::plan::manifest::{Jump, LeftOut, Mode, check_others};
 use lpbuild::report::Report;
+use lpbuild::source::patch::Leave;
 use lpbuild::tool::Log;
 use serde::Serialize;
 
@@ -69,6 +70,10 @@ pub struct BuildArgs {
     /// Sign the module with this private key and X.509 certificate.
     #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
     sign: Option<Vec<PathBuf>>,
+    /// Leave out a file of the patches, one hunk of it (counted from 1 over all patches), or what is below FOLDER/: documentation, init
+    /// code, exports, what cannot be applied. Kept in the manifest.
+    #[arg(long, value_name = "FILE[:HUNK]", value_parser = leave_out)]
+    leave_out: Vec<String>,
     /// Compile and compare nothing of modules: they keep the code they have, whatever calls or inlines what changes.
     #[arg(long)]
     leave_modules: bool,
@@ -85,6 +90,9 @@ pub struct BuildArgs {
     /// Also save everything the result depends on, with a script that repeats it, for bug reports.
     #[arg(long, value_name = "DIR")]
     save_dir: Option<PathBuf>,
+    /// For the tests of this project: calls of the kernel can be made to fail.
+    #[arg(long, hide = true)]
+    test_hooks: bool,
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -150,6 +158,8 @@ struct Output<'a> {
     unused: &'a [lpbuild::source::touched::Unused],
     wide: &'a [lpbuild::source::concern::WideHeader],
     moved: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    left_out: &'a [LeftOut],
     modules_left: &'a [String],
     #[serde(flatten)]
     report: &'a Report,
@@ -173,7 +183,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let outcome = patches::build(&config, &how, &log, &bars, &mut built).and_then(|()| {
         let Some(output) = built.outcome.as_ref().and_then(|o| o.patch.as_ref()) else { return Ok(None) };
         let started = Instant::now();
-        let module = finish(&config, &built, output, &dir, args.keep, &log, &bars)?;
+        let module = finish(&config, &built, output, &dir, args, &log, &bars)?;
         built.phases.push(("pack", started.elapsed()));
         Ok(Some(module))
     });
@@ -235,6 +245,11 @@ fn configuration(args: &BuildArgs) -> Result<Config> {
         Some(_) => config.options.jump = Jump::Rel32,
         None => {}
     }
+    for name in &args.leave_out {
+        if !config.leave_out.contains(name) {
+            config.leave_out.push(name.clone());
+        }
+    }
     args.accept.add_to(&mut config.options.accept);
     args.kernel.apply(&mut config.kernel)?;
     external(args, &mut config)?;
@@ -272,7 +287,7 @@ fn finish(
     built: &Built,
     output: &lpbuild::emit::Output,
     dir: &Path,
-    keep: bool,
+    args: &BuildArgs,
     log: &Log,
     bars: &Bars,
 ) -> Result<PackReport> {
@@ -280,16 +295,16 @@ fn finish(
     bars.status("packing");
     let temp = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), &e))?;
     let patch = temp.path().join("patch");
-    folder::write(&patch, output, if keep { &built.sources } else { &[] })?;
+    folder::write(&patch, output, if args.keep { &built.sources } else { &[] })?;
     let options =
         PackOptions { headers: Some(built.headers.clone()), output: None, sign: config.sign.clone(), log: log.clone() };
-    let mut report = pack(&Runtime::default(), &patch, &options)?;
+    let mut report = pack(&Runtime { test_hooks: args.test_hooks, ..Runtime::default() }, &patch, &options)?;
     let put = |name: &str, text: &str| {
         let path = patch.join(name);
         std::fs::write(&path, text).map_err(|e| Error::io(&path, &e))
     };
     put("build.log", &log.text())?;
-    if !keep {
+    if !args.keep {
         let path = patch.join("patch.o");
         std::fs::remove_file(&path).map_err(|e| Error::io(&path, &e))?;
     }
@@ -300,6 +315,9 @@ fn finish(
 
 fn print(built: &Built, report: &Report, module: Option<&PackReport>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "kernel   {} (build id {})", built.release, built.build_id)?;
+    for l in &built.left_out {
+        writeln!(out, "left out {}: {} ({})", l.file, l.what, l.patch)?;
+    }
     for hunk in &built.moved {
         writeln!(out, "moved    {hunk}")?;
     }
@@ -341,10 +359,15 @@ fn print_json(config: &Config, built: &Built, report: &Report, module: Option<&P
         unused: &built.unused,
         wide: &built.wide,
         moved: &built.moved,
+        left_out: &built.left_out,
         modules_left: &built.left,
         report,
         module,
         phases_us: built.phases.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
     };
     terminal::json(&output)
+}
+
+fn leave_out(name: &str) -> std::result::Result<String, String> {
+    Leave::parse(name).map(|_| name.to_owned())
 }

@@ -33,6 +33,9 @@ pub struct PackArgs {
     /// Sign the module with this private key and X.509 certificate
     #[arg(long, num_args = 2, value_names = ["KEY", "CERT"])]
     pub sign: Option<Vec<PathBuf>>,
+    /// For the tests of this project: calls of the kernel can be made to fail
+    #[arg(long, hide = true)]
+    pub test_hooks: bool,
     /// Print one JSON object on stdout
     #[arg(long)]
     pub json: bool,
@@ -52,11 +55,12 @@ impl PackArgs {
 /// Runs the command.
 pub fn run(args: &PackArgs) -> Result<ExitCode> {
     let mut options = args.options();
+    let runtime = Runtime { test_hooks: args.test_hooks, ..Runtime::default() };
     let report = match &args.kernel {
-        None => pack(&Runtime::default(), &args.dir, &options)?,
+        None => pack(&runtime, &args.dir, &options)?,
         Some(image) if folder::manifest(&args.dir)?.kernel.is_some() => {
             folder::check(&args.dir, image, args.headers.as_deref(), &args.modules)?;
-            pack(&Runtime::default(), &args.dir, &options)?
+            pack(&runtime, &args.dir, &options)?
         }
         Some(image) => {
             let output = folder::bind(&args.dir, image)?;
@@ -65,7 +69,7 @@ pub fn run(args: &PackArgs) -> Result<ExitCode> {
             let dir = bound.path().join("patch");
             folder::write(&dir, &output, &[])?;
             options.output.get_or_insert_with(|| args.dir.join(name));
-            pack(&Runtime::default(), &dir, &options)?
+            pack(&runtime, &dir, &options)?
         }
     };
     if args.json {

@@ -27,25 +27,26 @@ codes! {
         class: Refused,
         title: "the patch removes a file",
         why: "What a removed file defined stays in the running kernel, and a live patch cannot take it away.",
-        advice: "leave the file in place and change the code that uses it",
+        advice: "leave this part out (--leave-out FILE), or leave the file in place and change the code that uses it",
     }
     LP6105 {
         class: Refused,
         title: "the patch renames or copies a file",
         why: "Functions of a renamed file would have to be matched with those of another object of the running kernel.",
-        advice: "write the change against the file's present name: git format-patch --no-renames, without the removal",
+        advice: "leave this part out (--leave-out FILE), or write the change against the file's present name: git format-patch --no-renames, \
+                 without the removal",
     }
     LP6106 {
         class: Refused,
         title: "the patch changes a mode or a symbolic link",
         why: "Only the contents of regular files matter to a build; a link can lead to a file outside the source.",
-        advice: "leave this part out of the patch, or patch the file the link leads to",
+        advice: "leave this part out (--leave-out FILE), or patch the file the link leads to",
     }
     LP6107 {
         class: Refused,
         title: "binary patch",
         why: "A kernel is built from text; a binary part of a patch cannot be compared line by line.",
-        advice: "leave this part out of the patch",
+        advice: "leave this part out (--leave-out FILE)",
     }
     LP6108 {
         class: Refused,
@@ -53,5 +54,12 @@ codes! {
         why: "A path of a patch is relative to the source folder, behind one leading folder (a/, b/). Absolute paths and \
               .. would reach other files.",
         advice: "make the patch from the top of the kernel source: git diff, or diff -up linux.orig/FILE linux/FILE",
+    }
+    LP6109 {
+        class: Broken,
+        title: "nothing to leave out, or nothing left",
+        why: "A name given to --leave-out (`leave-out` of livepatch.toml) must be that of a file, of a hunk or of a folder that the patches change: one \
+              that leaves nothing out was meant for something else. And something of the patches must be left.",
+        advice: "give the path as the patch has it, without a/ and b/; hunks of a file are counted from 1, over all patches in their order",
     }
 }

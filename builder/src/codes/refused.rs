@@ -29,8 +29,8 @@ codes! {
               kernel image, what lies between its __init_begin and __init_end counts, whatever its section is called. New \
               code must not refer to anything there either, nor to what a compared object has in .init or .exit \
               sections, unless the code it replaces does. __exit code of a module runs when it is removed, and is not replaced either.",
-        advice: "repeat the effect in a pre-apply callback (callbacks alone are a patch) or in code that runs later; or reboot into the new \
-                 kernel",
+        advice: "repeat the effect in a pre-apply callback (callbacks alone are a patch) or in code that runs later, and leave its hunk out (build \
+                 --leave-out FILE:HUNK); or reboot into the new kernel",
     }
     LP2004 {
         class: Refused,
@@ -43,7 +43,7 @@ codes! {
         title: "registration changed",
         why: "Initcalls, parameters, exports, trace events and the like are walked once at boot or when a module is loaded \
               (include/asm-generic/vmlinux.lds.h); an entry added by a patch has no effect.",
-        advice: "register from code, or leave the registration out of the patch",
+        advice: "register from code, or leave the registration out of the patch (build --leave-out FILE:HUNK)",
     }
     LP2006 {
         class: Refused,

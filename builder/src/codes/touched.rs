@@ -9,21 +9,21 @@ codes! {
         why: "Boot code is gone or copied elsewhere once the kernel runs, and the vDSO is mapped into processes; neither is \
               reached through a function of the kernel. A file they share with the kernel would be changed in the kernel's \
               copy alone.",
-        advice: "leave these files out of the patch, or restart with a fixed kernel",
+        advice: "leave these files out (--leave-out FILE), or restart with a fixed kernel",
     }
     LP6302 {
         class: Refused,
         title: "only code of the kernel's start is changed",
         why: "Functions marked __init run once and their memory is freed (free_initmem); __exit functions of built-in code \
               are dropped by the linker.",
-        advice: "change what that code set up by other means, or restart with a fixed kernel",
+        advice: "leave it out (--leave-out FILE, or FILE:HUNK), and change what that code set up by a callback; or restart with a fixed kernel",
     }
     LP6303 {
         class: Refused,
         title: "the configuration or the build system itself is changed",
         why: "Kconfig files, the top Makefile and the architecture's Makefile decide about every object at once; the \
               result would be another kernel, not a patch of this one.",
-        advice: "make the change in the source files themselves",
+        advice: "make the change in the source files themselves, or leave this part out (--leave-out FILE)",
     }
     LP6304 {
         class: Refused,
@@ -43,7 +43,7 @@ codes! {
         title: "an object would leave the kernel or move",
         why: "A Makefile may bring new objects of vmlinux; it cannot take one out of the running kernel, nor put one \
               between kernel and module.",
-        advice: "leave the change of that Makefile out",
+        advice: "leave the change of that Makefile out (--leave-out FILE)",
     }
     LP6307 {
         class: Refused,

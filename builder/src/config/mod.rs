@@ -32,6 +32,8 @@ pub struct Config {
     pub options: Options,
     /// Source patches in the order they are applied; never empty; absolute.
     pub patches: Vec<PathBuf>,
+    /// What of them is left out: `FILE`, `FILE:HUNK` or `FOLDER/`.
+    pub leave_out: Vec<String>,
     /// The functions that must change, no more and no fewer: `symbol` or `path/file.o:symbol`.
     pub functions: Option<Vec<String>>,
     /// The kernel it is for.
@@ -103,6 +105,7 @@ impl Config {
             file: None,
             options: Options::named(name_from_patch(first)),
             patches: absolute,
+            leave_out: Vec::new(),
             functions: None,
             kernel: KernelChoice::default(),
             external: None,

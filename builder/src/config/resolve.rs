@@ -1,6 +1,7 @@
 //! What `schema` read becomes a [`Config`]: defaults, absolute paths, and every rule that is not a type.
 
 use crate::plan::Options;
+use crate::source::patch::Leave;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,7 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
     let [after, replaces] = r.other_patches(patch);
     // Problems are reported in the order of docs/livepatch.md.
     let patches = r.patches(&patch.patches);
+    let leave_out = r.leave_out(patch.leave_out.as_ref());
     let functions = patch.functions.as_ref().map(|f| r.functions(f));
     let mut options = Options {
         version: version.unwrap_or_else(|| "1".to_owned()),
@@ -76,7 +78,7 @@ pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result
     options.callbacks = r.callbacks(&file.callbacks);
     options.accept = r.accept(&file.accept);
     let sign = file.sign.as_ref().map(|s| r.sign(s));
-    let config = Config { options, patches, functions, kernel, external, flags, sign, file: Some(path) };
+    let config = Config { options, patches, leave_out, functions, kernel, external, flags, sign, file: Some(path) };
     // post-revert also follows an apply that was refused.
     if let (true, Some(callback)) = (config.options.oneshot, &file.callbacks.pre_revert) {
         r.bad(callback.span(), "with oneshot = true the patch is never reverted, so this is never called");
@@ -220,6 +222,16 @@ impl Resolver<'_> {
                 None
             }
         }
+    }
+
+    fn leave_out(&mut self, value: Option<&Spanned<Vec<Spanned<String>>>>) -> Vec<String> {
+        let names = value.map(|v| v.get_ref().as_slice()).unwrap_or_default();
+        for name in names {
+            if let Err(detail) = Leave::parse(name.get_ref()) {
+                self.bad(name.span(), detail);
+            }
+        }
+        names.iter().map(|n| n.get_ref().clone()).collect()
     }
 
     /// Constants that change in their place.

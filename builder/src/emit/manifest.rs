@@ -32,7 +32,7 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         .collect();
     inputs.sort_by(|a, b| a.source.cmp(&b.source));
     Ok(m::Manifest {
-        schema: match (data.is_empty(), holders.is_empty()) {
+        schema: match (data.is_empty() && options.left_out.is_empty(), holders.is_empty()) {
             (false, _) => m::SCHEMA,
             (true, false) => m::SCHEMA_OF_MODULES,
             (true, true) => m::SCHEMA_OF_KERNEL,
@@ -54,6 +54,7 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         holders,
         functions,
         data,
+        left_out: options.left_out.clone(),
         carried: carried(input, layout),
         symbols: symbols(input)?,
         imports: back_end.imports(),

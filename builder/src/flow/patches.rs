@@ -14,6 +14,7 @@ use crate::holder::{HolderName, ModuleHolder, ModuleImages, Running};
 use crate::kernel::Symvers;
 use crate::pack::KernelSide;
 use crate::pipeline;
+use crate::plan::manifest::LeftOut;
 use crate::plan::{Options, Source};
 use crate::report::Report;
 use crate::source::concern::WideHeader;
@@ -56,6 +57,8 @@ pub struct Built {
     pub wide: Vec<WideHeader>,
     /// Hunks that applied at another line.
     pub moved: Vec<String>,
+    /// What of the patches was left out.
+    pub left_out: Vec<LeftOut>,
     /// Objects of modules that are concerned, were not compiled and keep the code they have.
     pub left: Vec<String>,
     /// The pairs that differ.
@@ -71,7 +74,7 @@ pub struct Built {
 pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Progress, built: &mut Built) -> Result<()> {
     let mut clock = Clock(Instant::now());
     // What is wrong with them by themselves needs no kernel, which may have to be fetched.
-    patch::check(&config.patches)?;
+    patch::check(&config.patches, &config.leave_out)?;
     let target = match &config.external {
         None => TargetKernel::find(&config.kernel, log, progress)?,
         Some(_) => TargetKernel::find_headers(&config.kernel, log, progress)?,
@@ -84,7 +87,8 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     built.config.clone_from(&target.config);
     clock.lap(built, "locate");
 
-    let change = patch::apply(&built.source, &config.patches)?;
+    let change = patch::apply(&built.source, &config.patches, &config.leave_out)?;
+    built.left_out.clone_from(&change.left_out);
     built.moved = change.moved.iter().map(ToString::to_string).collect();
     let work = Work { target: &target, change: &change, config, how, log, progress };
     let made = match &config.external {
@@ -93,7 +97,7 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     };
     let Made { accepted, modfiles, files, exports } = made;
 
-    let options = Options { lines_kept: true, ..config.options.clone() };
+    let options = Options { lines_kept: true, left_out: change.left_out.clone(), ..config.options.clone() };
     progress.status("comparing");
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
     let edited = outline::edited_headers(&change);

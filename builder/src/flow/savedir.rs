@@ -102,6 +102,9 @@ fn flags(config: &Config) -> Vec<String> {
     if config.options.oneshot {
         options.push("--oneshot".to_owned());
     }
+    for name in &config.leave_out {
+        options.extend(["--leave-out".to_owned(), name.clone()]);
+    }
     for name in &config.options.data {
         options.extend(["--data".to_owned(), name.clone()]);
     }

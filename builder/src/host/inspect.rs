@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Shown;
 use super::module::{ModuleFile, Signature};
 use crate::error::Result;
-use crate::plan::manifest::{Callbacks, Function, Jump, KeptAddress, Kernel, Manifest, Mode};
+use crate::plan::manifest::{Callbacks, Constant, Function, Jump, KeptAddress, Kernel, Manifest, Mode};
 
 /// A module.
 #[derive(Clone, Debug, Serialize)]
@@ -50,6 +50,9 @@ pub struct InspectReport {
     pub holders: Vec<InspectedHolder>,
     /// Replaced functions.
     pub functions: Vec<InspectedFunction>,
+    /// Constants that change in their place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Constant>,
     /// Number of functions and data objects the patch brings along.
     pub carried: usize,
     /// Number of symbols outside the patch that it refers to.
@@ -113,8 +116,8 @@ pub struct InspectedSite {
     pub jump: Jump,
     /// The rule that chose it.
     pub rule: String,
-    /// Link-time address, when the patch is bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Link-time address, when the patch is bound; in JSON a hex string, since numbers of JSON hold 53 bits in many readers.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "hex")]
     pub address: Option<u64>,
     /// The covered instructions, decoded from the bytes.
     pub original: Vec<Instruction>,
@@ -133,10 +136,16 @@ pub struct Instruction {
     pub text: String,
 }
 
+#[expect(clippy::ref_option, reason = "the signature serde asks for")]
+fn hex<S: serde::Serializer>(address: &Option<u64>, s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.collect_str(&format_args!("{:#x}", address.unwrap_or_default()))
+}
+
 /// Reads the module at `path`.
 pub fn inspect(path: &Path) -> Result<InspectReport> {
     let module = ModuleFile::open(path)?;
-    let Manifest { patch, callbacks, kernel, holders, functions, carried, symbols, promises, .. } = module.manifest;
+    let Manifest { patch, callbacks, kernel, holders, functions, data, carried, symbols, promises, .. } =
+        module.manifest;
     let functions = functions.into_iter().map(|f| function(f, kernel.as_ref())).collect();
     Ok(InspectReport {
         module: module.path,
@@ -154,6 +163,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport> {
         holders: holders.into_iter().map(|h| InspectedHolder { name: h.name, build_id: h.build_id }).collect(),
         kernel: kernel.map(|k| InspectedKernel { release: k.release, build_id: k.build_id }),
         functions,
+        data,
         carried: carried.len(),
         symbols: symbols.len(),
         promises,
@@ -246,6 +256,10 @@ impl Shown for InspectReport {
         writeln!(out, "carries    {} functions and data, refers to {} symbols", self.carried, self.symbols)?;
         for p in &self.promises {
             writeln!(out, "promise    {}: {} {}", p.source, p.function, p.what)?;
+        }
+        for d in &self.data {
+            writeln!(out, "data       {}: {}, {} bytes, changes in its place", d.source, d.symbol, d.size)?;
+            d.changes.iter().try_for_each(|c| writeln!(out, "           {c}"))?;
         }
         for f in &self.functions {
             let site = &f.site;

@@ -10,7 +10,8 @@ use crate::accept::{Accepted, is_name};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
-/// The greatest value of [`Manifest::schema`]: of a patch that changes constants in their place.
+/// The greatest value of [`Manifest::schema`]: of a patch that changes constants in their place, or of which parts were left
+/// out.
 pub const SCHEMA: u32 = 4;
 /// That of a patch without, and with functions of kernel modules.
 pub const SCHEMA_OF_MODULES: u32 = 3;
@@ -42,6 +43,9 @@ pub struct Manifest {
     /// Constants of the kernel that change in their place, by object and symbol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<Constant>,
+    /// What of the source patches was left out, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Functions and data the patch adds, by object and symbol.
     #[serde(default, rename = "carried", skip_serializing_if = "Vec::is_empty")]
     pub carried: Vec<Carried>,
@@ -310,6 +314,18 @@ pub struct Constant {
     pub original_sha256: Option<String>,
     /// What changes in it, in words: places and what they hold before and after.
     pub changes: Vec<String>,
+}
+
+/// What of the source patches was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LeftOut {
+    /// Name of the patch file.
+    pub patch: String,
+    /// The file of the source.
+    pub file: String,
+    /// Which part of it.
+    pub what: String,
 }
 
 /// Something the patch brings along.

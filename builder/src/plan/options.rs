@@ -1,6 +1,6 @@
 //! What the author of a patch decides.
 
-use super::manifest::{Callbacks, Jump, Manifest, Mode};
+use super::manifest::{Callbacks, Jump, LeftOut, Manifest, Mode};
 use crate::accept::Acceptances;
 
 /// What the user decides.
@@ -30,6 +30,8 @@ pub struct Options {
     pub callbacks: Callbacks,
     /// Constants that change in their place: names, or `path/file.o:NAME`.
     pub data: Vec<String>,
+    /// What of the source patches was left out.
+    pub left_out: Vec<LeftOut>,
     /// What the author answers for.
     pub accept: Acceptances,
     /// Do unchanged lines have the same numbers in both builds, and no others (`source/lines.rs`)?
@@ -52,6 +54,7 @@ impl Options {
             oneshot: false,
             callbacks: Callbacks::default(),
             data: Vec::new(),
+            left_out: Vec::new(),
             accept: Acceptances::default(),
             lines_kept: false,
         }
@@ -76,6 +79,7 @@ impl Options {
             oneshot: m.patch.oneshot,
             callbacks: m.callbacks.clone(),
             data: m.data.iter().map(|d| format!("{}:{}", d.source, d.symbol)).collect(),
+            left_out: m.left_out.clone(),
             accept,
             ..Self::named(m.patch.name.clone())
         }

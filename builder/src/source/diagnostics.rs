@@ -78,7 +78,7 @@ mod tests {
         let text =
             "A fix.\n\n--- a/fs/a.c\n+++ b/fs/a.c\n@@ -1,4 +1,6 @@\n one\n-two\n+zwei\n+new\n+more\n three\n four\n";
         std::fs::write(&patch, text).unwrap();
-        let change = super::super::patch::apply(dir.path(), &[patch]).unwrap();
+        let change = super::super::patch::apply(dir.path(), &[patch], &[]).unwrap();
         let said = |text: &str| placed(text, Path::new("/w/source"), &change);
         // `zwei` has the number of what it replaces; `new` and `more` have one of their own.
         assert_eq!(said("/w/source/fs/a.c:2:5: error: x: y"), "fs/a.c:2:5: error: x: y (fix.patch:8)");

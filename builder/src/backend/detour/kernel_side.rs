@@ -17,6 +17,8 @@ use crate::plan::manifest::Manifest;
 pub struct Runtime<'r> {
     /// Its object; the one inside lpbuild when nothing is given.
     pub object: Option<&'r [u8]>,
+    /// Calls that can fail can be made to: for the tests of this project, never in what is handed out.
+    pub test_hooks: bool,
 }
 
 impl KernelSide for Runtime<'_> {
@@ -27,7 +29,7 @@ impl KernelSide for Runtime<'_> {
         image::contradictions(manifest, running)
     }
     fn parts(&self, input: &PatchFolder) -> Result<Vec<(String, Vec<u8>)>> {
-        parts::all(input, self.object)
+        parts::all(input, self.object, self.test_hooks)
     }
     fn verify(&self, module: &mut Reread<'_>, input: &PatchFolder) {
         verify::records(module, input);

@@ -9,9 +9,11 @@ include!(concat!(env!("OUT_DIR"), "/runtime.rs"));
 
 const KBUILD: &str = include_str!("../../../../templates/Kbuild.in");
 const MODULE: &str = include_str!("../../../../templates/module.c.in");
+/// What all of the C half includes.
+const HEADER: &str = "lp-runtime.h";
 /// The C half of the runtime, as templates/Kbuild.in lists it.
 const HELPERS: [(&str, &str); 7] = [
-    ("lp-runtime.h", include_str!("../../../../runtime-kmod/c/lp-runtime.h")),
+    (HEADER, include_str!("../../../../runtime-kmod/c/lp-runtime.h")),
     ("lp-kernel.c", include_str!("../../../../runtime-kmod/c/kernel.c")),
     ("lp-operate.c", include_str!("../../../../runtime-kmod/c/operate.c")),
     ("lp-files.c", include_str!("../../../../runtime-kmod/c/files.c")),
@@ -24,7 +26,7 @@ const HELPERS: [(&str, &str); 7] = [
 ///
 /// # Errors
 /// LP4001 for a build of lpbuild without a runtime.
-pub(super) fn all(input: &PatchFolder, runtime: Option<&[u8]>) -> Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn all(input: &PatchFolder, runtime: Option<&[u8]>, test_hooks: bool) -> Result<Vec<(String, Vec<u8>)>> {
     let runtime = runtime
         .or(RUNTIME)
         .ok_or_else(|| Error::new(codes::LP4001, Place::default(), "pack has no runtime to put in"))?;
@@ -38,7 +40,9 @@ pub(super) fn all(input: &PatchFolder, runtime: Option<&[u8]>) -> Result<Vec<(St
         (".lp-runtime.o.cmd", Vec::new()),
         (".lp-patch.o.cmd", Vec::new()),
     ];
-    let helpers = HELPERS.iter().map(|(file, text)| (*file, text.as_bytes().to_vec()));
+    let hooks: &[u8] = if test_hooks { b"#define LPB_TEST_HOOKS 1\n" } else { b"" };
+    let of = |file: &str| if file == HEADER { hooks } else { b"" };
+    let helpers = HELPERS.iter().map(|(file, text)| (*file, [of(file), text.as_bytes()].concat()));
     Ok(own.into_iter().chain(helpers).map(|(file, content)| (file.to_owned(), content)).collect())
 }
 

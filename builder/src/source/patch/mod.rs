@@ -4,6 +4,7 @@
 //! noted; every line of context must match. Refused: what does not apply (LP6102, LP6103), removed (LP6104) and renamed
 //! files (LP6105), modes and links (LP6106), binary parts (LP6107), paths that lead outside (LP6108).
 
+mod leave;
 mod parse;
 mod place;
 #[cfg(test)]
@@ -18,6 +19,9 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
+use crate::plan::manifest::LeftOut;
+pub use leave::Leave;
+use leave::Leaving;
 use parse::{FilePatch, HunkLine};
 
 /// What patches make of a source.
@@ -27,6 +31,8 @@ pub struct SourceChange {
     pub files: BTreeMap<String, FileChange>,
     /// Hunks that were found at another line than their header says, in the order they were applied.
     pub moved: Vec<MovedHunk>,
+    /// What the author left out of the patches.
+    pub left_out: Vec<LeftOut>,
     /// By file, for each line of the new content: the line of the patch that it is from, if it is from one.
     pub written: BTreeMap<String, Vec<Option<PatchLine>>>,
 }
@@ -127,26 +133,34 @@ impl SourceChange {
 }
 
 /// Applies `patches` in order to the files below `source`, which is only read.
-pub fn apply(source: &Path, patches: &[PathBuf]) -> Result<SourceChange> {
+pub fn apply(source: &Path, patches: &[PathBuf], leave_out: &[String]) -> Result<SourceChange> {
     let mut state = State { source, files: BTreeMap::new(), moved: Vec::new(), written: BTreeMap::new() };
-    for patch in patches {
-        state.apply(patch, &files_of(patch)?)?;
+    let (all, left_out) = files_of(patches, leave_out)?;
+    for (patch, files) in patches.iter().zip(&all) {
+        state.apply(patch, files)?;
     }
     let contents = state.files.into_iter().map(|(path, (old, new))| (path, old, new));
-    Ok(SourceChange { moved: state.moved, written: state.written, ..SourceChange::from_contents(contents) })
+    Ok(SourceChange { moved: state.moved, written: state.written, left_out, ..SourceChange::from_contents(contents) })
 }
 
 /// Reads `patches` and says what is wrong with them by themselves, before there is a source.
-pub fn check(patches: &[PathBuf]) -> Result<()> {
-    patches.iter().try_for_each(|patch| files_of(patch).map(drop))
+pub fn check(patches: &[PathBuf], leave_out: &[String]) -> Result<()> {
+    files_of(patches, leave_out).map(drop)
 }
 
-fn files_of(patch: &Path) -> Result<Vec<FilePatch>> {
-    let text = bounded::read(patch, bounded::TEXT)?;
-    parse::parse(&text).map_err(|c| {
-        let at = format!("line {} of {}: {}", c.line, patch.display(), c.what);
-        Error::new(c.code, c.path.map(Place::object).unwrap_or_default(), at)
-    })
+/// The files of each patch, without what is left out.
+fn files_of(patches: &[PathBuf], leave_out: &[String]) -> Result<(Vec<Vec<FilePatch>>, Vec<LeftOut>)> {
+    let mut leaving = Leaving::of(leave_out)?;
+    let mut all = Vec::new();
+    for patch in patches {
+        let text = bounded::read(patch, bounded::TEXT)?;
+        let files = parse::parse(&text, &mut |complaint| leaving.complaint(patch, complaint)).map_err(|c| {
+            let at = format!("line {} of {}: {}", c.line, patch.display(), c.what);
+            Error::new(c.code, c.paths.into_iter().next().map(Place::object).unwrap_or_default(), at)
+        })?;
+        all.push(leaving.rest(patch, files));
+    }
+    Ok((all, leaving.finish(patches)?))
 }
 
 /// Old and present content of one file.

@@ -85,16 +85,16 @@ pub struct Complaint {
     pub code: &'static codes::Code,
     /// Line of the patch file, from 1.
     pub line: usize,
-    /// The file of the source, when it is known.
-    pub path: Option<String>,
+    /// The file of the source, when it is known; of a renamed one both names.
+    pub paths: Vec<String>,
     /// What was found.
     pub what: String,
 }
 
 type Result<T> = std::result::Result<T, Complaint>;
 
-/// Reads the patch `text`.
-pub fn parse(text: &[u8]) -> Result<Vec<FilePatch>> {
+/// Reads the patch `text`. A file that is complained about is passed over where `passed` says so.
+pub fn parse(text: &[u8], passed: &mut dyn FnMut(&Complaint) -> bool) -> Result<Vec<FilePatch>> {
     let mut lines: Vec<&[u8]> = text.split_inclusive(|b| *b == b'\n').collect();
     // A mailer or an editor gave the whole patch CRLF ends when even its headers have them.
     let headers = |l: &&&[u8]| [&b"--- "[..], b"+++ ", b"@@ -"].iter().any(|h| l.starts_with(h));
@@ -105,26 +105,49 @@ pub fn parse(text: &[u8]) -> Result<Vec<FilePatch>> {
         lines = unix.iter().map(Vec::as_slice).collect();
     }
     let mut parser = Parser { lines, at: 0 };
-    let mut files = Vec::new();
+    let (mut files, mut any) = (Vec::new(), false);
     while parser.at < parser.lines.len() {
+        let start = parser.at;
         if parser.starts("From ") && is_mail(parser.line()) {
             parser.skip_message();
         } else if parser.starts("diff --git ") {
-            files.extend(parser.git()?);
+            match parser.git() {
+                Ok(file) => files.extend(file),
+                Err(complaint) if passed(&complaint) => {
+                    any = true;
+                    parser.pass(start);
+                }
+                Err(complaint) => return Err(complaint),
+            }
         } else if parser.is_pair() {
-            files.push(parser.plain()?);
+            match parser.plain() {
+                Ok(file) => files.push(file),
+                // All its hunks were read.
+                Err(complaint) if complaint.code.id == codes::LP6104.id && passed(&complaint) => any = true,
+                Err(complaint) => return Err(complaint),
+            }
         } else if parser.starts("@@ -") && numbers(parser.line()).is_some() {
             return Err(parser.broken("this hunk belongs to no file, or follows one whose line counts are wrong"));
         } else if parser.starts("@@@ -") || parser.starts("diff --cc ") || parser.starts("diff --combined ") {
             return Err(parser.broken("the diff of a merge cannot be applied"));
         } else if parser.starts("Binary files ") && parser.line().ends_with(b" differ\n") {
-            return Err(parser.complaint(codes::LP6107, None, "a file is binary"));
+            let complaint = parser.binary();
+            if !passed(&complaint) {
+                return Err(complaint);
+            }
+            any = true;
+            parser.at += 1;
         } else {
             parser.at += 1;
         }
     }
-    if files.is_empty() {
-        return Err(Complaint { code: codes::LP6101, line: 1, path: None, what: "there is no hunk in it".into() });
+    if files.is_empty() && !any {
+        return Err(Complaint {
+            code: codes::LP6101,
+            line: 1,
+            paths: Vec::new(),
+            what: "there is no hunk in it".into(),
+        });
     }
     Ok(files)
 }
@@ -158,7 +181,7 @@ impl<'t> Parser<'t> {
     }
 
     fn complaint(&self, code: &'static codes::Code, path: Option<&str>, what: impl Into<String>) -> Complaint {
-        Complaint { code, line: self.at + 1, path: path.map(str::to_owned), what: what.into() }
+        Complaint { code, line: self.at + 1, paths: path.map(str::to_owned).into_iter().collect(), what: what.into() }
     }
 
     fn broken(&self, what: impl Into<String>) -> Complaint {
@@ -190,7 +213,7 @@ impl<'t> Parser<'t> {
         while self.at < self.lines.len() {
             let mode = |p: &Self, what: &str| p.rest(what).filter(|m| !m.starts_with("100"));
             if self.starts("rename ") || self.starts("copy ") {
-                return Err(self.complaint(codes::LP6105, name, self.rest("").unwrap_or_default()));
+                return Err(self.renamed());
             } else if self.starts("deleted file mode ") {
                 return Err(self.complaint(codes::LP6104, name, "the file is deleted"));
             } else if self.starts("old mode ") || self.starts("new mode ") {
@@ -226,6 +249,39 @@ impl<'t> Parser<'t> {
                 Err(self.broken("--- and +++ lines, then a hunk, belong here"))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// `rename from`, `copy from`, and the line behind it.
+    fn renamed(&self) -> Complaint {
+        let mut complaint = self.complaint(codes::LP6105, None, self.rest("").unwrap_or_default());
+        for line in [self.get(self.at), self.get(self.at + 1)] {
+            let text = String::from_utf8_lossy(line);
+            let name =
+                ["rename from ", "rename to ", "copy from ", "copy to "].iter().find_map(|h| text.strip_prefix(h));
+            complaint.paths.extend(name.map(|n| n.trim_end().to_owned()));
+        }
+        complaint
+    }
+
+    /// `Binary files OLD and NEW differ`.
+    fn binary(&self) -> Complaint {
+        let mut complaint = self.complaint(codes::LP6107, None, "a file is binary");
+        let line = self.rest("Binary files ").unwrap_or_default();
+        let names = line.strip_suffix(" differ").and_then(|l| l.split_once(" and "));
+        let names = names.into_iter().flat_map(|(old, new)| [new, old]).filter(|n| *n != "/dev/null");
+        complaint.paths = names.filter_map(|n| Some(n.split_once('/')?.1.to_owned())).collect();
+        complaint
+    }
+
+    /// Behind what a git header has: to the next one, or the next message. No line of a hunk or of binary data begins like these.
+    fn pass(&mut self, start: usize) {
+        self.at = start + 1;
+        while self.at < self.lines.len()
+            && !self.starts("diff --git ")
+            && !(self.starts("From ") && is_mail(self.line()))
+        {
+            self.at += 1;
         }
     }
 

@@ -33,8 +33,12 @@ impl World {
         path
     }
     fn apply(&mut self, patches: &[&str]) -> Result<SourceChange> {
+        self.leave(patches, &[])
+    }
+    fn leave(&mut self, patches: &[&str], leave: &[&str]) -> Result<SourceChange> {
+        let leave: Vec<String> = leave.iter().map(|l| (*l).to_owned()).collect();
         let list: Vec<PathBuf> = patches.iter().map(|p| self.patch(p)).collect();
-        apply(&self.source(), &list)
+        apply(&self.source(), &list, &leave)
     }
     /// The codes of the error, which must be one.
     fn refused(&mut self, patch: &str) -> (String, String) {
@@ -230,7 +234,7 @@ fn what_is_no_unified_diff_is_broken() {
             }
         }
     }
-    assert_eq!(apply(&w.source(), &[w.dir.path().join("absent")]).unwrap_err().problems[0].code.id, "LP1001");
+    assert_eq!(apply(&w.source(), &[w.dir.path().join("absent")], &[]).unwrap_err().problems[0].code.id, "LP1001");
 }
 
 #[test]
@@ -358,5 +362,70 @@ fn patches_of_diff_and_git_give_the_new_content() {
                 change.files.get("d/f.c").map_or(old.clone(), |f| String::from_utf8(f.new.clone().unwrap()).unwrap());
             assert!(got == new && change.moved.is_empty(), "round {round}\n{text}");
         }
+    }
+}
+
+/// What a fix of upstream has besides: a rename, a binary file, a removed file, documentation, a link, another mode.
+const REST: &str = "diff --git a/old/name.c b/new/name.c\nsimilarity index 90%\nrename from old/name.c\nrename to new/name.c\n\
+                    --- a/old/name.c\n+++ b/new/name.c\n@@ -1,1 +1,1 @@\n-x\n+y\n\
+                    diff --git a/logo.bin b/logo.bin\nindex 12..34 100644\nGIT binary patch\nliteral 3\nKc$@B>0RR91000\n\nliteral 0\nHcmV?d00001\n\n\
+                    diff --git a/gone.c b/gone.c\ndeleted file mode 100644\nindex 12..00\n--- a/gone.c\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-diff --git a/x b/x\n\
+                    diff --git a/run.sh b/run.sh\nold mode 100644\nnew mode 100755\n\
+                    diff --git a/Documentation/f.rst b/Documentation/f.rst\n--- a/Documentation/f.rst\n+++ b/Documentation/f.rst\n@@ -1,1 +1,1 @@\n-a\n+b\n";
+
+#[test]
+fn what_cannot_be_applied_is_left_out_by_its_name() {
+    let fix = format!("diff --git a/d/f.c b/d/f.c\n{FIX}");
+    let whole = format!("{REST}{fix}");
+    let names = ["new/name.c", "logo.bin", "gone.c", "run.sh", "Documentation/"];
+    let mut w = World::new(&[("d/f.c", OLD)]);
+    let change = w.leave(&[&whole], &names).unwrap();
+    assert_eq!(change.files.keys().collect::<Vec<_>>(), ["d/f.c"]);
+    let out: Vec<String> = change.left_out.iter().map(|l| format!("{}: {}", l.file, l.what)).collect();
+    let all = [
+        "new/name.c: rename from old/name.c",
+        "logo.bin: the file is binary",
+        "gone.c: the file is deleted",
+        "run.sh: old mode 100644",
+        "Documentation/f.rst: its only hunk",
+    ];
+    assert_eq!(out, all);
+    assert!(change.left_out.iter().all(|l| l.patch == "1.patch"));
+    // Each of them alone is in the way.
+    for left in 0..4 {
+        let but: Vec<&str> = names.iter().enumerate().filter(|(i, _)| *i != left).map(|(_, n)| *n).collect();
+        let code = w.leave(&[&whole], &but).unwrap_err().problems[0].code.id;
+        assert_eq!(code, ["LP6105", "LP6107", "LP6104", "LP6106"][left]);
+    }
+    // The old name of a renamed file will do, and plain diffs.
+    assert!(w.leave(&[&whole], &["old/name.c", "logo.bin", "gone.c", "run.sh", "Documentation/f.rst"]).is_ok());
+    let plain = format!(
+        "Binary files a/logo.bin and b/logo.bin differ\n--- a/gone.c\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-x\n{FIX}"
+    );
+    assert_eq!(w.leave(&[&plain], &["logo.bin", "gone.c"]).unwrap().left_out.len(), 2);
+}
+
+#[test]
+fn hunks_are_left_out_by_their_number() {
+    let two = format!("{FIX}@@ -8,3 +8,3 @@\n eight\n-nine\n+NINE\n ten\n");
+    let third = "--- a/d/f.c\n+++ b/d/f.c\n@@ -1,2 +1,2 @@\n-one\n+ONE\n two\n";
+    let mut w = World::new(&[("d/f.c", OLD)]);
+    let mut made =
+        |leave: &[&str]| w.leave(&[&two, third], leave).map(|c| (new(&c, "d/f.c"), c.left_out, c.moved.len()));
+    let (text, out, moved) = made(&["d/f.c:1"]).unwrap();
+    assert_eq!((text, moved), (OLD.replace("nine", "NINE").replace("one", "ONE"), 0));
+    assert_eq!((out[0].what.as_str(), out.len()), ("hunk 1 (@@ -2,5 +2,5 @@ head)", 1));
+    // Counted over all patches.
+    let (text, out, _) = made(&["d/f.c:3", "d/f.c:2"]).unwrap();
+    assert_eq!((text, out[1].patch.as_str()), (OLD.replace("four", "FOUR"), "4.patch"));
+    for (leave, why) in [
+        (&["d/f.c:4"][..], "the patches have 3 hunk(s) of this file"),
+        (&["d/g.c"], "the patches have no such file; they have d/f.c"),
+        (&["d/f.c:1", "d/f.c:2", "d/f.c:3"], "nothing of it is left"),
+        (&["d/"], "nothing of it is left"),
+        (&["../x"], "is not a file of the source"),
+    ] {
+        let e = made(leave).unwrap_err();
+        assert!(e.problems[0].code.id == "LP6109" && e.to_string().contains(why), "{leave:?}: {e}");
     }
 }

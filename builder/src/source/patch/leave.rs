@@ -1,0 +1,166 @@
+//! What of the patches is left out: whole files, what is below a folder, or single hunks, by what the author names.
+//!
+//! Input: `FILE`, `FOLDER/`, or `FILE:N` for the N-th hunk of a file, counted over all patches in their order. Everything that is left out is
+//! listed. Refused (LP6109): a name that leaves nothing out, and what leaves nothing of the patches.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::parse::{Complaint, FilePatch};
+use crate::codes;
+use crate::error::{Error, Place, Problem, Result};
+use crate::plan::manifest::LeftOut;
+
+/// A name of the author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    path: String,
+    hunk: Option<usize>,
+}
+
+impl Leave {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (path, hunk) = match text.rsplit_once(':') {
+            Some((path, n)) if !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => (path, Some(n)),
+            _ => (text, None),
+        };
+        let hunk = match hunk.map(str::parse::<usize>) {
+            None => None,
+            Some(Ok(n)) if n > 0 => Some(n),
+            Some(_) => return Err(format!("{text:?}: hunks are counted from 1")),
+        };
+        let plain = !path.is_empty() && !path.starts_with('/') && !path.chars().any(char::is_control);
+        if !plain || path.split('/').any(|part| part == "..") || hunk.is_some() && path.ends_with('/') {
+            return Err(format!("{text:?} is not a file of the source, FILE:HUNK, or FOLDER/"));
+        }
+        Ok(Self { path: path.to_owned(), hunk })
+    }
+
+    fn has(&self, path: &str) -> bool {
+        path == self.path || self.path.ends_with('/') && path.starts_with(&self.path)
+    }
+}
+
+/// All names, and what each has left out.
+pub(super) struct Leaving {
+    names: Vec<(String, Leave, bool)>,
+    /// Hunks met so far, by file.
+    met: BTreeMap<String, usize>,
+    out: Vec<LeftOut>,
+    /// Something is left of the patches.
+    rest: bool,
+}
+
+impl Leaving {
+    pub(super) fn of(names: &[String]) -> Result<Self> {
+        let read = |name: &String| {
+            let bad = |what| Error::new(codes::LP6109, Place::object(name.clone()), what);
+            Ok((name.clone(), Leave::parse(name).map_err(bad)?, false))
+        };
+        let names = names.iter().map(read).collect::<Result<Vec<_>>>()?;
+        Ok(Self { names, met: BTreeMap::new(), out: Vec::new(), rest: false })
+    }
+
+    fn whole(&mut self, path: &str) -> bool {
+        let mut found = false;
+        for (_, _, used) in self.names.iter_mut().filter(|(_, l, _)| l.hunk.is_none() && l.has(path)) {
+            (*used, found) = (true, true);
+        }
+        found
+    }
+
+    /// Is a part of a patch that cannot be applied left out?
+    pub(super) fn complaint(&mut self, patch: &Path, complaint: &Complaint) -> bool {
+        let Some(path) = complaint.paths.iter().find(|p| self.whole(p)).cloned() else { return false };
+        self.note(patch, &path, complaint.what.clone());
+        true
+    }
+
+    /// What is left of the files of a patch.
+    pub(super) fn rest(&mut self, patch: &Path, files: Vec<FilePatch>) -> Vec<FilePatch> {
+        let mut left = Vec::new();
+        for mut file in files {
+            let Some(path) = file.paths.first().cloned() else { continue };
+            let before = *self.met.get(&path).unwrap_or(&0);
+            self.met.insert(path.clone(), before + file.hunks.len());
+            if file.paths.iter().any(|p| self.whole(p)) {
+                let what = match file.hunks.len() {
+                    1 => "its only hunk".to_owned(),
+                    n => format!("all {n} hunks"),
+                };
+                self.note(patch, &path, what);
+                continue;
+            }
+            let all = file.hunks.len();
+            let mut number = before;
+            let mut gone = Vec::new();
+            file.hunks.retain(|hunk| {
+                number += 1;
+                let mut keep = true;
+                for (_, leave, used) in &mut self.names {
+                    if leave.hunk == Some(number) && file.paths.contains(&leave.path) {
+                        (*used, keep) = (true, false);
+                    }
+                }
+                if !keep {
+                    gone.push(format!("hunk {number} ({})", hunk.header));
+                }
+                keep
+            });
+            for what in gone {
+                self.note(patch, &path, what);
+            }
+            if !file.hunks.is_empty() || all == 0 {
+                self.rest = true;
+                left.push(file);
+            }
+        }
+        left
+    }
+
+    fn note(&mut self, patch: &Path, path: &str, what: String) {
+        let name = patch.file_name().unwrap_or(patch.as_os_str()).to_string_lossy().into_owned();
+        self.out.push(LeftOut { patch: name, file: path.to_owned(), what });
+    }
+
+    /// What was left out, when all names have found something and something is left.
+    pub(super) fn finish(self, patches: &[PathBuf]) -> Result<Vec<LeftOut>> {
+        let unused = self.names.iter().filter(|n| !n.2).map(|(name, leave, _)| {
+            let has = match (self.met.get(&leave.path), leave.hunk) {
+                (Some(n), Some(_)) => format!("the patches have {n} hunk(s) of this file"),
+                _ => {
+                    let files: Vec<&str> = self.met.keys().map(String::as_str).take(8).collect();
+                    format!("the patches have no such file; they have {}", files.join(", "))
+                }
+            };
+            Problem::new(codes::LP6109, Place::object(name.clone()), has)
+        });
+        let mut problems: Vec<Problem> = unused.collect();
+        if problems.is_empty() && !self.rest && !self.names.is_empty() {
+            let names: Vec<String> = patches.iter().map(|p| p.display().to_string()).collect();
+            problems.push(Problem::new(codes::LP6109, Place::object(names.join(", ")), "nothing of it is left"));
+        }
+        if problems.is_empty() { Ok(self.out) } else { Err(Error { problems }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_files_hunks_and_folders() {
+        for (text, path, hunk) in [("a/b.c", "a/b.c", None), ("a/b.c:3", "a/b.c", Some(3)), ("a/", "a/", None)] {
+            assert_eq!(Leave::parse(text), Ok(Leave { path: path.into(), hunk }), "{text}");
+        }
+        for bad in ["", ":1", "a:0", "/a", "../a", "a/../b", "a/:1", "a\n", "a:99999999999999999999999"] {
+            assert!(Leave::parse(bad).is_err(), "{bad:?}");
+        }
+        let folder = Leave::parse("a/").unwrap();
+        assert!(folder.has("a/b/c") && !folder.has("ab") && !folder.has("b/a/c"));
+    }
+}
