@@ -33,7 +33,7 @@ pub fn analyse(sources: &[Source], options: &Options) -> Result<Analysis> {
 pub fn analyse_in(sources: &[Source], rest: Rest<'_>, options: &Options) -> Result<Analysis> {
     let (mut analysis, debug) = judged(sources, options)?;
     analysis.refused.extend(pairing::undeclared(&analysis.pairs, options));
-    annotate::objects(&mut analysis, &debug, rest);
+    annotate::objects(&mut analysis, 0, &debug, rest);
     analysis.settle(&options.accept);
     // Only a patch tells what it was made of.
     if analysis.refused.is_empty() && !analysis.set.items.is_empty() {
@@ -47,16 +47,8 @@ pub fn analyse_in(sources: &[Source], rest: Rest<'_>, options: &Options) -> Resu
 
 /// ingest .. sites, with the debug information of each pair.
 fn judged<'s>(sources: &'s [Source], options: &Options) -> Result<(Analysis, Vec<Files<'s>>)> {
-    /// Of more pairs, what was read for one is not kept while the others are compared.
-    const KEPT: usize = 8;
     let mut t = Timer::new();
-    let (mut pairs, mut debug) = (Vec::new(), Vec::new());
-    for source in sources.iter().filter(|s| s.old != s.new) {
-        let (pair, opened) = pairing::compared(source, options, &mut t)?;
-        let kept = pairs.len() < KEPT;
-        debug.push(if kept { opened } else { Files::new(&source.old, &source.new, options.lines_kept) });
-        pairs.push(pair);
-    }
+    let (pairs, debug) = compared(sources, options, &mut t)?;
     let names = owners::moved(sources, &pairs);
     let mut analysis = judge(pairs, t, options);
     analysis.refused.extend(names);
@@ -64,8 +56,23 @@ fn judged<'s>(sources: &'s [Source], options: &Options) -> Result<(Analysis, Vec
     Ok((analysis, debug))
 }
 
-/// The same for whole images: scan .. annotate. The digests are left to the caller.
-pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
+/// The pairs that differ, with the debug information of each.
+fn compared<'s>(sources: &'s [Source], options: &Options, t: &mut Timer) -> Result<(Vec<ObjectPair>, Vec<Files<'s>>)> {
+    /// Of more pairs, what was read for one is not kept while the others are compared.
+    const KEPT: usize = 8;
+    let (mut pairs, mut debug) = (Vec::new(), Vec::new());
+    for source in sources.iter().filter(|s| s.old != s.new) {
+        let (pair, opened) = pairing::compared(source, options, t)?;
+        let kept = pairs.len() < KEPT;
+        debug.push(if kept { opened } else { Files::new(&source.old, &source.new, options.lines_kept) });
+        pairs.push(pair);
+    }
+    Ok((pairs, debug))
+}
+
+/// The same for whole images and what differs of modules beside them: scan .. annotate. The images are the first pair. The digests
+/// are left to the caller.
+pub fn analyse_whole(images: Images<'_, '_>, modules: &[Source], options: &Options) -> Result<Analysis> {
     let mut t = Timer::new();
     let scanned = t.time("scan", || whole::scan_pair(images.old, images.new));
     let mut parts = t.time("extract", || whole::extract_pair(&scanned, images.kernel));
@@ -74,13 +81,17 @@ pub fn analyse_whole(images: Images<'_, '_>, options: &Options) -> Analysis {
     let holder = HolderName::Vmlinux;
     let name = holder.to_string();
     let pair = ObjectPair { name, old: parts.old, new: parts.new, pairs: parts.pairs, verdicts, holder, placement };
-    let mut analysis = judge(vec![pair], t, options);
+    let (objects, debug) = compared(modules, options, &mut t)?;
+    let names = owners::moved(modules, &objects);
+    let mut analysis = judge(std::iter::once(pair).chain(objects).collect(), t, options);
+    analysis.refused.extend(names);
     analysis.refused.extend(scanned.compared.without_atoms());
     analysis.refused.extend(pairing::undeclared(&analysis.pairs, options));
     analysis.refused.sort();
     annotate::whole(&mut analysis, images, &scanned);
+    annotate::objects(&mut analysis, 1, &debug, Rest::Beside { old: images.old, sources: modules });
     analysis.settle(&options.accept);
-    analysis
+    Ok(analysis)
 }
 
 fn judge(pairs: Vec<ObjectPair>, mut t: Timer, options: &Options) -> Analysis {
@@ -118,11 +129,9 @@ pub fn check_names(analysis: &mut Analysis, kernel: &KernelImage, options: &Opti
 
 /// The same with modules.
 pub fn check_names_on(analysis: &mut Analysis, running: Running<'_>, options: &Options) {
-    // Of whole images all names were compared.
-    if analysis.summary.is_some() {
-        return;
-    }
-    let mut moved = owners::moved_in(&analysis.pairs, running);
+    // Of whole images, which come first, all names were compared.
+    let objects = usize::from(analysis.summary.is_some());
+    let mut moved = owners::moved_in(analysis.pairs.get(objects..).unwrap_or_default(), running);
     analysis.accepted.extend(options.accept.settle(&mut moved));
     analysis.accepted.sort();
     analysis.accepted.dedup();

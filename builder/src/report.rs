@@ -49,18 +49,13 @@ pub struct Report {
     pub timings_us: Vec<(&'static str, u64)>,
 }
 
-/// A module that differs.
-#[derive(Clone, Debug, Default, Serialize)]
+/// A module that has no counterpart.
+#[derive(Clone, Debug, Serialize)]
 pub struct ModuleReport {
     /// File name.
     pub module: String,
-    /// Functions that differ.
-    pub changed: Vec<String>,
-    /// What else stands against a patch of it.
-    pub codes: Vec<&'static str>,
-    /// The side that has it, when the other one does not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub only_in: Option<&'static str>,
+    /// The side that has it.
+    pub only_in: &'static str,
 }
 
 /// A replaced function.
@@ -211,12 +206,7 @@ impl Report {
             text += &format!("{:<8} {p}\n", if p.certain { "promise" } else { "note" });
         }
         for m in &self.modules {
-            text += &match m.only_in {
-                Some(side) => format!("module   {}: only in the {side} tree\n", m.module),
-                None => {
-                    format!("module   {}: {} (not packed: {})\n", m.module, m.changed.join(", "), m.codes.join(", "))
-                }
-            };
+            text += &format!("module   {}: only in the {} tree\n", m.module, m.only_in);
         }
         if let Some(summary) = &self.summary {
             text += &summary.text();

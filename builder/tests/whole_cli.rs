@@ -64,18 +64,105 @@ fn modules_beside_two_kernels_are_paired_by_name() {
     assert_eq!(found["modules"].as_array().unwrap().len(), 1);
     assert_eq!((&found["modules"][0]["module"], &found["modules"][0]["only_in"]), (&"extra.ko".into(), &"new".into()));
     assert_eq!((&found["changed"][0]["object"], &found["changed"][0]["symbol"]), (&"thing.ko".into(), &"probe".into()));
-    // With a kernel that differs as well, half of the change would be left out.
+    // With a kernel that differs as well it is one patch.
     trees.tree("new", 2, 2);
     std::fs::remove_file(new.join("drivers/thing.ko")).unwrap();
     let out = diff(&old, &new);
-    assert_eq!(out.status.code(), Some(4));
-    let json = json(&out);
-    let modules = json["modules"].as_array().unwrap();
-    assert_eq!(modules[0]["module"], "extra.ko");
-    assert_eq!(modules[0]["only_in"], "new");
-    assert_eq!(modules[1]["module"], "thing.ko");
-    assert_eq!(modules[1]["changed"], serde_json::json!(["probe"]));
-    assert_eq!(json["refused"][0]["code"], "LP3008");
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let found = json(&out);
+    assert_eq!(changed(&found), ["thing.ko: probe", "vmlinux: one"]);
+    assert_eq!(found["modules"], serde_json::json!([{ "module": "extra.ko", "only_in": "new" }]));
+    let functions = ["functions", "changed"].map(|key| found["summary"][key].clone());
+    assert_eq!(functions, [2, 1].map(Value::from), "those of the module are none of the image's: {}", found["summary"]);
+    // The module's sections are found in the kernel that runs it.
+    let mut lpbuild = Command::new(env!("CARGO_BIN_EXE_lpbuild"));
+    let out = lpbuild.args(["diff", "-o", "d"]).args([&old, &new]).current_dir(trees.path("old")).output().unwrap();
+    assert_ne!(out.status.code(), Some(0));
+    assert!(!trees.path("old/d").exists());
+}
+
+/// What is replaced, with the object it is in.
+fn changed(found: &Value) -> Vec<String> {
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    let all = found["changed"].as_array().unwrap().iter();
+    let mut all: Vec<_> = all.map(|c| format!("{}: {}", text(&c["object"]), text(&c["symbol"]))).collect();
+    all.sort();
+    all
+}
+
+/// kbuild lists the objects of each module; the file of the module stands for them where both trees have it.
+#[test]
+fn objects_and_modules_of_two_trees_are_compared_together() {
+    let trees = Trees::new();
+    // A built-in object, and a module of two; `kernel.mod` would be a module of the first.
+    let tree = |name: &str, kernel: u32, part: u32, ko: u32| {
+        let tree = trees.tree(name, kernel, ko);
+        std::fs::remove_file(tree.join("vmlinux")).unwrap();
+        let _ = std::fs::remove_dir_all(tree.join("drivers/sub"));
+        std::fs::create_dir_all(tree.join("drivers/sub")).unwrap();
+        trees.compile(
+            "extern int say(int); int part(int x) { return say(x) + NUMBER; }\n",
+            part,
+            &tree.join("drivers/sub/part.o"),
+        );
+        trees.compile(MODULE, ko, &tree.join("drivers/main.o"));
+        // What is made of the parts of the module.
+        trees.compile(MODULE, ko, &tree.join("drivers/thing.o"));
+        trees.compile("int written_by_modpost = NUMBER;\n", ko, &tree.join("drivers/thing.mod.o"));
+        std::fs::write(tree.join("drivers/thing.mod"), "drivers/main.o\ndrivers/sub/part.o\n").unwrap();
+        tree
+    };
+    let answer = |old: &Path, new: &Path| {
+        let out = diff(old, new);
+        let found = json(&out);
+        let codes = found["refused"].as_array().unwrap().iter();
+        let codes: Vec<_> = codes.map(|r| format!("{} {}", r["code"].as_str().unwrap(), r["object"])).collect();
+        (out.status.code().unwrap(), changed(&found), codes.concat())
+    };
+    let old = tree("old", 1, 1, 1);
+    // Both: before, the objects alone were compared.
+    let new = tree("new", 2, 1, 2);
+    assert_eq!(answer(&old, &new), (0, vec!["kernel.o: one".into(), "thing.ko: probe".into()], String::new()));
+    // The module alone.
+    assert_eq!(answer(&old, &tree("new", 1, 1, 2)), (0, vec!["thing.ko: probe".into()], String::new()));
+    // A folder of the tree.
+    let below = |tree: &Path| tree.join("drivers");
+    assert_eq!(answer(&below(&old), &below(&new)), (0, vec!["thing.ko: probe".into()], String::new()));
+    // An object that the file of the module does not have yet.
+    let (exit, _, codes) = answer(&old, &tree("new", 1, 2, 1));
+    assert_eq!((exit, codes.as_str()), (4, "LP2004 \"thing.ko\""));
+    // Without the file they are what is compared, as parts of the module.
+    for tree in [&old, &new] {
+        std::fs::remove_file(tree.join("drivers/thing.ko")).unwrap();
+    }
+    let parts = tree("new", 2, 2, 1);
+    std::fs::remove_file(parts.join("drivers/thing.ko")).unwrap();
+    let both = vec!["drivers/sub/part.o: part".into(), "kernel.o: one".into()];
+    assert_eq!(answer(&old, &parts), (0, both, String::new()));
+    // Whose patch would be for a kernel nobody has named.
+    let mut lpbuild = Command::new(env!("CARGO_BIN_EXE_lpbuild"));
+    let out = lpbuild.args(["diff", "-o"]).arg(trees.path("d")).args([&old, &parts]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(text.contains("LP3007") && !trees.path("d").exists(), "{text}");
+    // Two modules that have one object, and only one side of a module.
+    for tree in [&old, &parts] {
+        std::fs::write(tree.join("drivers/other.mod"), "drivers/sub/part.o\n").unwrap();
+    }
+    let (exit, _, codes) = answer(&old, &parts);
+    assert_eq!((exit, codes.as_str()), (4, "LP6307 \"drivers/sub/part.o\""));
+}
+
+/// An image has no objects of modules.
+#[test]
+fn objects_of_modules_beside_two_kernels_are_not_passed_over() {
+    let trees = Trees::new();
+    let (old, new) = (trees.tree("old", 1, 1), trees.tree("new", 1, 2));
+    for tree in [&old, &new] {
+        std::fs::rename(tree.join("drivers/thing.ko"), tree.join("drivers/thing.o")).unwrap();
+        std::fs::write(tree.join("drivers/thing.mod"), "drivers/thing.o\n").unwrap();
+    }
+    let found = json(&diff(&old, &new));
+    assert_eq!(changed(&found), ["drivers/thing.o: probe"]);
 }
 
 #[test]

@@ -124,11 +124,18 @@ impl Bench {
 
     /// The same, with options of `lpbuild diff`.
     #[must_use]
-    pub fn between_with(mut self, name: &str, old: &Path, new: &Path, options: &[&str]) -> Self {
+    pub fn between_with(self, name: &str, old: &Path, new: &Path, options: &[&str]) -> Self {
+        self.between_trees(name, [old, new], &[old], options)
+    }
+
+    /// The same of two trees; `modules` are those of the old one that differ.
+    #[must_use]
+    pub fn between_trees(mut self, name: &str, sides: [&Path; 2], modules: &[&Path], options: &[&str]) -> Self {
+        let [old, new] = sides;
         let make = || {
             let kernel = &self.env.kernel;
-            let sides = [old, new].map(|p| p.display().to_string());
-            let made = once(&format!("{}/{name}", self.series), name, &sides, |dir, ko| {
+            let inputs = sides.map(|p| p.display().to_string());
+            let made = once(&format!("{}/{name}", self.series), name, &inputs, |dir, ko| {
                 let mut diff = harness::cmd::command(&self.lpbuild);
                 diff.arg("diff")
                     .args([old, new])
@@ -140,7 +147,10 @@ impl Bench {
                 let report = harness::cmd::output(diff.arg("-o").arg(dir).args(["--name", name]))?;
                 let mut pack = harness::cmd::command(&self.lpbuild);
                 pack.arg("pack").arg(dir).arg("--kernel").arg(&kernel.vmlinuz).arg("--headers").arg(&kernel.headers);
-                Ok(report + &harness::cmd::output(pack.arg("--module").arg(old).arg("-o").arg(ko))?)
+                for module in modules {
+                    pack.arg("--module").arg(module);
+                }
+                Ok(report + &harness::cmd::output(pack.arg("-o").arg(ko))?)
             });
             Arc::new(made.unwrap())
         };

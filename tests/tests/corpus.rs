@@ -529,7 +529,6 @@ const NO_CASE: &[(&str, &str)] = &[
     ("LP2026", "needs modules: modules.rs, builder/tests/holders.rs"),
     ("LP2027", "needs modules: builder/tests/holders.rs"),
     ("LP3007", "needs whole images: whole_images.rs"),
-    ("LP3008", "needs trees with a vmlinux: builder/tests/whole_cli.rs"),
     ("LP3009", "needs modules: builder/tests/module_image.rs"),
 ];
 

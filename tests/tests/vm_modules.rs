@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use harness::change::Change;
 use lpbuild_tests::bench::{Bench, cycles, module_of, passes};
 use lpbuild_tests::{ko_pair, on_both};
 
@@ -16,6 +17,7 @@ on_both! {
     what_another_module_exports_is_found_whenever_both_come
     a_storm_of_comings_and_goings_leaves_nothing
     of_two_files_of_a_module_comes_a_patch
+    of_two_trees_of_objects_and_modules_comes_one_patch
     a_jump_of_a_key_of_the_module_follows_it
     a_tracepoint_of_the_module_sees_the_new_code
     a_static_call_of_the_module_follows_it
@@ -294,6 +296,42 @@ done
 clean
 "#;
     passes(&b.vm("module-files", script));
+}
+
+/// A built-in object and a module, each in two builds, and a stock module of which there are only objects.
+fn of_two_trees_of_objects_and_modules_comes_one_patch(series: &'static str) {
+    let Some(b) = bench("of_two_trees_of_objects_and_modules", series) else { return };
+    let files = ko_pair::sources().map(|s| module_of(&b.env, series, ko_pair::NAME, &s));
+    let edit = |c: Change, (file, from, to): (&str, &str, &str)| c.edit(&b.env.tree.source, file, from, to).unwrap();
+    let changes = [Change::none(), edit(edit(Change::none(), CMDLINE), STATUS)];
+    let dir = tempfile::tempdir().unwrap();
+    let trees = ["old", "new"].map(|side| dir.path().join(side));
+    for ((tree, change), file) in trees.iter().zip(&changes).zip(&files) {
+        for object in ["fs/proc/cmdline.o", "fs/binfmt_misc.o"] {
+            let to = tree.join(object);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::write(to, b.env.tree.built(object, change).unwrap().unwrap()).unwrap();
+        }
+        fs::write(tree.join("fs/binfmt_misc.mod"), "fs/binfmt_misc.o\n").unwrap();
+        fs::copy(file, tree.join("ko_pair.ko")).unwrap();
+    }
+    let accept = ["--accept", "promise=bm_status_read"];
+    let [old, new] = [&trees[0], &trees[1]].map(|t| t.as_path());
+    let b = b.between_trees("trees_fix", [old, new], &[&files[0]], &accept).ko("ko_pair", files[0].clone());
+    let script = r#"
+number() { expect_in number "number $1" "$(cat /proc/ko_pair)"; }
+has() { expect_in holders "$1" "$(of trees_fix holders)"; }
+both() { expect status 'enabled, patched' "$(status)"; has 'binfmt_misc applied'; has 'ko_pair applied'; }
+for mode in $modes; do
+    insmod /ko_pair.ko; number 100; load trees_fix mode=$mode; patched; number 201; has 'binfmt_misc waiting'
+    up; both; revert trees_fix; original; old; number 102
+    rmmod trees_fix; load trees_fix mode=$mode; patched; both; number 203
+    rmmod ko_pair; has 'ko_pair waiting'; insmod /ko_pair.ko; number 200; down
+    unload trees_fix; original; number 101; rmmod ko_pair
+done
+clean
+"#;
+    passes(&b.vm("module-trees", &format!("{FUNCTIONS}{script}")));
 }
 
 /// The keys of `pr_debug` are in the module, beside what the lines of the source say; who writes to `control` turns them. The fix has

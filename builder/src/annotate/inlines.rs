@@ -74,7 +74,7 @@ pub fn judge(pairs: &[ObjectPair], all: &[Bodies], rest: Rest<'_>) -> Vec<Proble
         problems.push(Problem::new(codes::LP2020, place, what).acceptable(Accept::Inline, name));
     };
     match rest {
-        Rest::Image { .. } => {}
+        Rest::Image { .. } | Rest::Beside { .. } => {}
         Rest::Built { left: Left::Nothing, .. } => {}
         Rest::Built { left: Left::Unknown { .. }, .. } => {
             for (pair, bodies) in pairs.iter().zip(all) {

@@ -53,10 +53,10 @@ pub struct Images<'a, 'd> {
     pub debug: Option<Debug<'a, 'd>>,
 }
 
-/// Adds notes, refusals because of types, and the summary to the analysis of whole images.
+/// Adds notes, refusals because of types, and the summary to the analysis of whole images, which are the first pair.
 pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<'_, '_>) {
     let start = Instant::now();
-    let [pair] = &mut analysis.pairs[..] else { return };
+    let Some((pair, others)) = analysis.pairs.split_first_mut() else { return };
     if let Some(debug) = images.debug {
         analysis.notes = notes(debug, images.old, images.new, pair, &analysis.set);
         let old_at = |id| address(images.old, &pair.old, id);
@@ -73,12 +73,14 @@ pub fn whole(analysis: &mut Analysis, images: Images<'_, '_>, scanned: &Scanned<
                 item.inlined = Some(inlined.clone());
             }
         }
-    } else if !analysis.set.items.is_empty() {
+    } else if analysis.set.items.iter().any(|i| i.pair == PairId(0)) {
         analysis.untyped.push(pair.name.clone());
     }
+    let of_others = |p: &&Problem| others.iter().any(|o| p.place.object.as_deref() == Some(&*o.name));
+    let refused: Vec<Problem> = analysis.refused.iter().filter(|p| !of_others(p)).cloned().collect();
     let directories = [images.debug.map(|d| Directories::of(d.old)), images.debug.map(|d| Directories::of(d.new))];
     let directory = |is_old: bool, addr: u64| directories[usize::from(!is_old)].as_ref()?.at(addr);
-    analysis.summary = Some(summary::of(scanned, pair, &analysis.set, &analysis.refused, &directory));
+    analysis.summary = Some(summary::of(scanned, pair, &analysis.set, &refused, &directory));
     analysis.timings.push(("annotate", start.elapsed()));
 }
 
@@ -110,9 +112,9 @@ pub fn address(whole: &Whole<'_>, object: &Object, id: AtomId) -> Option<u64> {
     Some(area.addr + atom.start)
 }
 
-/// Notes on all carried functions.
+/// Notes on all carried functions of images, which are the first pair.
 pub fn notes(debug: Debug<'_, '_>, old: &Whole<'_>, new: &Whole<'_>, pair: &ObjectPair, set: &PatchSet) -> Vec<Note> {
-    let items: Vec<_> = set.items.iter().enumerate().collect();
+    let items: Vec<_> = set.items.iter().enumerate().filter(|(_, i)| i.pair == PairId(0)).collect();
     let note = |(index, item): &(usize, &crate::plan::Item)| {
         let at = address(new, &pair.new, item.atom.0)?;
         let function = debug.new.function_at(at);
@@ -150,6 +152,13 @@ pub enum Rest<'s> {
         /// The one that runs.
         old: &'s Whole<'s>,
     },
+    /// The whole image and the modules beside it were compared.
+    Beside {
+        /// The image that runs.
+        old: &'s Whole<'s>,
+        /// Modules that differ.
+        sources: &'s [Source],
+    },
 }
 
 /// Objects of modules that keep the code they have.
@@ -167,11 +176,12 @@ pub enum Left<'s> {
 /// Lines by header.
 pub type EditedHeaders = BTreeMap<String, Vec<RangeInclusive<u64>>>;
 
-/// Adds what debug information says of pairs of objects: refusals, and which pairs have none.
-pub fn objects(analysis: &mut Analysis, debug: &[Files<'_>], rest: Rest<'_>) {
+/// Adds what debug information says of pairs of objects: refusals, and which pairs have none. `first` is the first pair of objects.
+pub fn objects(analysis: &mut Analysis, first: u32, debug: &[Files<'_>], rest: Rest<'_>) {
     let start = Instant::now();
     let set = &analysis.set;
-    let numbered: Vec<(u32, (&ObjectPair, &Files<'_>))> = (0..).zip(analysis.pairs.iter().zip(debug)).collect();
+    let objects = analysis.pairs.iter().skip(first as usize);
+    let numbered: Vec<(u32, (&ObjectPair, &Files<'_>))> = (first..).zip(objects.zip(debug)).collect();
     let found: Vec<Found> = parallel::map(&numbered, |(index, (pair, files))| {
         let id = PairId(*index);
         if !set.items.iter().any(|i| i.pair == id && i.is_code()) {
@@ -189,7 +199,7 @@ pub fn objects(analysis: &mut Analysis, debug: &[Files<'_>], rest: Rest<'_>) {
         Found { without: false, refused, ignored, bodies }
     });
     let mut all_bodies = Vec::new();
-    for (pair, found) in analysis.pairs.iter_mut().zip(found) {
+    for (pair, found) in analysis.pairs.iter_mut().skip(first as usize).zip(found) {
         analysis.refused.extend(found.refused);
         pair.verdicts.ignored.extend(found.ignored);
         pair.verdicts.ignored.sort();
@@ -198,7 +208,11 @@ pub fn objects(analysis: &mut Analysis, debug: &[Files<'_>], rest: Rest<'_>) {
         }
         all_bodies.push(found.bodies);
     }
-    analysis.refused.extend(inlines::judge(&analysis.pairs, &all_bodies, rest));
+    analysis.refused.extend(inlines::judge(
+        analysis.pairs.get(first as usize..).unwrap_or_default(),
+        &all_bodies,
+        rest,
+    ));
     analysis.timings.push(("annotate", start.elapsed()));
 }
 
@@ -208,7 +222,7 @@ impl Rest<'_> {
         match self {
             Self::Unknown { .. } => true,
             Self::Built { left, .. } => matches!(left, Left::Unknown { .. }),
-            Self::Image { .. } => false,
+            Self::Image { .. } | Self::Beside { .. } => false,
         }
     }
 }

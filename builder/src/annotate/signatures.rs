@@ -24,8 +24,13 @@ pub fn compare(sides: Sides<'_, '_>, set: &PatchSet, rest: Rest<'_>) -> Vec<Prob
     let mut problems = Vec::new();
     for carried in sides.carried(set) {
         problems.extend(called(sides, carried, rest));
-        if let Rest::Unknown { sources } = rest {
-            problems.extend(calls(sides, carried, sources));
+        match rest {
+            Rest::Unknown { sources } => problems.extend(calls(sides, carried, sources, &|_| false)),
+            Rest::Beside { old, sources } => {
+                let in_image = |name: &str| old.symbols.iter().any(|s| s.name == name);
+                problems.extend(calls(sides, carried, sources, &in_image));
+            }
+            Rest::Image { .. } | Rest::Built { .. } => {}
         }
     }
     problems
@@ -71,7 +76,7 @@ fn unpatched(
         return None;
     }
     match rest {
-        Rest::Image { .. } | Rest::Built { .. } => None,
+        Rest::Image { .. } | Rest::Beside { .. } | Rest::Built { .. } => None,
         Rest::Unknown { sources } => {
             let others = sources.iter().filter(|s| s.name != pair.name);
             let callers: Vec<&Source> = others.filter(|s| names.iter().any(|n| needs(&s.old, n))).collect();
@@ -103,7 +108,9 @@ fn is_exported(object: &Object, name: &str) -> bool {
 /// The same by what is known of the whole kernel: another object can have the mark.
 fn is_exported_by(rest: Rest<'_>, name: &str) -> bool {
     match rest {
-        Rest::Image { old } => old.symbols.iter().any(|s| s.name.strip_prefix("__ksymtab_") == Some(name)),
+        Rest::Image { old } | Rest::Beside { old, .. } => {
+            old.symbols.iter().any(|s| s.name.strip_prefix("__ksymtab_") == Some(name))
+        }
         Rest::Built { exports, .. } => exports.exporter(name).is_some(),
         Rest::Unknown { .. } => false,
     }
@@ -125,8 +132,14 @@ fn needs(bytes: &[u8], name: &str) -> bool {
     file.symbols().any(|s| s.is_undefined() && s.name().is_ok_and(|n| n == name))
 }
 
-/// Functions of objects that were not given, which carried code calls otherwise than the old build.
-fn calls(sides: Sides<'_, '_>, carried: CarriedFunction, sources: &[Source]) -> Vec<Problem> {
+/// Functions of objects that were not given, which carried code calls otherwise than the old build. `compared` knows those of more
+/// than `sources`.
+fn calls(
+    sides: Sides<'_, '_>,
+    carried: CarriedFunction,
+    sources: &[Source],
+    compared: &dyn Fn(&str) -> bool,
+) -> Vec<Problem> {
     let pair = sides.pair;
     let family = pair.new.family(carried.new.0);
     let refs = family.iter().flat_map(|id| &pair.new.atom(*id).refs).filter(|r| r.usage == Usage::Branch);
@@ -142,7 +155,8 @@ fn calls(sides: Sides<'_, '_>, carried: CarriedFunction, sources: &[Source]) -> 
         else {
             continue;
         };
-        if was.agrees(&is) || sources.iter().any(|s| s.name != pair.name && defines(&s.new, callee)) {
+        if was.agrees(&is) || compared(callee) || sources.iter().any(|s| s.name != pair.name && defines(&s.new, callee))
+        {
             continue;
         }
         let place = Place::symbol(&pair.name, &pair.new.atom(carried.new.0).name);

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compare::parent_of;
 use crate::error::Problem;
-use crate::plan::{ObjectPair, PatchSet, Role};
+use crate::plan::{ObjectPair, PairId, PatchSet, Role};
 use crate::symbolize::{AtomId, AtomKind, Object};
 use crate::whole::{Scanned, SpanId};
 
-/// Counts. `directory` knows where a new function (or, for gone ones, an old one) comes from: the side and its address.
+/// Counts of the images, which are the first pair. `directory` knows where a new function (or, for gone ones, an old one) comes from: the side and its address.
 pub fn of(
     scanned: &Scanned<'_, '_>,
     pair: &ObjectPair,
@@ -26,8 +26,8 @@ pub fn of(
     };
     let whole_function =
         |object: &Object, id: AtomId| object.atom(id).kind == AtomKind::Function && parent_of(object, id) == id;
-    let replaced: BTreeSet<AtomId> =
-        set.items.iter().filter(|i| matches!(i.role, Role::Replaces(_))).map(|i| i.atom.0).collect();
+    let own = set.items.iter().filter(|i| i.pair == PairId(0));
+    let replaced: BTreeSet<AtomId> = own.filter(|i| matches!(i.role, Role::Replaces(_))).map(|i| i.atom.0).collect();
     let ignored: BTreeSet<&str> = pair.verdicts.ignored.iter().map(|i| i.symbol.as_str()).collect();
     for (i, span) in scanned.old.spans.iter().enumerate() {
         let id = AtomId(i as u32);

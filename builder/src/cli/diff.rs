@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use lpbuild::accept::{self, Accept, Acceptances};
 use lpbuild::error::{Error, Place, Problem, Result};
-use lpbuild::flow::{self, Ask, Verdict};
+use lpbuild::flow::{self, Ask, Outcome, Verdict};
 use lpbuild::plan::Options;
-use lpbuild::plan::manifest::{Callback, Jump, Manifest, Mode, check_name, check_others, is_identifier, is_line};
+use lpbuild::plan::manifest::{Callback, Jump, Mode, check_name, check_others, is_identifier, is_line};
 use lpbuild::report::Report;
 
 use super::terminal;
@@ -17,8 +17,8 @@ use lpbuild::codes;
 /// Compare two builds of kernel objects and describe the live patch between them.
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
-    /// The build that runs: a vmlinux or vmlinuz, a vmlinux.o, a module (.ko, compressed or not), an object file, or a tree (with a
-    /// vmlinux, with objects, or with modules).
+    /// The build that runs: a vmlinux or vmlinuz, a vmlinux.o, a module (.ko, compressed or not), an object file, or a tree with any of
+    /// a vmlinux, objects and modules, which are one patch.
     pub(super) old: PathBuf,
     /// The fixed build.
     pub(super) new: PathBuf,
@@ -218,7 +218,7 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     if args.json {
         terminal::json(&report)?;
     } else {
-        terminal::print(|out| print(&report, outcome.patch.as_ref().map(|p| &p.manifest), args, out))?;
+        terminal::print(|out| print(&report, &outcome, args, out))?;
     }
     let verdict = outcome.verdict();
     // The program ends: the kernel takes all of it back at once.
@@ -233,12 +233,12 @@ fn report_refused(problems: &[Problem]) -> Result<ExitCode> {
     terminal::conclude(Verdict::Refused, &report, Jump::Rel32, String::new)
 }
 
-fn print(report: &Report, manifest: Option<&Manifest>, args: &DiffArgs, out: &mut dyn Write) -> io::Result<()> {
+fn print(report: &Report, outcome: &Outcome, args: &DiffArgs, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{}", report.text())?;
-    let Some(manifest) = manifest else { return Ok(()) };
-    match &manifest.kernel {
+    let Some(patch) = &outcome.patch else { return Ok(()) };
+    match &patch.manifest.kernel {
         Some(k) => writeln!(out, "bound to {} (build id {})", k.release, k.build_id)?,
-        None if report.changed.iter().any(|c| c.object.ends_with(".ko")) => {
+        None if outcome.is_of_modules() => {
             writeln!(out, "not held against a kernel: name its image with --kernel")?;
         }
         None => writeln!(out, "symbolic: bind it with lpbuild pack --kernel IMAGE")?,

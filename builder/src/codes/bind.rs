@@ -56,14 +56,6 @@ codes! {
               others. A vmlinux.o has none at all, and modules refer to a kernel that is another file.",
         advice: "give the vmlinux or vmlinuz of the running kernel; --kernel is needed with vmlinux.o and with modules only",
     }
-    LP3008 {
-        class: Refused,
-        title: "a module differs as well",
-        why: "Two whole images and the modules beside them both differ. They are compared in different ways, and a patch is made of one \
-              or of the other; with one alone only half of the change would be in effect.",
-        advice: "compare the two vmlinux files alone, and the modules alone (two .ko, or two trees of them, with --kernel): two \
-                 patches, which together are the change",
-    }
     LP3009 {
         class: Refused,
         title: "the file of a module cannot be used",

@@ -35,8 +35,9 @@ codes! {
     LP2004 {
         class: Refused,
         title: "object files do not pair up",
-        why: "An object exists only in one build, so it cannot be compared with its counterpart.",
-        advice: "give both builds the same set of objects; leave out the ones that were added or removed",
+        why: "An object exists only in one build, so it cannot be compared with its counterpart; or a module's file is the same in both \
+              and the objects it is linked from are not, so that one of the two is not what was built.",
+        advice: "give both builds the same set of objects; leave out the ones that were added or removed, or modules that were not linked again",
     }
     LP2005 {
         class: Refused,

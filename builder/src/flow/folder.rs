@@ -196,21 +196,8 @@ fn modules_of(
         given.insert(HolderName::named(&name), path.clone());
     }
     let files = GivenModules { given, tree: ModuleTree::of(kernel.release())? };
-    let all = files.tree.all();
     let images = ModuleImages::of(kernel, &files, modules::symvers(kernel.release(), headers)?);
-    let open = |name: &str| {
-        let own = HolderName::named(name);
-        if files.given.contains_key(&own) {
-            return images.open(name);
-        }
-        let modfile = all.iter().find(|m| HolderName::of_file(m) == own).ok_or_else(|| {
-            let roots: Vec<String> = files.tree.roots.iter().map(|r| r.join("kernel").display().to_string()).collect();
-            let what = format!("no module of this name is in {}; name its file with --module", roots.join(" or "));
-            Error::new(codes::LP3009, Place::object(name), what)
-        })?;
-        images.open(modfile)
-    };
-    manifest.holders.iter().map(|h| open(&h.name)).collect()
+    manifest.holders.iter().map(|h| images.open(&files.modfile(&HolderName::named(&h.name))?)).collect()
 }
 
 #[cfg(test)]

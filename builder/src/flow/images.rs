@@ -1,11 +1,11 @@
-//! Two whole kernels: files, or trees that have one, with the modules beside them.
+//! Two whole kernels: files, or trees that have one, with the modules beside them. What differs of both is one patch.
 
 use std::path::{Path, PathBuf};
 
 use crate::annotate::Debug;
 use crate::annotate::Images;
 use crate::debuginfo::DebugInfo;
-use crate::error::{Error, Place, Problem, Result};
+use crate::error::{Error, Place, Result};
 use crate::holder::VMLINUX;
 use crate::kernel::KernelImage;
 use crate::pipeline;
@@ -26,8 +26,11 @@ pub fn kernels(old: &Path, new: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
 
 /// Compares two kernels, and the modules beside them when trees were given.
 pub(super) fn compare(ask: &Ask<'_>, old_path: &Path, new_path: &Path, options: &Options) -> Result<Outcome> {
-    let compared =
-        if ask.old.is_dir() { modules::compare(ask.old, ask.new, options)? } else { modules::Compared::default() };
+    let mut compared = modules::Compared::default();
+    if ask.old.is_dir() {
+        compared = modules::compare(ask.old, ask.new, options)?;
+        compared.differing.extend(inputs::unlinked(ask.old, ask.new, options)?);
+    }
     let (old, new) = rayon::join(|| Backing::open(old_path), || Backing::open(new_path));
     let (old, new) = (old?, new?);
     let (old_whole, new_whole) = rayon::join(|| old.whole(), || new.whole());
@@ -53,12 +56,17 @@ pub(super) fn compare(ask: &Ask<'_>, old_path: &Path, new_path: &Path, options: 
         kernel: kernel_whole.as_ref(),
         debug: infos.as_ref().map(|(old, new)| Debug { old, new }),
     };
-    let mut analysis = pipeline::analyse_whole(images, options);
+    let mut analysis = pipeline::analyse_whole(images, &compared.differing, options)?;
     drop(infos);
     drop((old_whole, new_whole, kernel_whole));
     if ask.output.is_some() {
         let (a, b) = rayon::join(|| crate::hash::digest(old.file()), || crate::hash::digest(new.file()));
-        analysis.digests = vec![(a, b)];
+        if let Some(first) = analysis.digests.first_mut() {
+            *first = (a, b);
+        }
+        for (digests, source) in analysis.digests.iter_mut().skip(1).zip(&compared.differing) {
+            *digests = (crate::hash::digest(&source.old), crate::hash::digest(&source.new));
+        }
     }
     let open = || match (ask.kernel, &kernel) {
         (Some(path), None) => {
@@ -74,18 +82,13 @@ pub(super) fn compare(ask: &Ask<'_>, old_path: &Path, new_path: &Path, options: 
         (None, _) if ask.output.is_none() && old.form() == Form::Relocatable => Ok(None),
         (None, _) => old.kernel().map(Some),
     };
-    if analysis.set.items.is_empty() && analysis.refused.is_empty() && !compared.differing.is_empty() {
-        // Without a folder to write, nothing is held against an image.
-        let kernel = ask.kernel.or_else(|| ask.output.map(|_| old_path));
-        let outcome = modules::patch(ask, kernel, &compared.differing, options)?;
-        return Ok(Outcome { modules: compared.alone(), ..outcome });
+    if modules::concerned(&analysis).is_empty() {
+        return Ok(Outcome { modules: compared.alone, ..conclude(analysis, open, options)? });
     }
-    let modules = compared.reports;
-    for module in modules.iter().filter(|m| !m.changed.is_empty() || !m.codes.is_empty()) {
-        let what = format!("{} function(s) of it differ", module.changed.len());
-        analysis.refused.push(Problem::new(codes::LP3008, Place::object(&module.module), what));
-    }
-    Ok(Outcome { modules, ..conclude(analysis, open, options)? })
+    // Without a folder to write, modules are held against no file.
+    let kernel = if ask.kernel.is_some() || ask.output.is_some() { open()? } else { None };
+    let outcome = modules::finish(ask, analysis, kernel.as_ref(), &compared.differing, options)?;
+    Ok(Outcome { modules: compared.alone, ..outcome })
 }
 
 fn debug<'f>(file: &'f Backing, whole: &Whole<'_>) -> Option<DebugInfo<'f>> {

@@ -1,11 +1,17 @@
-//! Finds the object pairs `lpbuild diff OLD NEW` is about: two objects, or two trees with the same relative paths.
+//! Finds the pairs `lpbuild diff OLD NEW` is about: two objects, or two trees with the same relative paths and what they have of
+//! modules.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
-use crate::plan::Source;
+use crate::holder::HolderName;
+use crate::plan::{Options, Source};
+use crate::report::ModuleReport;
+
+use super::modules;
+use super::parts::{BuildTree, parts};
 
 /// Objects of a build that are made from others, or are not part of the kernel proper.
 const DERIVED: &[&str] = &["vmlinux.o", ".tmp_vmlinux.o", "built-in.o"];
@@ -25,14 +31,23 @@ pub fn are_whole(old: &Path, new: &Path) -> Result<bool> {
     }
 }
 
+/// Everything two builds have.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// What can be compared.
+    pub sources: Vec<Source>,
+    /// Modules that only one side has.
+    pub alone: Vec<ModuleReport>,
+}
+
 /// Reads the pairs.
-pub fn read(old: &Path, new: &Path) -> Result<Vec<Source>> {
+pub fn read(old: &Path, new: &Path, options: &Options) -> Result<Inputs> {
     match (old.is_dir(), new.is_dir()) {
         (false, false) => {
             let name = new.file_name().unwrap_or(new.as_os_str()).to_string_lossy().into_owned();
-            Ok(vec![Source::read(name, old, new)?])
+            Ok(Inputs { sources: vec![Source::read(name, old, new)?], ..Inputs::default() })
         }
-        (true, true) => read_trees(old, new),
+        (true, true) => read_trees(old, new, options),
         (old_is_dir, _) => {
             let (dir, file) = if old_is_dir { (old, new) } else { (new, old) };
             let what = format!("{} is a folder and {} is not", dir.display(), file.display());
@@ -41,24 +56,70 @@ pub fn read(old: &Path, new: &Path) -> Result<Vec<Source>> {
     }
 }
 
-fn read_trees(old: &Path, new: &Path) -> Result<Vec<Source>> {
-    let (olds, news) = (objects_below(old)?, objects_below(new)?);
+fn read_trees(old: &Path, new: &Path, options: &Options) -> Result<Inputs> {
+    let (mut olds, mut news) = (tree(old)?, tree(new)?);
+    let holders = parts(&mut olds, &mut news, options)?;
+    let mut sources = paired(&olds, &news, &holders, options)?;
+    for (name, path) in &olds.modules {
+        let Some(other) = news.modules.get(name) else { continue };
+        sources.push(settled(modules::pair(name, path, other)?, options)?);
+    }
+    if sources.is_empty() {
+        let what = format!("there is no object file below {}", old.display());
+        return Err(Error::new(codes::LP2004, Place::object(old.display().to_string()), what));
+    }
+    Ok(Inputs { sources, alone: modules::alone(&olds.modules, &news.modules) })
+}
+
+/// Objects of modules beside two images, where the trees do not have the modules themselves.
+pub fn unlinked(old: &Path, new: &Path, options: &Options) -> Result<Vec<Source>> {
+    let (mut olds, mut news) = (tree(old)?, tree(new)?);
+    let holders = parts(&mut olds, &mut news, options)?;
+    // All else is in the image.
+    olds.objects.retain(|name, _| holders.contains_key(name));
+    news.objects.retain(|name, _| holders.contains_key(name));
+    let mut found = paired(&olds, &news, &holders, options)?;
+    found.retain(|s| s.old != s.new);
+    Ok(found)
+}
+
+fn tree(root: &Path) -> Result<BuildTree<'_>> {
+    Ok(BuildTree { root, objects: objects_below(root)?, modules: modules::modules(root)? })
+}
+
+/// The objects of both trees, which have to be the same ones.
+fn paired(
+    old: &BuildTree<'_>,
+    new: &BuildTree<'_>,
+    holders: &BTreeMap<String, HolderName>,
+    options: &Options,
+) -> Result<Vec<Source>> {
+    let (olds, news) = (&old.objects, &new.objects);
     let alone = |mine: &BTreeMap<String, PathBuf>, other: &BTreeMap<String, PathBuf>, side: &str| -> Vec<Problem> {
         let missing = mine.keys().filter(|k| !other.contains_key(*k));
         missing.map(|k| Problem::new(codes::LP2004, Place::object(k), format!("only the {side} tree has it"))).collect()
     };
-    let mut problems = alone(&olds, &news, "old");
-    problems.extend(alone(&news, &olds, "new"));
+    let mut problems = alone(olds, news, "old");
+    problems.extend(alone(news, olds, "new"));
     if !problems.is_empty() {
         return Err(Error { problems });
     }
-    if olds.is_empty() {
-        let what = format!("there is no object file below {}", old.display());
-        return Err(Error::new(codes::LP2004, Place::object(old.display().to_string()), what));
-    }
-    olds.iter().map(|(name, path)| Source::read(name.clone(), path, &news[name])).collect()
+    let source = |(name, path): (&String, &PathBuf)| {
+        let holder = holders.get(name).cloned().unwrap_or(HolderName::Vmlinux);
+        settled(Source { holder, ..Source::read(name.clone(), path, &news[name])? }, options)
+    };
+    olds.iter().map(source).collect()
 }
 
+/// A part of a module that does not differ in what runs stays as it is, and what its new build has inlined is what it keeps.
+fn settled(mut source: Source, options: &Options) -> Result<Source> {
+    if source.holder != HolderName::Vmlinux && !modules::differs(&source, options)? {
+        source.old.clone_from(&source.new);
+    }
+    Ok(source)
+}
+
+/// All but those that others stand for.
 fn objects_below(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut all = below(root, "o")?;
     all.retain(|_, path| !DERIVED.iter().any(|d| path.file_name().is_some_and(|n| n == *d)));

@@ -15,6 +15,7 @@ mod images;
 mod inputs;
 mod modules;
 mod objects;
+mod parts;
 pub mod patches;
 pub mod savedir;
 
@@ -37,7 +38,7 @@ pub struct Outcome {
     pub analysis: Analysis,
     /// The patch, if there is one.
     pub patch: Option<Output>,
-    /// Modules beside two kernels that differ.
+    /// Modules of two trees that only one of them has.
     pub modules: Vec<ModuleReport>,
 }
 
@@ -60,6 +61,10 @@ impl Outcome {
             Some(_) => Verdict::Patch,
             None => Verdict::Nothing,
         }
+    }
+    /// Has the patch functions of modules?
+    pub fn is_of_modules(&self) -> bool {
+        !modules::concerned(&self.analysis).is_empty()
     }
     /// For people and programs.
     pub fn report(&self) -> Report {

@@ -2,7 +2,7 @@
 //!
 //! Input: `.ko` files, plain or compressed, stripped of debug information or not. Output: a patch of the functions that differ, bound
 //! to the old files, which are the modules that the kernel runs: each is the image of its holder, as the file beside the kernel is
-//! for `lpbuild build`. Refused: files that are no two builds of one module (LP2004), what cannot be used as a module of that kernel
+//! for `lpbuild build`. What else differs of the two builds, images or objects, is in the same patch. Refused: files that are no two builds of one module (LP2004), what cannot be used as a module of that kernel
 //! (LP3009), a folder to write and no kernel to bind to (LP3007).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ use crate::holder::{HolderName, ModuleBinary, ModuleHolder, ModuleImages, Runnin
 use crate::kernel::KernelImage;
 use crate::pack::{self, KernelSide};
 use crate::pipeline;
+use crate::plan::manifest::Callbacks;
 use crate::plan::{Analysis, Options, Source};
 use crate::report::{ModuleReport, Report};
 use crate::source::debian::Unpacked;
@@ -29,8 +30,8 @@ use super::{Ask, Outcome, conclude, conclude_on};
 pub(super) struct Compared {
     /// Those that differ in what runs.
     pub differing: Vec<Source>,
-    /// What differs in each of them, and those that only one side has.
-    pub reports: Vec<ModuleReport>,
+    /// Those that only one side has: in no patch, and not passed over.
+    pub alone: Vec<ModuleReport>,
 }
 
 /// Is a file called as modules are? The name of it without what it is compressed with.
@@ -79,39 +80,50 @@ pub(super) fn diff_pair(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
         old: old.content,
         new: new.content,
     };
-    patch(ask, ask.kernel, &[source], options)
+    patch(ask, &[source], options)
 }
 
 /// The modules of two trees without anything else.
 pub(super) fn diff_trees(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
     let compared = compare(ask.old, ask.new, options)?;
-    let outcome = patch(ask, ask.kernel, &compared.differing, options)?;
-    Ok(Outcome { modules: compared.alone(), ..outcome })
-}
-
-impl Compared {
-    /// Those that only one side has: in no patch, and not passed over.
-    pub(super) fn alone(self) -> Vec<ModuleReport> {
-        self.reports.into_iter().filter(|r| r.only_in.is_some()).collect()
-    }
+    let outcome = patch(ask, &compared.differing, options)?;
+    Ok(Outcome { modules: compared.alone, ..outcome })
 }
 
 /// The patch of modules that differ.
-pub(super) fn patch(ask: &Ask<'_>, kernel: Option<&Path>, sources: &[Source], options: &Options) -> Result<Outcome> {
-    let mut analysis = pipeline::analyse(sources, options)?;
+fn patch(ask: &Ask<'_>, sources: &[Source], options: &Options) -> Result<Outcome> {
+    let analysis = pipeline::analyse(sources, options)?;
+    let kernel = ask.kernel.map(KernelImage::open).transpose()?;
+    finish(ask, analysis, kernel.as_ref(), sources, options)
+}
+
+/// Has a patch anything for modules?
+pub(super) fn concerned(analysis: &Analysis) -> BTreeSet<&HolderName> {
+    let holders = analysis.set.items.iter().filter_map(|i| Some(&analysis.pairs.get(i.pair.0 as usize)?.holder));
+    holders.filter(|h| **h != HolderName::Vmlinux).collect()
+}
+
+/// The patch of an analysis in which modules differ, whatever else does.
+pub(super) fn finish(
+    ask: &Ask<'_>,
+    mut analysis: Analysis,
+    kernel: Option<&KernelImage>,
+    sources: &[Source],
+    options: &Options,
+) -> Result<Outcome> {
+    let has_modules = !concerned(&analysis).is_empty();
     let Some(kernel) = kernel else {
-        if let Some(dir) = ask.output {
+        if let Some(dir) = ask.output.filter(|_| has_modules && analysis.refused.is_empty()) {
             let what = "a patch of modules is made for one kernel; name its image with --kernel";
             return Err(Error::new(codes::LP3007, Place::object(dir.display().to_string()), what));
         }
         return conclude::<KernelImage>(analysis, || Ok(None), options);
     };
-    let kernel = KernelImage::open(kernel)?;
-    let holders = open(&analysis, sources, &kernel, ask.headers)?;
-    let running = Running { kernel: &kernel, modules: &holders };
+    let holders = open(&analysis, sources, kernel, ask.headers)?;
+    let running = Running { kernel, modules: &holders };
     pipeline::check_names_on(&mut analysis, running, options);
     let outcome = conclude_on(analysis, running, options)?;
-    if let Some(patch) = &outcome.patch {
+    if let Some(patch) = outcome.patch.as_ref().filter(|_| has_modules) {
         // What is handed out is read as somebody else's would be.
         refuse(Runtime::default().contradictions(&patch.manifest, running))?;
     }
@@ -125,15 +137,17 @@ fn open(
     kernel: &KernelImage,
     headers: Option<&Path>,
 ) -> Result<Vec<ModuleHolder>> {
-    let concerned: BTreeSet<&HolderName> =
-        analysis.set.items.iter().filter_map(|i| Some(&analysis.pairs.get(i.pair.0 as usize)?.holder)).collect();
+    let concerned = concerned(analysis);
     if concerned.is_empty() {
         return Ok(Vec::new());
     }
-    let given = sources.iter().map(|s| (s.holder.clone(), s.old_path.clone())).collect();
+    // An object of a module is bound to the file of that in the same tree, else to the one of the kernel.
+    let given = sources.iter().filter(|s| plain_name(&s.old_path).is_some());
+    let given: BTreeMap<_, _> = given.map(|s| (s.holder.clone(), s.old_path.clone())).collect();
     let files = GivenModules { given, tree: ModuleTree::of(kernel.release())? };
+    let modfiles: Vec<String> = concerned.into_iter().map(|name| files.modfile(name)).collect::<Result<_>>()?;
     let images = ModuleImages::of(kernel, &files, symvers(kernel.release(), headers)?);
-    images.open_with_exporters(concerned.into_iter().map(HolderName::as_str))
+    images.open_with_exporters(modfiles.iter().map(String::as_str))
 }
 
 /// What the headers of the release say that is exported: those that are named, installed or in the cache.
@@ -151,25 +165,30 @@ pub(super) fn symvers(release: &str, headers: Option<&Path>) -> Result<crate::ke
 /// Compares the modules of two trees; those that are the same are left out.
 pub(super) fn compare(old: &Path, new: &Path, options: &Options) -> Result<Compared> {
     let (olds, news) = (modules(old)?, modules(new)?);
-    let pairs: Vec<(Source, ModuleReport)> = olds
+    let pairs: Vec<Option<Source>> = olds
         .par_iter()
-        .filter_map(|(name, path)| pair(name, path, news.get(name)?, options).transpose())
+        .filter_map(|(name, path)| Some((name, path, news.get(name)?)))
+        .map(|(name, old, new)| {
+            let source = pair(name, old, new)?;
+            Ok(differs(&source, options)?.then_some(source))
+        })
         .collect::<Result<_>>()?;
-    let (differing, mut reports): (Vec<Source>, Vec<ModuleReport>) = pairs.into_iter().unzip();
-    for (mine, other, side) in [(&olds, &news, "old"), (&news, &olds, "new")] {
+    Ok(Compared { differing: pairs.into_iter().flatten().collect(), alone: alone(&olds, &news) })
+}
+
+/// Modules that only one side has.
+pub(super) fn alone(olds: &BTreeMap<String, PathBuf>, news: &BTreeMap<String, PathBuf>) -> Vec<ModuleReport> {
+    let mut found = Vec::new();
+    for (mine, other, only_in) in [(olds, news, "old"), (news, olds, "new")] {
         let alone = mine.keys().filter(|n| !other.contains_key(*n));
-        reports.extend(alone.map(|n| ModuleReport {
-            module: n.clone(),
-            only_in: Some(side),
-            ..ModuleReport::default()
-        }));
+        found.extend(alone.map(|n| ModuleReport { module: n.clone(), only_in }));
     }
-    reports.sort_by(|a, b| a.module.cmp(&b.module));
-    Ok(Compared { differing, reports })
+    found.sort_by(|a, b| a.module.cmp(&b.module));
+    found
 }
 
 /// By file name: a kernel has no two modules of one name, but `updates/` may have another build of one.
-fn modules(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+pub(super) fn modules(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut problems = Vec::new();
     for ending in ENDINGS.iter().filter_map(|e| e.rsplit('.').next()) {
@@ -185,27 +204,27 @@ fn modules(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-fn pair(name: &str, old_path: &Path, new_path: &Path, options: &Options) -> Result<Option<(Source, ModuleReport)>> {
+/// Two builds of a module, unpacked.
+pub(super) fn pair(name: &str, old_path: &Path, new_path: &Path) -> Result<Source> {
     let read = |p: &Path| std::fs::read(p).map_err(|e| io(p, &e));
     let (old, new) = (read(old_path)?, read(new_path)?);
-    if old == new {
-        return Ok(None);
-    }
-    let source = Source {
+    Ok(Source {
         name: name.to_owned(),
         old_path: old_path.to_owned(),
         new_path: new_path.to_owned(),
         old: unpacked_module(old_path, &old)?,
         new: unpacked_module(new_path, &new)?,
         holder: HolderName::of_file(name.strip_suffix(".ko").unwrap_or(name)),
-    };
-    let report = Report::of(&pipeline::analyse(std::slice::from_ref(&source), options)?);
-    if report.changed.is_empty() && report.refused.is_empty() {
-        return Ok(None);
+    })
+}
+
+/// Do two builds differ in what runs?
+pub(super) fn differs(source: &Source, options: &Options) -> Result<bool> {
+    if source.old == source.new {
+        return Ok(false);
     }
-    let mut codes: Vec<&'static str> = report.refused.iter().map(|p| p.code.id).collect();
-    codes.sort_unstable();
-    codes.dedup();
-    let changed = report.changed.into_iter().map(|c| c.symbol).collect();
-    Ok(Some((source, ModuleReport { module: name.to_owned(), changed, codes, only_in: None })))
+    // What is said of the patch as a whole need not be in this one.
+    let options = Options { callbacks: Callbacks::default(), data: Vec::new(), ..options.clone() };
+    let report = Report::of(&pipeline::analyse(std::slice::from_ref(source), &options)?);
+    Ok(!report.changed.is_empty() || !report.refused.is_empty())
 }

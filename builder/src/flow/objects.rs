@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::inputs::Inputs;
 use super::{Outcome, folder, images, inputs, modules};
 use crate::error::Result;
 use crate::kernel::KernelImage;
+use crate::pipeline;
 use crate::plan::{Options, Source};
 
 /// What `lpbuild diff` is asked.
@@ -47,10 +49,12 @@ pub fn diff(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
 /// With the objects that a symbolic patch keeps.
 fn objects(ask: &Ask<'_>, options: &Options) -> Result<(Outcome, Vec<Source>)> {
     let start = Instant::now();
-    let sources = inputs::read(ask.old, ask.new)?;
+    let Inputs { sources, alone } = inputs::read(ask.old, ask.new, options)?;
     let read = start.elapsed();
     let image = ask.kernel.map(KernelImage::open).transpose()?;
-    let mut outcome = crate::diff(&sources, image.as_ref(), options)?;
+    let analysis = pipeline::analyse(&sources, options)?;
+    let mut outcome = modules::finish(ask, analysis, image.as_ref(), &sources, options)?;
+    outcome.modules = alone;
     outcome.analysis.timings.insert(0, ("read", read));
     let kept = sources.into_iter().filter(|s| image.is_none() && s.old != s.new).collect();
     Ok((outcome, kept))

@@ -147,6 +147,23 @@ pub struct GivenModules {
     pub tree: ModuleTree,
 }
 
+impl GivenModules {
+    /// What a module is opened as: its name where its file is given, else the path kbuild gives it.
+    ///
+    /// # Errors
+    /// LP3009: no module of the kernel has this name.
+    pub fn modfile(&self, name: &HolderName) -> Result<String> {
+        if self.given.contains_key(name) {
+            return Ok(name.to_string());
+        }
+        self.tree.all().into_iter().find(|m| HolderName::of_file(m) == *name).ok_or_else(|| {
+            let roots: Vec<String> = self.tree.roots.iter().map(|r| r.join("kernel").display().to_string()).collect();
+            let what = format!("no module of this name is in {}; name its file with --module", roots.join(" or "));
+            Error::new(codes::LP3009, Place::object(name.as_str()), what)
+        })
+    }
+}
+
 impl ModuleFinder for GivenModules {
     fn file(&self, modfile: &str) -> Result<PathBuf> {
         match self.given.get(&HolderName::of_file(modfile)) {

@@ -79,7 +79,7 @@ pub fn try_analyse(old: &Path, new: &Path) -> lpbuild::error::Result<Analysis> {
     let (old, new) = (Backing::open(old)?, Backing::open(new)?);
     let (old, new) = (old.whole()?, new.whole()?);
     let images = Images { old: &old, new: &new, kernel: None, debug: None };
-    Ok(pipeline::analyse_whole(images, &options()))
+    pipeline::analyse_whole(images, &[], &options())
 }
 
 pub fn analyse(old: &Path, new: &Path) -> Analysis {
