@@ -224,6 +224,7 @@ struct lpb_info {
 	u32 abi;
 	u64 runtime;
 	const void *sites;
+	const void *seen;
 	const void *board;
 	const void *record;
 };
@@ -289,6 +290,8 @@ struct lpb_peer {
 	void (*leave)(void);
 	/* Patches that lie on this one. */
 	unsigned int on_top;
+	/* Patches between this one and the kernel, in the longest line. */
+	int height;
 	/* One is taking its place. */
 	bool taken;
 };

@@ -306,20 +306,18 @@ static int lpb_join(int part, struct module *mod, bool comes)
 	return lpbuild_module_refused(part, comes, lenient);
 }
 
-static int lpb_module_event(struct notifier_block *nb, unsigned long event, void *data)
+static int lpb_module_comes(struct notifier_block *nb, unsigned long event, void *data)
 {
 	struct module *mod = data;
 	int part, err = 0;
 
-	if (event != MODULE_STATE_COMING && event != MODULE_STATE_LIVE && event != MODULE_STATE_GOING)
+	if (event != MODULE_STATE_COMING && event != MODULE_STATE_LIVE)
 		return NOTIFY_DONE;
 	part = lpbuild_module_named(mod->name, strlen(mod->name));
 	if (part < 0)
 		return NOTIFY_DONE;
 	mutex_lock(&lpb_holders);
-	if (event == MODULE_STATE_GOING)
-		lpb_detach(part);
-	else if (event == MODULE_STATE_LIVE)
+	if (event == MODULE_STATE_LIVE)
 		lpb_take_back_one(part, LPB_SEALED);
 	else if (!lpb_only_looks)
 		err = lpb_join(part, mod, true);
@@ -327,11 +325,35 @@ static int lpb_module_event(struct notifier_block *nb, unsigned long event, void
 	return notifier_from_errno(err);
 }
 
+static int lpb_module_goes(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct module *mod = data;
+	int part;
+
+	if (event != MODULE_STATE_GOING)
+		return NOTIFY_DONE;
+	part = lpbuild_module_named(mod->name, strlen(mod->name));
+	if (part < 0)
+		return NOTIFY_DONE;
+	mutex_lock(&lpb_holders);
+	lpb_detach(part);
+	mutex_unlock(&lpb_holders);
+	return NOTIFY_DONE;
+}
+
 /*
  * Behind everybody else, when the code of the module is as it will be and the kernel's own tables have it; and an error undoes
- * nothing of others that came later (blocking_notifier_call_chain_robust).
+ * nothing of others that came later (blocking_notifier_call_chain_robust). Of patches that lie on each other the lower one is
+ * told first, as it was there first: who has the same priority is called in the order of registration (notifier_chain_register,
+ * kernel/notifier.c).
  */
-static struct notifier_block lpb_modules = { .notifier_call = lpb_module_event, .priority = INT_MIN };
+static struct notifier_block lpb_coming = { .notifier_call = lpb_module_comes, .priority = INT_MIN };
+
+/*
+ * Behind everybody else as well, and of patches that lie on each other the upper one first: what it puts back is the jump of the one below,
+ * which that takes for its own. Told as well when a notifier refuses a module that comes, which leaves out only the one that refused.
+ */
+static struct notifier_block lpb_going = { .notifier_call = lpb_module_goes };
 
 /* A module that is here belongs to the patch from now on; one that is half loaded is waited for. */
 static int __init lpb_attach(int part, u64 until)
@@ -373,7 +395,14 @@ int __init lpb_add_modules(bool only_looks, u32 deadline_ms)
 		pr_err("lpbuild: %s: LP5010: no memory for jumps of keys and static calls\n", lpb_name);
 		return err;
 	}
-	err = lpb_fails("register_module_notifier") ? -ENOMEM : register_module_notifier(&lpb_modules);
+	lpb_going.priority = INT_MIN + 1 + lpb_me.height;
+	err = lpb_fails("register_module_notifier") ? -ENOMEM : register_module_notifier(&lpb_going);
+	if (!err) {
+		/* Who goes before both are there has not been joined. */
+		err = lpb_fails("register_module_notifier") ? -ENOMEM : register_module_notifier(&lpb_coming);
+		if (err)
+			unregister_module_notifier(&lpb_going);
+	}
 	if (err) {
 		pr_err("lpbuild: %s: LP5011: the notifier of modules cannot be registered (%d)\n", lpb_name, err);
 		return err;
@@ -398,7 +427,8 @@ void lpb_remove_modules(void)
 	for (part = 0; part < parts; part++)
 		lpb_detach(part);
 	mutex_unlock(&lpb_holders);
-	unregister_module_notifier(&lpb_modules);
+	unregister_module_notifier(&lpb_coming);
+	unregister_module_notifier(&lpb_going);
 	lpb_registered = false;
 	lpb_free_tables();
 }

@@ -93,6 +93,7 @@ unlock:
 	mutex_unlock(lpk_ptr_text_mutex);
 	if (err)
 		return err;
+	lpb_me.height = max(lpb_me.height, peer->height + 1);
 	lpb_others[lpb_n_others].peer = peer;
 	lpb_others[lpb_n_others++].replaces = replaces;
 	*info = &peer->info;

@@ -22,8 +22,10 @@ use crate::{
     kernel::{Guard, Kernel},
     keys::{Turned, entries},
     late,
+    layers::Layers,
     record::{Patch, Run, anchor_kind, field_kind, pieces, region, site_addr, text_of},
     refusal::Refusal,
+    reroute::{self, Slot},
     site::{self, INT3, Route, Site},
     sites::{Shown, SiteSet},
     stack::Located,
@@ -118,6 +120,8 @@ pub struct Holders<A> {
     kept: Room<u8>,
     /// Jumps of keys and static calls that modules have, one holder's behind the other's.
     turned: Room<Turned>,
+    /// How `lp_original_NAME` of each function begins, where there may be patches below it.
+    slots: Room<Slot>,
     closed: bool,
 }
 
@@ -135,6 +139,7 @@ impl<A> Holders<A> {
             found: Room::none(),
             kept: Room::none(),
             turned: Room::none(),
+            slots: Room::none(),
             closed: false,
         }
     }
@@ -212,6 +217,9 @@ impl<A: Copy> Holders<A> {
             // SAFETY: there is room for all of them, and nobody else looks.
             unsafe { self.turned.at.add(n).write(turned) };
         }
+        if patch.others() != 0 {
+            self.slots.had(k, funcs, |i| reroute::slot(k, patch, in_kernel.0 + i).unwrap_or_default())?;
+        }
         let part = |_| Part { presence: Presence::Waiting, module: 0, views: [None; 4], id: Id::none() };
         self.parts.had(k, patch.holders.len(), part)?;
         for i in 0..patch.holders.len() {
@@ -277,11 +285,12 @@ impl<A: Copy> Holders<A> {
     /// A module that is here, or comes: what the patch has of it looks as `at` says from now on. Refused: the module is as it was.
     ///
     /// Under the lock of the steps, the hotplug lock and `text_mutex`. `module` is not going, and either it cannot run yet, or
-    /// `at` says that the sites hold what they always did. `live`: its init is over, and what is constant from then on is.
+    /// `at` says that the sites hold what they always did. `live`: its init is over, and what is constant from then on is. The patches below
+    /// have joined it, as far as they do.
     pub fn join<K: Kernel<Alias = A>>(
         &mut self,
         k: &K,
-        patch: &Patch<'_>,
+        (patch, layers): (&Patch<'_>, &Layers<'_, A>),
         i: usize,
         module: usize,
         at: Joining,
@@ -293,7 +302,7 @@ impl<A: Copy> Holders<A> {
         if let Some(p) = self.part_mut(i) {
             p.module = module;
         }
-        let joined = self.bring(k, patch, i, module, at, live);
+        let joined = self.bring(k, (patch, layers), i, module, at, live);
         self.set(i, joined.map_or_else(Presence::Refused, |()| Presence::Here));
         joined
     }
@@ -301,7 +310,7 @@ impl<A: Copy> Holders<A> {
     fn bring<K: Kernel<Alias = A>>(
         &mut self,
         k: &K,
-        patch: &Patch<'_>,
+        (patch, layers): (&Patch<'_>, &Layers<'_, A>),
         i: usize,
         module: usize,
         at: Joining,
@@ -316,10 +325,14 @@ impl<A: Copy> Holders<A> {
                 self.find(k, patch, other, exporter)?;
             }
         }
-        self.fill(k, patch, i, live)?;
         let run = patch.run(i);
+        // Before the fields, of which some may be where a jump was.
+        self.stand_alone(k, patch, &run)?;
+        self.fill(k, patch, i, live)?;
         let mut made = 0;
-        let sites = self.make_sites(k, patch, &run, &mut made).and_then(|()| self.check(k, patch, &run));
+        let sites = self.make_sites(k, patch, &run, &mut made);
+        let laid = sites.and_then(|()| self.lay(k, patch, i, &run, layers));
+        let sites = laid.and_then(|()| self.check(k, patch, &run));
         if let Err(why) = sites {
             self.unmap(k, patch, &run, made);
             return Err(why);
@@ -467,6 +480,38 @@ impl<A: Copy> Holders<A> {
             if before {
                 return Err(Refusal::BadRecord("overlapping jump sites"));
             }
+        }
+        Ok(())
+    }
+
+    /// What was laid over a patch below when the module was here before, leads to the module's function again. Nobody is in that code.
+    fn stand_alone<K: Kernel<Alias = A>>(&self, k: &K, patch: &Patch<'_>, run: &Run) -> Result<(), Refusal> {
+        let before = patch.kernel_funcs().len();
+        for func in run.funcs.clone().filter(|_| k.guard(Guard::StandAlone)) {
+            // SAFETY: written by `prepare` alone.
+            if let Some(was) = unsafe { self.slots.all() }.get(func - before) {
+                reroute::back(k, patch, func, was)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays the sites over those of the patches below, as far as those have the same functions.
+    fn lay<K: Kernel<Alias = A>>(
+        &self,
+        k: &K,
+        patch: &Patch<'_>,
+        i: usize,
+        run: &Run,
+        layers: &Layers<'_, A>,
+    ) -> Result<(), Refusal> {
+        let first = run.funcs.start - patch.kernel_funcs().len();
+        for n in 0..run.funcs.len() {
+            let own = self.sites_of(patch, run);
+            let Some(mut s) = own.get(n).copied() else { break };
+            layers.lay_in(k, patch, patch.holder_name(i), own, &mut s)?;
+            // SAFETY: it was made; hidden, and nobody looks at it.
+            unsafe { self.sites.at.add(first + n).write(s) };
         }
         Ok(())
     }
@@ -625,6 +670,7 @@ impl<A: Copy> Holders<A> {
         self.found.give_back(k);
         self.kept.give_back(k);
         self.turned.give_back(k);
+        self.slots.give_back(k);
     }
 }
 

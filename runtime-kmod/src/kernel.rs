@@ -170,6 +170,8 @@ pub enum Guard {
     HideBeforeReuse,
     /// The ranges of a module that is gone are nobody's.
     RangesNowhere,
+    /// What was laid over a patch below leads to the module's function again where none is below it the next time.
+    StandAlone,
     /// Constants are compared before they are changed.
     CheckData,
     /// They change when nobody runs old code any more, ..

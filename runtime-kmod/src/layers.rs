@@ -4,12 +4,15 @@
 //! lead to what is below. Refused: a patch in whose place this one would come without holding what that lies on (LP5019), or that has functions in modules (LP5032), a
 //! site that does not fit on the one below (LP5006), a patch below that would call its own function all the same (LP5027). A jump of somebody else is found by the check of the sites.
 //!
+//! Sites in a module are laid over those of patches below whenever it comes ([`Layers::lay_in`]). The part of a patch below has joined then,
+//! and leaves behind this one's: patches are told of a module that comes from the lowest up, and of one that goes from the uppermost down.
+//! So where the module is looked at, what a patch below has of it does not change.
+//!
 //! The order is in the bytes: the uppermost is the one whose jump is there now, and what that one gives back is the jump of the
 //! next. It cannot change while this patch is there. A patch below is held, so it is neither reverted (LP5020) nor replaced by a
 //! third (LP5019), and one whose place this one takes lies on nothing that this one does not hold as well.
 
 use core::{
-    iter::Zip,
     slice,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
@@ -18,13 +21,13 @@ use lpbuild_abi::{DISPATCH_LEN, FuncRecord, MAX_SITE};
 
 use crate::{
     board::Board,
-    bypass,
+    bypass, holders,
     kernel::{Guard, Kernel},
     record::{MAX_OTHERS, Patch, site_addr},
     refusal::Refusal,
     reroute,
     site::{Route, Site},
-    sites::Sites,
+    sites::{Shown, Sites},
     switch::Other,
 };
 
@@ -61,7 +64,7 @@ where
 {
     let mut found = Beneath { top: None, original: None, rest: now, gone: None };
     for _ in layers() {
-        let Some(layer) = layers().find(|l| l.site.addr == addr && l.site.bytes(Route::New) == found.rest) else {
+        let Some(layer) = layers().find(|l| l.site.addr == addr && l.site.applied(found.rest).is_some()) else {
             break;
         };
         found.top = found.top.or(Some(layer.site));
@@ -80,8 +83,10 @@ where
 pub struct Peer<'p, A> {
     /// Its records.
     pub patch: Patch<'p>,
-    /// Its sites.
+    /// Its sites in the kernel.
     pub sites: &'p Sites<A>,
+    /// Those in each module that it has functions of.
+    pub shown: &'p [Shown<A>],
     /// What its dispatchers look at.
     pub board: &'p Board,
 }
@@ -90,7 +95,8 @@ pub struct Peer<'p, A> {
 #[derive(Debug)]
 pub struct Layers<'p, A> {
     sites: [&'p [Site<A>]; MOST],
-    funcs: [&'p [FuncRecord]; MOST],
+    shown: [&'p [Shown<A>]; MOST],
+    patches: [Option<Patch<'p>>; MOST],
     others: [Other<'p>; MOST],
     n: AtomicUsize,
 }
@@ -99,7 +105,8 @@ impl<'p, A> Layers<'p, A> {
     /// None.
     pub const fn new() -> Self {
         let none = Other { text: (0, 0), ranges: &[], replaced: None };
-        Self { sites: [&[]; MOST], funcs: [&[]; MOST], others: [none; MOST], n: AtomicUsize::new(0) }
+        let (shown, patches) = ([&[] as &[_]; MOST], [None; MOST]);
+        Self { sites: [&[]; MOST], shown, patches, others: [none; MOST], n: AtomicUsize::new(0) }
     }
 
     /// Takes hold of the patches that `patch` names: `hold` does so by number, and refuses those that are not applied or not
@@ -126,10 +133,12 @@ impl<'p, A> Layers<'p, A> {
             }
             let i = self.n.load(SeqCst);
             // A valid record names no more than there is room for.
-            let room = (self.sites.get_mut(i), self.funcs.get_mut(i), self.others.get_mut(i));
-            let (Some(sites), Some(funcs), Some(slot)) = room else { return Err(Refusal::NoOther { other }) };
+            let room = (self.sites.get_mut(i), self.shown.get_mut(i), self.patches.get_mut(i), self.others.get_mut(i));
+            let (Some(sites), Some(shown), Some(its), Some(slot)) = room else {
+                return Err(Refusal::NoOther { other });
+            };
             let text = (peer.patch.record.text_start, peer.patch.record.text_end);
-            (*sites, *funcs) = (peer.sites.own(), peer.patch.funcs);
+            (*sites, *shown, *its) = (peer.sites.own(), peer.shown, Some(peer.patch));
             *slot = Other { text, ranges: peer.patch.kernel_ranges(), replaced: replaces.then_some(peer.board) };
             self.n.store(i + 1, SeqCst);
         }
@@ -140,16 +149,25 @@ impl<'p, A> Layers<'p, A> {
     pub fn others(&self) -> &[Other<'p>] {
         self.others.get(..self.n.load(SeqCst)).unwrap_or(&[])
     }
-    fn all(&self) -> All<'_, 'p, A> {
-        All { held: self.others().iter().zip(&self.sites), sites: [].iter(), replaced: false }
+    /// Sites of the patch at a place: those in the kernel, or in a module by its name.
+    fn sites_in(&self, i: usize, module: &[u8]) -> &'p [Site<A>] {
+        if module.is_empty() {
+            return self.sites.get(i).copied().unwrap_or(&[]);
+        }
+        let part = self.patches.get(i).and_then(Option::as_ref).and_then(|p| holders::named(p, module));
+        let shown = part.and_then(|part| self.shown.get(i)?.get(part));
+        shown.map_or(&[], Shown::get)
     }
-    /// The sites of those whose place is taken.
+    fn all<'l>(&'l self, module: &'l [u8]) -> All<'l, 'p, A> {
+        All { layers: self, module, next: 0, sites: [].iter(), replaced: false }
+    }
+    /// The sites in the kernel of those whose place is taken.
     pub fn replaced(&self) -> impl Iterator<Item = &Site<A>> {
-        self.all().filter(|l| l.replaced).map(|l| l.site)
+        self.all(b"").filter(|l| l.replaced).map(|l| l.site)
     }
-    /// What is below a site that holds these bytes.
+    /// What is below a site in the kernel that holds these bytes.
     pub fn beneath<'l>(&'l self, addr: u64, now: &'l [u8]) -> Beneath<'l, A> {
-        beneath(addr, now, || self.all())
+        beneath(addr, now, || self.all(b""))
     }
 
     /// Lays the site of function `func` over that of a patch below: it comes back to what that wrote, the dispatcher leads to its
@@ -161,18 +179,41 @@ impl<'p, A> Layers<'p, A> {
         func: usize,
         s: &mut Site<A>,
     ) -> Result<(), Refusal> {
+        self.lay_over(k, patch, (b"", &[]), func, s)
+    }
+
+    /// The same for a function of a module that is here, and what the patch has of it; `own` are all sites there.
+    pub fn lay_in<K: Kernel<Alias = A>>(
+        &self,
+        k: &K,
+        patch: &Patch<'_>,
+        module: &[u8],
+        own: &[Site<A>],
+        s: &mut Site<A>,
+    ) -> Result<(), Refusal> {
+        self.lay_over(k, patch, (module, own), s.func, s)
+    }
+
+    fn lay_over<K: Kernel<Alias = A>>(
+        &self,
+        k: &K,
+        patch: &Patch<'_>,
+        (module, own): (&[u8], &[Site<A>]),
+        func: usize,
+        s: &mut Site<A>,
+    ) -> Result<(), Refusal> {
         let mut now = [0u8; MAX_SITE];
         let now = now.get_mut(..s.len).unwrap_or_default();
         if !k.read(s.addr, now) || now == s.bytes(Route::Original) {
             return Ok(());
         }
-        let below = self.beneath(s.addr, now);
+        let below = beneath(s.addr, now, || self.all(module));
         // What is there otherwise, the check of the sites says.
         let Some(top) = below.top else { return Ok(()) };
-        if !s.lay_over(top) {
+        if !s.lay_over(top, now) {
             return Err(Refusal::Altered { func });
         }
-        if self.bypasses(k, patch, s.addr) {
+        if self.bypasses(k, patch, (module, own), s.addr) {
             return Err(Refusal::Bypassed { func });
         }
         if k.guard(Guard::OldIsBelow) {
@@ -185,17 +226,26 @@ impl<'p, A> Layers<'p, A> {
     }
 
     /// Whether one that stays has another function at this site, and calls it directly from code that this patch leaves alone.
-    fn bypasses<K: Kernel<Alias = A>>(&self, k: &K, patch: &Patch<'_>, addr: u64) -> bool {
-        let held = self.others().iter().zip(self.sites.iter().zip(&self.funcs));
-        held.filter(|(o, _)| o.replaced.is_none()).any(|(other, (sites, funcs))| {
+    fn bypasses<K: Kernel<Alias = A>>(
+        &self,
+        k: &K,
+        patch: &Patch<'_>,
+        (module, own): (&[u8], &[Site<A>]),
+        addr: u64,
+    ) -> bool {
+        let held = self.others().iter().enumerate().zip(&self.patches);
+        held.filter(|((_, o), _)| o.replaced.is_none()).any(|((i, other), its)| {
+            let sites = self.sites_in(i, module);
             let Some(below) = sites.iter().find(|s| s.addr == addr) else { return false };
+            let funcs = its.as_ref().map_or(&[][..], |p| p.funcs);
             // Dispatchers jump to the new function, and functions that have another version now do not run but as `lp_original`.
             let same = |f: &FuncRecord, own: &FuncRecord| f.anchor == 0 && site_addr(own) == site_addr(f);
-            let ours = |f: &FuncRecord| patch.kernel_funcs().iter().any(|own| same(f, own));
+            let here = |n: usize| sites.iter().any(|s| s.func == n && own.iter().any(|o| o.addr == s.addr));
+            let ours = |n: usize, f: &FuncRecord| here(n) || patch.kernel_funcs().iter().any(|own| same(f, own));
             let within = |start: u64, len: u64, at: u64| at.wrapping_sub(start) < len;
             let left_alone = |at: u64| {
-                !funcs.iter().any(|f| {
-                    within(f.dispatch, DISPATCH_LEN as u64, at) || ours(f) && within(f.new, f.new_size.into(), at)
+                !funcs.iter().enumerate().any(|(n, f)| {
+                    within(f.dispatch, DISPATCH_LEN as u64, at) || within(f.new, f.new_size.into(), at) && ours(n, f)
                 })
             };
             k.guard(Guard::NoBypass) && bypass::find(k, other.text, below.target, left_alone).is_some()
@@ -222,7 +272,9 @@ impl<'p, A> Layers<'p, A> {
 
 /// What [`Layers::all`] gives; not inlined, as [`sites::Iter`](crate::sites::Iter).
 struct All<'l, 'p, A> {
-    held: Zip<slice::Iter<'l, Other<'p>>, slice::Iter<'l, &'p [Site<A>]>>,
+    layers: &'l Layers<'p, A>,
+    module: &'l [u8],
+    next: usize,
     sites: slice::Iter<'l, Site<A>>,
     replaced: bool,
 }
@@ -236,8 +288,9 @@ impl<'l, A> Iterator for All<'l, '_, A> {
             if let Some(site) = self.sites.next() {
                 return Some(Layer { site, replaced: self.replaced });
             }
-            let (other, sites) = self.held.next()?;
-            (self.sites, self.replaced) = (sites.iter(), other.replaced.is_some());
+            let other = self.layers.others().get(self.next)?;
+            self.sites = self.layers.sites_in(self.next, self.module).iter();
+            (self.next, self.replaced) = (self.next + 1, other.replaced.is_some());
         }
     }
 }

@@ -515,7 +515,11 @@ impl<'a, K: Kernel> Machine<'a, K> {
     fn enter_nowhere(&mut self) -> Option<Step> {
         self.parts.board.settle(self.goal_new);
         self.route = if self.goal_new { Route::New } else { Route::Original };
-        self.stage = if self.goal_new { Stage::Arrive } else { Stage::Leave };
+        self.stage = match (self.goal_new, self.replacing()) {
+            (true, true) => Stage::Drain,
+            (true, false) => Stage::Arrive,
+            (false, _) => Stage::Leave,
+        };
         let tell = self.drains() && self.patch.has(Callback::PostApply);
         tell.then_some(Step::Call(Callback::PostApply))
     }

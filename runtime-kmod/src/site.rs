@@ -76,11 +76,18 @@ impl<A> Site<A> {
     pub fn is_single(&self, route: Route) -> bool {
         self.code(route).single
     }
-    /// Lays the site over that of a patch below, which is at the same place.
-    pub fn lay_over(&mut self, below: &Self) -> bool {
+    /// What the site of a patch that is applied holds, if it is these bytes: the jump to the new function, or to the dispatcher, which
+    /// answers that for good where a probe kept the jump from being written.
+    pub fn applied(&self, now: &[u8]) -> Option<&Code> {
+        let held = [Route::New, Route::Dispatcher].into_iter().filter(|r| *r == Route::New || self.dispatcher != 0);
+        held.filter(|r| self.bytes(*r) == now).map(|r| self.code(r)).next()
+    }
+    /// Lays the site over that of a patch below, which is at the same place and holds these bytes.
+    pub fn lay_over(&mut self, below: &Self, now: &[u8]) -> bool {
         let fits = below.addr == self.addr && below.len == self.len;
-        self.original = below.jump;
-        fits
+        let Some(code) = below.applied(now).filter(|_| fits) else { return false };
+        self.original = *code;
+        true
     }
     /// The site of a function that a replaced patch has and this one has not: it leads back into the old function.
     #[must_use]

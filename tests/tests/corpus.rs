@@ -527,7 +527,6 @@ const NO_CASE: &[(&str, &str)] = &[
     ("LP2016", "needs linked images: builder/tests/whole.rs"),
     ("LP2025", "needs a kernel with read-only keys: unpatchable.rs"),
     ("LP2026", "needs modules: modules.rs, builder/tests/holders.rs"),
-    ("LP2027", "needs modules: builder/tests/holders.rs"),
     ("LP3007", "needs whole images: whole_images.rs"),
     ("LP3009", "needs modules: builder/tests/module_image.rs"),
 ];

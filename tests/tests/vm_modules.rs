@@ -16,6 +16,8 @@ on_both! {
     a_trial_brings_the_module_away_and_here
     what_another_module_exports_is_found_whenever_both_come
     a_storm_of_comings_and_goings_leaves_nothing
+    patches_lie_on_each_other_in_a_module
+    a_storm_under_two_patches_leaves_nothing
     of_two_files_of_a_module_comes_a_patch
     of_two_trees_of_objects_and_modules_comes_one_patch
     a_jump_of_a_key_of_the_module_follows_it
@@ -280,6 +282,73 @@ clean
     let preempt = if series == "6.1" { "preempt=full" } else { "" };
     let overtime = std::time::Duration::from_secs(600.max(20 * u64::from(cycles(5))));
     passes(&b.vm("module-storm", &format!("{FUNCTIONS}{script}")).append(preempt).overtime(overtime));
+}
+
+/// The same function of a module, again, and one of the kernel.
+const OVER: (&str, &str, &str) = (FILE, "enabled ? \"enabled\\n\"", "enabled ? \"enabled, twice\\n\"");
+
+fn stacked(b: Bench) -> Bench {
+    let after = format!("after = [\"bm_status\"]\n{ACCEPT}");
+    let b = b.fix("bm_status", &[STATUS], ACCEPT).fix("bm_over", &[OVER], &after);
+    b.fix("bm_place", &[STATUS, CMDLINE], &format!("replaces = [\"cmdline_only\"]\n{ACCEPT}")).fix(
+        "cmdline_only",
+        &[CMDLINE],
+        "",
+    )
+}
+
+/// The upper one is laid over the lower one whenever the module comes, and taken away first whenever it goes.
+fn patches_lie_on_each_other_in_a_module(series: &'static str) {
+    let Some(b) = bench("patches_lie_on_each_other_in_a_module", series) else { return };
+    let b = stacked(b);
+    let script = r#"
+over() { expect status 'enabled, twice' "$(status)"; expect holders 'binfmt_misc applied' "$(of bm_over holders)"; }
+for mode in $modes; do
+    # It is here.
+    up; old; before=$(code)
+    load bm_status mode=$mode; new bm_status
+    load bm_over mode=$mode; over; stays LP5020 bm_status; over
+    unload bm_over; new bm_status; unload bm_status; old; expect code "$before" "$(code)"
+    load bm_status mode=$mode
+    load bm_over mode=$mode; over
+    for turn in $(seq 3); do down; waits bm_status; waits bm_over; up; over; done
+    revert bm_over; new bm_status; rmmod bm_over; down; up; new bm_status
+    # It comes under both, and goes before the upper one is taken away.
+    down; load bm_over mode=$mode; waits bm_over; up; over; down; unload bm_over; up; new bm_status; down
+    # It goes, with nothing left below but the lower one, while the upper one comes and goes without it.
+    load bm_over mode=$mode; waits bm_over; unload bm_over; up; new bm_status
+    unload bm_status; old
+    refuses LP5019 bm_over; old; down
+    clean
+done
+# A patch with functions in modules takes the place of one that has none, but not the other way round.
+for mode in $modes; do
+    load cmdline_only mode=$mode; patched; load bm_place mode=$mode; patched; is cmdline_only replaced; rmmod cmdline_only
+    up; new bm_place; down; up; new bm_place; unload bm_place; original; old; down
+    clean
+done
+"#;
+    passes(&b.vm("module-stack", &format!("{FUNCTIONS}{script}")));
+}
+
+/// The module comes and goes on one CPU, the upper patch on the other.
+fn a_storm_under_two_patches_leaves_nothing(series: &'static str) {
+    let Some(b) = bench("a_storm_under_two_patches", series) else { return };
+    let b = stacked(b);
+    let script = r#"
+round() { cycle $1 /bin/lpbuild /bm_over.ko bm_over --mode $2 --deadline-ms 60000; }
+load bm_status mode=drain
+background modstorm /binfmt_misc.ko binfmt_misc forever
+for mode in $modes; do round ROUNDS $mode; done
+stop
+rmmod binfmt_misc 2> /dev/null || true
+up; new bm_status; unload bm_status; old; expect 'references to the module' 1 "$(cat /sys/module/binfmt_misc/refcnt)"; down
+clean
+"#;
+    let script = script.replace("ROUNDS", &cycles(5).to_string());
+    let preempt = if series == "6.1" { "preempt=full" } else { "" };
+    let overtime = std::time::Duration::from_secs(600.max(20 * u64::from(cycles(5))));
+    passes(&b.vm("module-stack-storm", &format!("{FUNCTIONS}{script}")).append(preempt).overtime(overtime));
 }
 
 /// Two builds of a module as files: nothing else of its source is there.

@@ -222,13 +222,6 @@ codes! {
         advice: "do the same in another way (a plain variable for a key, memory from the kernel for a per-CPU variable); else reload the \
                  fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
     }
-    LP2027 {
-        class: Refused,
-        title: "patch over other patches with functions of modules",
-        why: "A patch that lies on top of others, or takes their place, is laid over what they have written when it is loaded. A module \
-              that comes later is written to by each patch when it comes, and nothing says in which order.",
-        advice: "make two patches: one of the kernel's functions with `after` or `replaces`, and one of the modules' without",
-    }
     LP2030 {
         class: Refused,
         title: "constant that cannot change in its place",

@@ -216,8 +216,9 @@ codes! {
     LP5032 {
         class: Refused,
         title: "a patch with functions in modules cannot be replaced",
-        why: "A patch named in `replaces` has functions in kernel modules. Those come and go, and which of the two patches a module that               comes in the middle of the exchange belongs to is not decided (EOPNOTSUPP).",
-        advice: "unload that patch, then load this one without `replaces`",
+        why: "A patch named in `replaces` has functions in kernel modules. Those come and go, and which of the two patches a module that \
+              comes in the middle of the exchange belongs to is not decided (EOPNOTSUPP).",
+        advice: "name it in `after` instead, so that this one lies on it; or unload it, then load this one without `replaces`",
     }
     LP5033 {
         class: Refused,

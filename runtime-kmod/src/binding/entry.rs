@@ -81,7 +81,8 @@ pub(super) static SITES: Sites<Alias> = Sites::new();
 static CONSTANTS: Constants<Alias> = Constants::new();
 static HOLDERS: Global<Holders<Alias>> = Global(UnsafeCell::new(Holders::new()));
 /// What of them everybody may look at. Written by setup alone.
-static SEEN: Global<(&[Shown<Alias>], &[Located])> = Global(UnsafeCell::new((&[], &[])));
+static SEEN: Seen = Global(UnsafeCell::new((&[], &[])));
+type Seen = Global<(&'static [Shown<Alias>], &'static [Located])>;
 /// What a module that comes gets: the number of the route, and 4 for an int3 over it. Written behind each step, read under the lock of the steps.
 static JOINING: AtomicU8 = AtomicU8::new(0);
 static LAYERS: Global<Layers<'static, Alias>> = Global(UnsafeCell::new(Layers::new()));
@@ -158,14 +159,17 @@ unsafe fn prepare(patch: &Patch<'static>) -> Result<(), Refusal> {
             }
         };
         // SAFETY: the other patch is applied and held, and has the same runtime: these are its statics.
-        let (its, sites, board) = unsafe {
+        let (its, sites, seen, board) = unsafe {
             (
                 Patch::new(&*info.record, &Whose::Theirs),
                 &*info.sites.cast::<Sites<Alias>>(),
+                &*info.seen.cast::<Seen>(),
                 &*info.board.cast::<Board>(),
             )
         };
-        Ok(Peer { patch: its.map_err(|_| Refusal::OtherRuntime { other })?, sites, board })
+        // SAFETY: written by its setup, which is over.
+        let shown = unsafe { (*seen.0.get()).0 };
+        Ok(Peer { patch: its.map_err(|_| Refusal::OtherRuntime { other })?, sites, shown, board })
     })?;
     CONSTANTS.prepare(&LINUX, patch)?;
     // SAFETY: the caller's contract; given back by `lpbuild_cleanup`.
@@ -329,6 +333,7 @@ unsafe extern "C" fn lpbuild_describe(info: *mut ffi::Info) {
             abi: lpbuild_abi::ABI_VERSION,
             runtime: RUNTIME,
             sites: ptr::from_ref(&SITES).cast(),
+            seen: ptr::from_ref(&SEEN).cast(),
             board: ptr::from_ref(&BOARD).cast(),
             record: &RECORD,
         });
@@ -628,9 +633,9 @@ unsafe extern "C" fn lpbuild_module_is_here(part: c_int, module: usize) -> bool 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lpbuild_module_join(part: c_int, module: usize, live: bool, comes: bool, lenient: bool) -> c_int {
     // SAFETY: under the lock of the steps; setup has succeeded.
-    let (holders, patch, part) = unsafe { (holders(), patch(), part as usize) };
+    let (holders, patch, layers, part) = unsafe { (holders(), patch(), layers(), part as usize) };
     let was_here = holders.is_here(part, module);
-    let Err(why) = holders.join(&LINUX, &patch, part, module, joining(), live) else {
+    let Err(why) = holders.join(&LINUX, (&patch, layers), part, module, joining(), live) else {
         if comes && !was_here && holders.is_here(part, module) {
             status::log_part(&LINUX, &patch, part, "has come, its functions are part of the patch");
         }

@@ -21,6 +21,8 @@ pub(super) struct Info {
     pub(super) runtime: u64,
     /// [`crate::sites::Sites`] of [`super::linux::Alias`].
     pub(super) sites: *const c_void,
+    /// What is in modules, as `SEEN` in entry.rs.
+    pub(super) seen: *const c_void,
     /// [`crate::board::Board`].
     pub(super) board: *const c_void,
     pub(super) record: *const PatchRecord,

@@ -122,10 +122,6 @@ pub(super) fn check(patch: &Patch<'_>, memory: &impl Memory) -> Result<(), Refus
     if !complete {
         return bad("the sums of what belongs to each module");
     }
-    // Both are laid over what is there when the patch comes, and modules come later.
-    if !patch.holders.is_empty() && patch.others() != 0 {
-        return bad("functions of modules, together with other patches");
-    }
     let of_kernel = patch.kernel_funcs().iter().all(|f| f.anchor == 0)
         && patch.kernel_ranges().iter().all(|r| r.anchor == 0 && r.func < record.n_kernel_funcs);
     if !of_kernel {

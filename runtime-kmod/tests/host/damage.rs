@@ -487,7 +487,7 @@ impl<'m> Module<'m> {
         let mut all = self.holders.borrow_mut();
         all.prepare(sim, &self.patch)?;
         let here = sim.module(b"target").zip(named(&self.patch, b"target"));
-        here.map_or(Ok(()), |(module, i)| all.join(sim, &self.patch, i, module, AT_FIRST, false))
+        here.map_or(Ok(()), |(module, i)| all.join(sim, (&self.patch, &Layers::new()), i, module, AT_FIRST, false))
     }
     fn leave(&self, sim: &Sim) {
         let mut all = self.holders.borrow_mut();
@@ -640,7 +640,7 @@ fn run(arena: &Arena, image: &Image, stacked: bool) -> End {
         let before = code(arena, &sim);
         let peer = |m| -> (Vec<u8>, Peer<'_, u64>) {
             let m: &Module<'_> = m;
-            (m.patch.name.to_vec(), Peer { patch: m.patch, sites: &m.sites, board: &m.board })
+            (m.patch.name.to_vec(), Peer { patch: m.patch, sites: &m.sites, shown: &[], board: &m.board })
         };
         let end = live(&sim, image, &RefCell::new([&low, &mid].map(peer).into()));
         // In the place of `mid`: where that was is the kernel's function, once all has been applied.

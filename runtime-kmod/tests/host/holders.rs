@@ -3,12 +3,12 @@
 use lpbuild_abi::{AnchorRecord, FieldKind, HolderRecord, LateReloc, PatchRecord, Region};
 use lpbuild_runtime::{
     board::Board,
-    holders::{Joining, Presence, named},
+    holders::{Holders, Joining, Presence, named},
     layers::{Layers, Peer},
     record::Patch,
     refusal::Refusal,
     site::{Diverted, INT3, Route, divert},
-    sites::{SiteSet, Sites},
+    sites::{Shown, SiteSet, Sites},
 };
 
 use crate::sim::{Everything, FakeModule, Fixture, LEN, NEW, OLD, SITE};
@@ -29,7 +29,7 @@ fn a_module_that_comes_gets_what_the_others_hold() {
         let at = Joining { route, trapped };
         assert_eq!(all.presence(0), Presence::Waiting);
         assert_eq!((named(&patch, b"target"), named(&patch, b"exporter"), named(&patch, b"x")), (Some(0), None, None));
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at, false), Ok(()));
+        assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, at, false), Ok(()));
         assert!(all.is_here(0, MODULE));
         let rest = if route == Route::New { jump() } else { before.clone() };
         assert_eq!((m.site()[0], &m.site()[1..]), (first, &rest[1..]), "{at:?}");
@@ -45,7 +45,17 @@ fn a_module_that_comes_gets_what_the_others_hold() {
         assert_eq!(shown[0].get()[0].addr, TEXT + AT + 5);
         assert!(located[0].has(TEXT + AT + u64::from(LEN)) && !located[0].has(TEXT + AT - 1));
         // Joining is done once.
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, Joining { route: Route::New, trapped: false }, false), Ok(()));
+        assert_eq!(
+            all.join(
+                m.sim(),
+                (&patch, &Layers::new()),
+                0,
+                MODULE,
+                Joining { route: Route::New, trapped: false },
+                false
+            ),
+            Ok(())
+        );
         assert_eq!(m.site()[0], first);
         // It goes: as it was, and seen by nobody.
         assert!(!all.going(m.sim(), 0, at));
@@ -67,7 +77,7 @@ fn a_module_that_comes_gets_what_the_others_hold() {
         assert!(!located[0].has(TEXT + AT), "what comes to be there is somebody else's");
         // It may not come again before nobody can be looking at what is written then.
         m.sim().world().story.clear();
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at, false), Ok(()));
+        assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, at, false), Ok(()));
         assert_eq!(all.presence(0), Presence::Leaving);
         all.left(m.sim(), &patch, 0);
         assert_eq!(m.sim().world().story, ["synchronize"]);
@@ -81,7 +91,7 @@ fn what_is_brought_begins_anew_whenever_the_module_comes() {
     let m = Modules::new();
     let (patch, mut all) = (m.patch(), m.prepared());
     for turn in 0..3 {
-        assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()), "{turn}");
+        assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, NONE, false), Ok(()), "{turn}");
         assert_eq!(m.sim().get(BROUGHT, 8), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(m.sim().get(ZEROS, 8), [0; 8]);
         m.sim().put(BROUGHT, &[0xff; 16]);
@@ -98,7 +108,7 @@ fn what_is_brought_begins_anew_whenever_the_module_comes() {
     assert_eq!(other.patch().relocs.len(), 11);
     // Behind the end of the patch nothing is done any more.
     all.close();
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()));
+    assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, NONE, false), Ok(()));
     assert_eq!(all.presence(0), Presence::Waiting);
     m.clear(all);
 }
@@ -110,7 +120,7 @@ fn another_build_of_the_module() {
     m.sim().put(RODATA + 0xf4, &note(8));
     assert_eq!(m.refused(), other);
     let mut all = m.prepared();
-    assert_eq!(all.join(m.sim(), &m.patch(), 0, MODULE, NONE, false), Err(other));
+    assert_eq!(all.join(m.sim(), (&m.patch(), &Layers::new()), 0, MODULE, NONE, false), Err(other));
     assert_eq!(all.found_id(0), [8; 20]);
     m.clear(all);
     // Not once, but twice.
@@ -176,7 +186,7 @@ fn what_another_has_written_is_left_alone() {
     let m = Modules::new();
     let (patch, mut all) = (m.patch(), m.prepared());
     let at = Joining { route: Route::New, trapped: false };
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, at, false), Ok(()));
+    assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, at, false), Ok(()));
     let other = [0xe9, 1, 2, 3, 4, 0x0f, 0x1f, 0];
     m.sim().put(TEXT + AT + 5, &other);
     assert!(!all.going(m.sim(), 0, at));
@@ -197,7 +207,7 @@ fn far_away_a_branch_leads_to_a_jump_and_everything_else_is_refused() {
     far(&m);
     let (patch, mut all) = (m.patch(), m.prepared());
     // An address of 8 bytes reaches everything.
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()));
+    assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, NONE, false), Ok(()));
     assert!(!all.going(m.sim(), 0, NONE));
     all.gone(m.sim(), &patch, 0, NONE);
     all.left(m.sim(), &patch, 0);
@@ -207,7 +217,7 @@ fn far_away_a_branch_leads_to_a_jump_and_everything_else_is_refused() {
     far(&m);
     m.relocs.iter_mut().filter(|r| r.at == FIELD).for_each(|r| (r.anchor, r.addend) = (6, 0x10 - 4));
     let (patch, mut all) = (m.patch(), m.prepared());
-    assert_eq!(all.join(m.sim(), &patch, 0, MODULE, NONE, false), Ok(()));
+    assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, NONE, false), Ok(()));
     assert_eq!(m.half(FIELD), (STUB - 4).wrapping_sub(FIELD) as u32);
     let want = [&[0x48, 0xb8][..], &0x1234_5678_9010u64.to_le_bytes(), &[0xff, 0xe0]].concat();
     assert_eq!(m.sim().get(STUB, 12), want);
@@ -250,9 +260,6 @@ fn every_rule_of_the_records_of_modules() {
     ] {
         assert_eq!(rejected(&|p, _, _, _| change(p)), "the sums of what belongs to each module");
     }
-    let other = [c"other".as_ptr() as u64];
-    let on_top = |p: &mut PatchRecord| (p.after, p.n_after) = (other.as_ptr() as u64, 1);
-    assert_eq!(rejected(&|p, _, _, _| on_top(p)), "functions of modules, together with other patches");
     let kernels = |p: &mut PatchRecord, h: &mut Vec<HolderRecord>| {
         (p.n_kernel_funcs, p.n_kernel_ranges, h[0].n_funcs, h[0].n_ranges) = (1, 1, 0, 0);
     };
@@ -364,6 +371,66 @@ fn every_rule_of_the_records_of_modules() {
     assert_eq!(rejected(&|_, _, _, r| r[last].stub = STUB), "a jump for a field that needs none");
 }
 
+/// What a patch below has at a site, or has not, is asked each time the module comes.
+#[test]
+fn a_site_in_a_module_is_laid_over_that_of_a_patch_below() {
+    const BELOW: u64 = NEW + 0x3000;
+    const BEGINS: [u8; 9] = [0xf3, 0x0f, 0x1e, 0xfa, 0x53, 0x48, 0x8b, 0x35, 0x11];
+    let mut m = Modules::new();
+    let (resume, dispatch, names) = (NEW + 0x80, NEW + 0xc0, [c"below".as_ptr() as u64]);
+    (m.f.funcs[0].resume, m.f.funcs[0].dispatch) = (resume, dispatch);
+    (m.f.record.after, m.f.record.n_after) = (names.as_ptr() as u64, 1);
+    m.sim().put(resume, &BEGINS);
+    let leads = |slot: u64| {
+        let rel = m.half(slot + 1) as i32;
+        (m.sim().get(slot, 1) == [0xe9]).then(|| (slot + 5).wrapping_add_signed(rel.into()))
+    };
+    let (to_old, original) = (dispatch + 15, resume + 4);
+    let (patch, mut all, own) = (m.patch(), m.prepared(), m.site());
+    let new = Joining { route: Route::New, trapped: false };
+    let goes = |all: &mut Holders<u64>| {
+        assert!(!all.going(m.sim(), 0, new));
+        all.gone(m.sim(), &patch, 0, new);
+        all.left(m.sim(), &patch, 0);
+    };
+    assert_eq!(all.join(m.sim(), (&patch, &Layers::new()), 0, MODULE, new, false), Ok(()));
+    // SAFETY: nothing is given back yet.
+    let mut site = unsafe { all.shown() }[0].get()[0];
+    assert_eq!((m.site(), leads(to_old)), (jump(), Some(resume)));
+    goes(&mut all);
+    assert_eq!(m.site(), own);
+    // The same function of the patch below.
+    site.target = BELOW;
+    site.jump.bytes[1..5].copy_from_slice(&(BELOW.wrapping_sub(site.addr + 5) as u32).to_le_bytes());
+    let (below, mut sites) = (site.bytes(Route::New).to_vec(), [site]);
+    let shown = [Shown::new()];
+    // SAFETY: it stays until the end.
+    unsafe { shown[0].show(sites.as_mut_ptr(), 1) };
+    let (in_kernel, board, mut layers) = (Sites::new(), Board::new(), Layers::new());
+    let mut peer = Some(Peer { patch: m.patch(), sites: &in_kernel, shown: &shown, board: &board });
+    layers.take(m.sim(), &patch, |other| peer.take().ok_or(Refusal::NoOther { other })).expect("it is held");
+    for _ in 0..2 {
+        m.sim().put(TEXT + AT + 5, &below);
+        assert_eq!(all.join(m.sim(), (&patch, &layers), 0, MODULE, new, false), Ok(()));
+        assert_eq!((m.site(), leads(to_old), leads(original)), (jump(), Some(BELOW), Some(BELOW)));
+        goes(&mut all);
+        assert_eq!(m.site(), below, "the patch below puts back what was there before");
+        // It could not be joined this time.
+        m.sim().put(TEXT + AT + 5, &own);
+        assert_eq!(all.join(m.sim(), (&patch, &layers), 0, MODULE, new, false), Ok(()));
+        assert_eq!((leads(to_old), m.sim().get(resume, 9)), (Some(resume), BEGINS.to_vec()));
+        goes(&mut all);
+        assert_eq!(m.site(), own);
+    }
+    // A function of it that this patch leaves alone calls its own directly.
+    let call = NEW + 0xe0;
+    m.sim().put(call, &[&[0xe8][..], &(BELOW.wrapping_sub(call + 5) as u32).to_le_bytes()].concat());
+    m.sim().put(TEXT + AT + 5, &below);
+    let refused = all.join(m.sim(), (&patch, &layers), 0, MODULE, new, false);
+    assert_eq!((refused, m.site()), (Err(Refusal::Bypassed { func: 0 }), below));
+    m.clear(all);
+}
+
 /// Its part of a module would be detached as the other's joins, and nothing keeps those in order.
 #[test]
 fn a_patch_with_functions_in_modules_gives_its_place_to_no_other() {
@@ -375,7 +442,7 @@ fn a_patch_with_functions_in_modules_gives_its_place_to_no_other() {
         (*array, *n) = (names.as_ptr() as u64, 1);
         let (sites, board, mut layers) = (Sites::new(), Board::new(), Layers::new());
         let patch = if modules { m.patch() } else { kernel.patch() };
-        let mut peer = Some(Peer { patch, sites: &sites, board: &board });
+        let mut peer = Some(Peer { patch, sites: &sites, shown: &[], board: &board });
         layers.take(&f.sim, &f.patch(), |other| peer.take().ok_or(Refusal::NoOther { other }))
     };
     assert_eq!(taken(true, true), Err(Refusal::HasModules { other: 0 }));

@@ -2,6 +2,7 @@
 
 use lpbuild_runtime::{
     holders::{Holders, Presence},
+    layers::Layers,
     refusal::Refusal,
 };
 
@@ -16,7 +17,7 @@ fn the_jumps_of_its_keys_and_its_static_calls_begin_anew_with_each_coming() {
     let m = Modules::new();
     let (sim, mut all) = (m.sim(), m.prepared());
     for turn in 0..3 {
-        all.join(sim, &m.patch(), 0, MODULE, NONE, false).expect("joins");
+        all.join(sim, (&m.patch(), &Layers::new()), 0, MODULE, NONE, false).expect("joins");
         assert_eq!(sim.get(JUMP, 5), NOP, "{turn}");
         let made = entry(JUMP, JUMP + 0x10);
         assert_eq!(sim.get(ENTRY, 8), made[..8], "{turn}");
@@ -40,7 +41,7 @@ fn the_jumps_of_its_keys_and_its_static_calls_begin_anew_with_each_coming() {
     // The kernel had no memory for them: what comes next may be taken.
     all.refuse(0, Refusal::NoMemory);
     assert_eq!(all.presence(0), Presence::Refused(Refusal::NoMemory));
-    all.join(sim, &m.patch(), 0, MODULE, NONE, false).expect("joins");
+    all.join(sim, (&m.patch(), &Layers::new()), 0, MODULE, NONE, false).expect("joins");
     all.refuse(0, Refusal::NoMemory);
     assert_eq!(all.presence(0), Presence::Here, "of one that is here nothing is known to have failed");
     all.going(sim, 0, NONE);
@@ -59,7 +60,7 @@ fn a_key_that_is_constant_already_says_what_the_code_is() {
         sim.put(SETTLED, was);
         sim.put(CONSTANT_KEY, &count.to_le_bytes());
         let mut all = m.prepared();
-        all.join(sim, &m.patch(), 0, MODULE, NONE, live).expect("joins");
+        all.join(sim, (&m.patch(), &Layers::new()), 0, MODULE, NONE, live).expect("joins");
         let now = sim.get(SETTLED, was.len());
         all.going(sim, 0, NONE);
         all.gone(sim, &m.patch(), 0, NONE);
@@ -83,7 +84,7 @@ fn a_key_that_is_constant_already_says_what_the_code_is() {
     m.sim().put(CONSTANT_KEY, &[1]);
     let mut all = m.prepared();
     let cannot = Refusal::BadRecord("a jump of a key, or a static call, that cannot be written");
-    assert_eq!(all.join(m.sim(), &m.patch(), 0, MODULE, NONE, true), Err(cannot));
+    assert_eq!(all.join(m.sim(), (&m.patch(), &Layers::new()), 0, MODULE, NONE, true), Err(cannot));
     m.clear(all);
 }
 
@@ -99,7 +100,7 @@ fn a_static_call_is_what_its_key_says() {
         }
         m.sim().put(CALL, code);
         let mut all = m.prepared();
-        let joined = all.join(m.sim(), &m.patch(), 0, MODULE, NONE, false);
+        let joined = all.join(m.sim(), (&m.patch(), &Layers::new()), 0, MODULE, NONE, false);
         if joined.is_ok() {
             all.going(m.sim(), 0, NONE);
             all.gone(m.sim(), &m.patch(), 0, NONE);

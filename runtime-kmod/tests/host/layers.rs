@@ -19,7 +19,7 @@ fn tower(n: usize) -> Vec<Site<u64>> {
         let rel = (s.target.wrapping_sub(s.addr + 5) as i64) as i32;
         s.jump.bytes[1..5].copy_from_slice(&rel.to_le_bytes());
         if let Some(below) = all.last() {
-            assert!(s.lay_over(below));
+            assert!(s.lay_over(below, &below.jump.bytes[..SITE.len()]));
         }
         all.push(s);
     }
@@ -45,6 +45,23 @@ fn the_original_is_the_uppermost_that_stays() {
     assert_eq!(found(&t, &[3], now(3), ADDR), (Some(3), Some(2)));
     assert_eq!(found(&t, &[3, 2], now(3), ADDR), (Some(3), Some(1)));
     assert_eq!(found(&t, &[0, 1, 2, 3], now(3), ADDR), (Some(3), None));
+}
+
+/// A probe on the site has kept the jump of a patch from being written: its dispatcher gives the answer for good.
+#[test]
+fn a_patch_whose_sites_have_stayed_with_the_dispatchers_is_below_as_well() {
+    let mut t = tower(2);
+    let mut dispatched = t[0].jump;
+    dispatched.bytes[1] ^= 0x40;
+    let now = &dispatched.bytes[..SITE.len()];
+    t[0].detour = dispatched;
+    assert_eq!(found(&t, &[], now, ADDR), (None, None), "it has no dispatcher");
+    t[0].dispatcher = t[0].target + 0x40;
+    assert_eq!(found(&t, &[], now, ADDR), (Some(0), Some(0)));
+    let (below, s) = (t[0], &mut t[1]);
+    assert!(s.lay_over(&below, now));
+    assert_eq!(&s.original.bytes[..SITE.len()], now, "it comes back to what was there");
+    assert!(!s.lay_over(&below, &SITE));
 }
 
 #[test]

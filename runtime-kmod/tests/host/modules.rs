@@ -6,6 +6,7 @@ use lpbuild_abi::{
 };
 use lpbuild_runtime::{
     holders::{Holders, Joining, Presence},
+    layers::Layers,
     record::Patch,
     refusal::Refusal,
     site::Route,
@@ -304,7 +305,7 @@ impl Modules {
     pub fn refused(&self) -> Refusal {
         let (before, mut all) = (self.sim().get(TEXT, 0x200), self.prepared());
         let views = self.sim().world().views;
-        let why = all.join(self.sim(), &self.patch(), 0, MODULE, NONE, false).expect_err("refused");
+        let why = all.join(self.sim(), (&self.patch(), &Layers::new()), 0, MODULE, NONE, false).expect_err("refused");
         assert_eq!(all.presence(0), Presence::Refused(why));
         assert_eq!(self.sim().get(TEXT, 0x200), before);
         // SAFETY: nothing is given back yet.

@@ -85,11 +85,11 @@ pub fn refers(w: &mut World, p: usize, f: usize, place: u8) {
     }
     if place == 0 {
         let at = text(p).0 + BROUGHT + t as u64 * 8;
-        let (counted, calls) = (byte(w, at), w.targets[t].calls);
+        let (counted, calls) = (byte(w, at), w.targets[t].calls[p]);
         if counted != BEGINS.wrapping_add(calls) {
             w.fail(format!("what is brought for module {t} is {counted} behind {calls} calls"));
         }
-        w.targets[t].calls = calls.wrapping_add(1);
+        w.targets[t].calls[p] = calls.wrapping_add(1);
         w.written.insert(at, counted.wrapping_add(1));
     }
 }

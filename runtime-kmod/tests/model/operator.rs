@@ -206,14 +206,14 @@ impl<'a> Applied<'a> {
         let (sim, module) = (self.sim, &self.sim.patches[p]);
         let (mut stays, mut grace) = (false, None);
         for turn in 0.. {
-            target::held(sim, None);
+            target::held(sim, p, None);
             let pokes = m.pokes();
             lock(sim, pokes);
             let step = if revert { m.revert() } else { m.apply() };
             module.joining.set(m.joining());
             {
                 unlock(sim, pokes);
-                target::free(sim);
+                target::free(sim, p);
                 let mut w = sim.world();
                 w.note(|| format!("step {step:?}"));
                 let taken_back = m.status().refusal == Some(Refusal::Restless);
@@ -278,7 +278,9 @@ fn hold(sim: &Sim, m: &Module, p: usize, other: usize) -> Result<Peer<'static, u
     w.patches[p].holds.push(q);
     // SAFETY: modules live as long as the simulation, and nobody looks at one behind that.
     let it = unsafe { &*std::ptr::from_ref(&sim.patches[q]) };
-    Ok(Peer { patch: it.patch, sites: &it.sites, board: &it.board })
+    // SAFETY: as above.
+    let shown = unsafe { it.holders().shown() };
+    Ok(Peer { patch: it.patch, sites: &it.sites, shown, board: &it.board })
 }
 
 /// As `lpb_release_others`.
@@ -310,7 +312,7 @@ fn came_back(sim: &Sim, p: usize, versions: Versions) {
         let kernel = w.plan.site(f);
         let should = match versions[f] {
             0 => Some(&kernel[..len]),
-            v => below(v).map(|o| o.bytes(Route::New)),
+            v => below(v).map(|o| o.bytes(sim.patches[v - 1].joining.get().route)),
         };
         if should != Some(&is[..len]) {
             w.fail(format!("the bytes of function {f} do not come back: {is:x?}, not {should:x?}"));
@@ -457,7 +459,7 @@ fn rcu_tasks(sim: &Sim, p: usize, m: &mut Machine<'_, Sim>, grace: &mut Option<G
             if m.wait_ms() != Some(0) {
                 continue;
             }
-            target::held(sim, None);
+            target::held(sim, p, None);
             let pokes = m.pokes();
             lock(sim, pokes);
             // While int3s go, old code and new code run.
@@ -468,7 +470,7 @@ fn rcu_tasks(sim: &Sim, p: usize, m: &mut Machine<'_, Sim>, grace: &mut Option<G
             }
             sim.patches[p].joining.set(m.joining());
             unlock(sim, pokes);
-            target::free(sim);
+            target::free(sim, p);
             sim.world().note(|| format!("overdue {step:?}"));
             match step {
                 Some(Step::Effective) => stays = true,

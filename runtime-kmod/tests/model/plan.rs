@@ -38,6 +38,8 @@ pub enum Cut {
     NotGoing,
     /// What comes while a patch leaves is joined.
     CloseFirst,
+    /// Of a module that goes the lower patches are told first.
+    UpperFirst,
 }
 
 /// What a patch has to do with one that was loaded before.
@@ -153,9 +155,14 @@ fn patch(rng: &mut Rng, p: usize, funcs: usize, mode: Option<Mode>) -> PatchPlan
     PatchPlan { has, without, relations, direct, apply, revert, flags, veto }
 }
 
-/// One patch, some functions of which are in one or two modules.
-fn modules(rng: &mut Rng, plan: &mut Plan) {
-    plan.patches.truncate(1);
+/// Patches that lie on each other, some functions of which are in one or two modules.
+fn modules(rng: &mut Rng, plan: &mut Plan, stacked: bool) {
+    if !stacked {
+        plan.patches.truncate(1);
+    }
+    for (p, it) in plan.patches.iter_mut().enumerate() {
+        it.relations = std::array::from_fn(|q| if q < p { Relation::After } else { Relation::None });
+    }
     plan.targets = rng.below(2) + 1;
     // The code that is carried for one lies together.
     let mut last = 0;
@@ -167,12 +174,13 @@ fn modules(rng: &mut Rng, plan: &mut Plan) {
         plan.target[0] = Some(0);
     }
     plan.other_builds = rng.one_in(6);
-    let it = &mut plan.patches[0];
     // The code of a module calls what is there as long as it is: itself and the kernel.
     let target = plan.target;
-    for (f, row) in it.direct.iter_mut().enumerate() {
-        for (g, calls) in row.iter_mut().enumerate() {
-            *calls &= target[g].is_none() || target[g] == target[f];
+    for it in &mut plan.patches {
+        for (f, row) in it.direct.iter_mut().enumerate() {
+            for (g, calls) in row.iter_mut().enumerate() {
+                *calls &= target[g].is_none() || target[g] == target[f];
+            }
         }
     }
 }
@@ -231,8 +239,13 @@ pub fn plan(rng: &mut Rng, cut: Cut, mode: Option<Mode>) -> Plan {
                         | Guard::TailAtGoing
                 )
             );
-    if wanted || cut == Cut::Nothing && rng.one_in(3) {
-        modules(rng, &mut plan);
+    let stacks = cut == Cut::UpperFirst;
+    if stacks && plan.patches.len() < 2 {
+        plan.patches.push(patch(rng, 1, funcs, mode));
+    }
+    if wanted || stacks || cut == Cut::Nothing && rng.one_in(3) {
+        let stacked = stacks || !wanted && rng.one_in(2);
+        modules(rng, &mut plan, stacked);
     }
     let data = [Guard::CheckData, Guard::DataBehindOldCode, Guard::DataBeforeOldCode, Guard::DataInTheStop];
     plan.constant = data.map(Cut::Rule).contains(&cut) || cut == Cut::Nothing && rng.one_in(3);

@@ -86,7 +86,6 @@ fn world(mut rng: Rng, plan: Plan, trace: bool) -> World {
         hotplug_held: false,
         text_mutex: false,
         list_held: false,
-        holders_held: false,
         chain: 0,
         targets: (0..plan.targets).map(|_| Target::new()).collect(),
         written: BTreeMap::new(),

@@ -217,7 +217,9 @@ impl Kernel for Sim {
         if w.plan.no_memory && w.rng.one_in(6) {
             return None;
         }
-        let p = w.operating;
+        // A module that comes does so on a CPU of its own.
+        let loader = w.loaders.iter().position(|s| *s == w.cpus[w.here].current);
+        let p = loader.and_then(|t| w.targets[t].joins).unwrap_or(w.operating);
         let f = (0..w.code.len()).find(|&f| site_addr(f) == addr);
         if f.and_then(|f| w.target(f)).is_some_and(|t| !t.is_there()) {
             return None;
@@ -408,7 +410,8 @@ impl Kernel for Sim {
         if w.plan.no_memory && w.rng.one_in(4) {
             return None;
         }
-        let mut block = vec![0u64; bytes.div_ceil(8)].into_boxed_slice();
+        // Where there is nothing, each piece has an address of its own as well.
+        let mut block = vec![0u64; bytes.div_ceil(8).max(1)].into_boxed_slice();
         let (start, p) = (block.as_mut_ptr(), w.operating);
         w.blocks.push((start as usize, block, p));
         drop(w);

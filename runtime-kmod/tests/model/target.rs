@@ -12,7 +12,7 @@ use crate::{
     operator::{Grace, lock, unlock},
     plan::Cut,
     sim::Sim,
-    world::{At, Call, DATA, FUNCS, Kind, MODULE, MS, World},
+    world::{At, Call, DATA, FUNCS, Kind, MODULE, MS, PATCHES, World, site_addr},
 };
 
 /// How far a module is.
@@ -44,13 +44,15 @@ pub struct Target {
     pub generation: u64,
     /// It is another build.
     pub other: bool,
-    /// Calls of new code since it came.
-    pub calls: u8,
+    /// The patch it comes to.
+    pub joins: Option<usize>,
+    /// Calls of the new code of each patch since it came.
+    pub calls: [u8; PATCHES],
 }
 
 impl Target {
     pub fn new() -> Self {
-        Self { state: State::Absent, generation: 0, other: false, calls: 0 }
+        Self { state: State::Absent, generation: 0, other: false, joins: None, calls: [0; PATCHES] }
     }
     /// Whether its memory is there.
     pub fn is_there(&self) -> bool {
@@ -113,7 +115,7 @@ fn load(sim: &Sim, t: usize) {
         let mut w = sim.world();
         let other = w.plan.other_builds && w.rng.one_in(3);
         let tgt = &mut w.targets[t];
-        (tgt.state, tgt.other, tgt.calls) = (State::Unformed, other, 0);
+        (tgt.state, tgt.other, tgt.calls) = (State::Unformed, other, [0; PATCHES]);
         tgt.generation += 1;
         for f in functions(&w, t) {
             let code = w.plan.site(f);
@@ -212,8 +214,10 @@ fn rest(sim: &Sim, t: usize, turns: usize) {
 
 /// Code of the module calls one of its functions.
 fn call(sim: &Sim, t: usize) {
-    let here = |p: usize| part(sim, p, t).is_some_and(|i| sim.patches[p].holders().presence(i) == Presence::Here);
-    let patched = (0..sim.patches.len()).any(here);
+    let here = |p: usize| part(sim, p, t).map(|i| sim.patches[p].holders().presence(i) == Presence::Here);
+    let told = |p: usize| sim.world().patches[p].registered;
+    let all: Vec<bool> = (0..sim.patches.len()).filter(|p| told(*p)).filter_map(here).collect();
+    let patched = !all.is_empty() && all.iter().all(|here| *here);
     {
         let mut w = sim.world();
         let all = functions(&w, t);
@@ -247,11 +251,15 @@ fn coming(sim: &Sim, t: usize) -> bool {
         if !sim.world().patches[p].registered {
             continue;
         }
-        held(sim, Some(t));
-        let joined = join(sim, p, t);
-        free(sim);
+        held(sim, p, Some(t));
+        let joined = join(sim, p, t, Some(t));
+        free(sim, p);
         sim.world().note(|| format!("module {t} comes to patch {p}: {joined:?}"));
-        fits &= matches!(joined, Ok(()) | Err(Refusal::OtherModule { .. } | Refusal::AlreadyPatched { .. }));
+        fits = matches!(joined, Ok(()) | Err(Refusal::OtherModule { .. } | Refusal::AlreadyPatched { .. }));
+        if !fits {
+            leaves(sim, t);
+            break;
+        }
     }
     sim.world().chain -= 1;
     fits
@@ -260,21 +268,30 @@ fn coming(sim: &Sim, t: usize) -> bool {
 fn going(sim: &Sim, t: usize) {
     sim.world().chain += 1;
     rest(sim, t, 5);
-    for p in 0..sim.patches.len() {
-        if sim.world().patches[p].registered {
-            held(sim, Some(t));
-            detach(sim, p, t, Some(t));
-            free(sim);
-        }
-    }
+    leaves(sim, t);
     sim.world().chain -= 1;
 }
 
-/// Takes the outermost lock; who is a module that comes or goes sleeps meanwhile.
-pub fn held(sim: &Sim, t: Option<usize>) {
+/// Patches are told from the uppermost down, each of which lies on all before it.
+fn leaves(sim: &Sim, t: usize) {
+    let mut all: Vec<usize> = (0..sim.patches.len()).collect();
+    if sim.cut != Cut::UpperFirst {
+        all.reverse();
+    }
+    for p in all {
+        if sim.world().patches[p].registered {
+            held(sim, p, Some(t));
+            detach(sim, p, t, Some(t));
+            free(sim, p);
+        }
+    }
+}
+
+/// Takes the outermost lock of a patch; who is a module that comes or goes sleeps meanwhile.
+pub fn held(sim: &Sim, p: usize, t: Option<usize>) {
     let take = |w: &mut World| {
-        let free = !w.holders_held || w.plan.cut == Cut::HoldersLock;
-        w.holders_held = true;
+        let free = !w.patches[p].holders_held || w.plan.cut == Cut::HoldersLock;
+        w.patches[p].holders_held = true;
         free
     };
     match t {
@@ -282,8 +299,8 @@ pub fn held(sim: &Sim, t: Option<usize>) {
         None => sim.wait(take),
     }
 }
-pub fn free(sim: &Sim) {
-    sim.world().holders_held = false;
+pub fn free(sim: &Sim, p: usize) {
+    sim.world().patches[p].holders_held = false;
 }
 
 /// What of a patch belongs to a module, if anything does.
@@ -292,11 +309,15 @@ fn part(sim: &Sim, p: usize, t: usize) -> Option<usize> {
     named(&sim.patches[p].patch, &name)
 }
 
-fn join(sim: &Sim, p: usize, t: usize) -> Result<(), Refusal> {
+/// `who`: the module that comes, on a CPU of its own.
+fn join(sim: &Sim, p: usize, t: usize, who: Option<usize>) -> Result<(), Refusal> {
     let Some(i) = part(sim, p, t) else { return Ok(()) };
     lock(sim, true);
     let m = &sim.patches[p];
-    let joined = m.holders_mut().join(sim, &m.patch, i, module(t), m.joining.get(), false);
+    if let Some(who) = who {
+        sim.world().targets[who].joins = Some(p);
+    }
+    let joined = m.holders_mut().join(sim, (&m.patch, m.layers()), i, module(t), m.joining.get(), false);
     unlock(sim, true);
     joined
 }
@@ -341,15 +362,15 @@ pub fn attach(sim: &Sim, p: usize) -> Result<(), Refusal> {
     for t in 0..n {
         let Some(i) = part(sim, p, t) else { continue };
         loop {
-            held(sim, None);
+            held(sim, p, None);
             let state = sim.world().targets[t].state;
             let whole = matches!(state, State::Init | State::Live | State::Dying)
                 || matches!(state, State::Coming | State::Passed) && sim.cut == Cut::OnlyPassed
                 || matches!(state, State::Exit | State::Going) && sim.cut == Cut::NotGoing;
             let half = matches!(state, State::Coming | State::Passed) && !whole;
             let here = sim.patches[p].holders().presence(i) == Presence::Here;
-            let joined = if whole { join(sim, p, t) } else { Ok(()) };
-            free(sim);
+            let joined = if whole { join(sim, p, t, None) } else { Ok(()) };
+            free(sim, p);
             if let Err(why) = joined {
                 sim.world().note(|| format!("module {t} is here: {why:?}"));
                 return Err(why);
@@ -381,7 +402,7 @@ pub fn close(sim: &Sim, p: usize) {
             return;
         }
     }
-    held(sim, None);
+    held(sim, p, None);
     if sim.cut != Cut::CloseFirst {
         sim.patches[p].holders_mut().close();
     }
@@ -389,7 +410,7 @@ pub fn close(sim: &Sim, p: usize) {
     for t in 0..n {
         detach(sim, p, t, None);
     }
-    free(sim);
+    free(sim, p);
     if sim.cut == Cut::CloseFirst {
         for _ in 0..40 {
             pause();
@@ -399,9 +420,18 @@ pub fn close(sim: &Sim, p: usize) {
     sim.world().patches[p].registered = false;
 }
 
-/// A patch is gone: what it had of modules is as it was.
+/// A patch is gone: what it had of modules is as it was, or what a patch below has there.
 pub fn check(sim: &Sim, p: usize) {
     let mut w = sim.world();
+    let jump = |w: &World, f: usize, t: usize| {
+        let m = w.versions[f].checked_sub(1).map(|q| (q, &sim.patches[q]));
+        let (q, m) = m.filter(|(q, _)| *q != p)?;
+        let i = part(sim, q, t).filter(|i| m.holders().presence(*i) == Presence::Here)?;
+        // SAFETY: not behind the end of the patch.
+        let shown = unsafe { m.holders().shown() }.get(i)?;
+        let site = shown.get().iter().find(|s| s.addr == site_addr(f))?;
+        Some(site.bytes(m.joining.get().route).to_vec())
+    };
     for f in 0..FUNCS.min(w.plan.funcs) {
         if !w.plan.patches[p].has[f] || w.plan.target[f].is_none() || !w.has_code(f) {
             continue;
@@ -410,7 +440,11 @@ pub fn check(sim: &Sim, p: usize) {
         if let Some(first) = w.probes[f] {
             is[0] = first;
         }
-        if is[..len] != w.plan.site(f)[..len] {
+        let t = w.plan.target[f].unwrap_or_default();
+        if w.targets[t].state == State::Coming && sim.patches.len() > 1 {
+            continue;
+        }
+        if is[..len] != jump(&w, f, t).unwrap_or_else(|| w.plan.site(f)[..len].to_vec())[..] {
             w.fail(format!("the bytes of function {f} of a module do not come back: {is:x?}"));
         }
     }

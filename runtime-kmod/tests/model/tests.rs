@@ -142,6 +142,7 @@ without! {
     modules_that_come_are_as_the_others: Cut::Rule(Guard::JoinAsOthers);
     modules_that_go_are_put_back: Cut::Rule(Guard::RestoreAtGoing);
     jumps_in_modules_wait_for_rcu_tasks: Cut::Rule(Guard::TailAtGoing);
+    the_upper_patch_leaves_a_module_first: Cut::UpperFirst;
     constants_are_compared: Cut::Rule(Guard::CheckData);
     constants_wait_for_old_code: Cut::Rule(Guard::DataBehindOldCode);
     constants_go_before_old_code: Cut::Rule(Guard::DataBeforeOldCode);

@@ -361,6 +361,8 @@ pub struct Life {
     pub notifier: bool,
     /// It is told of modules that come and go.
     pub registered: bool,
+    /// Its outermost lock.
+    pub holders_held: bool,
     /// It is applied, and nothing is being done to it.
     pub applied: bool,
     /// Another one takes its place.
@@ -394,8 +396,6 @@ pub struct World {
     pub hotplug_held: bool,
     pub text_mutex: bool,
     pub list_held: bool,
-    /// The outermost lock of a patch.
-    pub holders_held: bool,
     /// How many call the chain of the modules' notifiers.
     pub chain: usize,
     pub targets: Vec<Target>,
@@ -577,7 +577,17 @@ impl World {
         if let Some(slot) = self.tasks.iter().position(there) {
             self.fail(format!("a jump in the code of patch {p} changes while task {slot} is there"));
         }
-        self.patches[p].jumps[f][which].get_or_insert([0xe9, 0, 0, 0, 0])[offset] = byte;
+        let jump = &mut self.patches[p].jumps[f][which];
+        match (offset, byte) {
+            (0, 0xe9) => *jump = Some([0xe9, 0, 0, 0, 0]),
+            // What was there before.
+            (0, _) => *jump = None,
+            _ => {
+                if let Some(bytes) = jump {
+                    bytes[offset] = byte;
+                }
+            }
+        }
         true
     }
 }

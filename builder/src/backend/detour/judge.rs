@@ -3,7 +3,6 @@
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Place, Problem};
-use crate::holder::HolderName;
 use crate::plan::manifest::Mode;
 use crate::plan::{Dest, Detour, JumpSite, ObjectPair, Options, PairId, PatchSet, Role};
 
@@ -11,7 +10,6 @@ use crate::plan::{Dest, Detour, JumpSite, ObjectPair, Options, PairId, PatchSet,
 pub fn judge(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Detour, Vec<Problem>) {
     let (sites, mut refused) = sites(pairs, set, options);
     refused.extend(check_originals(pairs, set, &sites));
-    refused.extend(others(pairs, &sites, set, options));
     refused.extend(lasting(pairs, set, options, &|_, dest| matches!(dest, Dest::Carried(..) | Dest::Original(..))));
     let mode = mode(pairs, set, &sites, options, &mut refused);
     (Detour { sites, mode }, refused)
@@ -27,20 +25,6 @@ fn sites(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Vec<(usize
         }
     }
     (found, refused)
-}
-
-/// Both are laid over what is there when the patch comes, and modules come later: the runtime refuses such records.
-fn others(pairs: &[ObjectPair], sites: &[(usize, JumpSite)], set: &PatchSet, options: &Options) -> Option<Problem> {
-    let (what, name) = match (options.after.first(), options.replaces.first()) {
-        (Some(name), _) => ("lies on top of", name),
-        (None, Some(name)) => ("takes the place of", name),
-        (None, None) => return None,
-    };
-    let of = |index: usize| (&pairs[set.items[index].pair.0 as usize], set.items[index].atom);
-    let (pair, atom) = sites.iter().map(|s| of(s.0)).find(|(pair, _)| pair.holder != HolderName::Vmlinux)?;
-    let place = Place::symbol(&pair.name, &pair.new.atom(atom.0).name);
-    let what = format!("it is a function of the module {}, and the patch {what} {name}", pair.holder);
-    Some(Problem::new(codes::LP2027, place, what))
 }
 
 /// What changes in its place must not lead into a patch that goes.
