@@ -60,6 +60,8 @@ pub const SEC_IMPORT_PTR: &str = ".lpbuild.import.ptr";
 pub const SEC_TEXT: &str = ".text.lpbuild";
 /// Section (not loaded) that holds the text of `manifest.toml` in the finished module.
 pub const SEC_MANIFEST: &str = ".lpbuild.manifest";
+/// What explains the patch (`why.json`); not loaded, and may be absent.
+pub const SEC_WHY: &str = ".lpbuild.why";
 
 /// Symbol of the [`PatchRecord`].
 pub const SYM_PATCH: &str = "lpbuild_patch";

@@ -59,6 +59,8 @@ pub mod emit;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
+pub mod explain;
+#[doc(hidden)]
 pub mod flow;
 #[doc(hidden)]
 pub mod hash;
@@ -78,6 +80,8 @@ pub mod kernel;
 pub mod owners;
 #[doc(hidden)]
 pub mod pack;
+#[doc(hidden)]
+pub mod page;
 #[doc(hidden)]
 pub mod pairing;
 #[doc(hidden)]

@@ -39,6 +39,7 @@ enum Command {
     /// Show what a module would do: manifest, sites with disassembly, module information.
     Inspect(InspectArgs),
     Cache(cli::cache::CacheArgs),
+    Why(cli::why::WhyArgs),
     Explain(cli::ExplainArgs),
 }
 
@@ -51,6 +52,7 @@ impl Command {
             Command::Diff(args) => args.json,
             Command::Pack(args) => args.json,
             Command::Try(args) => args.json,
+            Command::Why(args) => args.json,
             Command::Explain(args) => args.json,
             Command::Init(_) | Command::Load(_) | Command::Unload(_) | Command::Status(_) | Command::Inspect(_) => {
                 false
@@ -105,6 +107,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Status(args) => args.run(&host, out).map(done),
         Command::Inspect(args) => args.run(out).map(done),
         Command::Cache(args) => cli::cache::run(args),
+        Command::Why(args) => cli::why::run(args),
         Command::Explain(args) => cli::explain(args),
     }
 }

@@ -17,6 +17,7 @@ use crate::compare;
 use crate::correlate::Files;
 use crate::emit::{self, Output};
 use crate::error::Result;
+use crate::explain::stored;
 use crate::kernel::KernelImage;
 use crate::owners;
 use crate::plan::Options;
@@ -34,6 +35,9 @@ pub fn analyse_in(sources: &[Source], rest: Rest<'_>, options: &Options) -> Resu
     let (mut analysis, debug) = judged(sources, options)?;
     analysis.refused.extend(pairing::undeclared(&analysis.pairs, options));
     annotate::objects(&mut analysis, 0, &debug, rest);
+    if options.explain {
+        analysis.lines = annotate::lines_of_objects(&analysis, 0, &debug);
+    }
     analysis.settle(&options.accept);
     // Only a patch tells what it was made of.
     if analysis.refused.is_empty() && !analysis.set.items.is_empty() {
@@ -90,6 +94,10 @@ pub fn analyse_whole(images: Images<'_, '_>, modules: &[Source], options: &Optio
     analysis.refused.sort();
     annotate::whole(&mut analysis, images, &scanned);
     annotate::objects(&mut analysis, 1, &debug, Rest::Beside { old: images.old, sources: modules });
+    if options.explain {
+        analysis.lines = annotate::lines_of_images(&analysis, images);
+        analysis.lines.extend(annotate::lines_of_objects(&analysis, 1, &debug));
+    }
     analysis.settle(&options.accept);
     Ok(analysis)
 }
@@ -105,8 +113,22 @@ fn judge(pairs: Vec<ObjectPair>, mut t: Timer, options: &Options) -> Analysis {
     let (accepted, unneeded, untyped, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // Those who make a patch of it fill them in.
     let digests = vec![(String::new(), String::new()); pairs.len()];
-    let (summary, timings) = (None, t.phases);
-    Analysis { pairs, digests, set, detour, refused, accepted, unneeded, untyped, promises, notes, summary, timings }
+    let (summary, timings, lines) = (None, t.phases, Vec::new());
+    Analysis {
+        pairs,
+        digests,
+        set,
+        detour,
+        refused,
+        accepted,
+        unneeded,
+        untyped,
+        promises,
+        notes,
+        lines,
+        summary,
+        timings,
+    }
 }
 
 /// Whether the two builds differ in anything that runs, or the new one has something other objects can refer to, if only
@@ -172,10 +194,13 @@ pub fn produce_on(analysis: &mut Analysis, running: Option<Running<'_>>, options
         analysis.unneeded = options.accept.unneeded(&analysis.accepted);
         analysis.promises = promises;
     }
-    let output = t.time("emit", || {
+    let mut output = t.time("emit", || {
         let mut back_end = Lowering::new(analysis, bound.as_ref().map(|(b, n)| (b, n.clone())), options);
         emit::emit(emit::Draft { analysis, bound: bound.as_ref().map(|b| &b.0), options }, &mut back_end)
     })?;
+    if options.explain {
+        output.why = Some(stored::text(analysis, &output.manifest)?);
+    }
     analysis.timings.extend(t.phases);
     Ok(output)
 }

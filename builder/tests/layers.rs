@@ -41,6 +41,8 @@ const LAYERS: &[&str] = &[
     "bind",
     "whole",
     "annotate",
+    // What is told of all that.
+    "explain",
     // What is written, blind to the back end.
     "emit",
     "pack",
@@ -56,6 +58,8 @@ const LAYERS: &[&str] = &[
     // The target, and its trial.
     "host",
     "trial",
+    // All of it on one page.
+    "page",
     // The binary.
     "memory",
     "cli",

@@ -28,6 +28,9 @@ pub const NEEDED: &[&str] = &[
 /// The other compiler, for the kernel of our own that is made with it.
 pub const CLANG: &[&str] = &["clang-14"];
 
+/// What opens reports; without it that test is left out.
+pub const BROWSER: &[&str] = &["chromium"];
+
 /// A compiler with the library source, for the in-kernel runtime; only when no other toolchain will do.
 pub const RUST: &[&str] = &["rustc-web", "rust-web-src"];
 
@@ -52,6 +55,18 @@ pub fn ensure_packages(names: &[&str]) -> Result<()> {
         bail!("Debian packages are missing; run:\n  sudo apt-get install --no-install-recommends {list}");
     }
     install(&missing.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Installs what is missing where that can be done, and goes on without it where it cannot.
+pub fn offer_packages(names: &[&str]) {
+    let missing = missing(names);
+    if missing.is_empty() {
+        return;
+    }
+    let all: Vec<&str> = missing.iter().map(String::as_str).collect();
+    if let Err(why) = install(&all) {
+        crate::progress(format!("without {}: {why:#}", all.join(" ")));
+    }
 }
 
 /// Installs or upgrades packages as root, from fresh lists: those of an image can be old, or lack half of the archive.

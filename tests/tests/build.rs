@@ -111,11 +111,32 @@ fn two_patches_to_one_file_and_the_same_bytes_in_any_folder() {
     assert_eq!(code, 0, "{err}");
     assert_eq!(strings(&report, "changed", "symbol"), ["cmdline_proc_show"]);
     assert_eq!(strings(&report, "objects", ""), ["fs/proc/cmdline.o"]);
-    for made in ["twice.ko", "manifest.toml", "build.log"] {
+    for made in ["twice.ko", "manifest.toml", "why.json", "build.log"] {
         assert!(b.out().join(made).is_file(), "{made}");
     }
     let module = fs::read(b.out().join("twice.ko")).unwrap();
     assert!(module.windows(16).any(|w| w == b"built and built "), "both patches are in");
+
+    // Folder and module tell the same.
+    let why = |of: &Path, symbol: &str| {
+        let o = Command::new(&b.lpbuild).args(["why", "--json", symbol]).arg(of).output().unwrap();
+        (o.status.code(), serde_json::from_slice::<Value>(&o.stdout).unwrap())
+    };
+    let (code, told) = why(&b.out(), "cmdline_proc_show");
+    assert_eq!(code, Some(0), "{told}");
+    let subject = &told["subjects"][0];
+    assert_eq!(subject["matched"]["rule"], "name", "{told}");
+    assert_eq!(subject["site"]["rule"], "after-fentry", "{told}");
+    assert!(subject["bound"].as_str().unwrap().contains("is what vmlinux has at"), "{told}");
+    let line = subject["difference"]["new"]["line"].as_str().unwrap();
+    assert!(line.starts_with("fs/proc/cmdline.c:"), "{told}");
+    assert_eq!(why(&b.out().join("twice.ko"), "cmdline_proc_show").1, told);
+    let (code, told) = why(&b.out().join("twice.ko"), "seq_puts");
+    let bound = &told["bound"][0];
+    assert!(code == Some(0) && bound["resolved"] == "run-pre" && bound["by"][0] == "cmdline_proc_show", "{told}");
+    let (code, told) = why(&b.out().join("twice.ko"), "cmdline_proc_shaw");
+    assert!(code == Some(1) && told["refused"][0]["code"] == "LP1111", "{told}");
+    assert!(told["refused"][0]["detail"].as_str().unwrap().contains("near names: cmdline_proc_show"), "{told}");
 
     // Another output folder, temporary folder, working folder and user environment.
     let elsewhere = b.dir.path().join("a/much/longer/path/than/before");
@@ -125,6 +146,8 @@ fn two_patches_to_one_file_and_the_same_bytes_in_any_folder() {
     again.env("KBUILD_BUILD_TIMESTAMP", "yesterday").env("LANG", "de_DE.UTF-8").env("SOURCE_DATE_EPOCH", "1");
     assert!(again.output().unwrap().status.success());
     assert!(fs::read(elsewhere.join("made/twice.ko")).unwrap() == module, "the module depends on where it was built");
+    let why = |dir: &Path| fs::read(dir.join("why.json")).unwrap();
+    assert_eq!(why(&elsewhere.join("made")), why(&b.out()));
 }
 
 #[test]

@@ -40,6 +40,8 @@ fn a_failure_is_one_json_object() {
         (vec!["inspect", "--json", "text"], 4, "LP5102"),
         (vec!["cache", "--json", "remove", "no-such-entry"], 4, "LP6202"),
         (vec!["explain", "--json", "LP9999"], 1, "LP1102"),
+        (vec!["why", "--json", "symbol", "text"], 4, "LP5102"),
+        (vec!["why", "--json", "symbol", "."], 1, "LP1001"),
     ] {
         let o = run(&args, &[], dir.path());
         let (out, err) = (text(&o.stdout), text(&o.stderr));

@@ -330,7 +330,8 @@ impl Waiting<'_> {
         for key in keys {
             // Another kind; flags that say something else than the code; another place.
             for (at, change) in [(32, lpbuild_abi::FieldKind::Abs64 as u8), (8, 2)] {
-                let mut other = Output { patch_o: self.output.patch_o.clone(), manifest: self.output.manifest.clone() };
+                let mut other =
+                    Output { patch_o: self.output.patch_o.clone(), manifest: self.output.manifest.clone(), why: None };
                 if at == 8 {
                     other.patch_o[key + at] ^= change
                 } else {

@@ -129,7 +129,9 @@ fn a_good_patch_passes_and_its_effect_is_shown() {
     let Some(b) = Bench::find("a_good_patch_passes_and_its_effect_is_shown") else { return };
     let log = b.dir.path().join("console.log");
     let show = in_checkout("examples/01-proc-cmdline/show.sh");
+    let report = b.dir.path().join("report.html");
     let args = ["--script", show.to_str().unwrap(), "--strict", "--log", log.to_str().unwrap()];
+    let args = [&args[..], &["--report", report.to_str().unwrap()]].concat();
     let a = b.run(b.command(&b.module.ko, &args));
     assert_eq!(a.exit, Some(0), "{}\n{}", a.out, a.err);
     let last = a.out.lines().last().unwrap();
@@ -143,6 +145,10 @@ fn a_good_patch_passes_and_its_effect_is_shown() {
     let log = fs::read_to_string(log).unwrap();
     assert_eq!(log.lines().filter(|l| l.contains("LPBUILD-VERDICT: PASS")).count(), 1, "{log}");
     assert!(log.contains("k| ") && log.contains("c| live-patched"), "{log}");
+    let report = fs::read_to_string(report).unwrap();
+    for wanted in ["trial passed", "PASS", "cmdline_proc_show", "live-patched", "removed, ", "First difference"] {
+        assert!(report.contains(wanted), "no {wanted:?} in\n{report}");
+    }
 }
 
 /// With the binary of this build, which is linked dynamically: its loader and libraries go with it.

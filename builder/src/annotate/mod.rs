@@ -7,10 +7,13 @@
 
 mod inlined;
 mod inlines;
+mod lines;
 mod sides;
 mod signatures;
 pub mod summary;
 mod types;
+
+pub use lines::{of_images as lines_of_images, of_objects as lines_of_objects};
 
 use crate::plan::Note;
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use lpbuild::backend::detour::Runtime;
 use lpbuild::config::{self, Config, ExternalModules};
 use lpbuild::error::{Error, Place, Result};
+use lpbuild::explain::{Explanation, SubjectAnswer};
 use lpbuild::flow::patches::{self, BuildOptions, Built};
 use lpbuild::flow::{Outcome, Verdict, folder, savedir};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use super::diff::{AcceptArgs, MoreArgs, mode, patch_name};
 use super::progress::Bars;
+use super::report::ReportArg;
 use super::terminal;
 use lpbuild::codes;
 
@@ -93,6 +95,11 @@ pub struct BuildArgs {
     /// For the tests of this project: calls of the kernel can be made to fail.
     #[arg(long, hide = true)]
     test_hooks: bool,
+    #[command(flatten)]
+    report: ReportArg,
+    /// Say of each function what lpbuild why says.
+    #[arg(short, long)]
+    verbose: bool,
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -164,6 +171,8 @@ struct Output<'a> {
     #[serde(flatten)]
     report: &'a Report,
     #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<Vec<SubjectAnswer>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     module: Option<&'a PackReport>,
     phases_us: Vec<(&'static str, u64)>,
 }
@@ -179,6 +188,7 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     let how = BuildOptions { jobs, leave_modules: args.leave_modules, compile_all: args.compile_all };
     let dir = args.output.clone().unwrap_or_else(|| PathBuf::from(&config.options.name));
     folder::may_write(&dir)?;
+    args.report.check(Some(&dir), &[])?;
     let mut built = Built::default();
     let outcome = patches::build(&config, &how, &log, &bars, &mut built).and_then(|()| {
         let Some(output) = built.outcome.as_ref().and_then(|o| o.patch.as_ref()) else { return Ok(None) };
@@ -194,15 +204,52 @@ pub fn run(args: &BuildArgs) -> Result<ExitCode> {
         Some(dir) => savedir::all(dir, &config, &built, &log)?,
         None => {}
     }
-    let module = outcome?;
+    let module = match outcome {
+        Ok(module) => module,
+        Err(e) => {
+            args.report.failed(&config.options, built.outcome.as_ref(), &e, facts(&built, None))?;
+            return Err(e);
+        }
+    };
+    if let Some(outcome) = &built.outcome {
+        args.report.outcome(&config.options, outcome, facts(&built, module.as_ref()))?;
+    }
     let report = built.outcome.as_ref().map(Outcome::report).unwrap_or_default();
+    let explained = built.outcome.as_ref().filter(|_| args.verbose).map(Outcome::explanation);
     if args.json {
-        print_json(&config, &built, &report, module.as_ref())?;
+        print_json(&config, &built, &report, explained.as_ref(), module.as_ref())?;
     } else {
-        terminal::print(|out| print(&built, &report, module.as_ref(), out))?;
+        terminal::print(|out| {
+            explained.iter().try_for_each(|e| write!(out, "{}", e.text()))?;
+            print(&built, &report, module.as_ref(), out)
+        })?;
     }
     let verdict = built.outcome.as_ref().map_or(Verdict::Nothing, Outcome::verdict);
     terminal::conclude(verdict, &report, config.options.jump, || nothing(&built))
+}
+
+/// What the head of the report says beside the manifest.
+fn facts(built: &Built, module: Option<&PackReport>) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if !built.compiled.is_empty() {
+        let differ = match built.objects.as_slice() {
+            [] => "none differs".to_owned(),
+            some => format!("{} differ: {}", some.len(), some.join(", ")),
+        };
+        facts.push(("Objects", format!("{} compiled in both versions, {differ}", built.compiled.len())));
+    }
+    if !built.left.is_empty() {
+        facts.push(("Left as they are", built.left.join(", ")));
+    }
+    facts.extend(built.moved.iter().map(|hunk| ("Moved", hunk.clone())));
+    facts.extend(built.unused.iter().map(|u| ("Not used", format!("{}: {}", u.file, u.why))));
+    if let Some(m) = module {
+        let signed = if m.signed { ", signed" } else { "" };
+        let name = m.module.file_name().unwrap_or_default().to_string_lossy();
+        facts.push(("File", format!("{name}, {} bytes{signed}", m.size)));
+        facts.push(("SHA-256", m.sha256.clone()));
+    }
+    facts
 }
 
 fn nothing(built: &Built) -> String {
@@ -349,7 +396,13 @@ fn print(built: &Built, report: &Report, module: Option<&PackReport>, out: &mut 
     Ok(())
 }
 
-fn print_json(config: &Config, built: &Built, report: &Report, module: Option<&PackReport>) -> Result<()> {
+fn print_json(
+    config: &Config,
+    built: &Built,
+    report: &Report,
+    explained: Option<&Explanation>,
+    module: Option<&PackReport>,
+) -> Result<()> {
     let output = Output {
         name: &config.options.name,
         release: &built.release,
@@ -362,6 +415,7 @@ fn print_json(config: &Config, built: &Built, report: &Report, module: Option<&P
         left_out: &built.left_out,
         modules_left: &built.left,
         report,
+        why: explained.map(Explanation::everything),
         module,
         phases_us: built.phases.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
     };

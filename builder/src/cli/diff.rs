@@ -6,11 +6,14 @@ use std::process::ExitCode;
 
 use lpbuild::accept::{self, Accept, Acceptances};
 use lpbuild::error::{Error, Place, Problem, Result};
+use lpbuild::explain::{Explanation, SubjectAnswer};
 use lpbuild::flow::{self, Ask, Outcome, Verdict};
 use lpbuild::plan::Options;
 use lpbuild::plan::manifest::{Callback, Jump, Mode, check_name, check_others, is_identifier, is_line};
 use lpbuild::report::Report;
+use serde::Serialize;
 
+use super::report::ReportArg;
 use super::terminal;
 use lpbuild::codes;
 
@@ -34,6 +37,11 @@ pub struct DiffArgs {
     /// Whole images: leave debug information aside (no source lines, no comparison of types).
     #[arg(long)]
     pub(super) no_debug_info: bool,
+    #[command(flatten)]
+    report: ReportArg,
+    /// Say of each function what lpbuild why says.
+    #[arg(short, long)]
+    verbose: bool,
     /// Print one JSON object on stdout.
     #[arg(long)]
     pub json: bool,
@@ -201,7 +209,8 @@ impl PatchArgs {
 
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
-    let options = args.patch.options()?;
+    let options = Options { explain: args.verbose || args.report.is_wanted(), ..args.patch.options()? };
+    args.report.check(args.output.as_deref(), &[])?;
     let ask = Ask {
         old: &args.old,
         new: &args.new,
@@ -211,19 +220,36 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         no_debug_info: args.no_debug_info,
     };
     let outcome = match flow::diff(&ask, &options) {
-        Err(e) if args.json && e.is_refusal() => return report_refused(&e.problems),
-        other => other?,
+        Ok(outcome) => outcome,
+        Err(e) => {
+            args.report.failed(&options, None, &e, Vec::new())?;
+            return if args.json && e.is_refusal() { report_refused(&e.problems) } else { Err(e) };
+        }
     };
+    args.report.outcome(&options, &outcome, Vec::new())?;
     let report = outcome.report();
+    let explained = args.verbose.then(|| outcome.explanation());
     if args.json {
-        terminal::json(&report)?;
+        terminal::json(&Explained { report: &report, why: explained.as_ref().map(Explanation::everything) })?;
     } else {
-        terminal::print(|out| print(&report, &outcome, args, out))?;
+        terminal::print(|out| {
+            explained.iter().try_for_each(|e| write!(out, "{}", e.text()))?;
+            print(&report, &outcome, args, out)
+        })?;
     }
     let verdict = outcome.verdict();
     // The program ends: the kernel takes all of it back at once.
     std::mem::forget(outcome);
     terminal::conclude(verdict, &report, options.jump, || "no function differs".to_owned())
+}
+
+/// The report, with what `-v` adds.
+#[derive(Serialize)]
+struct Explained<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<Vec<SubjectAnswer>>,
 }
 
 /// Refused before anything was compared.

@@ -7,8 +7,10 @@ pub mod host;
 pub mod init;
 pub mod pack;
 pub mod progress;
+pub mod report;
 pub mod terminal;
 pub mod trial;
+pub mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

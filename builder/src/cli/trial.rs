@@ -8,6 +8,7 @@ use lpbuild::error::Result;
 use lpbuild::trial::{self, Scripts, TrialOptions};
 
 use super::progress::Bars;
+use super::report::ReportArg;
 use super::{EXIT_REFUSED, terminal};
 
 /// Try a module in QEMU: boot its kernel, load it, run checks, unload it, print the verdict.
@@ -72,6 +73,8 @@ pub struct TryArgs {
     /// Load and unload so many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     cycles: u32,
+    #[command(flatten)]
+    report: ReportArg,
     /// Print one JSON object on stdout
     #[arg(long)]
     pub json: bool,
@@ -95,6 +98,7 @@ fn added(text: &str) -> std::result::Result<(String, PathBuf), String> {
 
 /// Runs the command.
 pub fn run(args: &TryArgs) -> Result<ExitCode> {
+    args.report.check(None, &args.log.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     let scripts = match &args.script {
         Some(script) => Scripts::one(script.clone()),
         None => {
@@ -121,7 +125,14 @@ pub fn run(args: &TryArgs) -> Result<ExitCode> {
     let bars = Bars::new();
     let report = trial::run(&options, &bars);
     bars.clear();
-    let report = report?;
+    let report = match report {
+        Ok(report) => report,
+        Err(e) => {
+            args.report.untried(&args.module, &e)?;
+            return Err(e);
+        }
+    };
+    args.report.trial(&report)?;
     if args.json {
         terminal::json(&report)?;
     } else {

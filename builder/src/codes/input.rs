@@ -51,4 +51,22 @@ codes! {
         why: "An option or argument is unknown, missing, has a bad value, or contradicts another one.",
         advice: "see lpbuild COMMAND --help",
     }
+    LP1111 {
+        class: Broken,
+        title: "no such symbol",
+        why: "Neither the patch nor the objects it was made of have a function or object of this name.",
+        advice: "see lpbuild inspect for the names of a module, or name another symbol",
+    }
+    LP1112 {
+        class: Broken,
+        title: "why.json is not valid",
+        why: "What a patch folder or a module keeps for lpbuild why does not parse, is of another schema, or was written for another patch.o.",
+        advice: "build the patch again; without the file, pack and why go by the manifest alone",
+    }
+    LP1113 {
+        class: Broken,
+        title: "the report would replace something else",
+        why: "A report replaces an earlier report of lpbuild and nothing else.",
+        advice: "name another file with --report, or remove this one",
+    }
 }

@@ -21,7 +21,7 @@ mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::codes;
 use crate::correlate::{NewAtom, OldAtom, Pairs};
@@ -37,7 +37,8 @@ pub use moved::stays as name_stays;
 pub use targets::Comparer;
 
 /// Something that differs and does not matter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ignored {
     /// Object file.
     pub object: String,

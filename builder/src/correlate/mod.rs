@@ -29,7 +29,7 @@ mod named;
 use crate::symbolize::base_name;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use content::blank_line_number;
 pub use debug::Files;
@@ -40,7 +40,7 @@ use declared::Places;
 use evidence::Evidence;
 
 /// The rung of the ladder that matched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// Same name.

@@ -30,6 +30,8 @@ pub struct Output {
     pub patch_o: Vec<u8>,
     /// `manifest.toml`
     pub manifest: Manifest,
+    /// `why.json`, where somebody wants it: written by `explain/`, which emit knows nothing of.
+    pub why: Option<String>,
 }
 
 /// Everything emit works on.
@@ -104,7 +106,7 @@ pub fn emit(input: Draft<'_>, back_end: &mut dyn BackEnd) -> Result<Output> {
     let mut manifest = manifest::describe(input, back_end, &layout)?;
     let patch_o = writer.finish().map_err(|e| Error::new(codes::LP1000, Place::object("patch.o"), e))?;
     manifest.patch.object_sha256 = Some(crate::hash::digest(&patch_o));
-    Ok(Output { patch_o, manifest })
+    Ok(Output { patch_o, manifest, why: None })
 }
 
 /// A place in the patch.

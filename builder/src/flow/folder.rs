@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::backend::detour::Runtime;
 use crate::emit::Output;
 use crate::error::{Error, Place, Result};
+use crate::explain::{self, Explanation};
 use crate::hash::digest;
 use crate::holder::{HolderName, ModuleBinary, ModuleHolder, ModuleImages, Running};
 use crate::plan::Source;
@@ -15,6 +16,7 @@ use crate::plan::manifest::Manifest;
 
 use super::inputs::io;
 use super::modules;
+use crate::bounded;
 use crate::codes;
 use crate::error::refuse;
 use crate::kernel::KernelImage;
@@ -75,7 +77,7 @@ fn not_ours(dir: &Path) -> Result<Option<String>> {
     let is_patch = dir.join(MANIFEST).is_file();
     for entry in std::fs::read_dir(dir).map_err(|e| io(dir, &e))? {
         let name = entry.map_err(|e| io(dir, &e))?.file_name().to_string_lossy().into_owned();
-        let known = [MANIFEST, PATCH, OBJECTS, "build.log", &module].contains(&name.as_str());
+        let known = [MANIFEST, PATCH, OBJECTS, explain::FILE, "build.log", &module].contains(&name.as_str());
         if !is_patch || !known {
             return Ok(Some(name));
         }
@@ -105,6 +107,9 @@ fn fill(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
     };
     put(dir.join(PATCH), &output.patch_o)?;
     put(dir.join(MANIFEST), output.manifest.to_toml()?.as_bytes())?;
+    if let Some(why) = &output.why {
+        put(dir.join(explain::FILE), why.as_bytes())?;
+    }
     for source in objects {
         put(dir.join(OBJECTS).join("old").join(&source.name), &source.old)?;
         put(dir.join(OBJECTS).join("new").join(&source.name), &source.new)?;
@@ -117,6 +122,21 @@ pub fn manifest(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST);
     let text = std::fs::read_to_string(&path).map_err(|e| io(&path, &e))?;
     Manifest::parse(&text, &path.display().to_string())
+}
+
+/// What a patch folder tells of its patch; of one without `why.json`, what its manifest tells.
+///
+/// # Errors
+/// LP1001, LP1101, LP1112.
+pub fn explanation(dir: &Path) -> Result<Explanation> {
+    let manifest = manifest(dir)?;
+    let path = dir.join(explain::FILE);
+    let record = match bounded::read(&path, bounded::TEXT) {
+        Ok(bytes) => Some(explain::stored::parse(&bytes, &manifest, &path.display().to_string())?),
+        Err(_) if !path.exists() => None,
+        Err(e) => return Err(e),
+    };
+    Ok(Explanation::of(manifest, record))
 }
 
 /// Is a symbolic manifest the one that its objects give?
@@ -160,7 +180,7 @@ pub fn bind(dir: &Path, kernel: &Path) -> Result<Output> {
     let given = manifest(dir)?;
     pack::check_hash(dir, &given)?;
     let objects = objects(dir, &given)?;
-    let options = Options::of(&given);
+    let options = Options { explain: true, ..Options::of(&given) };
     let mut analysis = pipeline::analyse(&objects, &options)?;
     refuse(std::mem::take(&mut analysis.refused))?;
     same(dir, &given, &pipeline::produce(&mut analysis, None, &options)?.manifest)?;

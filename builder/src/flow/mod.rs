@@ -21,8 +21,11 @@ pub mod savedir;
 
 use std::borrow::Borrow;
 
+use crate::backend::detour;
 use crate::emit::Output;
 use crate::error::{Problem, Result};
+use crate::explain::code::{self, ListingRow};
+use crate::explain::{Explanation, gather};
 use crate::holder::Running;
 use crate::kernel::KernelImage;
 use crate::pipeline;
@@ -65,6 +68,36 @@ impl Outcome {
     /// Has the patch functions of modules?
     pub fn is_of_modules(&self) -> bool {
         !modules::concerned(&self.analysis).is_empty()
+    }
+    /// Everything that was decided, and why.
+    pub fn explanation(&self) -> Explanation {
+        let record = gather::of(&self.analysis);
+        match &self.patch {
+            Some(patch) => Explanation::of(patch.manifest.clone(), Some(record)),
+            None => Explanation {
+                record,
+                functions: detour::functions(&self.analysis),
+                accepted: self.analysis.accepted.clone(),
+                ..Explanation::default()
+            },
+        }
+    }
+    /// The code of everything that is carried, old and new, by the number of the item; at most so many instructions as a page can
+    /// show.
+    pub fn listings(&self) -> Vec<(usize, Vec<ListingRow>)> {
+        /// Of all functions together; whole kernels can differ in all of theirs.
+        const ROWS: usize = 100_000;
+        let (mut out, mut rows) = (Vec::new(), 0);
+        for (index, item) in self.analysis.set.items.iter().enumerate().filter(|(_, i)| i.is_code()) {
+            let pair = &self.analysis.pairs[item.pair.0 as usize];
+            let listed = code::listing(pair, item.atom, self.analysis.code_lines(index));
+            rows += listed.len();
+            if rows > ROWS {
+                break;
+            }
+            out.push((index, listed));
+        }
+        out
     }
     /// For people and programs.
     pub fn report(&self) -> Report {

@@ -32,6 +32,7 @@ pub struct Ask<'a> {
 /// # Errors
 /// What cannot be read or compared at all; refusals of the patch are part of the outcome.
 pub fn diff(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
+    let options = &Options { explain: options.explain || ask.output.is_some(), ..options.clone() };
     let (mut outcome, symbolic) = match images::kernels(ask.old, ask.new)? {
         Some((old, new)) => (images::compare(ask, &old, &new, options)?, Vec::new()),
         None if modules::are_modules(ask.old, ask.new)? => (modules::diff_pair(ask, options)?, Vec::new()),

@@ -97,7 +97,8 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     };
     let Made { accepted, modfiles, files, exports } = made;
 
-    let options = Options { lines_kept: true, left_out: change.left_out.clone(), ..config.options.clone() };
+    let left_out = change.left_out.clone();
+    let options = Options { lines_kept: true, explain: true, left_out, ..config.options.clone() };
     progress.status("comparing");
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
     let edited = outline::edited_headers(&change);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use lpbuild_abi::{ABI_VERSION, SEC_MANIFEST};
+use lpbuild_abi::{ABI_VERSION, SEC_MANIFEST, SEC_WHY};
 use object::LittleEndian;
 use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_REL, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::backend::detour::record_contradictions;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
+use crate::explain::{Explanation, stored};
 use crate::plan::manifest::Manifest;
 
 const LE: LittleEndian = LittleEndian;
@@ -33,6 +34,8 @@ pub struct ModuleFile {
     pub path: String,
     /// What lpbuild wrote into it.
     pub manifest: Manifest,
+    /// What explains the patch, unchecked; none in a module that was packed without.
+    pub why: Option<Vec<u8>>,
     /// `key=value` entries of `.modinfo`, in their order.
     pub modinfo: Vec<(String, String)>,
     /// In what its records contradict the manifest.
@@ -78,6 +81,7 @@ impl ModuleFile {
         let contents = parse(&name, &data)?;
         let module = Self {
             manifest: contents.manifest,
+            why: contents.why,
             modinfo: contents.modinfo,
             contradictions: contents.contradictions,
             signature: signature(&data),
@@ -86,6 +90,16 @@ impl ModuleFile {
             file,
         };
         Ok((module, data))
+    }
+
+    /// What it tells of its patch.
+    ///
+    /// # Errors
+    /// LP1112.
+    pub fn explanation(&self) -> Result<Explanation> {
+        let from = format!("{}: {SEC_WHY}", self.path);
+        let record = self.why.as_ref().map(|w| stored::parse(w, &self.manifest, &from)).transpose()?;
+        Ok(Explanation::of(self.manifest.clone(), record))
     }
 
     /// The value of a modinfo field.
@@ -105,6 +119,7 @@ impl ModuleFile {
 
 struct Contents {
     manifest: Manifest,
+    why: Option<Vec<u8>>,
     modinfo: Vec<(String, String)>,
     contradictions: Vec<Problem>,
 }
@@ -153,7 +168,9 @@ fn parse(name: &str, data: &[u8]) -> Result<Contents> {
     // The records of another layout are for the runtime beside them.
     let ours = modinfo.iter().any(|(k, v)| k == "lpbuild_abi" && *v == ABI_VERSION.to_string());
     let contradictions = if ours { record_contradictions(name, data, text, &manifest) } else { Vec::new() };
-    Ok(Contents { manifest, modinfo, contradictions })
+    // As the manifest, it may be padded.
+    let why = bytes(SEC_WHY)?.map(|w| w.split(|&c| c == 0).next().unwrap_or_default().to_owned());
+    Ok(Contents { manifest, why, modinfo, contradictions })
 }
 
 fn signature(data: &[u8]) -> Option<Signature> {

@@ -275,7 +275,7 @@ mod tests {
         let manifest =
             crate::plan::manifest::Manifest::parse(&super::super::tests::manifest(jump), "manifest.toml").unwrap();
         let kernel = manifest.kernel.clone().unwrap();
-        let input = PatchFolder { manifest, manifest_text: String::new(), kernel, object: Vec::new() };
+        let input = PatchFolder { manifest, manifest_text: String::new(), why: None, kernel, object: Vec::new() };
         let elf = Elf::parse(&bytes).unwrap();
         let more = Runtime::default().called_indirectly(&Reread::new(&bytes, &elf, "m.ko".into()), &input);
         let problems = check(&bytes, &elf, "m.ko", more);

@@ -8,7 +8,9 @@ use std::{fs, path::Path};
 use lpbuild_abi as abi;
 
 use super::{KernelSide, io_error};
+use crate::bounded;
 use crate::codes;
+use crate::explain::stored;
 use crate::{
     error::{Error, Place, Result},
     plan::manifest::{self, Kernel, Manifest},
@@ -21,6 +23,8 @@ pub struct PatchFolder {
     pub manifest: Manifest,
     /// `manifest.toml` as it is; goes into the module unchanged.
     pub manifest_text: String,
+    /// `why.json`, if the folder has one; goes into the module unchanged.
+    pub why: Option<Vec<u8>>,
     /// The kernel the patch is bound to.
     pub kernel: Kernel,
     /// `patch.o`
@@ -42,9 +46,21 @@ pub(super) fn read(dir: &Path, side: &dyn KernelSide) -> Result<PatchFolder> {
     let path = dir.join("patch.o");
     let object = fs::read(&path).map_err(|e| io_error(&path, &e))?;
     check_hash(&object, &manifest, &path)?;
-    let input = PatchFolder { manifest, manifest_text, kernel, object };
+    let why = why(dir, &manifest)?;
+    let input = PatchFolder { manifest, manifest_text, why, kernel, object };
     side.check(&input, &path)?;
     Ok(input)
+}
+
+/// What explains the patch, of exactly this manifest.
+fn why(dir: &Path, manifest: &Manifest) -> Result<Option<Vec<u8>>> {
+    let path = dir.join(stored::FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = bounded::read(&path, bounded::TEXT)?;
+    stored::parse(&bytes, manifest, &path.display().to_string())?;
+    Ok(Some(bytes))
 }
 
 /// The manifest is of exactly this patch.o.

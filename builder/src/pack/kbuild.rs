@@ -24,6 +24,9 @@ const OBJTOOL_PER_OBJECT: [&str; 2] = ["delay-objtool=", "objtool-args=$(objtool
 /// Name of the manifest among the parts.
 pub const MANIFEST: &str = "lp-manifest.toml";
 
+/// Name of what explains the patch, beside the parts.
+const WHY: &str = "lp-why.json";
+
 /// What a module is made of: name and content of each file.
 pub(super) type Parts = Vec<(String, Vec<u8>)>;
 
@@ -33,7 +36,7 @@ pub(super) fn build(input: &PatchFolder, headers: &Headers, side: &dyn KernelSid
     let name = &input.manifest.patch.name;
     if let Some(recipe) = recipe::find(input, &parts, headers, side, log)? {
         let room = Room::new(headers, &parts)?;
-        let followed = recipe.follow(&room, name, &parts, log).and_then(|made| embed_manifest(&made, &room, log));
+        let followed = recipe.follow(&room, name, &parts, log).and_then(|made| embed(&made, input, &room, log));
         match followed {
             Err(e) if !is_interrupted(&e) => log.note("# that did not work, so kbuild is asked"),
             other => return other,
@@ -41,7 +44,7 @@ pub(super) fn build(input: &PatchFolder, headers: &Headers, side: &dyn KernelSid
     }
     let room = Room::new(headers, &parts)?;
     room.make(headers, log)?;
-    embed_manifest(&room.module.join(format!("{name}.ko")), &room, log)
+    embed(&room.module.join(format!("{name}.ko")), input, &room, log)
 }
 
 /// Was it the user who ended it?
@@ -111,13 +114,19 @@ impl Room {
     }
 }
 
-/// Adds the manifest as a section that is not loaded, and returns the module. After modpost, which warns about sections it
-/// does not know.
-fn embed_manifest(module: &Path, room: &Room, log: &Log) -> Result<Vec<u8>> {
-    let section = lpbuild_abi::SEC_MANIFEST;
+/// Adds the manifest, and what explains the patch, as sections that are not loaded, and returns the module. After modpost, which warns
+/// about sections it does not know.
+fn embed(module: &Path, input: &PatchFolder, room: &Room, log: &Log) -> Result<Vec<u8>> {
     let mut objcopy = tool::command("objcopy");
-    objcopy.arg("--add-section").arg(format!("{section}={}", room.module.join(MANIFEST).display()));
-    objcopy.arg("--set-section-flags").arg(format!("{section}=noload,readonly"));
+    let mut add = |section: &str, file: &str| {
+        objcopy.arg("--add-section").arg(format!("{section}={}", room.module.join(file).display()));
+        objcopy.arg("--set-section-flags").arg(format!("{section}=noload,readonly"));
+    };
+    add(lpbuild_abi::SEC_MANIFEST, MANIFEST);
+    if let Some(why) = &input.why {
+        room.write(WHY, why)?;
+        add(lpbuild_abi::SEC_WHY, WHY);
+    }
     log.run(objcopy.arg(module), codes::LP4006)?;
     fs::read(module).map_err(|e| io_error(module, &e))
 }

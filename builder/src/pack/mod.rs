@@ -153,7 +153,7 @@ pub fn pack(side: &dyn KernelSide, dir: &Path, opts: &PackOptions) -> Result<Pac
 }
 
 /// Either the whole new file or what was there before; readable by all as files of a build are.
-fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     // A link stands for the file it leads to; a device or a pipe is nobody's module.
     let target = path.canonicalize();
     let path = target.as_deref().unwrap_or(path);

@@ -426,7 +426,7 @@ fn verified_as(text: &str, change: impl FnOnce(&mut Parts)) -> Vec<&'static str>
     let headers = headers::find(RELEASE, Some(&split_headers(root.path()))).unwrap();
     let manifest = Manifest::parse(text, "manifest.toml").unwrap();
     let kernel = manifest.kernel.clone().unwrap();
-    let input = input::PatchFolder { manifest, manifest_text: text.to_owned(), kernel, object: vec![] };
+    let input = input::PatchFolder { manifest, manifest_text: text.to_owned(), why: None, kernel, object: vec![] };
     let mut parts = Parts::new();
     text.clone_into(&mut parts.manifest);
     change(&mut parts);
@@ -545,7 +545,8 @@ fn a_kernel_with_ibt_wants_endbr_in_the_module() {
         let headers = headers::find(RELEASE, Some(&objects)).unwrap();
         let parsed = Manifest::parse(&abs64, "manifest.toml").unwrap();
         let kernel = parsed.kernel.clone().unwrap();
-        let input = input::PatchFolder { manifest: parsed, manifest_text: abs64.clone(), kernel, object: vec![] };
+        let input =
+            input::PatchFolder { manifest: parsed, manifest_text: abs64.clone(), why: None, kernel, object: vec![] };
         let mut parts = Parts::new();
         parts.manifest = abs64.clone();
         parts.funcs[34] = 12;

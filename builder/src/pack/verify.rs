@@ -46,6 +46,10 @@ impl Reread<'_> {
             let place = self.place().in_section(abi::SEC_MANIFEST);
             self.problem(codes::LP4007, place, "the manifest in the module differs from the file");
         }
+        if self.content(abi::SEC_WHY) != input.why.as_deref().unwrap_or_default() {
+            let place = self.place().in_section(abi::SEC_WHY);
+            self.problem(codes::LP4007, place, "why.json in the module differs from the file");
+        }
     }
 
     fn undefined(&mut self, headers: &Headers) {

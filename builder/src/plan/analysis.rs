@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Detour, ObjectPair, PatchSet, Promise, Summary};
+use super::{CodeLines, Detour, ObjectPair, PatchSet, Promise, Summary};
 use crate::accept::{Acceptances, Accepted};
 use crate::error::Problem;
 
@@ -42,6 +42,8 @@ pub struct Analysis {
     pub promises: Vec<Promise>,
     /// What debug information says about the carried functions.
     pub notes: Vec<Note>,
+    /// Source lines of the carried functions, where somebody wants to explain them.
+    pub lines: Vec<CodeLines>,
     /// Everything in numbers, for whole images.
     pub summary: Option<Summary>,
     /// Time of each phase.
@@ -49,6 +51,10 @@ pub struct Analysis {
 }
 
 impl Analysis {
+    /// Source lines of an item.
+    pub fn code_lines(&self, item: usize) -> Option<&CodeLines> {
+        self.lines.iter().find(|l| l.item == item)
+    }
     /// Sets aside what the author answers for. The last step: whatever is refused later cannot be accepted.
     pub(crate) fn settle(&mut self, accept: &Acceptances) {
         self.refused.sort();

@@ -36,6 +36,8 @@ pub struct Options {
     pub accept: Acceptances,
     /// Do unchanged lines have the same numbers in both builds, and no others (`source/lines.rs`)?
     pub lines_kept: bool,
+    /// Is the patch to be explained (`explain/`)? Then the source lines of what is carried are read.
+    pub explain: bool,
 }
 
 impl Options {
@@ -57,6 +59,7 @@ impl Options {
             left_out: Vec::new(),
             accept: Acceptances::default(),
             lines_kept: false,
+            explain: false,
         }
     }
 

@@ -17,6 +17,7 @@ use super::steps::{Steps, TrialStep};
 use super::targets::Target;
 use crate::codes;
 use crate::error::{Place, Problem};
+use crate::explain::Explanation;
 use crate::plan::manifest::Kernel;
 
 use crate::host::{ModuleFile, pause};
@@ -73,6 +74,9 @@ pub struct TrialReport {
     pub refused: Vec<Problem>,
     /// Lines of the console that go with it: the kernel's complaint, or the end.
     pub console: Vec<String>,
+    /// What the module tells of its patch; what it keeps for that may be damaged, and then the manifest alone is told.
+    #[serde(skip)]
+    pub explanation: Explanation,
 }
 
 /// A step of the trial.
@@ -184,6 +188,7 @@ pub(super) fn report(
         notes,
         refused,
         console,
+        explanation: module.explanation().unwrap_or_else(|_| Explanation::of(module.manifest.clone(), None)),
     }
 }
 

@@ -44,6 +44,7 @@ pub fn run(filters: &[String], more_env: &[(String, OsString)]) -> Result<()> {
     let what = if filters.is_empty() { "all tests".to_owned() } else { format!("tests named {}", filters.join(", ")) };
     harness::progress(format!("{what}: packages and kernels, then cargo compiles, then they run; output follows"));
     packages::ensure_packages(&[packages::NEEDED, packages::CLANG].concat())?;
+    packages::offer_packages(packages::BROWSER);
     crate::setup::run(own::SERIES)?;
     let finished = Arc::new(AtomicBool::new(false));
     if filters.is_empty() {

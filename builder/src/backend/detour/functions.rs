@@ -16,6 +16,11 @@ pub fn describe(analysis: &Analysis, bound: Option<&Bound<'_>>) -> Vec<m::Functi
     analysis.detour.sites.iter().filter_map(|(i, s)| function(analysis, bound, *i, s)).collect()
 }
 
+/// The same where there is no kernel, or no patch.
+pub fn of_analysis(analysis: &Analysis) -> Vec<m::Function> {
+    describe(analysis, None)
+}
+
 /// The old function and its pieces: everything no task may be inside.
 pub fn pieces(pair: &ObjectPair, old: OldAtom) -> Vec<(AtomId, bool)> {
     pair.old.family(old.0).into_iter().map(|id| (id, id == old.0)).collect()

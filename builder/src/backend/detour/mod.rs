@@ -29,6 +29,7 @@ mod verify;
 mod verify_constants;
 mod verify_modules;
 
+pub use functions::of_analysis as functions;
 pub use image::contradictions;
 pub use judge::{judge, lasting};
 pub use kernel_side::Runtime;

@@ -25,7 +25,13 @@ pub(super) fn records(v: &mut Reread<'_>, input: &PatchFolder) {
 /// Everything in which the records of a finished module contradict the manifest inside it, without the headers it was made with.
 pub fn record_contradictions(name: &str, module: &[u8], text: &str, manifest: &Manifest) -> Vec<Problem> {
     let Some(kernel) = manifest.kernel.clone() else { return Vec::new() };
-    let input = PatchFolder { manifest: manifest.clone(), manifest_text: text.to_owned(), kernel, object: Vec::new() };
+    let input = PatchFolder {
+        manifest: manifest.clone(),
+        manifest_text: text.to_owned(),
+        why: None,
+        kernel,
+        object: Vec::new(),
+    };
     let elf = match Elf::parse(module) {
         Ok(elf) => elf,
         Err(e) => return vec![Problem::new(codes::LP4007, Place::object(name), format!("goblin cannot read it: {e}"))],
