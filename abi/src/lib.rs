@@ -92,6 +92,23 @@ pub const SYM_CHOOSES_NEW: &str = "lpbuild_chooses_new";
 pub const ORIGINAL_PREFIX: &str = "lp_original_";
 /// The longest constant that is changed in its place, in bytes.
 pub const MAX_DATA: u32 = 0x1_0000;
+/// Functions of the runtime that a patch calls (runtime-kmod/include/lpbuild.h).
+pub const FOR_AUTHORS: [&str; 4] =
+    ["lpb_shadow_get", "lpb_shadow_attach", "lpb_shadow_detach", "lpb_shadow_detach_all"];
+/// Prefix of the variables that declare shadow variables (`struct lpb_shadow` there).
+pub const SHADOW_PREFIX: &str = "lpb_shadow_of_";
+/// Size of such a variable.
+pub const SHADOW_LEN: usize = 64;
+/// Offsets in it: the size of a value, the layout of the variable, and its name, with a zero behind.
+pub const SHADOW_FIELDS: [usize; 3] = [8, 12, 16];
+/// Bytes of the name, with the zero.
+pub const SHADOW_NAME: usize = 48;
+/// The layout.
+pub const SHADOW_LAYOUT: u32 = 1;
+/// The runtime's list of them.
+pub const SYM_SHADOWS: &str = "lpb_kinds";
+/// The largest value.
+pub const SHADOW_MAX: u32 = 65536;
 /// The longest build id accepted, in bytes (GNU build ids are 20).
 pub const MAX_BUILD_ID: usize = 32;
 

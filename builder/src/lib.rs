@@ -77,6 +77,8 @@ pub mod isa;
 #[doc(hidden)]
 pub mod kernel;
 #[doc(hidden)]
+pub mod marks;
+#[doc(hidden)]
 pub mod owners;
 #[doc(hidden)]
 pub mod pack;
@@ -84,7 +86,6 @@ pub mod pack;
 pub mod page;
 #[doc(hidden)]
 pub mod pairing;
-#[doc(hidden)]
 pub mod parallel;
 #[doc(hidden)]
 pub mod pipeline;

@@ -40,6 +40,8 @@ enum Command {
     Inspect(InspectArgs),
     Cache(cli::cache::CacheArgs),
     Why(cli::why::WhyArgs),
+    /// Print lpbuild.h, which the source of a patch may include: lpbuild build finds it by itself.
+    Header,
     Explain(cli::ExplainArgs),
 }
 
@@ -54,9 +56,12 @@ impl Command {
             Command::Try(args) => args.json,
             Command::Why(args) => args.json,
             Command::Explain(args) => args.json,
-            Command::Init(_) | Command::Load(_) | Command::Unload(_) | Command::Status(_) | Command::Inspect(_) => {
-                false
-            }
+            Command::Init(_)
+            | Command::Load(_)
+            | Command::Unload(_)
+            | Command::Status(_)
+            | Command::Inspect(_)
+            | Command::Header => false,
         }
     }
 }
@@ -108,6 +113,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Inspect(args) => args.run(out).map(done),
         Command::Cache(args) => cli::cache::run(args),
         Command::Why(args) => cli::why::run(args),
+        Command::Header => cli::header(),
         Command::Explain(args) => cli::explain(args),
     }
 }

@@ -19,6 +19,7 @@ use crate::emit::{self, Output};
 use crate::error::Result;
 use crate::explain::stored;
 use crate::kernel::KernelImage;
+use crate::marks;
 use crate::owners;
 use crate::plan::Options;
 use crate::plan::{ObjectPair, PatchSet};
@@ -103,11 +104,14 @@ pub fn analyse_whole(images: Images<'_, '_>, modules: &[Source], options: &Optio
 }
 
 fn judge(pairs: Vec<ObjectPair>, mut t: Timer, options: &Options) -> Analysis {
+    let (options, marks) = marks::applied(&pairs, options);
     let set = t.time("closure", || closure::close(&pairs, &options.callbacks));
-    let (detour, mut refused) = t.time("sites", || detour::judge(&pairs, &set, options));
+    let (detour, mut refused) = t.time("sites", || detour::judge(&pairs, &set, &options));
     refused.extend(pairs.iter().flat_map(|p| p.verdicts.refused.iter().cloned()).chain(set.refused.iter().cloned()));
     let promises = t.time("promises", || promises::find(&pairs, &set, &promises::new_texts(&pairs)));
-    refused.extend(promises::refusals(&promises, options));
+    refused.extend(marks);
+    refused.extend(promises::refusals(&promises, &options));
+    let given_back = promises::given_back(&promises, &options);
     refused.sort();
     refused.dedup();
     let (accepted, unneeded, untyped, notes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -123,6 +127,8 @@ fn judge(pairs: Vec<ObjectPair>, mut t: Timer, options: &Options) -> Analysis {
         accepted,
         unneeded,
         untyped,
+        given_back,
+        options,
         promises,
         notes,
         lines,
@@ -171,6 +177,7 @@ pub fn produce(analysis: &mut Analysis, kernel: Option<&KernelImage>, options: &
 /// The same with modules.
 pub fn produce_on(analysis: &mut Analysis, running: Option<Running<'_>>, options: &Options) -> Result<Output> {
     let mut t = Timer::new();
+    let options = &Options { accept: options.accept.clone(), ..analysis.options.clone() };
     if let Some(running) = running {
         check_names_on(analysis, running, options);
         refuse(std::mem::take(&mut analysis.refused))?;
@@ -186,8 +193,9 @@ pub fn produce_on(analysis: &mut Analysis, running: Option<Running<'_>>, options
             promises::find(&analysis.pairs, &analysis.set, &|pair, text| bound.brings(pair, text))
         });
         let mut refused = promises::refusals(&promises, options);
-        let accepted = options.accept.settle(&mut refused);
+        let mut accepted = options.accept.settle(&mut refused);
         refuse(refused)?;
+        accepted.extend(promises::given_back(&promises, options));
         analysis.accepted.retain(|a| a.kind != Accept::Promise);
         analysis.accepted.extend(accepted);
         analysis.accepted.sort();

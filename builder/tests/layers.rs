@@ -34,6 +34,7 @@ const LAYERS: &[&str] = &[
     "holder",
     // What is decided, as data, and the phases that decide it.
     "plan",
+    "marks",
     "pairing",
     "closure",
     "owners",

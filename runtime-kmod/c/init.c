@@ -71,6 +71,7 @@ static void lpb_undo(void)
 		unregister_die_notifier(&lpb_notifier);
 	lpb_end_thread();
 	lpbuild_cleanup();
+	lpb_remove_shadows();
 	lpb_release_others();
 }
 
@@ -102,6 +103,11 @@ static int __init lpb_init(void)
 			pr_err("lpbuild: %s: LP5024: there is no mode %s\n", lpb_name, mode);
 			goto undo;
 		}
+	}
+	err = lpb_add_shadows();
+	if (err) {
+		pr_err("lpbuild: %s: LP5011: no memory for shadow variables\n", lpb_name);
+		goto undo;
 	}
 	err = lpb_add_modules(dry_run, deadline_ms ? deadline_ms : lpbuild_deadline());
 	if (err)

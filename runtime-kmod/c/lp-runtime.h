@@ -8,6 +8,7 @@
  *   files.c    /sys/kernel/lpbuild/NAME
  *   others.c   patches below this one and on top of it
  *   modules.c  kernel modules that have functions of the patch
+ *   shadow.c   shadow variables, for the source of patches
  *   init.c     module init, exit, parameters
  *
  * lpk_NAME: the kernel function NAME, which is not exported; lpk_ptr_NAME: the address of the kernel object NAME. Both
@@ -294,6 +295,9 @@ struct lpb_peer {
 	int height;
 	/* One is taking its place. */
 	bool taken;
+	/* Sets of shadow variables, from init to exit. */
+	struct lpb_values **values;
+	unsigned int n_values;
 };
 
 extern struct lpb_peer lpb_me;
@@ -308,6 +312,26 @@ bool lpb_is_taken(void);
 void lpb_release_others(void);
 /* Those whose place was taken go, the others stay below. */
 void lpb_let_replaced_go(void);
+/* Those whose place is to be taken, by number; NULL behind the last. */
+struct lpb_peer *lpb_replaced_peer(unsigned int n);
 
+/* The shadow variables that the patch has, from the file that is written for it (templates/module.c.in); the last one has no size. */
+#define LPB_SHADOW_NAME 48
+struct lpb_kind {
+	unsigned int size;
+	char name[LPB_SHADOW_NAME];
+};
+extern const struct lpb_kind lpb_kinds[];
+/* Behind lpb_take_other(), before code of the patch runs. */
+int lpb_add_shadows(void);
+void lpb_remove_shadows(void);
+/* Called by the patch; include/lpbuild.h has the same. */
+struct lpb_shadow;
+typedef int (*lpb_init_t)(const void *obj, void *value, void *arg);
+typedef void (*lpb_release_t)(const void *obj, void *value);
+void *lpb_shadow_get(const void *obj, struct lpb_shadow *shadow);
+void *lpb_shadow_attach(const void *obj, struct lpb_shadow *shadow, gfp_t gfp, lpb_init_t init, void *arg, bool or_get);
+bool lpb_shadow_detach(const void *obj, struct lpb_shadow *shadow, lpb_release_t release);
+void lpb_shadow_detach_all(struct lpb_shadow *shadow, lpb_release_t release);
 
 #endif

@@ -100,6 +100,16 @@ unlock:
 	return 0;
 }
 
+struct lpb_peer *lpb_replaced_peer(unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < lpb_n_others; i++)
+		if (lpb_others[i].replaces && !n--)
+			return lpb_others[i].peer;
+	return NULL;
+}
+
 void lpb_release_others(void)
 {
 	while (lpb_n_others) {
@@ -143,6 +153,7 @@ static void lpb_leave_replaced(void)
 	lpbuild_replaced();
 	lpbuild_publish();
 	mutex_unlock(&lpb_status);
+	lpb_remove_shadows();
 	lpb_release_others();
 	module_put(THIS_MODULE);
 	complete_all(&lpb_out);

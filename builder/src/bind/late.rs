@@ -70,6 +70,7 @@ impl Late<'_> {
             Dest::Kernel(name, _) => name.clone(),
             Dest::Old(p, o, _) => self.pairs[p.0 as usize].old.atom(o.0).name.clone(),
             Dest::Carried(p, n, _) | Dest::Original(p, n) => self.pairs[p.0 as usize].new.atom(n.0).name.clone(),
+            Dest::Runtime(name) => (*name).to_owned(),
             Dest::Constant(_) => "a constant".to_owned(),
         }
     }

@@ -84,7 +84,7 @@ impl Bound<'_> {
     /// Where a reference of a pair's carried code leads; nothing for one that was refused.
     pub fn of(&self, pair: PairId, dest: &Dest) -> Option<Resolved> {
         match dest {
-            Dest::Carried(..) | Dest::Original(..) => Some(Resolved::InPatch),
+            Dest::Carried(..) | Dest::Original(..) | Dest::Runtime(_) => Some(Resolved::InPatch),
             Dest::Kernel(..) | Dest::Old(..) | Dest::Constant(_) => self.refs.get(pair.0 as usize)?.get(dest).copied(),
         }
     }

@@ -92,7 +92,7 @@ impl<'r> Resolver<'r> {
     pub(super) fn resolve(&self, from: PairId, dest: &Dest) -> Result<Resolved, Problem> {
         let (pairs, placement) = (self.pairs, &self.placements[from.0 as usize]);
         match dest {
-            Dest::Carried(..) | Dest::Original(..) => Ok(Resolved::InPatch),
+            Dest::Carried(..) | Dest::Original(..) | Dest::Runtime(_) => Ok(Resolved::InPatch),
             Dest::Constant(bytes) => Ok(match placement.constants().get(bytes) {
                 Some(address) => Resolved::Image(*address, FoundBy::RunPre),
                 None => Resolved::InPatch,

@@ -72,6 +72,12 @@ pub fn explain(args: &ExplainArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs `lpbuild header`.
+pub fn header() -> Result<ExitCode> {
+    terminal::print(|out| write!(out, "{}", lpbuild::source::authors::HEADER))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Lists what must not be replaced.
 fn unpatchable(kernel: &KernelImage, json: bool) -> Result<ExitCode> {
     #[derive(Serialize)]

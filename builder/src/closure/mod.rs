@@ -10,6 +10,7 @@
 //! replaced (LP2017).
 
 mod resolve;
+mod shadows;
 
 pub use resolve::BIAS_WINDOW;
 
@@ -88,9 +89,10 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
         c.check_interior_pointers(item);
     }
     items.sort_by_key(|i| (i.pair, i.atom));
+    let shadows = c.shadows(&items);
     c.refused.sort();
     c.refused.dedup();
-    PatchSet { items, callbacks: roots, refused: c.refused }
+    PatchSet { items, callbacks: roots, shadows, refused: c.refused }
 }
 
 impl Closure<'_> {

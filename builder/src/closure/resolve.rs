@@ -2,7 +2,7 @@
 
 use crate::plan::Cause;
 use crate::plan::{Dest, Edge, ObjectPair, PairId};
-use lpbuild_abi::ORIGINAL_PREFIX;
+use lpbuild_abi::{FOR_AUTHORS, ORIGINAL_PREFIX};
 
 use crate::accept::Accept;
 use crate::codes;
@@ -58,9 +58,15 @@ impl Closure<'_> {
         match r.target {
             Target::Extern(symbol, addend) => {
                 let name = self.pair(id).new.symbol_name(symbol).to_owned();
-                match name.strip_prefix(ORIGINAL_PREFIX) {
-                    Some(of) if self.global(id, &name).is_none() => self.original(id, from, r, of, addend),
-                    _ => Some(self.resolve_extern(id, from, r, name, addend)),
+                if self.global(id, &name).is_some() {
+                    return Some(self.resolve_extern(id, from, r, name, addend));
+                }
+                if let Some(of) = name.strip_prefix(ORIGINAL_PREFIX) {
+                    return self.original(id, from, r, of, addend);
+                }
+                match FOR_AUTHORS.iter().find(|known| **known == name) {
+                    Some(known) => self.runtime(id, from, r, known),
+                    None => Some(self.resolve_extern(id, from, r, name, addend)),
                 }
             }
             Target::Section(section, offset) => self.resolve_section(id, from, r, section, offset),
@@ -152,6 +158,16 @@ impl Closure<'_> {
             some => format!("the patch replaces {} functions {name}, in other objects", some.len()),
         };
         self.refuse(id, from, codes::LP2017, Some(r.at), what);
+        None
+    }
+
+    /// A function of the runtime. It is only called: its ENDBR is gone where the kernel has IBT (objtool, `--ibt`).
+    fn runtime(&mut self, id: PairId, from: NewAtom, r: &Ref, name: &'static str) -> Option<Dest> {
+        if r.usage == Usage::Branch {
+            return Some(Dest::Runtime(name));
+        }
+        let what = format!("it takes the address of {name}, which can only be called");
+        self.refuse(id, from, codes::LP2028, Some(r.at), what);
         None
     }
 

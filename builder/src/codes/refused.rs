@@ -222,6 +222,17 @@ codes! {
         advice: "do the same in another way (a plain variable for a key, memory from the kernel for a per-CPU variable); else reload the \
                  fixed module; or, if it can keep its old code, patch the kernel alone with --leave-modules",
     }
+    LP2028 {
+        class: Refused,
+        title: "lpbuild.h used otherwise than it says",
+        why: "What the macros of lpbuild.h leave in an object is read when the patch is built: marks that name callbacks and \
+              addresses that are given back, and the declarations of shadow variables, whose names and sizes the runtime must \
+              know before code of the patch runs. What is not as this lpbuild's own header makes it has a meaning that nobody \
+              knows. The functions of the runtime can be called, and their addresses cannot be taken: where the kernel has IBT, an \
+              indirect call of them would end in a trap.",
+        advice: "use the macros, of the header of this lpbuild (`lpbuild header`); declare a shadow variable with the same type \
+                 everywhere",
+    }
     LP2030 {
         class: Refused,
         title: "constant that cannot change in its place",

@@ -402,7 +402,7 @@ impl Linker<'_> {
                 let (spot, _) = layout.constants.get(bytes).ok_or_else(missing)?;
                 (*spot, 0)
             }
-            Dest::Old(..) | Dest::Kernel(..) => return Err(missing()),
+            Dest::Old(..) | Dest::Kernel(..) | Dest::Runtime(_) => return Err(missing()),
         };
         Ok((Outside::Symbol(Base::Section(spot.section), spot.offset as i64), delta))
     }

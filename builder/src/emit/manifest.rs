@@ -56,6 +56,7 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         data,
         left_out: options.left_out.clone(),
         carried: carried(input, layout),
+        shadows: input.analysis.set.shadows.clone(),
         symbols: symbols(input)?,
         imports: back_end.imports(),
         inputs,
@@ -154,7 +155,7 @@ fn symbols(input: Draft<'_>) -> Result<Vec<m::BoundSymbol>> {
                     format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len() - 1]))
                 }
                 Dest::Constant(bytes) => hash::to_hex(bytes),
-                Dest::Carried(..) | Dest::Original(..) => continue,
+                Dest::Carried(..) | Dest::Original(..) | Dest::Runtime(_) => continue,
             };
             let source = input.pair(item.pair).name.clone();
             let mut at = (None, None, None);

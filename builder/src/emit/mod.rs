@@ -127,12 +127,16 @@ fn outside(
     dest: &Dest,
     table: bool,
 ) -> Result<Option<(Outside, i64)>, Problem> {
+    // The linker of the module leads it to the runtime.
+    if let Dest::Runtime(name) = dest {
+        return Ok(Some((Outside::Symbol(Base::Extern((*name).to_owned()), 0), 0)));
+    }
     let Some(bound) = input.bound else {
         return Ok(symbolic(input, dest).map(|(base, addend)| (Outside::Symbol(base, addend), 0)));
     };
     let delta = match dest {
         Dest::Kernel(_, d) | Dest::Old(_, _, d) => *d,
-        Dest::Carried(..) | Dest::Original(..) | Dest::Constant(_) => 0,
+        Dest::Carried(..) | Dest::Original(..) | Dest::Runtime(_) | Dest::Constant(_) => 0,
     };
     Ok(match found(input, bound, item, dest)? {
         Resolved::InPatch => None,
@@ -173,7 +177,7 @@ fn percpu_name(input: Draft<'_>, dest: &Dest) -> String {
     match dest {
         Dest::Kernel(name, _) => format!("percpu.{name}"),
         Dest::Old(p, o, _) => format!("percpu.{}", input.pair(*p).old.atom(o.0).name),
-        Dest::Carried(..) | Dest::Original(..) | Dest::Constant(_) => "percpu".into(),
+        Dest::Carried(..) | Dest::Original(..) | Dest::Runtime(_) | Dest::Constant(_) => "percpu".into(),
     }
 }
 
@@ -186,6 +190,6 @@ fn symbolic(input: Draft<'_>, dest: &Dest) -> Option<(Base, i64)> {
             let name = &input.pair(*p).new.atom(n.0).name;
             Some((Base::Extern(format!("{}{name}", lpbuild_abi::ORIGINAL_PREFIX)), 0))
         }
-        Dest::Carried(..) | Dest::Constant(_) => None,
+        Dest::Carried(..) | Dest::Runtime(_) | Dest::Constant(_) => None,
     }
 }

@@ -52,6 +52,7 @@ fn subject(analysis: &Analysis, index: usize, item: &Item, places: &BTreeMap<(Pa
             Dest::Carried(p, n, _) | Dest::Original(p, n) => carried.extend(place(&(*p, *n))),
             Dest::Old(p, o, _) => drop(outside.insert(analysis.pairs[p.0 as usize].old.atom(o.0).name.clone())),
             Dest::Kernel(name, _) => drop(outside.insert(name.clone())),
+            Dest::Runtime(name) => drop(outside.insert((*name).to_owned())),
             Dest::Constant(_) => {}
         }
     }

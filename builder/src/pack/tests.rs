@@ -209,6 +209,8 @@ struct Parts {
     calls: [Option<i64>; 4],
     thunks: usize,
     extra_symbol: Option<&'static str>,
+    /// The runtime's list of shadow variables.
+    shadows: Vec<u8>,
     /// Bytes of the name of one more function.
     long_name: usize,
     extra_reloc: Option<u32>,
@@ -272,6 +274,7 @@ impl Parts {
             calls: [Some(8), None, None, None],
             thunks: 4,
             extra_symbol: None,
+            shadows: vec![0; 52],
             long_name: 511,
             extra_reloc: None,
             freed: None,
@@ -314,6 +317,7 @@ impl Parts {
         let strings = section(abi::SEC_STRINGS, SectionKind::ReadOnlyData, &self.strings);
         let code = [&[self.text_byte; 16], self.entrances.as_slice()].concat();
         let text = section(abi::SEC_TEXT, SectionKind::Text, &code);
+        let shadows = section(".rodata", SectionKind::ReadOnlyData, &self.shadows);
         let names = section(".lpbuild.names", SectionKind::ReadOnlyData, &[0; 16]);
         // `jmp`, four times.
         let mut jumps = [0; 64];
@@ -376,6 +380,7 @@ impl Parts {
             let to = o.section_symbol(to);
             reloc(&mut o, from, 8, to, 0, object::elf::R_X86_64_PC32.0);
         }
+        defined(&mut o, abi::SYM_SHADOWS, shadows, 0);
         defined(&mut o, &"f".repeat(self.long_name), text, 0);
         if let Some(kind) = self.extra_reloc {
             reloc(&mut o, text, 4, anchor, 0, kind);
@@ -516,6 +521,27 @@ fn names_of_other_patches_are_those_of_the_manifest() {
     assert_eq!(wrong(|p| p.others[1] = None), ["LP4009"]);
     assert_eq!(wrong(|p| p.patch[148] = 2), ["LP4009"]);
     assert_eq!(verified(|p| p.patch[144] = 1), ["LP4009"]);
+}
+
+#[test]
+fn shadow_variables_are_those_of_the_manifest() {
+    let text = format!("{MANIFEST}\n[[shadow]]\nname = \"hits\"\nsize = 24\n");
+    let list = || {
+        let mut list = vec![24, 0, 0, 0];
+        list.extend(b"hits");
+        list.resize(104, 0);
+        list
+    };
+    assert_eq!(verified_as(&text, |p| p.shadows = list()), [""; 0]);
+    assert_eq!(verified_as(&text, |p| p.shadows = list()[..103].to_vec()), ["LP4009"]);
+    for (at, what) in [(0, "size"), (4, "name"), (10, "behind the name"), (52, "one more")] {
+        let found = verified_as(&text, |p| {
+            p.shadows = list();
+            p.shadows[at] ^= 1;
+        });
+        assert_eq!(found, ["LP4009"], "{what}");
+    }
+    assert_eq!(verified(|p| p.shadows = list()), ["LP4009"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CodeLines, Detour, ObjectPair, PatchSet, Promise, Summary};
+use super::{CodeLines, Detour, ObjectPair, Options, PatchSet, Promise, Summary};
 use crate::accept::{Acceptances, Accepted};
 use crate::error::Problem;
 
@@ -38,6 +38,10 @@ pub struct Analysis {
     pub unneeded: Vec<String>,
     /// Objects with changed functions and no debug information: their types were not compared.
     pub untyped: Vec<String>,
+    /// Those of them that a callback gives back by name.
+    pub given_back: Vec<Accepted>,
+    /// What the author decides, with what the source says of it.
+    pub options: Options,
     /// Addresses of the patch that the kernel keeps, or may.
     pub promises: Vec<Promise>,
     /// What debug information says about the carried functions.
@@ -60,6 +64,8 @@ impl Analysis {
         self.refused.sort();
         self.refused.dedup();
         self.accepted = accept.settle(&mut self.refused);
+        self.accepted.extend(self.given_back.iter().cloned());
+        self.accepted.sort();
         self.unneeded = accept.unneeded(&self.accepted);
     }
 }

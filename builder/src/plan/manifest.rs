@@ -49,6 +49,9 @@ pub struct Manifest {
     /// Functions and data the patch adds, by object and symbol.
     #[serde(default, rename = "carried", skip_serializing_if = "Vec::is_empty")]
     pub carried: Vec<Carried>,
+    /// Shadow variables that the patch has, by name.
+    #[serde(default, rename = "shadow", skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<ShadowVariable>,
     /// Symbols outside the patch that it refers to, and how each was resolved.
     #[serde(default, rename = "symbol", skip_serializing_if = "Vec::is_empty")]
     pub symbols: Vec<BoundSymbol>,
@@ -64,6 +67,16 @@ pub struct Manifest {
     /// Addresses of the patch that the kernel keeps.
     #[serde(default, rename = "promise", skip_serializing_if = "Vec::is_empty")]
     pub promises: Vec<KeptAddress>,
+}
+
+/// A shadow variable that the patch has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ShadowVariable {
+    /// A C identifier.
+    pub name: String,
+    /// Size of a value in bytes.
+    pub size: u32,
 }
 
 /// Name, version and mode of the patch.
@@ -437,6 +450,13 @@ impl Manifest {
         }
         if let Some((c, f)) = m.callbacks.all().find(|(_, f)| !is_identifier(f)) {
             let detail = format!("the {} callback {f:?} is not the name of a C function", c.name());
+            return Err(Error::new(codes::LP1101, Place::object(from), detail));
+        }
+        let known = |s: &ShadowVariable| {
+            is_identifier(&s.name) && s.name.len() < abi::SHADOW_NAME && (1..=abi::SHADOW_MAX).contains(&s.size)
+        };
+        if let Some(s) = m.shadows.iter().find(|s| !known(s)) {
+            let detail = format!("{:?} of {} bytes is no shadow variable", s.name, s.size);
             return Err(Error::new(codes::LP1101, Place::object(from), detail));
         }
         if let Some(a) = m.accepted.iter().find(|a| !is_name(&a.name)) {

@@ -34,6 +34,8 @@ pub struct Options {
     pub left_out: Vec<LeftOut>,
     /// What the author answers for.
     pub accept: Acceptances,
+    /// Addresses that a callback gives back: object and name. With one of them every other wants its own.
+    pub given_back: Vec<(String, String)>,
     /// Do unchanged lines have the same numbers in both builds, and no others (`source/lines.rs`)?
     pub lines_kept: bool,
     /// Is the patch to be explained (`explain/`)? Then the source lines of what is carried are read.
@@ -58,6 +60,7 @@ impl Options {
             data: Vec::new(),
             left_out: Vec::new(),
             accept: Acceptances::default(),
+            given_back: Vec::new(),
             lines_kept: false,
             explain: false,
         }

@@ -1,6 +1,6 @@
 //! What a patch carries: functions, data, table entries, their references, and the edge that pulled each in.
 
-use super::manifest::Callback;
+use super::manifest::{Callback, ShadowVariable};
 use super::{Cause, ObjectPair, PairId};
 use crate::correlate::{NewAtom, OldAtom};
 use crate::error::Problem;
@@ -17,6 +17,8 @@ pub enum Dest {
     Kernel(String, i64),
     /// To the original of a function that the patch replaces (`lp_original_NAME`).
     Original(PairId, NewAtom),
+    /// To a function that the runtime has for the source of patches (one of [`lpbuild_abi::FOR_AUTHORS`]).
+    Runtime(&'static str),
     /// To a string or constant, by content.
     Constant(Vec<u8>),
 }
@@ -82,6 +84,8 @@ pub struct PatchSet {
     pub items: Vec<Item>,
     /// The function of each callback, among the items.
     pub callbacks: Vec<(Callback, (PairId, NewAtom))>,
+    /// Shadow variables that are declared, by name.
+    pub shadows: Vec<ShadowVariable>,
     /// What cannot be carried.
     pub refused: Vec<Problem>,
 }

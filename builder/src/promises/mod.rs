@@ -18,7 +18,7 @@ mod sightings;
 use crate::plan::Promise;
 use std::collections::BTreeSet;
 
-use crate::accept::Accept;
+use crate::accept::{Accept, Accepted};
 use crate::codes;
 use crate::correlate::NewAtom;
 use crate::error::{Place, Problem};
@@ -73,13 +73,38 @@ pub fn refusals(promises: &[Promise], options: &Options) -> Vec<Problem> {
     if options.oneshot {
         return Vec::new();
     }
-    let taken_back = options.callbacks.pre_revert.is_some() || options.callbacks.post_revert.is_some();
+    let taken_back = takes_back(options) && options.given_back.is_empty();
     let refuse = |p: &Promise| {
         let place = Place::symbol(&p.object, &p.function).at(p.offset);
         let name = stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol });
         Problem::new(codes::LP2021, place, p.what.clone()).acceptable(Accept::Promise, name)
     };
-    promises.iter().filter(|p| p.certain && (p.on_a_stack || !taken_back)).map(refuse).collect()
+    let stands = |p: &&Promise| p.certain && (p.on_a_stack || !taken_back && !is_given_back(p, options));
+    promises.iter().filter(stands).map(refuse).collect()
+}
+
+fn takes_back(options: &Options) -> bool {
+    options.callbacks.pre_revert.is_some() || options.callbacks.post_revert.is_some()
+}
+
+/// Is it marked in the source, by its name, or a string by that of its function? What is on a stack no callback can take back.
+fn is_given_back(p: &Promise, options: &Options) -> bool {
+    let name = stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol });
+    let marked = options.given_back.iter().any(|(object, mark)| *object == p.object && mark == name);
+    marked && takes_back(options) && !p.on_a_stack
+}
+
+/// What the author has marked so, as the manifest says it.
+pub fn given_back(promises: &[Promise], options: &Options) -> Vec<Accepted> {
+    let marked = promises.iter().filter(|p| p.certain && !options.oneshot && is_given_back(p, options));
+    let accepted = |p: &Promise| Accepted {
+        kind: Accept::Promise,
+        name: stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol }).to_owned(),
+        code: codes::LP2021.id.to_owned(),
+        place: Place::symbol(&p.object, &p.function).at(p.offset).to_string(),
+        what: format!("{}; LPB_GIVEN_BACK says that a callback takes it back", p.what),
+    };
+    marked.map(accepted).collect()
 }
 
 /// As long as no kernel is known: a string is new when nothing old of the pair refers to it.

@@ -154,7 +154,7 @@ impl World<'_> {
             }
             Dest::Original(pair, n) => Some(Thing::Original(*pair, *n)),
             Dest::Constant(bytes) => (self.in_patch)(from, bytes).then(|| Thing::Text(bytes.clone())),
-            Dest::Old(..) | Dest::Kernel(..) => None,
+            Dest::Old(..) | Dest::Kernel(..) | Dest::Runtime(_) => None,
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use super::kbuild::Recipe;
 use super::patch::SourceChange;
 use super::tree::Tree;
-use super::{lines, shadow};
+use super::{authors, lines, shadow};
 use crate::cache;
 use crate::codes;
 use crate::error::{Error, Place, Result};
@@ -208,7 +208,9 @@ impl<'a> Compiler<'a> {
     fn moved(&self, recipe: &Recipe, shadow: &Shadow) -> (String, String) {
         let (from, to) = (self.tree.source.to_string_lossy(), shadow.source.to_string_lossy());
         let moved = |text: &str| text.replace(from.as_ref(), to.as_ref());
-        (moved(&recipe.source), moved(&recipe.flags))
+        // Behind all other folders: what the kernel has goes before.
+        let flags = format!("{} -idirafter {}", moved(&recipe.flags), authors::folder(self.work).display());
+        (moved(&recipe.source), flags)
     }
 
     /// Whether the stock object was made from one of these files (paths relative to the tree).

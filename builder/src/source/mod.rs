@@ -10,6 +10,7 @@
 //!
 //! Each line is a phase with a time in the report. Nothing but the cache is written until everything has succeeded.
 
+pub mod authors;
 pub mod compile;
 pub mod concern;
 pub mod debian;

@@ -11,7 +11,7 @@ use super::makefiles::{self, Recompiled};
 use super::patch::SourceChange;
 use super::touched::Touched;
 use super::tree::Tree;
-use super::{Progress, diagnostics, elsewhere, generated};
+use super::{Progress, authors, diagnostics, elsewhere, generated};
 use crate::accept::Accepted;
 use crate::cache;
 use crate::codes;
@@ -173,6 +173,7 @@ impl WorkDir {
         let path = root.join(key.get(..16).unwrap_or(&key));
         let lock = cache::lock(&path)?;
         cache::empty_dir(&path)?;
+        authors::put(&path)?;
         Ok(Self { path, _lock: lock })
     }
 }

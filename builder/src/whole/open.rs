@@ -12,6 +12,7 @@ use super::{Form, Whole, image};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::kernel::{self, KernelImage, KernelSymbol};
+use crate::marks;
 
 /// Bytes a [`Whole`] borrows from.
 #[derive(Debug)]
@@ -114,8 +115,23 @@ impl Backing {
 
     /// The kernel in it.
     pub fn whole(&self) -> Result<Whole<'_>> {
+        if has_marks(self.elf()) {
+            let place = Place::object(&self.name).in_section(marks::SECTION);
+            let what = "marks of lpbuild.h are read in objects only; compare the objects in the place of the image";
+            return Err(Error::new(codes::LP2028, place, what));
+        }
         image::read(&self.name, self.elf(), self.names.as_deref(), self.unpacked.is_some())
     }
+}
+
+/// Has the source of a patch gone into it?
+fn has_marks(elf_bytes: &[u8]) -> bool {
+    let found = || {
+        let header = FileHeader64::<LE>::parse(elf_bytes).ok()?;
+        let table = header.sections(LE, elf_bytes).ok()?;
+        Some(table.section_by_name(LE, marks::SECTION.as_bytes()).is_some())
+    };
+    found() == Some(true)
 }
 
 fn has_symbols(elf_bytes: &[u8]) -> bool {

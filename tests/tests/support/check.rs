@@ -210,6 +210,14 @@ impl Patch<'_> {
                     wrong(format!("the number {v:#x}"))
                 }
             }
+            // The runtime is linked to it later.
+            Target::Extern(name, _) if lpbuild_abi::FOR_AUTHORS.contains(&name.as_str()) && branch => {
+                if q == p {
+                    Ok(())
+                } else {
+                    wrong(name.clone())
+                }
+            }
             Target::Extern(name, d) => {
                 let names = self.aliases(name);
                 if names.iter().any(|n| self.patch.named(n).is_some()) {

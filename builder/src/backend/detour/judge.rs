@@ -10,7 +10,9 @@ use crate::plan::{Dest, Detour, JumpSite, ObjectPair, Options, PairId, PatchSet,
 pub fn judge(pairs: &[ObjectPair], set: &PatchSet, options: &Options) -> (Detour, Vec<Problem>) {
     let (sites, mut refused) = sites(pairs, set, options);
     refused.extend(check_originals(pairs, set, &sites));
-    refused.extend(lasting(pairs, set, options, &|_, dest| matches!(dest, Dest::Carried(..) | Dest::Original(..))));
+    refused.extend(lasting(pairs, set, options, &|_, dest| {
+        matches!(dest, Dest::Carried(..) | Dest::Original(..) | Dest::Runtime(_))
+    }));
     let mode = mode(pairs, set, &sites, options, &mut refused);
     (Detour { sites, mode }, refused)
 }
@@ -42,6 +44,7 @@ pub fn lasting(
                 // The inside of one that is replaced: closure has said so.
                 Dest::Carried(p, n, _) if is_replaced(set, (*p, *n)) => continue,
                 Dest::Carried(p, n, _) | Dest::Original(p, n) => pairs[p.0 as usize].new.atom(n.0).name.clone(),
+                Dest::Runtime(name) => (*name).to_owned(),
                 Dest::Constant(text) => format!("{:?}", String::from_utf8_lossy(text)),
                 Dest::Old(..) | Dest::Kernel(..) => continue,
             };

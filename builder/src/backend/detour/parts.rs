@@ -12,12 +12,13 @@ const MODULE: &str = include_str!("../../../../templates/module.c.in");
 /// What all of the C half includes.
 const HEADER: &str = "lp-runtime.h";
 /// The C half of the runtime, as templates/Kbuild.in lists it.
-const HELPERS: [(&str, &str); 7] = [
+const HELPERS: [(&str, &str); 8] = [
     (HEADER, include_str!("../../../../runtime-kmod/c/lp-runtime.h")),
     ("lp-kernel.c", include_str!("../../../../runtime-kmod/c/kernel.c")),
     ("lp-operate.c", include_str!("../../../../runtime-kmod/c/operate.c")),
     ("lp-files.c", include_str!("../../../../runtime-kmod/c/files.c")),
     ("lp-modules.c", include_str!("../../../../runtime-kmod/c/modules.c")),
+    ("lp-shadow.c", include_str!("../../../../runtime-kmod/c/shadow.c")),
     ("lp-others.c", include_str!("../../../../runtime-kmod/c/others.c")),
     ("lp-init.c", include_str!("../../../../runtime-kmod/c/init.c")),
 ];
@@ -52,7 +53,13 @@ fn render(template: &str, input: &PatchFolder) -> String {
         .replace("@VERSION@", &input.manifest.patch.version)
         .replace("@BUILD_ID@", &input.kernel.build_id)
         .replace("@ABI@", &lpbuild_abi::ABI_VERSION.to_string())
+        .replace("@SHADOWS@", &shadows(&input.manifest))
         .replace("@DESCRIPTION@", &c_text(&description(&input.manifest)))
+}
+
+/// Entries of `lpb_kinds`; the names are C identifiers.
+fn shadows(manifest: &Manifest) -> String {
+    manifest.shadows.iter().map(|s| format!("\t{{ {}, \"{}\" }},\n", s.size, s.name)).collect()
 }
 
 /// What `modinfo` shows.

@@ -85,6 +85,7 @@ impl<'a> Reread<'a> {
         self.digest(input);
         self.imports(input);
         self.callbacks(input);
+        self.shadows(input);
     }
 
     fn modinfo(&mut self, input: &PatchFolder) {
@@ -550,6 +551,24 @@ impl<'a> Reread<'a> {
                     self.problem(codes::LP4009, place(), detail);
                 }
             }
+        }
+    }
+
+    /// The list that the runtime has must be the manifest's (templates/module.c.in): for each the size and the name, then zeros.
+    fn shadows(&mut self, input: &PatchFolder) {
+        let mut want = Vec::new();
+        for shadow in &input.manifest.shadows {
+            want.extend(shadow.size.to_le_bytes());
+            want.extend(shadow.name.bytes().chain(std::iter::repeat(0)).take(abi::SHADOW_NAME));
+        }
+        want.resize(want.len() + 4 + abi::SHADOW_NAME, 0);
+        let found = self.defined(abi::SYM_SHADOWS).and_then(|(index, at)| {
+            let header = self.elf.section_headers.get(index)?;
+            self.bytes(header)?.get(usize::try_from(at).ok()?..)?.get(..want.len())
+        });
+        if found != Some(&want[..]) {
+            let place = Place::symbol(&input.manifest.patch.name, abi::SYM_SHADOWS);
+            self.problem(codes::LP4009, place, "it is not the list of shadow variables that the manifest has");
         }
     }
 

@@ -1,0 +1,1 @@
+sh -c 'echo renamed > /proc/self/comm; cat /proc/$$/comm; true'
