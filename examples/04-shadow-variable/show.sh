@@ -1,1 +1,1 @@
-sh -c 'echo renamed > /proc/self/comm; cat /proc/$$/comm; true'
+sh -c 'echo -n renamed > /proc/self/comm; cat /proc/$$/comm; true'

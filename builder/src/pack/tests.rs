@@ -211,6 +211,8 @@ struct Parts {
     extra_symbol: Option<&'static str>,
     /// The runtime's list of shadow variables.
     shadows: Vec<u8>,
+    /// A declaration in the patch.
+    declared: Option<Vec<u8>>,
     /// Bytes of the name of one more function.
     long_name: usize,
     extra_reloc: Option<u32>,
@@ -275,6 +277,7 @@ impl Parts {
             thunks: 4,
             extra_symbol: None,
             shadows: vec![0; 52],
+            declared: None,
             long_name: 511,
             extra_reloc: None,
             freed: None,
@@ -318,6 +321,7 @@ impl Parts {
         let code = [&[self.text_byte; 16], self.entrances.as_slice()].concat();
         let text = section(abi::SEC_TEXT, SectionKind::Text, &code);
         let shadows = section(".rodata", SectionKind::ReadOnlyData, &self.shadows);
+        let declared = self.declared.as_ref().map(|d| section(".data", SectionKind::Data, d));
         let names = section(".lpbuild.names", SectionKind::ReadOnlyData, &[0; 16]);
         // `jmp`, four times.
         let mut jumps = [0; 64];
@@ -381,6 +385,9 @@ impl Parts {
             reloc(&mut o, from, 8, to, 0, object::elf::R_X86_64_PC32.0);
         }
         defined(&mut o, abi::SYM_SHADOWS, shadows, 0);
+        if let Some(declared) = declared {
+            defined(&mut o, &format!("{}hits", abi::SHADOW_PREFIX), declared, 0);
+        }
         defined(&mut o, &"f".repeat(self.long_name), text, 0);
         if let Some(kind) = self.extra_reloc {
             reloc(&mut o, text, 4, anchor, 0, kind);
@@ -532,11 +539,21 @@ fn shadow_variables_are_those_of_the_manifest() {
         list.resize(104, 0);
         list
     };
-    assert_eq!(verified_as(&text, |p| p.shadows = list()), [""; 0]);
-    assert_eq!(verified_as(&text, |p| p.shadows = list()[..103].to_vec()), ["LP4009"]);
+    let declared = || {
+        let mut bytes = vec![0; 16];
+        (bytes[8], bytes[12]) = (24, 1);
+        bytes.extend(b"hits");
+        bytes.resize(64, 0);
+        Some(bytes)
+    };
+    assert_eq!(verified_as(&text, |p| (p.shadows, p.declared) = (list(), declared())), [""; 0]);
+    assert_eq!(verified_as(&text, |p| p.shadows = list()), ["LP4009"], "not declared");
+    assert_eq!(verified(|p| p.declared = declared()), ["LP4009"], "declared and not in the manifest");
+    let short = || list()[..103].to_vec();
+    assert_eq!(verified_as(&text, |p| (p.shadows, p.declared) = (short(), declared())), ["LP4009"]);
     for (at, what) in [(0, "size"), (4, "name"), (10, "behind the name"), (52, "one more")] {
         let found = verified_as(&text, |p| {
-            p.shadows = list();
+            (p.shadows, p.declared) = (list(), declared());
             p.shadows[at] ^= 1;
         });
         assert_eq!(found, ["LP4009"], "{what}");

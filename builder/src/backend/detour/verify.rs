@@ -1,5 +1,6 @@
 //! The records of a finished module, held against its manifest: LP4009, and LP4007 for what modinfo shows.
 
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use goblin::elf::{
@@ -20,6 +21,8 @@ use crate::plan::manifest::{Function, Jump, Kernel, Manifest, Mode};
 /// Looks at everything that is the detour's.
 pub(super) fn records(v: &mut Reread<'_>, input: &PatchFolder) {
     v.all_records(input);
+    // patch.o does not have it, nor a module of an lpbuild before there were any.
+    v.list_of_shadows(input);
 }
 
 /// Everything in which the records of a finished module contradict the manifest inside it, without the headers it was made with.
@@ -38,6 +41,9 @@ pub fn record_contradictions(name: &str, module: &[u8], text: &str, manifest: &M
     };
     let mut v = Reread::new(module, &elf, name.to_owned());
     v.all_records(&input);
+    if v.defined(abi::SYM_SHADOWS).is_some() {
+        v.list_of_shadows(&input);
+    }
     v.problems
 }
 
@@ -554,8 +560,29 @@ impl<'a> Reread<'a> {
         }
     }
 
-    /// The list that the runtime has must be the manifest's (templates/module.c.in): for each the size and the name, then zeros.
+    /// The carried declarations of shadow variables must be those of the manifest.
     fn shadows(&mut self, input: &PatchFolder) {
+        let [size, _, name] = abi::SHADOW_FIELDS;
+        let named = |s: &&goblin::elf::Sym| {
+            let symbol = self.elf.strtab.get_at(s.st_name);
+            s.st_shndx != 0 && symbol.is_some_and(|n| n.starts_with(abi::SHADOW_PREFIX))
+        };
+        let read = |s: &goblin::elf::Sym| {
+            let bytes = self.bytes(self.elf.section_headers.get(s.st_shndx)?)?;
+            let bytes = bytes.get(usize::try_from(s.st_value).ok()?..)?.get(..abi::SHADOW_LEN)?;
+            let text = bytes.get(name..)?.split(|b| *b == 0).next()?;
+            Some((String::from_utf8_lossy(text).into_owned(), int(bytes, size, 4) as u32))
+        };
+        let found: BTreeSet<_> = self.elf.syms.iter().filter(|s| named(&s)).map(|s| read(&s)).collect();
+        let want = input.manifest.shadows.iter().map(|s| Some((s.name.clone(), s.size))).collect();
+        if found != want {
+            let detail = format!("it declares the shadow variables {found:?}, expected {want:?}");
+            self.problem(codes::LP4009, self.place(), detail);
+        }
+    }
+
+    /// The list that the runtime has must be the manifest's (templates/module.c.in): for each the size and the name, then zeros.
+    fn list_of_shadows(&mut self, input: &PatchFolder) {
         let mut want = Vec::new();
         for shadow in &input.manifest.shadows {
             want.extend(shadow.size.to_le_bytes());
