@@ -11,7 +11,7 @@ codes! {
               where every use of its address, before and after, is a read through it: an address that is stored, passed on, \
               returned or compared (operations of a file, as in file->f_op == &fops) tells the copy from the original, and \
               what the kernel keeps of it outlives the patch.",
-        advice: "set the value from a pre-apply callback and put the old one back in post-revert (callbacks alone are a patch), or leave the \
+        advice: "set the value from a pre-apply callback and put the old one back in post-revert (docs/authors.md#a-changed-default), or leave the \
                  data as it was; of operations, change the function a field leads to; a constant of the same size changes in its place when it \
                  is named in data = [..] (--data NAME)",
     }
@@ -20,7 +20,7 @@ codes! {
         title: "existing data changed its size or kind",
         why: "The object lives in the running kernel with its old size and in its old place: new code would read or write past it, or \
               write to what is read-only since the boot (__ro_after_init, include/linux/cache.h; mark_rodata_ro).",
-        advice: "add a new object beside the old one instead of reshaping it",
+        advice: "add a new object beside the old one instead of reshaping it (docs/authors.md#a-table-entry)",
     }
     LP2003 {
         class: Refused,
@@ -30,7 +30,7 @@ codes! {
               code must not refer to anything there either, nor to what a compared object has in .init or .exit \
               sections, unless the code it replaces does. __exit code of a module runs when it is removed, and is not replaced either.",
         advice: "repeat the effect in a pre-apply callback (callbacks alone are a patch) or in code that runs later, and leave its hunk out (build \
-                 --leave-out FILE:HUNK); or reboot into the new kernel",
+                 --leave-out FILE:HUNK); or reboot into the new kernel (docs/authors.md#an-init-only-change)",
     }
     LP2004 {
         class: Refused,
@@ -44,7 +44,7 @@ codes! {
         title: "registration changed",
         why: "Initcalls, parameters, exports, trace events and the like are walked once at boot or when a module is loaded \
               (include/asm-generic/vmlinux.lds.h); an entry added by a patch has no effect.",
-        advice: "register from code, or leave the registration out of the patch (build --leave-out FILE:HUNK)",
+        advice: "register from code, or leave the registration out of the patch (build --leave-out FILE:HUNK) (docs/authors.md#a-table-entry)",
     }
     LP2006 {
         class: Refused,
@@ -111,7 +111,8 @@ codes! {
         class: Refused,
         title: "a callback is not a new function of the patch",
         why: "A callback is carried although nothing refers to it, so it must be one function that the patch adds to an object               it touches. The compiler drops a static function that nothing calls, and one that is in the old build belongs to               the running kernel.",
-        advice: "add the function in the patch, not static or marked __used, with a name no other object has",
+        advice: "add the function in the patch, not static, marked __used, or named by a macro of lpbuild.h \
+                 (docs/authors.md#lpbuildh), with a name no other object has",
     }
     LP2015 {
         class: Refused,
@@ -120,7 +121,8 @@ codes! {
               also after the patch is gone. New code that expects another layout reads and writes at the wrong places; a field \
               that is new, even in what was padding, has no value in them; a number that now has another name was stored as what \
               it was (Documentation/livepatch/shadow-vars.rst). Both layouts are shown near the difference.",
-        advice: "keep what is there as it is: put new fields into a shadow variable, new numbers behind the others",
+        advice: "keep what is there as it is: put new fields into a shadow variable \
+                 (docs/authors.md#a-new-field), new numbers behind the others",
     }
     LP2016 {
         class: Refused,
@@ -152,14 +154,14 @@ codes! {
               replaced and does so as before: any module, when it is exported; whoever got its address; code of modules that \
               was left uncompared; objects that were not given. Or carried code calls a function otherwise that stays as it is. Both \
               prototypes are shown.",
-        advice: "leave the function as it is and give the new parameter to a new function; or compare all objects that call it",
+        advice: "leave the function as it is and give the new parameter to a new function (docs/authors.md#an-exported-function); or compare all objects that call it",
     }
     LP2020 {
         class: Refused,
         title: "an inline function changed for only some of its users",
         why: "Each object has its own copy of an inline function of a header. Where one of them is patched and another is not, or \
               may not be, both versions run at once for as long as the patch is loaded.",
-        advice: "compare all objects that have it (lpbuild build finds them by itself); patch modules that have it as well",
+        advice: "compare all objects that have it (lpbuild build finds them by itself, docs/authors.md#an-inline-function-of-a-header); patch modules that have it as well",
     }
     LP2021 {
         class: Refused,
@@ -169,7 +171,7 @@ codes! {
               then, and leads to freed memory. Before the module goes it is proven that no task is inside it, not that nobody \
               kept such an address (kernel/module/main.c, free_module). A task that sleeps in a function of the kernel counts \
               as inside only while a function of the patch is on its stack: not when the patch has jumped there, or returned.",
-        advice: "take it back in a pre-revert or post-revert callback, or make the patch oneshot; where a function of the patch \
+        advice: "take it back in a pre-revert or post-revert callback (docs/authors.md#what-the-kernel-keeps), or make the patch oneshot; where a function of the patch \
                  ends with a jump, let it do something behind the call",
     }
     LP2022 {

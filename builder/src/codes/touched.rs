@@ -16,7 +16,7 @@ codes! {
         title: "only code of the kernel's start is changed",
         why: "Functions marked __init run once and their memory is freed (free_initmem); __exit functions of built-in code \
               are dropped by the linker.",
-        advice: "leave it out (--leave-out FILE, or FILE:HUNK), and change what that code set up by a callback; or restart with a fixed kernel",
+        advice: "leave it out (--leave-out FILE, or FILE:HUNK), and change what that code set up by a callback; or restart with a fixed kernel (docs/authors.md#an-init-only-change)",
     }
     LP6303 {
         class: Refused,
@@ -36,7 +36,8 @@ codes! {
         class: Refused,
         title: "a generated header would change",
         why: "asm-offsets.h, bounds.h and the like hold sizes and offsets of structures, which all of the kernel was built with.",
-        advice: "do not change the layout of structures; use shadow data (a table keyed by the object) for new fields",
+        advice: "do not change the layout of structures; use shadow variables for new fields \
+                 (docs/authors.md#a-new-field)",
     }
     LP6306 {
         class: Refused,

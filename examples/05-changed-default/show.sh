@@ -1,0 +1,1 @@
+cat /proc/sys/net/core/rmem_max /proc/sys/net/core/wmem_max

@@ -1,0 +1,1 @@
+cat /proc/sys/net/ipv4/tcp_rmem
