@@ -40,7 +40,8 @@ fn chapters_for_authors_exist_and_so_do_their_examples() {
     let mut linked = 0;
     let ends = |c: char| !(c.is_alphanumeric() || c == '-');
     for code in codes::all() {
-        for (_, rest) in code.advice.match_indices("docs/authors.md#").map(|(at, m)| code.advice.split_at(at + m.len())) {
+        for (_, rest) in code.advice.match_indices("docs/authors.md#").map(|(at, m)| code.advice.split_at(at + m.len()))
+        {
             let anchor = rest.split(ends).next().unwrap_or_default();
             assert!(anchors.iter().any(|a| a == anchor), "{}: docs/authors.md has no chapter {anchor}", code.id);
             linked += 1;
