@@ -46,7 +46,6 @@ pub fn lasting(
                 Dest::Carried(p, n, _) | Dest::Original(p, n) => pairs[p.0 as usize].new.atom(n.0).name.clone(),
                 Dest::Runtime(name) => (*name).to_owned(),
                 Dest::Constant(text) => format!("{:?}", String::from_utf8_lossy(text)),
-                Dest::Runtime(name) => (*name).to_owned(),
                 Dest::Old(..) | Dest::Kernel(..) => continue,
             };
             let place = Place::symbol(&pair.name, &pair.new.atom(item.atom.0).name).at(edge.field.at);
