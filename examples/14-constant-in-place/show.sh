@@ -1,0 +1,1 @@
+grep -n pgpg /proc/vmstat | sed 's/.*:\([a-z]*\) .*/\1/' | tr '\n' ' '
