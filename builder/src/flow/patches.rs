@@ -18,6 +18,7 @@ use crate::plan::manifest::LeftOut;
 use crate::plan::{Options, Source};
 use crate::report::Report;
 use crate::source::concern::WideHeader;
+use crate::source::diagnostics;
 use crate::source::external::{self, ExternalJob};
 use crate::source::locate::TargetKernel;
 use crate::source::module_tree::GivenModules;
@@ -105,6 +106,9 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     let left = if built.left.is_empty() { Left::Nothing } else { Left::Unknown { edited: &edited } };
     let rest = Rest::Built { exports: &exports, left };
     let mut analysis = pipeline::analyse_in(&built.sources, rest, &options)?;
+    // Lines that are new were compiled under numbers that no file has.
+    let number = |file: &str, line| diagnostics::line_of(&change, file, line);
+    analysis.lines.iter_mut().for_each(|lines| lines.renumber(number));
     analysis.accepted.splice(0..0, accepted);
     analysis.unneeded = options.accept.unneeded(&analysis.accepted);
     let modules = open_modules(&target, &modfiles, &files, exports)?;

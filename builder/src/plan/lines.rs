@@ -24,6 +24,15 @@ impl CodeLines {
         Some(format!("{}:{line}", self.files.get(*file as usize)?))
     }
 
+    /// Gives lines of the new build other numbers: `number` of a file and a line.
+    pub fn renumber(&mut self, number: impl Fn(&str, u64) -> u64) {
+        for (_, file, line) in &mut self.new {
+            if let Some(name) = self.files.get(*file as usize).filter(|_| *line != 0) {
+                *line = number(name, *line);
+            }
+        }
+    }
+
     /// Adds where an instruction comes from.
     pub fn add(&mut self, is_old: bool, at: u64, file: &str, line: u64) {
         let index = match self.files.iter().position(|f| f == file) {

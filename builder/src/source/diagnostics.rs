@@ -16,6 +16,13 @@ pub fn in_patch(mut error: Error, shadow: &Path, change: &SourceChange) -> Error
     error
 }
 
+/// The line of a changed file that was compiled under a number; any other number is as it is.
+pub fn line_of(change: &SourceChange, path: &str, number: u64) -> u64 {
+    let file = change.files.get(path.strip_prefix("./").unwrap_or(path));
+    let real = file.zip(usize::try_from(number).ok()).and_then(|(file, number)| real_line(file, number));
+    real.map_or(number, |line| line as u64)
+}
+
 /// Replaces the names below `shadow`, and the line numbers that [`super::lines`] gave.
 fn placed(text: &str, shadow: &Path, change: &SourceChange) -> String {
     let prefix = format!("{}/", shadow.display());
@@ -68,6 +75,15 @@ fn real_line(file: &FileChange, number: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_have_the_numbers_of_the_changed_file() {
+        let text = |s: &str| Some(s.as_bytes().to_vec());
+        let change = SourceChange::from_contents([("a.c".to_owned(), text("1\n2\n3\n"), text("1\nnew\n2\n3\n"))]);
+        let at = |number| line_of(&change, "./a.c", number);
+        assert_eq!([at(1), at(10_002), at(2), at(3)], [1, 2, 3, 4]);
+        assert_eq!((at(10_009), line_of(&change, "b.c", 10_002)), (10_009, 10_002));
+    }
 
     #[test]
     fn lines_are_those_of_the_changed_file_and_of_the_patch() {

@@ -14,7 +14,7 @@ pub mod authors;
 pub mod compile;
 pub mod concern;
 pub mod debian;
-mod diagnostics;
+pub(crate) mod diagnostics;
 pub mod elsewhere;
 pub mod external;
 mod generated;
