@@ -32,7 +32,10 @@ pub fn describe(input: Draft<'_>, back_end: &dyn BackEnd, layout: &Layout) -> Re
         .collect();
     inputs.sort_by(|a, b| a.source.cmp(&b.source));
     Ok(m::Manifest {
-        schema: match (data.is_empty() && options.left_out.is_empty(), holders.is_empty()) {
+        schema: match (
+            data.is_empty() && options.left_out.is_empty() && input.analysis.set.shadows.is_empty(),
+            holders.is_empty(),
+        ) {
             (false, _) => m::SCHEMA,
             (true, false) => m::SCHEMA_OF_MODULES,
             (true, true) => m::SCHEMA_OF_KERNEL,

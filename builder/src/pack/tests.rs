@@ -197,6 +197,7 @@ fn a_folder_that_cannot_be_packed() {
 /// The parts of a module, to be changed before it is written.
 struct Parts {
     modinfo: Vec<String>,
+    why: Vec<u8>,
     manifest: String,
     patch: Vec<u8>,
     funcs: Vec<u8>,
@@ -266,6 +267,7 @@ impl Parts {
         Self {
             modinfo: info.map(str::to_owned).to_vec(),
             manifest: MANIFEST.to_owned(),
+            why: Vec::new(),
             patch,
             funcs,
             ranges,
@@ -314,6 +316,9 @@ impl Parts {
         let info: Vec<u8> = self.modinfo.iter().flat_map(|l| l.bytes().chain([0])).collect();
         section(".modinfo", SectionKind::ReadOnlyData, &info);
         section(abi::SEC_MANIFEST, SectionKind::Other, self.manifest.as_bytes());
+        if !self.why.is_empty() {
+            section(abi::SEC_WHY, SectionKind::Other, &self.why);
+        }
         let patch = section(abi::SEC_PATCH, SectionKind::Data, &self.patch);
         let funcs = section(abi::SEC_FUNCS, SectionKind::Data, &self.funcs);
         let ranges = section(abi::SEC_RANGES, SectionKind::Data, &self.ranges);
@@ -457,6 +462,7 @@ fn every_field_of_the_module_is_compared() {
         assert_eq!(verified(|p| p.modinfo[i] = "x=y".into()), ["LP4007"], "modinfo {i}");
     }
     assert_eq!(verified(|p| p.manifest.push(' ')), ["LP4007"]);
+    assert_eq!(verified(|p| p.why = b"{}".to_vec()), ["LP4007"], "the folder has none");
     for at in [0, 8, 12, 13, 14, 16, 48, 52, 60, 128, 136] {
         let found = verified(|p| p.patch[at] ^= 4);
         assert!(!found.is_empty() && found.iter().all(|c| *c == "LP4009"), "patch record {at}: {found:?}");
@@ -532,7 +538,8 @@ fn names_of_other_patches_are_those_of_the_manifest() {
 
 #[test]
 fn shadow_variables_are_those_of_the_manifest() {
-    let text = format!("{MANIFEST}\n[[shadow]]\nname = \"hits\"\nsize = 24\n");
+    let text = hashed(MANIFEST, b"").replacen("schema = 2", "schema = 4", 1);
+    let text = format!("{text}\n[[shadow]]\nname = \"hits\"\nsize = 24\n");
     let list = || {
         let mut list = vec![24, 0, 0, 0];
         list.extend(b"hits");

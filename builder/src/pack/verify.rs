@@ -46,7 +46,9 @@ impl Reread<'_> {
             let place = self.place().in_section(abi::SEC_MANIFEST);
             self.problem(codes::LP4007, place, "the manifest in the module differs from the file");
         }
-        if self.content(abi::SEC_WHY) != input.why.as_deref().unwrap_or_default() {
+        // Folders of before do not have it.
+        let have = self.section(abi::SEC_WHY).and_then(|(_, h)| self.bytes(h)).unwrap_or_default();
+        if have != input.why.as_deref().unwrap_or_default() {
             let place = self.place().in_section(abi::SEC_WHY);
             self.problem(codes::LP4007, place, "why.json in the module differs from the file");
         }

@@ -143,6 +143,9 @@ impl ReportPage<'_> {
                     @for (callback, function) in m.callbacks.all() {
                         dt { "Callback" } dd { (callback.name()) ": " code { (function) } }
                     }
+                    @for s in &m.shadows {
+                        dt { "Shadow variable" } dd { code { (s.name) } ", " (s.size) " bytes" }
+                    }
                     @for (what, names) in [("Lies on", &m.patch.after), ("Replaces", &m.patch.replaces)] {
                         @if !names.is_empty() { dt { (what) } dd { (names.join(", ")) } }
                     }
@@ -206,8 +209,18 @@ impl ReportPage<'_> {
             some => some.iter().map(|p| (p.object.as_str(), p.function.as_str(), p.what.as_str(), p.certain)).collect(),
         };
         html! {
-            @if !e.accepted.is_empty() || !told.is_empty() {
+            @let left_out = e.manifest.as_ref().map_or(&[][..], |m| &m.left_out[..]);
+            @if !e.accepted.is_empty() || !told.is_empty() || !left_out.is_empty() {
                 h2 #author { "What the author answers for" }
+            }
+            @if !left_out.is_empty() {
+                p.lead { "Parts of the source patches were left out." }
+                div.wide { table.stack {
+                    thead { tr { th { "File" } th { "What" } th { "Patch" } } }
+                    @for l in left_out {
+                        tr { td { code { (l.file) } } td { (l.what) } td data-h="patch" { (l.patch) } }
+                    }
+                } }
             }
             @if !e.accepted.is_empty() {
                 p.lead { "These would be refused, and were accepted by name." }

@@ -77,14 +77,14 @@ pub struct SectionField {
 impl Manifest {
     /// Do the modules and what is said to be in them fit together?
     pub(super) fn check_holders(&self) -> std::result::Result<(), String> {
-        let fits = match (self.data.is_empty() && self.left_out.is_empty(), self.holders.is_empty()) {
+        let plain = self.data.is_empty() && self.left_out.is_empty() && self.shadows.is_empty();
+        let fits = match (plain, self.holders.is_empty()) {
             (false, _) => self.schema == SCHEMA,
             (true, false) => self.schema == SCHEMA_OF_MODULES,
             (true, true) => self.schema <= SCHEMA_OF_KERNEL,
         };
         if !fits {
-            let (holders, data) = (self.holders.len(), self.data.len());
-            return Err(format!("schema {}, {holders} holders, {data} constants and what was left out", self.schema));
+            return Err(format!("schema {} does not have what it has", self.schema));
         }
         let has = |name: &str| self.holders.iter().any(|h| h.name == name);
         for h in &self.holders {

@@ -10,8 +10,8 @@ use crate::accept::{Accepted, is_name};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 
-/// The greatest value of [`Manifest::schema`]: of a patch that changes constants in their place, or of which parts were left
-/// out.
+/// The greatest value of [`Manifest::schema`]: of a patch that changes constants in their place, has shadow variables, or of which parts
+/// were left out.
 pub const SCHEMA: u32 = 4;
 /// That of a patch without, and with functions of kernel modules.
 pub const SCHEMA_OF_MODULES: u32 = 3;
