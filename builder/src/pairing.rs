@@ -35,7 +35,15 @@ pub(crate) fn undeclared(pairs: &[ObjectPair], options: &Options) -> Vec<Problem
         let what = match found.as_slice() {
             [one] if one.holder == HolderName::Vmlinux => continue,
             [one] => format!("it is of the module {}: only constants of the kernel change in their place", one.holder),
-            [] => "no object that differs has data of this name".to_owned(),
+            [] => {
+                let wanted = name.rsplit(':').next().unwrap_or(name);
+                let base = |a: &str| a.split('.').next() == Some(wanted);
+                let like = pairs.iter().flat_map(|p| &p.new.atoms).filter(|a| !a.is_code() && base(&a.name));
+                let mut like: Vec<&str> = like.map(|a| a.name.as_str()).take(4).collect();
+                like.dedup();
+                let hint = if like.is_empty() { String::new() } else { format!("; they have {}", like.join(", ")) };
+                format!("no object that differs has data of this name{hint}")
+            }
             [a, .., b] => format!("{} and {} both have one of this name: write {}:{name}", a.name, b.name, a.name),
         };
         problems.push(Problem::new(codes::LP2030, Place { symbol: Some(name.clone()), ..Place::default() }, what));

@@ -336,7 +336,12 @@ static int lpb_module_goes(struct notifier_block *nb, unsigned long event, void 
 	if (part < 0)
 		return NOTIFY_DONE;
 	mutex_lock(&lpb_holders);
-	lpb_detach(part);
+	/*
+	 * One that comes and is refused, by us or by who was told behind us (blocking_notifier_call_chain_robust): where it was not joined,
+	 * there is nothing to give back, and the file goes on to say why.
+	 */
+	if (READ_ONCE(mod->state) != MODULE_STATE_COMING || lpbuild_module_is_here(part, mod))
+		lpb_detach(part);
 	mutex_unlock(&lpb_holders);
 	return NOTIFY_DONE;
 }

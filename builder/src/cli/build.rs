@@ -180,6 +180,7 @@ struct Output<'a> {
 /// Runs the command.
 pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     lpbuild::interrupt::watch();
+    args.report.clear()?;
     let config = configuration(args)?;
     let log = Log::default();
     let bars = Bars::new();

@@ -209,6 +209,7 @@ impl PatchArgs {
 
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
+    args.report.clear()?;
     let options = Options { explain: args.verbose || args.report.is_wanted(), ..args.patch.options()? };
     args.report.check(args.output.as_deref(), &[])?;
     let ask = Ask {

@@ -28,6 +28,11 @@ impl ReportArg {
         self.path.as_ref().map_or(Ok(()), |path| page::check(path, folder, others))
     }
 
+    /// One of before goes, whatever the command comes to.
+    pub fn clear(&self) -> Result<()> {
+        self.path.as_ref().map_or(Ok(()), |path| page::clear(path))
+    }
+
     fn write(&self, page: &ReportPage<'_>) -> Result<()> {
         self.path.as_ref().map_or(Ok(()), |path| page::write(path, &page.html()))
     }

@@ -241,7 +241,8 @@ codes! {
         why: "A constant named in `data` gets its new content where it is, for everybody who reads it. That can be done with what the kernel \
               never writes, in the same number of bytes: the kernel's own read-only data, as an object that is compared has it. What it \
               holds must not lead into the middle of functions that are replaced, since the code that stays reads it as well.",
-        advice: "take the name out of `data`; a variable is changed by a callback (post-apply), which knows what it holds",
+        advice: "take the name out of `data`, or write it as the object has it (a static local is NAME.1; path/file.o:NAME where several have it); a \
+                 variable is changed by a callback (post-apply), which knows what it holds",
     }
     LP2031 {
         class: Refused,

@@ -48,6 +48,19 @@ pub fn check(path: &Path, folder: Option<&Path>, others: &[&Path]) -> Result<()>
     Ok(())
 }
 
+/// Takes away a report of before, so that it is not taken for what comes now; anything else stays.
+///
+/// # Errors
+/// LP1001.
+pub fn clear(path: &Path) -> Result<()> {
+    let mut begins = Vec::new();
+    let read = std::fs::File::open(path).and_then(|f| f.take(MARK.len() as u64).read_to_end(&mut begins));
+    if path.is_file() && read.is_ok() && begins == MARK.as_bytes() {
+        std::fs::remove_file(path).map_err(|e| Error::io(path, &e))?;
+    }
+    Ok(())
+}
+
 /// Writes it.
 ///
 /// # Errors

@@ -24,7 +24,7 @@ use crate::explain::{Explanation, Part, Subject};
 use crate::plan::Promise;
 use crate::trial::TrialReport;
 
-pub use file::{check, write};
+pub use file::{check, clear, write};
 
 const STYLE: &str = include_str!("style.css");
 /// Bindings that are shown without being asked for.

@@ -209,7 +209,7 @@ impl<'a> Compiler<'a> {
         let (from, to) = (self.tree.source.to_string_lossy(), shadow.source.to_string_lossy());
         let moved = |text: &str| text.replace(from.as_ref(), to.as_ref());
         // Behind all other folders: what the kernel has goes before.
-        let flags = format!("{} -idirafter {}", moved(&recipe.flags), authors::folder(self.work).display());
+        let flags = format!("{} -I{}", moved(&recipe.flags), authors::folder(self.work).display());
         (moved(&recipe.source), flags)
     }
 

@@ -56,6 +56,20 @@ pub fn screen(change: &SourceChange, accept: &Acceptances) -> Result<Vec<Accepte
     if problems.is_empty() { Ok(accepted) } else { Err(Error { problems }) }
 }
 
+/// Is a file compiled by itself?
+fn is_source(path: &str) -> bool {
+    path.ends_with(".c") || path.ends_with(".S")
+}
+
+/// Does another changed file have its name, or that of its object?
+fn is_named(change: &SourceChange, path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let object = name.rsplit_once('.').map_or_else(|| name.to_owned(), |(stem, _)| format!("{stem}.o"));
+    let others = change.files.values().filter(|f| f.path != path).filter_map(|f| f.new.as_deref());
+    let has = |text: &[u8], what: &str| text.windows(what.len()).any(|w| w == what.as_bytes());
+    others.into_iter().any(|text| has(text, name) || has(text, &object))
+}
+
 /// Finds the objects of a change, with all that may include a changed header.
 pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
     let mut found = Touched::default();
@@ -107,6 +121,10 @@ pub fn touched(tree: &Tree, change: &SourceChange) -> Result<Touched> {
         let dependents = index.dependents(&tree.layout, [&path]);
         if dependents.objects.is_empty() && dependents.elsewhere.is_empty() && !added {
             let why = "no object of this configuration is made from it".into();
+            found.unused.push(Unused { file: path.clone(), why });
+        }
+        if added && is_source(&path) && !is_named(change, &path) {
+            let why = "it is new, and no changed Makefile or file names it".into();
             found.unused.push(Unused { file: path.clone(), why });
         }
         for object in dependents.elsewhere {

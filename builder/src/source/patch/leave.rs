@@ -50,6 +50,8 @@ pub(super) struct Leaving {
     names: Vec<(String, Leave, bool)>,
     /// Hunks met so far, by file.
     met: BTreeMap<String, usize>,
+    /// Of patches before: where hunks of a file were left out, and the lines that they would have added.
+    missing: BTreeMap<String, Vec<(usize, isize)>>,
     out: Vec<LeftOut>,
     /// Something is left of the patches.
     rest: bool,
@@ -62,7 +64,7 @@ impl Leaving {
             Ok((name.clone(), Leave::parse(name).map_err(bad)?, false))
         };
         let names = names.iter().map(read).collect::<Result<Vec<_>>>()?;
-        Ok(Self { names, met: BTreeMap::new(), out: Vec::new(), rest: false })
+        Ok(Self { names, met: BTreeMap::new(), missing: BTreeMap::new(), out: Vec::new(), rest: false })
     }
 
     fn whole(&mut self, path: &str) -> bool {
@@ -75,8 +77,15 @@ impl Leaving {
 
     /// Is a part of a patch that cannot be applied left out?
     pub(super) fn complaint(&mut self, patch: &Path, complaint: &Complaint) -> bool {
+        for path in &complaint.paths {
+            *self.met.entry(path.clone()).or_default() += complaint.hunks;
+        }
         let Some(path) = complaint.paths.iter().find(|p| self.whole(p)).cloned() else { return false };
-        self.note(patch, &path, complaint.what.clone());
+        let what = match complaint.hunks {
+            0 => complaint.what.clone(),
+            n => format!("{}, and its {n} hunk(s)", complaint.what),
+        };
+        self.note(patch, &path, what);
         true
     }
 
@@ -98,8 +107,19 @@ impl Leaving {
             let all = file.hunks.len();
             let mut number = before;
             let mut gone = Vec::new();
-            file.hunks.retain(|hunk| {
+            let missing = self.missing.get(&path).cloned().unwrap_or_default();
+            let mut later = Vec::new();
+            for hunk in &mut file.hunks {
                 number += 1;
+                hunk.number = number;
+                // It was written for a file with what is missing.
+                let above =
+                    missing.iter().filter(|(at, _)| *at <= hunk.old_start).map(|(_, lines)| lines).sum::<isize>();
+                hunk.old_start = hunk.old_start.saturating_add_signed(above.saturating_neg());
+                hunk.strict = !missing.is_empty();
+            }
+            file.hunks.retain(|hunk| {
+                let number = hunk.number;
                 let mut keep = true;
                 for (_, leave, used) in &mut self.names {
                     if leave.hunk == Some(number) && file.paths.contains(&leave.path) {
@@ -107,10 +127,13 @@ impl Leaving {
                     }
                 }
                 if !keep {
+                    let lines = hunk.new_lines().len() as isize - hunk.old_lines().len() as isize;
+                    later.push((hunk.old_start, lines));
                     gone.push(format!("hunk {number} ({})", hunk.header));
                 }
                 keep
             });
+            self.missing.entry(path.clone()).or_default().extend(later);
             for what in gone {
                 self.note(patch, &path, what);
             }
@@ -131,7 +154,10 @@ impl Leaving {
     pub(super) fn finish(self, patches: &[PathBuf]) -> Result<Vec<LeftOut>> {
         let unused = self.names.iter().filter(|n| !n.2).map(|(name, leave, _)| {
             let has = match (self.met.get(&leave.path), leave.hunk) {
-                (Some(n), Some(_)) => format!("the patches have {n} hunk(s) of this file"),
+                (Some(n), Some(hunk)) if hunk <= *n => {
+                    "it is left out already, by another name or as a whole".to_owned()
+                }
+                (Some(n), _) => format!("the patches have {n} hunk(s) of this file"),
                 _ => {
                     let files: Vec<&str> = self.met.keys().map(String::as_str).take(8).collect();
                     format!("the patches have no such file; they have {}", files.join(", "))

@@ -229,14 +229,14 @@ impl State<'_> {
         let from = |line: usize| before.get(line).cloned().flatten();
         let mut written = Vec::new();
         let (mut moved, mut problems) = (Vec::new(), Vec::new());
-        for (index, hunk) in file.hunks.iter().enumerate() {
+        for hunk in &file.hunks {
             let Some(fit) = place::find(lines, hunk, done, shift) else {
                 let already = place::find(lines, &hunk.reversed(), 0, shift).is_some();
                 let what = format!(
                     "{}, line {}: hunk {} ({}){}: {}",
                     patch.display(),
                     hunk.at,
-                    index + 1,
+                    hunk.number,
                     hunk.header,
                     if already { " seems to be applied already" } else { "" },
                     place::explain(lines, hunk, shift)
@@ -244,6 +244,18 @@ impl State<'_> {
                 problems.push(Problem::new(codes::LP6102, Place::object(path), what));
                 continue;
             };
+            if hunk.strict && fit.places > 1 {
+                let what = format!(
+                    "{}, line {}: hunk {} ({}) fits in {} places, and parts of the file before it were left out: which is meant is not certain",
+                    patch.display(),
+                    hunk.at,
+                    hunk.number,
+                    hunk.header,
+                    fit.places
+                );
+                problems.push(Problem::new(codes::LP6102, Place::object(path), what));
+                continue;
+            }
             shift = shift.saturating_add(fit.offset);
             if shift != 0 {
                 let (patch, path, hunk) = (patch.to_owned(), path.to_owned(), hunk.header.clone());

@@ -29,6 +29,10 @@ pub struct Hunk {
     pub old_start: usize,
     /// Its lines.
     pub lines: Vec<HunkLine>,
+    /// Which it is of those of its file, from 1, over all patches.
+    pub number: usize,
+    /// Parts of the file that come before it were left out: it fits where it says, or in one place.
+    pub strict: bool,
 }
 
 impl Hunk {
@@ -87,6 +91,8 @@ pub struct Complaint {
     pub line: usize,
     /// The file of the source, when it is known; of a renamed one both names.
     pub paths: Vec<String>,
+    /// Hunks that the file has besides.
+    pub hunks: usize,
     /// What was found.
     pub what: String,
 }
@@ -113,17 +119,25 @@ pub fn parse(text: &[u8], passed: &mut dyn FnMut(&Complaint) -> bool) -> Result<
         } else if parser.starts("diff --git ") {
             match parser.git() {
                 Ok(file) => files.extend(file),
-                Err(complaint) if passed(&complaint) => {
+                Err(mut complaint) => {
+                    complaint.hunks = parser.pass(start, &complaint.paths);
+                    if !passed(&complaint) {
+                        return Err(complaint);
+                    }
                     any = true;
-                    parser.pass(start);
                 }
-                Err(complaint) => return Err(complaint),
             }
         } else if parser.is_pair() {
             match parser.plain() {
                 Ok(file) => files.push(file),
                 // All its hunks were read.
-                Err(complaint) if complaint.code.id == codes::LP6104.id && passed(&complaint) => any = true,
+                Err(mut complaint) if complaint.code.id == codes::LP6104.id => {
+                    complaint.hunks = 1;
+                    if !passed(&complaint) {
+                        return Err(complaint);
+                    }
+                    any = true;
+                }
                 Err(complaint) => return Err(complaint),
             }
         } else if parser.starts("@@ -") && numbers(parser.line()).is_some() {
@@ -146,6 +160,7 @@ pub fn parse(text: &[u8], passed: &mut dyn FnMut(&Complaint) -> bool) -> Result<
             code: codes::LP6101,
             line: 1,
             paths: Vec::new(),
+            hunks: 0,
             what: "there is no hunk in it".into(),
         });
     }
@@ -156,6 +171,22 @@ pub fn parse(text: &[u8], passed: &mut dyn FnMut(&Complaint) -> bool) -> Result<
 fn is_mail(line: &[u8]) -> bool {
     line.get(5..).is_some_and(|l| l.len() > 40 && l[..40].iter().all(u8::is_ascii_hexdigit))
 }
+
+/// What git writes between its header and the contents.
+const EXTENDED: [&str; 12] = [
+    "old mode ",
+    "new mode ",
+    "deleted file mode ",
+    "new file mode ",
+    "copy from ",
+    "copy to ",
+    "rename from ",
+    "rename to ",
+    "similarity index ",
+    "dissimilarity index ",
+    "index ",
+    "old file mode ",
+];
 
 struct Parser<'t> {
     lines: Vec<&'t [u8]>,
@@ -181,7 +212,13 @@ impl<'t> Parser<'t> {
     }
 
     fn complaint(&self, code: &'static codes::Code, path: Option<&str>, what: impl Into<String>) -> Complaint {
-        Complaint { code, line: self.at + 1, paths: path.map(str::to_owned).into_iter().collect(), what: what.into() }
+        Complaint {
+            code,
+            line: self.at + 1,
+            paths: path.map(str::to_owned).into_iter().collect(),
+            hunks: 0,
+            what: what.into(),
+        }
     }
 
     fn broken(&self, what: impl Into<String>) -> Complaint {
@@ -233,7 +270,8 @@ impl<'t> Parser<'t> {
             }
             self.at += 1;
         }
-        if self.is_pair() {
+        // A pair of another name is a file of its own.
+        if self.is_pair() && path.as_ref().is_none_or(|path| self.pair().contains(path)) {
             let mut file = self.plain()?;
             file.added |= added;
             if file.paths.len() > 1 {
@@ -245,7 +283,7 @@ impl<'t> Parser<'t> {
         // A new file without content has no hunks.
         match path {
             Some(path) if added => Ok(Some(FilePatch { paths: vec![path], added, hunks: Vec::new() })),
-            _ if self.starts("--- ") || self.starts("@@ -") => {
+            _ if !self.is_pair() && (self.starts("--- ") || self.starts("@@ -")) => {
                 Err(self.broken("--- and +++ lines, then a hunk, belong here"))
             }
             _ => Ok(None),
@@ -259,7 +297,7 @@ impl<'t> Parser<'t> {
             let text = String::from_utf8_lossy(line);
             let name =
                 ["rename from ", "rename to ", "copy from ", "copy to "].iter().find_map(|h| text.strip_prefix(h));
-            complaint.paths.extend(name.map(|n| n.trim_end().to_owned()));
+            complaint.paths.extend(name.map(|n| n.trim_end().to_owned()).filter(|n| is_plain(n)));
         }
         complaint
     }
@@ -270,19 +308,46 @@ impl<'t> Parser<'t> {
         let line = self.rest("Binary files ").unwrap_or_default();
         let names = line.strip_suffix(" differ").and_then(|l| l.split_once(" and "));
         let names = names.into_iter().flat_map(|(old, new)| [new, old]).filter(|n| *n != "/dev/null");
-        complaint.paths = names.filter_map(|n| Some(n.split_once('/')?.1.to_owned())).collect();
+        complaint.paths = names.filter_map(|n| Some(n.split_once('/')?.1.to_owned())).filter(|n| is_plain(n)).collect();
         complaint
     }
 
-    /// Behind what a git header has: to the next one, or the next message. No line of a hunk or of binary data begins like these.
-    fn pass(&mut self, start: usize) {
+    /// Behind what a git header begins: its extended lines, binary data, and the hunks of a file that it names. What follows is of others.
+    /// How many hunks.
+    fn pass(&mut self, start: usize, paths: &[String]) -> usize {
+        let names: Vec<String> = self.git_path(start).into_iter().chain(paths.iter().cloned()).collect();
         self.at = start + 1;
-        while self.at < self.lines.len()
-            && !self.starts("diff --git ")
-            && !(self.starts("From ") && is_mail(self.line()))
-        {
+        while EXTENDED.iter().any(|header| self.starts(header)) {
             self.at += 1;
         }
+        if self.starts("GIT binary patch") {
+            self.at += 1;
+            // Each block ends with an empty line.
+            while self.starts("literal ") || self.starts("delta ") {
+                while self.at < self.lines.len() && !matches!(self.line(), b"\n" | b"\r\n") {
+                    self.at += 1;
+                }
+                self.at += 1;
+            }
+        } else if self.starts("Binary files ") {
+            self.at += 1;
+        }
+        if !self.is_pair() || !self.pair().iter().any(|name| names.contains(name)) {
+            return 0;
+        }
+        self.at += 2;
+        let mut hunks = 0;
+        while self.starts("@@ -") && self.hunk().is_ok() {
+            hunks += 1;
+        }
+        hunks
+    }
+
+    /// The names behind `---` and `+++`.
+    fn pair(&self) -> Vec<String> {
+        let next = Self { lines: self.lines.clone(), at: self.at + 1 };
+        let names = [self.path("--- "), next.path("+++ ")];
+        names.into_iter().filter_map(|name| name.ok()?.0).collect()
     }
 
     /// `diff --git a/PATH b/PATH`, when both are the same.
@@ -292,7 +357,7 @@ impl<'t> Parser<'t> {
         let half = names.split_at_checked(names.len() / 2)?;
         let (old, new) = (half.0, half.1.strip_prefix(' ')?);
         let path = old.split_once('/')?.1;
-        (new.split_once('/')?.1 == path).then(|| path.to_owned())
+        (new.split_once('/')?.1 == path && is_plain(path)).then(|| path.to_owned())
     }
 
     /// `---`, `+++` and the hunks.
@@ -336,6 +401,10 @@ impl<'t> Parser<'t> {
         };
         if name == "/dev/null" {
             return Ok((None, true));
+        }
+        if !is_plain(&name) {
+            let what = format!("{}: a name with control characters", name.escape_default());
+            return Err(self.complaint(codes::LP6108, None, what));
         }
         let outside = |what: String| Err(self.complaint(codes::LP6108, None, what));
         let Some((_, path)) = name.split_once('/').filter(|_| !name.starts_with('/')) else {
@@ -405,7 +474,7 @@ impl<'t> Parser<'t> {
         {
             t.push(b'\n');
         }
-        Ok(Hunk { at, header, old_start, lines })
+        Ok(Hunk { at, header, old_start, lines, number: 0, strict: false })
     }
 }
 
@@ -422,6 +491,12 @@ fn numbers(line: &[u8]) -> Option<(usize, usize, usize)> {
     };
     let (old, new): ((usize, usize), (usize, usize)) = (range(old)?, range(new)?);
     Some((old.0, old.1, new.1))
+}
+
+/// Nothing that a terminal obeys or that turns text round.
+fn is_plain(name: &str) -> bool {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !name.chars().any(|c| c.is_control() || turns(c))
 }
 
 /// A name as git quotes it, behind the opening quote.

@@ -383,9 +383,9 @@ fn what_cannot_be_applied_is_left_out_by_its_name() {
     assert_eq!(change.files.keys().collect::<Vec<_>>(), ["d/f.c"]);
     let out: Vec<String> = change.left_out.iter().map(|l| format!("{}: {}", l.file, l.what)).collect();
     let all = [
-        "new/name.c: rename from old/name.c",
+        "new/name.c: rename from old/name.c, and its 1 hunk(s)",
         "logo.bin: the file is binary",
-        "gone.c: the file is deleted",
+        "gone.c: the file is deleted, and its 1 hunk(s)",
         "run.sh: old mode 100644",
         "Documentation/f.rst: its only hunk",
     ];
@@ -428,4 +428,53 @@ fn hunks_are_left_out_by_their_number() {
         let e = made(leave).unwrap_err();
         assert!(e.problems[0].code.id == "LP6109" && e.to_string().contains(why), "{leave:?}: {e}");
     }
+}
+
+/// What follows a part that is left out is of other files, with or without a header of git's.
+#[test]
+fn nothing_but_what_is_named_is_left_out() {
+    let binary = "diff --git a/logo.bin b/logo.bin\nindex 12..34 100644\nGIT binary patch\nliteral 3\nKc$@B>0RR91000\n\nliteral 0\nHcmV?d00001\n\n";
+    let rename = "diff --git a/logo.bin b/l.bin\nsimilarity index 100%\nrename from logo.bin\nrename to l.bin\n";
+    let gone = "diff --git a/logo.bin b/logo.bin\ndeleted file mode 100644\nindex 12..00\n--- a/logo.bin\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-x\n";
+    let bare = "diff --git a/logo.bin b/logo.bin\ndeleted file mode 100644\nindex e69de29..0000000\n";
+    let mode = "diff --git a/logo.bin b/logo.bin\nold mode 100644\nnew mode 100755\n";
+    let mail = "-- \n2.39.2\nFrom 2 Mon Sep 17\nSubject: x\n---\n";
+    for part in [binary, rename, gone, bare, mode] {
+        for between in ["", mail, "diff -up a/d/f.c b/d/f.c\n", "Index: d/f.c\n====\n"] {
+            let mut w = World::new(&[("d/f.c", OLD)]);
+            let change = w.leave(&[&format!("{part}{between}{FIX}")], &["logo.bin"]).unwrap();
+            assert_eq!((change.files.len(), change.left_out.len()), (1, 1), "{part}{between}");
+        }
+    }
+    // The hunks of the file itself go with it, and that is said.
+    let both =
+        format!("diff --git a/d/f.c b/d/f.c\nold mode 100644\nnew mode 100755\n{FIX}{}", FIX.replace("d/f.c", "d/g.c"));
+    let mut w = World::new(&[("d/f.c", OLD), ("d/g.c", OLD)]);
+    let change = w.leave(&[&both], &["d/f.c"]).unwrap();
+    assert_eq!(change.left_out[0].what, "old mode 100644, and its 1 hunk(s)");
+    assert_eq!(change.files.keys().collect::<Vec<_>>(), ["d/g.c"]);
+    // An empty new file has no hunks, and the next file is another one.
+    let empty = format!("diff --git a/e.c b/e.c\nnew file mode 100644\nindex 0000000..e69de29\n{FIX}");
+    let change = World::new(&[("d/f.c", OLD)]).apply(&[&empty]).unwrap();
+    assert_eq!(new(&change, "d/f.c"), OLD.replace("four", "FOUR"));
+    let turned = FIX.replace("b/d/f.c", "\"b/d/\\033[31m\\342\\200\\256f.c\"");
+    let e = World::new(&[("d/f.c", OLD)]).apply(&[&turned]).unwrap_err();
+    assert!(e.problems[0].code.id == "LP6108" && !e.to_string().contains('\u{1b}'), "{e}");
+}
+
+/// A hunk of a later patch belongs where it says once what is missing is reckoned with, or nowhere.
+#[test]
+fn what_was_left_out_is_reckoned_with() {
+    let block = "one\ntwo\nthree\nfour\nend\n";
+    let old = format!("{block}{block}");
+    let first = "--- a/d/f.c\n+++ b/d/f.c\n@@ -1,2 +1,7 @@\n+a\n+b\n+c\n+d\n+e\n one\n two\n";
+    let second = "--- a/d/f.c\n+++ b/d/f.c\n@@ -12,4 +12,4 @@\n two\n three\n-four\n+FOUR\n end\n";
+    let mut w = World::new(&[("d/f.c", &old)]);
+    let with = new(&w.leave(&[first, second], &[]).unwrap(), "d/f.c");
+    assert_eq!(with, format!("a\nb\nc\nd\ne\n{block}{}", block.replace("four", "FOUR")));
+    let without = new(&w.leave(&[first, second], &["d/f.c:1"]).unwrap(), "d/f.c");
+    assert_eq!(without, format!("{block}{}", block.replace("four", "FOUR")));
+    let astray = second.replace("-12,4 +12,4", "-13,4 +13,4");
+    let e = w.leave(&[first, &astray], &["d/f.c:1"]).unwrap_err();
+    assert!(e.to_string().contains("hunk 2") && e.to_string().contains("which is meant"), "{e}");
 }
