@@ -6,7 +6,8 @@
 //! objects/old objects/new  the compared objects that differ
 //! build.log                every command and what it wrote
 //! versions.txt             lpbuild, kernel, compiler and binutils
-//! replay.sh                compares, binds and packs these objects again
+//! why.json                 what was decided, with lines of the source
+//! replay.sh                compares, binds and packs these objects again; its manifest does not list what was left out of the patches
 //! ```
 
 use std::fs;
@@ -55,6 +56,11 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
             write(dir, &format!("objects/{side}/{}", source.name), bytes)?;
         }
     }
+    // It has lines of the source, which the objects alone do not tell.
+    let why = built.outcome.as_ref().and_then(|o| o.patch.as_ref()?.why.as_ref());
+    if let Some(why) = why {
+        write(dir, "why.json", why.as_bytes())?;
+    }
     let script = format!(
         "#!/bin/sh\n\
          # Compares, binds and packs the saved objects of the patch {name} for {release} again.\n\
@@ -63,8 +69,10 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
          cd \"$(dirname \"$0\")\"\n\
          \"${{LPBUILD:=lpbuild}}\" diff objects/old objects/new --kernel vmlinuz -o replayed \\\n\
          \x20   {options}\n\
+         {why}\
          \"$LPBUILD\" pack replayed --headers \"${{HEADERS:-{headers}}}\"\n",
         name = config.options.name,
+        why = if why.is_some() { "cp why.json replayed/\n" } else { "" },
         release = built.release,
         options = flags(config).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" "),
         headers = built.headers.display(),
@@ -101,9 +109,6 @@ fn flags(config: &Config) -> Vec<String> {
     }
     if config.options.oneshot {
         options.push("--oneshot".to_owned());
-    }
-    for name in &config.leave_out {
-        options.extend(["--leave-out".to_owned(), name.clone()]);
     }
     for name in &config.options.data {
         options.extend(["--data".to_owned(), name.clone()]);
