@@ -12,9 +12,9 @@ use lpbuild::explain::{Explanation, SubjectAnswer};
 use lpbuild::flow::patches::{self, BuildOptions, Built};
 use lpbuild::flow::{Outcome, Verdict, folder, savedir};
 use lpbuild::pack::{PackOptions, PackReport, Signer, pack};
+use lpbuild::plan::Leave;
 use lpbuild::plan::manifest::{Jump, LeftOut, Mode, check_others};
 use lpbuild::report::Report;
-use lpbuild::source::patch::Leave;
 use lpbuild::tool::Log;
 use serde::Serialize;
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lpbuild::codes;
 use lpbuild::error::{Error, Place, Result};
-use lpbuild::explain::{Answer, Explanation, Known};
+use lpbuild::explain::{Answer, Explanation, Standing};
 use lpbuild::flow::folder;
 use lpbuild::host::ModuleFile;
 
@@ -35,7 +35,7 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
         false => ModuleFile::open(&args.patch)?.explanation()?,
     };
     let answer = explanation.answer(&args.symbol);
-    if answer.known == Known::No {
+    if answer.known == Standing::No {
         let place = Place::symbol(args.patch.display().to_string(), &args.symbol);
         return Err(Error::new(codes::LP1111, place, unknown(&answer, &explanation)));
     }
@@ -48,8 +48,8 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode> {
         terminal::note("it was packed without why.json: how symbols were matched and where they differ is not known");
     }
     Ok(match answer.known {
-        Known::InPatch | Known::ReferredTo | Known::No => ExitCode::SUCCESS,
-        Known::Ignored | Known::Same => ExitCode::from(EXIT_NOTHING),
+        Standing::InPatch | Standing::ReferredTo | Standing::No => ExitCode::SUCCESS,
+        Standing::Ignored | Standing::Same => ExitCode::from(EXIT_NOTHING),
     })
 }
 

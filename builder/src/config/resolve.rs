@@ -1,7 +1,7 @@
 //! What `schema` read becomes a [`Config`]: defaults, absolute paths, and every rule that is not a type.
 
+use crate::plan::Leave;
 use crate::plan::Options;
-use crate::source::patch::Leave;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

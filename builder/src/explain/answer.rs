@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{Differs, Explanation, Part, Pull, Subject};
+use super::{Differs, Explanation, Pull, Subject, SubjectRole};
 use crate::correlate::Level;
 use crate::holder::VMLINUX;
 use crate::isa::{Decoder, DecoderOptions};
@@ -17,7 +17,7 @@ const NEAR: usize = 5;
 /// What is known of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Known {
+pub enum Standing {
     /// The patch replaces or carries it.
     InPatch,
     /// It stays in the kernel, and the patch refers to it.
@@ -36,7 +36,7 @@ pub struct Answer {
     /// As it was asked for.
     pub symbol: String,
     /// In a word.
-    pub known: Known,
+    pub known: Standing,
     /// Carried functions and data of this name.
     pub subjects: Vec<SubjectAnswer>,
     /// What the patch refers to under this name.
@@ -63,7 +63,7 @@ pub struct SubjectAnswer {
     /// Its name.
     pub symbol: String,
     /// What it is in the patch.
-    pub part: Part,
+    pub part: SubjectRole,
     /// How the old one was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
@@ -242,13 +242,13 @@ impl Explanation {
         let ignored: Vec<_> =
             self.record.ignored.iter().filter(|i| i.symbol == symbol && here(&i.object)).cloned().collect();
         let known = match () {
-            () if !subjects.is_empty() => Known::InPatch,
-            () if !ignored.is_empty() => Known::Ignored,
-            () if !bound.is_empty() => Known::ReferredTo,
-            () if !same_in.is_empty() => Known::Same,
-            () => Known::No,
+            () if !subjects.is_empty() => Standing::InPatch,
+            () if !ignored.is_empty() => Standing::Ignored,
+            () if !bound.is_empty() => Standing::ReferredTo,
+            () if !same_in.is_empty() => Standing::Same,
+            () => Standing::No,
         };
-        let near = if known == Known::No { self.near(symbol) } else { Vec::new() };
+        let near = if known == Standing::No { self.near(symbol) } else { Vec::new() };
         let same_not_listed = self.record.same_not_listed;
         Answer { symbol: asked.to_owned(), known, subjects, bound, same_in, ignored, near, same_not_listed }
     }
@@ -269,7 +269,7 @@ impl Explanation {
 
     /// Everything about everything that is carried: what is replaced first.
     pub fn everything(&self) -> Vec<SubjectAnswer> {
-        let first = |s: &&Subject| matches!(s.part, Part::Replaced | Part::InPlace);
+        let first = |s: &&Subject| matches!(s.part, SubjectRole::Replaced | SubjectRole::InPlace);
         let (replaced, brought): (Vec<&Subject>, Vec<&Subject>) = self.record.subjects.iter().partition(first);
         replaced.into_iter().chain(brought).map(|s| self.about(s)).collect()
     }
@@ -289,7 +289,7 @@ impl Explanation {
             found.collect::<Vec<String>>()
         };
         let function = self.function(s);
-        let code = s.part == Part::Replaced;
+        let code = s.part == SubjectRole::Replaced;
         let name = |i: &u32| Some(self.record.subjects.get(*i as usize)?.symbol.clone());
         SubjectAnswer {
             object: s.object.clone(),
@@ -306,7 +306,7 @@ impl Explanation {
             chain: chain.iter().map(link).collect(),
             bound: match (function, &self.manifest) {
                 (Some(f), Some(m)) => Some(bound_function(f, m)),
-                (None, Some(m)) if s.part == Part::InPlace => bound_constant(s, m),
+                (None, Some(m)) if s.part == SubjectRole::InPlace => bound_constant(s, m),
                 _ => None,
             },
             site: function.map(|f| site(&f.site)),
@@ -399,7 +399,7 @@ impl Answer {
                 let _ = writeln!(out, "  used by   {}", b.by.join(", "));
             }
         }
-        if self.known == Known::Same {
+        if self.known == Standing::Same {
             for object in &self.same_in {
                 let _ = writeln!(out, "{} ({object}): not in the patch; it is the same in both builds", self.symbol);
             }
@@ -457,11 +457,11 @@ impl SubjectAnswer {
             line("refers to", &self.outside.join(", "));
         }
         let what = match self.part {
-            Part::Replaced => "replaced",
-            Part::Piece => "carried, a piece of a function",
-            Part::NewFunction => "carried, a new function",
-            Part::Data => "carried, data",
-            Part::InPlace => "changed in its place",
+            SubjectRole::Replaced => "replaced",
+            SubjectRole::Piece => "carried, a piece of a function",
+            SubjectRole::NewFunction => "carried, a new function",
+            SubjectRole::Data => "carried, data",
+            SubjectRole::InPlace => "changed in its place",
         };
         let sizes = self.old_size.map_or(String::new(), |o| format!("{o} -> "));
         let at = self.source.as_ref().map_or(String::new(), |s| format!(", {s}"));

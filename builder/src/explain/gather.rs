@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Differs, Part, Pull, Record, SCHEMA, SameIn, Subject, TypeFact, code};
+use super::{Differs, Pull, Record, SCHEMA, SameIn, Subject, SubjectRole, TypeFact, code};
 use crate::codes;
 use crate::compare::{Change, changes_of, first_difference, parent_of};
 use crate::correlate::{NewAtom, OldAtom};
@@ -66,11 +66,11 @@ fn subject(analysis: &Analysis, index: usize, item: &Item, places: &BTreeMap<(Pa
         object: pair.name.clone(),
         symbol: new.name.clone(),
         part: match item.role {
-            Role::Replaces(_) => Part::Replaced,
-            Role::Piece => Part::Piece,
-            Role::NewFunction => Part::NewFunction,
-            Role::Data => Part::Data,
-            Role::InPlace(_) => Part::InPlace,
+            Role::Replaces(_) => SubjectRole::Replaced,
+            Role::Piece => SubjectRole::Piece,
+            Role::NewFunction => SubjectRole::NewFunction,
+            Role::Data => SubjectRole::Data,
+            Role::InPlace(_) => SubjectRole::InPlace,
         },
         old_symbol: old.map(|o| o.name.clone()).filter(|name| *name != new.name),
         matched: pair.pairs.level(item.atom),
@@ -205,7 +205,7 @@ fn same(analysis: &Analysis) -> (Vec<SameIn>, bool) {
 
 /// What a manifest tells by itself.
 pub fn of_manifest(m: &Manifest) -> Record {
-    let bare = |object: &str, symbol: &str, part: Part, pull: Pull, why: &str, new_size: u32| Subject {
+    let bare = |object: &str, symbol: &str, part: SubjectRole, pull: Pull, why: &str, new_size: u32| Subject {
         object: object.to_owned(),
         symbol: symbol.to_owned(),
         part,
@@ -224,19 +224,19 @@ pub fn of_manifest(m: &Manifest) -> Record {
     };
     let replaced = m.functions.iter().map(|f| Subject {
         old_size: Some(u64::from(f.old_size)),
-        ..bare(&f.source, &f.symbol, Part::Replaced, Pull::Changed, &f.why, f.new_size)
+        ..bare(&f.source, &f.symbol, SubjectRole::Replaced, Pull::Changed, &f.why, f.new_size)
     });
     let brought = m.carried.iter().map(|c| {
         let (part, pull) = match c.kind.as_str() {
-            "function" => (Part::NewFunction, Pull::ReferredTo),
-            "cold" => (Part::Piece, Pull::PieceOf),
-            _ => (Part::Data, Pull::ReferredTo),
+            "function" => (SubjectRole::NewFunction, Pull::ReferredTo),
+            "cold" => (SubjectRole::Piece, Pull::PieceOf),
+            _ => (SubjectRole::Data, Pull::ReferredTo),
         };
         bare(&c.source, &c.symbol, part, pull, &c.why, c.size)
     });
     let in_place = m.data.iter().map(|d| Subject {
         changes: d.changes.clone(),
-        ..bare(&d.source, &d.symbol, Part::InPlace, Pull::Declared, "its content changes in its place", d.size)
+        ..bare(&d.source, &d.symbol, SubjectRole::InPlace, Pull::Declared, "its content changes in its place", d.size)
     });
     Record {
         schema: SCHEMA,

@@ -19,7 +19,7 @@ use crate::compare::Ignored;
 use crate::correlate::Level;
 use crate::plan::manifest::{Function, Manifest};
 
-pub use answer::{Answer, Known, SubjectAnswer};
+pub use answer::{Answer, Standing, SubjectAnswer};
 pub use stored::FILE;
 
 /// Version of [`Record`].
@@ -75,7 +75,7 @@ pub struct TypeFact {
 /// What an item is in the patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum SubjectRole {
     /// A function that is replaced.
     Replaced,
     /// A piece of a carried function.
@@ -113,7 +113,7 @@ pub struct Subject {
     /// Name in the new build.
     pub symbol: String,
     /// What it is there.
-    pub part: Part,
+    pub part: SubjectRole,
     /// Name in the old build, where it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_symbol: Option<String>,
@@ -205,7 +205,7 @@ impl Explanation {
     pub fn function(&self, subject: &Subject) -> Option<&Function> {
         let old = subject.old_symbol.as_ref().unwrap_or(&subject.symbol);
         let own = |f: &&Function| f.source == subject.object && f.symbol == *old;
-        self.functions.iter().find(own).filter(|_| subject.part == Part::Replaced)
+        self.functions.iter().find(own).filter(|_| subject.part == SubjectRole::Replaced)
     }
 
     /// From a subject to what differs or was named: each was brought by the next one.
@@ -232,7 +232,7 @@ mod tests {
         Subject {
             object: "a.o".into(),
             symbol: symbol.into(),
-            part: Part::NewFunction,
+            part: SubjectRole::NewFunction,
             old_symbol: None,
             matched: None,
             old_size: None,
@@ -276,12 +276,12 @@ mod tests {
     fn a_name_of_an_object_asks_for_that_one_and_near_names_are_few() {
         let many = (0..20).map(|i| subject(&format!("timer_{i:02}"), Pull::Changed, None)).collect();
         let mut e = explained(many);
-        assert_eq!(e.answer("a.o:timer_03").known, Known::InPatch);
-        assert_eq!(e.answer("b.o:timer_03").known, Known::No);
+        assert_eq!(e.answer("a.o:timer_03").known, Standing::InPatch);
+        assert_eq!(e.answer("b.o:timer_03").known, Standing::No);
         let near = e.answer("timer_3").near;
         assert!(near.len() == 5 && near.contains(&"timer_03".to_owned()), "{near:?}");
         e.record.same.push(SameIn { object: "a.o".into(), functions: vec!["idle".into()] });
-        assert_eq!(e.answer("idle").known, Known::Same);
+        assert_eq!(e.answer("idle").known, Standing::Same);
         assert!(e.answer("zzz").near.is_empty());
     }
 

@@ -20,7 +20,7 @@ use maud::{Markup, PreEscaped, html};
 use crate::error::Problem;
 use crate::explain::answer::{SubjectAnswer, kebab};
 use crate::explain::code::ListingRow;
-use crate::explain::{Explanation, Part, Subject};
+use crate::explain::{Explanation, Subject, SubjectRole};
 use crate::plan::Promise;
 use crate::trial::TrialReport;
 
@@ -175,7 +175,7 @@ impl ReportPage<'_> {
 
     fn functions(&self, e: &Explanation) -> Markup {
         let replaced: Vec<(usize, &Subject)> =
-            e.record.subjects.iter().enumerate().filter(|(_, s)| s.part == Part::Replaced).collect();
+            e.record.subjects.iter().enumerate().filter(|(_, s)| s.part == SubjectRole::Replaced).collect();
         html! {
             h2 #functions { "Replaced functions" }
             @if replaced.is_empty() { p.lead { "None." } }
@@ -249,10 +249,10 @@ impl ReportPage<'_> {
     }
 
     fn details(&self, e: &Explanation) -> Markup {
-        let order = |part: Part| part != Part::Replaced;
+        let order = |part: SubjectRole| part != SubjectRole::Replaced;
         let mut subjects: Vec<(usize, &Subject)> = e.record.subjects.iter().enumerate().collect();
         subjects.sort_by_key(|(i, s)| (order(s.part), *i));
-        let code = |part: Part| !matches!(part, Part::Data | Part::InPlace);
+        let code = |part: SubjectRole| !matches!(part, SubjectRole::Data | SubjectRole::InPlace);
         html! {
             @if subjects.iter().any(|(_, s)| code(s.part)) { h2 #code { "Function by function" } }
             @for (i, s) in subjects.into_iter().filter(|(_, s)| code(s.part)) {
@@ -284,13 +284,13 @@ fn sentence(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-fn part(part: Part) -> &'static str {
+fn part(part: SubjectRole) -> &'static str {
     match part {
-        Part::Replaced => "replaced",
-        Part::Piece => "a piece of a function",
-        Part::NewFunction => "a new function",
-        Part::Data => "data",
-        Part::InPlace => "a constant that changes in its place",
+        SubjectRole::Replaced => "replaced",
+        SubjectRole::Piece => "a piece of a function",
+        SubjectRole::NewFunction => "a new function",
+        SubjectRole::Data => "data",
+        SubjectRole::InPlace => "a constant that changes in its place",
     }
 }
 
@@ -316,7 +316,7 @@ fn facts(a: &SubjectAnswer) -> Markup {
 }
 
 fn in_place(e: &Explanation) -> Markup {
-    let constants: Vec<&Subject> = e.record.subjects.iter().filter(|s| s.part == Part::InPlace).collect();
+    let constants: Vec<&Subject> = e.record.subjects.iter().filter(|s| s.part == SubjectRole::InPlace).collect();
     html! {
         @if !constants.is_empty() {
             h2 #constants { "Constants that change in their place" }
@@ -332,7 +332,7 @@ fn in_place(e: &Explanation) -> Markup {
 
 fn brought(e: &Explanation) -> Markup {
     let more: Vec<&Subject> =
-        e.record.subjects.iter().filter(|s| !matches!(s.part, Part::Replaced | Part::InPlace)).collect();
+        e.record.subjects.iter().filter(|s| !matches!(s.part, SubjectRole::Replaced | SubjectRole::InPlace)).collect();
     let constants: Vec<_> = e
         .manifest
         .iter()

@@ -56,6 +56,7 @@ fn both_halves_count_alike() {
     ] {
         ours.insert(name.into(), value.into());
     }
+    ours.insert("SHADOW_NAME".into(), lpbuild_abi::SHADOW_NAME as i64);
     for (name, region) in [
         ("TEXT", Region::Text),
         ("RODATA", Region::Rodata),

@@ -20,7 +20,6 @@ use crate::bounded;
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
 use crate::plan::manifest::LeftOut;
-pub use leave::Leave;
 use leave::Leaving;
 use parse::{FilePatch, HunkLine};
 
