@@ -15,7 +15,7 @@ pub const TEXT: u64 = 1 << 26;
 /// What a file holds, which may be a pipe.
 ///
 /// # Errors
-/// LP1001: it cannot be read, or goes on behind `most` bytes.
+/// LP1001: it goes on behind `most` bytes; those of [`Error::io`].
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let io = |e: std::io::Error| Error::io(path, &e);
     let file = File::open(path).map_err(io)?;

@@ -152,9 +152,21 @@ impl Error {
     pub fn new(code: &'static Code, place: Place, detail: impl Into<String>) -> Self {
         Self { problems: vec![Problem::new(code, place, detail)] }
     }
-    /// A file that could not be read or written.
+    /// A file that could not be read or written: LP1001, or a code that says what stands in the way.
     pub fn io(path: &std::path::Path, e: &std::io::Error) -> Self {
-        Self::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
+        Self::io_at(Place::object(path.display().to_string()), e)
+    }
+    /// The same for what has no path.
+    pub fn io_at(place: Place, e: &std::io::Error) -> Self {
+        use std::io::ErrorKind as Kind;
+        let code = match e.kind() {
+            Kind::NotFound => codes::LP1004,
+            Kind::PermissionDenied | Kind::ReadOnlyFilesystem => codes::LP1005,
+            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => codes::LP1006,
+            Kind::IsADirectory | Kind::NotADirectory => codes::LP1007,
+            _ => codes::LP1001,
+        };
+        Self::new(code, place, e.to_string())
     }
     /// Is nothing broken, only refused?
     pub fn is_refusal(&self) -> bool {
@@ -278,5 +290,30 @@ impl fmt::Display for Acceptable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, name } = self;
         write!(f, "--accept '{}={name}', or {} = [{name:?}] under [accept]", kind.name(), kind.key())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error as Io, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_of_a_file_has_a_code() {
+        for (kind, code) in [
+            (ErrorKind::NotFound, "LP1004"),
+            (ErrorKind::PermissionDenied, "LP1005"),
+            (ErrorKind::ReadOnlyFilesystem, "LP1005"),
+            (ErrorKind::StorageFull, "LP1006"),
+            (ErrorKind::QuotaExceeded, "LP1006"),
+            (ErrorKind::IsADirectory, "LP1007"),
+            (ErrorKind::NotADirectory, "LP1007"),
+            (ErrorKind::UnexpectedEof, "LP1001"),
+        ] {
+            let e = Error::io("/a/b".as_ref(), &Io::from(kind));
+            assert_eq!((e.problems[0].code.id, e.exit_code()), (code, 1), "{kind}");
+            assert_eq!(e.problems[0].place, Place::object("/a/b"));
+        }
     }
 }

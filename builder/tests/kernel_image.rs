@@ -158,7 +158,7 @@ fn refusals() {
     assert_eq!(image(Options { layout: Layout::None, ..Options::default() }), "LP1208");
     assert_eq!(code(KernelImage::from_bytes("test", Vec::new())), "LP1201");
     assert_eq!(code(KernelImage::from_bytes("test", vec![0x7f; 4096])), "LP1201");
-    assert_eq!(code(KernelImage::open("/nonexistent/vmlinuz".as_ref())), "LP1001");
+    assert_eq!(code(KernelImage::open("/nonexistent/vmlinuz".as_ref())), "LP1004");
 
     let mut other_machine = vmlinux(Options::default());
     other_machine[18] = 183;

@@ -346,7 +346,7 @@ fn not_our_module() {
     b.module("schema = 2", &modinfo());
     assert_eq!((b.load().exit, b.load().codes), (1, vec!["LP1101"]));
     fs::remove_file(b.path("fix_one.ko")).unwrap();
-    assert_eq!((b.load().exit, b.load().codes), (1, vec!["LP1001"]));
+    assert_eq!((b.load().exit, b.load().codes), (1, vec!["LP1004"]));
 }
 
 #[test]
@@ -580,7 +580,7 @@ fn a_closed_pipe_changes_nothing_and_a_full_disk_is_said() {
     for json in [false, true] {
         let status = StatusArgs { name: None, json };
         assert!(status.run(&host, &mut Out(BrokenPipe)).is_ok());
-        assert_eq!(status.run(&host, &mut Out(StorageFull)).unwrap_err().problems[0].code.id, "LP1001");
+        assert_eq!(status.run(&host, &mut Out(StorageFull)).unwrap_err().problems[0].code.id, "LP1006");
     }
     assert!(inspect.run(&mut Out(BrokenPipe)).is_ok());
     // What was refused stays refused.

@@ -30,9 +30,9 @@ fn a_failure_is_one_json_object() {
         (vec!["build", "--json"], 1, "LP6004"),
         (vec!["build", "--json", "missing.patch"], 1, ""),
         (vec!["diff", "--json", "text", "other"], 1, "LP1002"),
-        (vec!["diff", "--json", "missing", "text"], 1, "LP1001"),
+        (vec!["diff", "--json", "missing", "text"], 1, "LP1004"),
         (vec!["pack", "--json", "missing"], 1, ""),
-        (vec!["try", "--json", "missing.ko"], 1, "LP1001"),
+        (vec!["try", "--json", "missing.ko"], 1, "LP1004"),
         (vec!["try", "--json", "text"], 4, "LP5102"),
         (vec!["load", "--json", "text"], 4, "LP5102"),
         (vec!["unload", "--json", "no_such_patch"], 4, "LP5113"),
@@ -41,7 +41,7 @@ fn a_failure_is_one_json_object() {
         (vec!["cache", "--json", "remove", "no-such-entry"], 4, "LP6202"),
         (vec!["explain", "--json", "LP9999"], 1, "LP1102"),
         (vec!["why", "--json", "symbol", "text"], 4, "LP5102"),
-        (vec!["why", "--json", "symbol", "."], 1, "LP1001"),
+        (vec!["why", "--json", "symbol", "."], 1, "LP1004"),
     ] {
         let o = run(&args, &[], dir.path());
         let (out, err) = (text(&o.stdout), text(&o.stderr));

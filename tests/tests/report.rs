@@ -165,7 +165,7 @@ fn nothing_and_what_is_broken_are_said_as_well() {
     let o = b.run(&["try", "missing.ko", "--report", "report.html"]);
     assert_eq!(o.status.code(), Some(1));
     let page = b.page();
-    assert!(page.contains("missing.ko") && page.contains("LP1001"), "{page}");
+    assert!(page.contains("missing.ko") && page.contains("LP1004"), "{page}");
     harmless(&page);
 }
 
@@ -178,7 +178,7 @@ fn a_place_that_cannot_be_is_said_before_anything_is_done() {
         ("mine.html", "LP1113"),
         ("old", "LP1113"),
         ("old/sub/case.o", "LP1113"),
-        ("no/such/report.html", "LP1001"),
+        ("no/such/report.html", "LP1004"),
         ("out/report.html", "LP1113"),
     ] {
         std::fs::create_dir_all(b.at("out")).unwrap();

@@ -305,7 +305,7 @@ fn what_is_wrong_before_the_boot() {
     c.env("TMPDIR", b.dir.path().join("nowhere"));
     b.run(c).broken("LP6405", "nowhere");
     b.run(b.command(&b.module.ko, &["--log", "/dev/null/x"])).broken("LP6405", "/dev/null/x");
-    b.run(b.command(&b.module.ko, &["--during", "/no/such/script"])).broken("LP1001", "/no/such/script");
+    b.run(b.command(&b.module.ko, &["--during", "/no/such/script"])).broken("LP1004", "/no/such/script");
     b.run(b.command(&b.module.ko, &["--modules", "/proc/self"])).broken("LP6406", "kernel");
 
     // A release nobody has.

@@ -12,7 +12,6 @@ use lpbuild::style::{BAD, DIM, HEAD, NOTE};
 use serde::Serialize;
 
 use super::{EXIT_BROKEN, EXIT_NOTHING, EXIT_REFUSED};
-use lpbuild::codes;
 
 /// Columns of a stream that is no terminal.
 const WIDTH: usize = 120;
@@ -21,9 +20,7 @@ const WIDTH: usize = 120;
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::new(codes::LP1001, Place::object("standard output"), e.to_string()))
-        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::io_at(Place::object("standard output"), &e)),
         _ => Ok(()),
     }
 }

@@ -34,8 +34,7 @@ struct Resolver<'a> {
 }
 
 pub(super) fn resolve(text: Text<'_>, file: schema::File, path: &Path) -> Result<Config> {
-    let path =
-        std::path::absolute(path).map_err(|e| Error::new(codes::LP1001, Place::object(text.path), e.to_string()))?;
+    let path = std::path::absolute(path).map_err(|e| Error::io_at(Place::object(text.path), &e))?;
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut r = Resolver { text, folder, problems: Vec::new() };
     let patch = &file.patch;

@@ -23,8 +23,7 @@ pub struct Template {
 impl Template {
     /// The text of a `livepatch.toml` in `folder`.
     pub fn text(&self, folder: &Path) -> Result<String> {
-        let io =
-            |e: std::io::Error| Error::new(codes::LP1001, Place::object(folder.display().to_string()), e.to_string());
+        let io = |e: std::io::Error| Error::io(folder, &e);
         let folder = std::path::absolute(folder).map_err(io)?;
         let name = match (&self.name, self.patches.first()) {
             (Some(name), _) => name.clone(),

@@ -318,7 +318,7 @@ fn marks_stand_under_what_they_mean() {
 #[test]
 fn what_is_no_text_or_not_there() {
     let dir = Dir::new();
-    assert_eq!(load(&dir.at("none.toml")).unwrap_err().problems[0].code.id, "LP1001");
+    assert_eq!(load(&dir.at("none.toml")).unwrap_err().problems[0].code.id, "LP1004");
     fs::write(dir.at("bad.toml"), b"[patch]\n\xff").unwrap();
     let e = load(&dir.at("bad.toml")).unwrap_err();
     assert_eq!(e.problems[0].code.id, "LP6001");

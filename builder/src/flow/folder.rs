@@ -14,7 +14,6 @@ use crate::holder::{HolderName, ModuleBinary, ModuleHolder, ModuleImages, Runnin
 use crate::plan::Source;
 use crate::plan::manifest::Manifest;
 
-use super::inputs::io;
 use super::modules;
 use crate::bounded;
 use crate::codes;
@@ -56,17 +55,17 @@ fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
-    std::fs::create_dir_all(parent).map_err(|e| io(parent, &e))?;
-    let staging = tempfile::Builder::new().prefix(".lpbuild-").tempdir_in(parent).map_err(|e| io(parent, &e))?;
+    std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, &e))?;
+    let staging = tempfile::Builder::new().prefix(".lpbuild-").tempdir_in(parent).map_err(|e| Error::io(parent, &e))?;
     let new = staging.path().join("new");
     fill(&new)?;
     if dir.exists() {
-        std::fs::rename(dir, staging.path().join("old")).map_err(|e| io(dir, &e))?;
+        std::fs::rename(dir, staging.path().join("old")).map_err(|e| Error::io(dir, &e))?;
     }
     std::fs::rename(&new, dir).map_err(|e| {
         // Nothing was there, or what was there comes back.
         let _ = std::fs::rename(staging.path().join("old"), dir);
-        io(dir, &e)
+        Error::io(dir, &e)
     })
 }
 
@@ -75,8 +74,8 @@ fn not_ours(dir: &Path) -> Result<Option<String>> {
     let text = std::fs::read_to_string(dir.join(MANIFEST)).unwrap_or_default();
     let module = Manifest::parse(&text, MANIFEST).map(|m| format!("{}.ko", m.patch.name)).unwrap_or_default();
     let is_patch = dir.join(MANIFEST).is_file();
-    for entry in std::fs::read_dir(dir).map_err(|e| io(dir, &e))? {
-        let name = entry.map_err(|e| io(dir, &e))?.file_name().to_string_lossy().into_owned();
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, &e))? {
+        let name = entry.map_err(|e| Error::io(dir, &e))?.file_name().to_string_lossy().into_owned();
         let known = [MANIFEST, PATCH, OBJECTS, explain::FILE, "build.log", &module].contains(&name.as_str());
         if !is_patch || !known {
             return Ok(Some(name));
@@ -86,14 +85,14 @@ fn not_ours(dir: &Path) -> Result<Option<String>> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to).map_err(|e| io(to, &e))?;
-    for entry in std::fs::read_dir(from).map_err(|e| io(from, &e))? {
-        let entry = entry.map_err(|e| io(from, &e))?;
+    std::fs::create_dir_all(to).map_err(|e| Error::io(to, &e))?;
+    for entry in std::fs::read_dir(from).map_err(|e| Error::io(from, &e))? {
+        let entry = entry.map_err(|e| Error::io(from, &e))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if source.is_dir() {
             copy(&source, &target)?;
         } else {
-            std::fs::copy(&source, &target).map_err(|e| io(&target, &e))?;
+            std::fs::copy(&source, &target).map_err(|e| Error::io(&target, &e))?;
         }
     }
     Ok(())
@@ -102,8 +101,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn fill(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
     let put = |path: PathBuf, bytes: &[u8]| -> Result<()> {
         let parent = path.parent().unwrap_or(dir);
-        std::fs::create_dir_all(parent).map_err(|e| io(parent, &e))?;
-        std::fs::write(&path, bytes).map_err(|e| io(&path, &e))
+        std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, &e))?;
+        std::fs::write(&path, bytes).map_err(|e| Error::io(&path, &e))
     };
     put(dir.join(PATCH), &output.patch_o)?;
     put(dir.join(MANIFEST), output.manifest.to_toml()?.as_bytes())?;
@@ -120,7 +119,7 @@ fn fill(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
 /// Reads the manifest of a patch folder.
 pub fn manifest(dir: &Path) -> Result<Manifest> {
     let path = dir.join(MANIFEST);
-    let text = std::fs::read_to_string(&path).map_err(|e| io(&path, &e))?;
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
     Manifest::parse(&text, &path.display().to_string())
 }
 
@@ -161,8 +160,8 @@ fn objects(dir: &Path, manifest: &Manifest) -> Result<Vec<Source>> {
         }
         let old_path = dir.join(OBJECTS).join("old").join(&input.source);
         let new_path = dir.join(OBJECTS).join("new").join(&input.source);
-        let old = std::fs::read(&old_path).map_err(|e| io(&old_path, &e))?;
-        let new = std::fs::read(&new_path).map_err(|e| io(&new_path, &e))?;
+        let old = std::fs::read(&old_path).map_err(|e| Error::io(&old_path, &e))?;
+        let new = std::fs::read(&new_path).map_err(|e| Error::io(&new_path, &e))?;
         if digest(&old) != input.old_sha256 || digest(&new) != input.new_sha256 {
             let what = format!("{} is not the object the manifest was made from", input.source);
             return Err(Error::new(codes::LP1101, Place::object(dir.join(MANIFEST).display().to_string()), what));

@@ -131,9 +131,9 @@ pub fn below(root: &Path, ending: &str) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).map_err(|e| io(&folder, &e))? {
-            let entry = entry.map_err(|e| io(&folder, &e))?;
-            let kind = entry.file_type().map_err(|e| io(&entry.path(), &e))?;
+        for entry in std::fs::read_dir(&folder).map_err(|e| Error::io(&folder, &e))? {
+            let entry = entry.map_err(|e| Error::io(&folder, &e))?;
+            let kind = entry.file_type().map_err(|e| Error::io(&entry.path(), &e))?;
             let path = entry.path();
             if kind.is_dir() {
                 folders.push(path);
@@ -144,9 +144,4 @@ pub fn below(root: &Path, ending: &str) -> Result<BTreeMap<String, PathBuf>> {
         }
     }
     Ok(found)
-}
-
-/// An I/O error with its path.
-pub fn io(path: &Path, e: &std::io::Error) -> Error {
-    Error::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
 }

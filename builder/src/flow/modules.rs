@@ -22,7 +22,7 @@ use crate::source::debian::Unpacked;
 use crate::source::module_tree::{ENDINGS, GivenModules, ModuleTree};
 use rayon::prelude::*;
 
-use super::inputs::{below, io};
+use super::inputs::below;
 use super::{Ask, Outcome, conclude, conclude_on};
 
 /// Modules of two trees.
@@ -206,7 +206,7 @@ pub(super) fn modules(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
 
 /// Two builds of a module, unpacked.
 pub(super) fn pair(name: &str, old_path: &Path, new_path: &Path) -> Result<Source> {
-    let read = |p: &Path| std::fs::read(p).map_err(|e| io(p, &e));
+    let read = |p: &Path| std::fs::read(p).map_err(|e| Error::io(p, &e));
     let (old, new) = (read(old_path)?, read(new_path)?);
     Ok(Source {
         name: name.to_owned(),

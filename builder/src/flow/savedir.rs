@@ -24,7 +24,7 @@ use crate::tool::{self, Log};
 pub fn inputs(dir: &Path, config: &Config, log: &Log) -> Result<()> {
     if fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
         let what = "--save-dir takes an empty folder, or a name for one; it was left alone";
-        return Err(Error::new(codes::LP1001, Place::object(dir.display().to_string()), what));
+        return Err(Error::new(codes::LP1103, Place::object(dir.display().to_string()), what));
     }
     let patches = dir.join("patches");
     fs::create_dir_all(&patches).map_err(|e| Error::io(&patches, &e))?;

@@ -44,7 +44,7 @@ impl ModuleBinary {
     /// Reads one.
     ///
     /// # Errors
-    /// LP1001; LP3009, LP1002 and LP1003 for what is no module.
+    /// Those of [`Error::io`]; LP3009, LP1002 and LP1003 for what is no module.
     pub fn read(path: &Path) -> Result<Self> {
         let file = path.display().to_string();
         let data = bounded::read(path, bounded::LARGE)?;

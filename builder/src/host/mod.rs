@@ -26,7 +26,6 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::codes;
 use crate::error::{Error, Place, Result};
 
 pub use failure::{Failure, Obstacle};
@@ -53,7 +52,7 @@ pub trait Shown: Serialize {
 /// Writes what came of a command: a report to `out`, with `json` a failure as well.
 ///
 /// # Errors
-/// The failure, and LP1001 where `out` cannot be written; a reader that has gone away is none.
+/// The failure, and that of [`Error::io_at`] where `out` cannot be written; a reader that has gone away is none.
 pub fn finish<R: Shown>(result: Result<R, Failure>, json: bool, out: &mut dyn Write) -> Result<()> {
     let written = match &result {
         Ok(report) if json => to_json(report, out),
@@ -67,7 +66,7 @@ pub fn finish<R: Shown>(result: Result<R, Failure>, json: bool, out: &mut dyn Wr
         std::io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(e),
     });
-    written.map_err(|e| Error::new(codes::LP1001, Place::object("standard output"), e.to_string()))
+    written.map_err(|e| Error::io_at(Place::object("standard output"), &e))
 }
 
 fn to_json(value: &impl Serialize, out: &mut dyn Write) -> std::io::Result<()> {

@@ -71,7 +71,7 @@ impl ModuleFile {
     /// The same, with the bytes of the file: what may be a pipe is read once.
     pub fn read(path: &Path) -> Result<(Self, Vec<u8>)> {
         let name = path.display().to_string();
-        let io = |e: std::io::Error| Error::new(codes::LP1001, Place::object(&name), e.to_string());
+        let io = |e: std::io::Error| Error::io(path, &e);
         let file = File::open(path).map_err(io)?;
         let mut data = Vec::new();
         (&file).take(MAX_FILE.saturating_add(1)).read_to_end(&mut data).map_err(io)?;

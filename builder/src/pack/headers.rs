@@ -15,7 +15,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::io_error;
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::kernel::config as kernel_config;
@@ -57,7 +56,7 @@ pub(super) fn find(release: &str, given: Option<&Path>) -> Result<Headers> {
         let list: Vec<String> = candidates.iter().map(|d| d.display().to_string()).collect();
         return Err(Error::new(codes::LP4003, Place::default(), format!("no Makefile in {}", list.join(" or "))));
     };
-    let objects = objects.canonicalize().map_err(|e| io_error(objects, &e))?;
+    let objects = objects.canonicalize().map_err(|e| Error::io(objects, &e))?;
     check_release(&objects, release)?;
     let source = source_of(&objects)?;
     let kbuild = kbuild_of(&source)?;
@@ -96,9 +95,9 @@ impl Headers {
 
     /// A folder of links to the entries of `from`.
     fn link(&self, from: &Path, to: &Path) -> Result<()> {
-        fs::create_dir(to).map_err(|e| io_error(to, &e))?;
-        for entry in fs::read_dir(from).map_err(|e| io_error(from, &e))? {
-            let entry = entry.map_err(|e| io_error(from, &e))?;
+        fs::create_dir(to).map_err(|e| Error::io(to, &e))?;
+        for entry in fs::read_dir(from).map_err(|e| Error::io(from, &e))? {
+            let entry = entry.map_err(|e| Error::io(from, &e))?;
             let name = entry.file_name();
             let target = match (&self.kbuild, name.to_str()) {
                 (Some(kbuild), Some(part @ ("scripts" | "tools"))) => kbuild.join(part),
@@ -107,7 +106,7 @@ impl Headers {
                 _ => entry.path(),
             };
             let link = to.join(&name);
-            symlink(target, &link).map_err(|e| io_error(&link, &e))?;
+            symlink(target, &link).map_err(|e| Error::io(&link, &e))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use lpbuild_abi as abi;
 
-use super::{KernelSide, io_error};
+use super::KernelSide;
 use crate::bounded;
 use crate::codes;
 use crate::explain::stored;
@@ -33,7 +33,7 @@ pub struct PatchFolder {
 
 pub(super) fn read(dir: &Path, side: &dyn KernelSide) -> Result<PatchFolder> {
     let path = dir.join("manifest.toml");
-    let manifest_text = fs::read_to_string(&path).map_err(|e| io_error(&path, &e))?;
+    let manifest_text = fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
     let manifest = Manifest::parse(&manifest_text, &path.display().to_string())?;
     let Some(kernel) = manifest.kernel.clone() else {
         return Err(Error::new(
@@ -44,7 +44,7 @@ pub(super) fn read(dir: &Path, side: &dyn KernelSide) -> Result<PatchFolder> {
     };
     check_texts(&manifest, &kernel, &path)?;
     let path = dir.join("patch.o");
-    let object = fs::read(&path).map_err(|e| io_error(&path, &e))?;
+    let object = fs::read(&path).map_err(|e| Error::io(&path, &e))?;
     check_hash(&object, &manifest, &path)?;
     let why = why(dir, &manifest)?;
     let input = PatchFolder { manifest, manifest_text, why, kernel, object };

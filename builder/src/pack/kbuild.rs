@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{KernelSide, headers::Headers, input::PatchFolder, io_error, recipe};
+use super::{KernelSide, headers::Headers, input::PatchFolder, recipe};
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::tool::{self, Log};
@@ -69,16 +69,14 @@ impl Room {
         let temp = tempfile::Builder::new()
             .prefix("lpbuild-pack-")
             .tempdir()
-            .map_err(|e| io_error(&std::env::temp_dir(), &e))?;
-        // make cannot handle blanks and colons in paths.
+            .map_err(|e| Error::io(&std::env::temp_dir(), &e))?;
         let root = temp.path();
         if root.to_str().is_none_or(|p| p.contains([' ', ':', '\t'])) {
-            let detail =
-                "the path of the temporary folder has a blank or colon in it, which make cannot handle; set TMPDIR";
-            return Err(Error::new(codes::LP1001, Place::object(root.display().to_string()), detail));
+            let detail = "the path of the temporary folder has a blank or colon in it";
+            return Err(Error::new(codes::LP1008, Place::object(root.display().to_string()), detail));
         }
         let module = root.join("module");
-        fs::create_dir(&module).map_err(|e| io_error(&module, &e))?;
+        fs::create_dir(&module).map_err(|e| Error::io(&module, &e))?;
         let (objects, makefile) = headers.shadow(root)?;
         let room = Self { temp, objects, makefile, module };
         for (file, content) in parts {
@@ -94,7 +92,7 @@ impl Room {
     /// Writes a file beside the parts.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.module.join(name);
-        fs::write(&path, content).map_err(|e| io_error(&path, &e))
+        fs::write(&path, content).map_err(|e| Error::io(&path, &e))
     }
 
     /// Has kbuild do everything.
@@ -128,5 +126,5 @@ fn embed(module: &Path, input: &PatchFolder, room: &Room, log: &Log) -> Result<V
         add(lpbuild_abi::SEC_WHY, WHY);
     }
     log.run(objcopy.arg(module), codes::LP4006)?;
-    fs::read(module).map_err(|e| io_error(module, &e))
+    fs::read(module).map_err(|e| Error::io(module, &e))
 }

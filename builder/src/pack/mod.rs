@@ -123,7 +123,7 @@ pub fn symvers(release: &str, headers: Option<&Path>) -> Result<Symvers> {
 /// Does the folder, bound or not, hold the patch.o that its manifest was written for?
 pub fn check_hash(dir: &Path, manifest: &Manifest) -> Result<()> {
     let path = dir.join("patch.o");
-    let object = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
+    let object = std::fs::read(&path).map_err(|e| Error::io(&path, &e))?;
     input::check_hash(&object, manifest, &path)
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let path = target.as_deref().unwrap_or(path);
     if path.exists() && !path.is_file() {
         let what = "the output is there already and is no regular file; it was left alone";
-        return Err(Error::new(codes::LP1001, Place::object(path.display().to_string()), what));
+        return Err(Error::new(codes::LP1007, Place::object(path.display().to_string()), what));
     }
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
@@ -170,12 +170,7 @@ pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
         temp.persist(path).map_err(|e| e.error)?;
         Ok(())
     };
-    write().map_err(|e| io_error(path, &e))
-}
-
-/// LP1001 for a path.
-fn io_error(path: &Path, e: &std::io::Error) -> Error {
-    Error::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
+    write().map_err(|e| Error::io(path, &e))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kbuild::{Parts, Room, is_interrupted};
 use super::stamps::Stamps;
-use super::{KernelSide, headers::Headers, input::PatchFolder, io_error};
+use super::{KernelSide, headers::Headers, input::PatchFolder};
 use crate::error::{Error, Place, Result};
 use crate::hash::digest;
 use crate::tool::{self, Log};
@@ -116,7 +116,7 @@ fn take(probe: &Parts, fixed: &Parts, parts: &Parts, headers: &Headers, log: &Lo
     let room = Room::new(headers, probe)?;
     room.make(headers, log)?;
     let made = room.module.join(format!("{PROBE}.ko"));
-    let module = fs::read(&made).map_err(|e| io_error(&made, &e))?;
+    let module = fs::read(&made).map_err(|e| Error::io(&made, &e))?;
     // The same for this patch as for the probe, so the same for every one.
     let same: Parts = fixed.iter().filter(|p| parts.contains(p)).cloned().collect();
     let recipe = match Recipe::of(&room, probe, &same, headers) {
@@ -131,7 +131,7 @@ fn take(probe: &Parts, fixed: &Parts, parts: &Parts, headers: &Headers, log: &Lo
     }
     let again = Room::new(headers, probe)?;
     let same =
-        recipe.follow(&again, PROBE, probe, log).and_then(|made| fs::read(&made).map_err(|e| io_error(&made, &e)));
+        recipe.follow(&again, PROBE, probe, log).and_then(|made| fs::read(&made).map_err(|e| Error::io(&made, &e)));
     match same {
         Ok(bytes) if bytes == module => Ok(recipe),
         Err(e) if is_interrupted(&e) => Err(e),
@@ -263,10 +263,10 @@ impl Recipe {
     fn write(&self, dir: &Path) -> Result<()> {
         let put = |name: &str, content: &[u8]| {
             let path = dir.join(name);
-            fs::write(&path, content).map_err(|e| io_error(&path, &e))
+            fs::write(&path, content).map_err(|e| Error::io(&path, &e))
         };
         let index = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::new(codes::LP1001, Place::object(INDEX), e.to_string()))?;
+            .map_err(|e| Error::new(codes::LP1000, Place::object(INDEX), e.to_string()))?;
         for (name, content) in &self.contents {
             put(name, content)?;
         }

@@ -191,7 +191,7 @@ fn a_folder_that_cannot_be_packed() {
     for cut in (0..good.len()).step_by(7) {
         assert_ne!(code(read(MANIFEST, &good[..cut])), [""; 0], "cut at {cut}");
     }
-    assert_eq!(code(input::read(Path::new("/nowhere"), &Runtime::default())), ["LP1001"]);
+    assert_eq!(code(input::read(Path::new("/nowhere"), &Runtime::default())), ["LP1004"]);
 }
 
 /// The parts of a module, to be changed before it is written.

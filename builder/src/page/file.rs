@@ -1,6 +1,6 @@
 //! The file of a report: asked before anything is done, written whole or not at all.
 //!
-//! Refused: a place that cannot be written (LP1001), a file that is no report of lpbuild, or would not outlive the command (LP1113).
+//! Refused: a place that cannot be written (LP1001, LP1004 to LP1007), a file that is no report of lpbuild, or would not outlive the command (LP1113).
 
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub const MARK: &str = "<!DOCTYPE html><!-- lpbuild report -->";
 /// May the report be written there? `folder`: an output folder, which is replaced as a whole. `others`: files that the command writes.
 ///
 /// # Errors
-/// LP1001, LP1113.
+/// LP1001, LP1004 to LP1007, LP1113.
 pub fn check(path: &Path, folder: Option<&Path>, others: &[&Path]) -> Result<()> {
     let refused = |what: &str| Err(Error::new(codes::LP1113, Place::object(path.display().to_string()), what));
     let parent = match path.parent() {
@@ -51,7 +51,7 @@ pub fn check(path: &Path, folder: Option<&Path>, others: &[&Path]) -> Result<()>
 /// Takes away a report of before, so that it is not taken for what comes now; anything else stays.
 ///
 /// # Errors
-/// LP1001.
+/// LP1001, LP1004 to LP1007.
 pub fn clear(path: &Path) -> Result<()> {
     let mut begins = Vec::new();
     let read = std::fs::File::open(path).and_then(|f| f.take(MARK.len() as u64).read_to_end(&mut begins));
@@ -64,7 +64,7 @@ pub fn clear(path: &Path) -> Result<()> {
 /// Writes it.
 ///
 /// # Errors
-/// LP1001.
+/// LP1001, LP1004 to LP1007.
 pub fn write(path: &Path, page: &str) -> Result<()> {
     write_atomic(path, page.as_bytes())
 }
@@ -88,7 +88,7 @@ mod tests {
         std::fs::write(at("mine.html"), "<!DOCTYPE html>").unwrap();
         assert_eq!(code(&at("mine.html"), None, &[]), Some("LP1113"));
         assert_eq!(code(dir.path(), None, &[]), Some("LP1113"));
-        assert_eq!(code(&at("no/such/report.html"), None, &[]), Some("LP1001"));
+        assert_eq!(code(&at("no/such/report.html"), None, &[]), Some("LP1004"));
         let out = at("out");
         std::fs::create_dir(&out).unwrap();
         assert_eq!(code(&out.join("report.html"), Some(&out), &[]), Some("LP1113"));

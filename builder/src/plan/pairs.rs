@@ -30,7 +30,7 @@ impl Source {
     /// Reads both builds of one object.
     ///
     /// # Errors
-    /// LP1001.
+    /// Those of [`Error::io`].
     pub fn read(name: impl Into<String>, old: &Path, new: &Path) -> Result<Self> {
         let read = |path: &Path| bounded::read(path, bounded::LARGE);
         let (old_path, new_path) = (old.to_owned(), new.to_owned());

@@ -3,7 +3,7 @@
 //! Input: a [`Plan`]. Output: the initramfs. PID 1 prints a line of its own before and after each step
 //! ([`super::steps`] reads them) and one verdict at the end; there is no compiled guest program. No step runs in a pipe or
 //! in `$(..)`: the shell would sleep in a kernel function the patch may want to replace.
-//! Refused: files that cannot be read (LP1001), what [`Initramfs`] refuses.
+//! Refused: files that cannot be read, what [`Initramfs`] refuses.
 
 use std::path::{Path, PathBuf};
 
@@ -172,8 +172,7 @@ impl Plan<'_> {
     pub(super) fn initramfs(self, programs: &Programs) -> Result<Vec<u8>> {
         let mut fs = Initramfs::new();
         fs.busybox(&programs.busybox)?;
-        let own = std::env::current_exe()
-            .map_err(|e| Error::new(codes::LP1001, Place::object("/proc/self/exe"), e.to_string()))?;
+        let own = std::env::current_exe().map_err(|e| Error::io_at(Place::object("/proc/self/exe"), &e))?;
         fs.program("/bin/lpbuild", &own)?;
         fs.file(&format!("{OWN}/{}.ko", self.name), 0o644, self.module);
         for (phase, script) in self.scripts {

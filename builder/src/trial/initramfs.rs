@@ -2,7 +2,7 @@
 //!
 //! Input: texts, and files of the host with the libraries they need. Output: the archive; every entry has owner root and
 //! time 0, so that the same content gives the same bytes. Refused: guest paths that are not absolute (LP6406), files of
-//! 4 GiB and more (LP6406), files that cannot be read (LP1001).
+//! 4 GiB and more (LP6406), files that cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -54,8 +54,8 @@ impl Initramfs {
     /// Adds a file of the host and says what is in it: a pipe can be read once only.
     fn copied(&mut self, path: &str, from: &Path) -> Result<Vec<u8>> {
         use std::os::unix::fs::PermissionsExt;
-        let content = fs::read(from).map_err(|e| unreadable(from, &e))?;
-        let executable = fs::metadata(from).map_err(|e| unreadable(from, &e))?.permissions().mode() & 0o111 != 0;
+        let content = fs::read(from).map_err(|e| Error::io(from, &e))?;
+        let executable = fs::metadata(from).map_err(|e| Error::io(from, &e))?.permissions().mode() & 0o111 != 0;
         self.file(path, if executable { 0o755 } else { 0o644 }, content.clone());
         Ok(content)
     }
@@ -91,8 +91,8 @@ impl Initramfs {
                 continue;
             }
             self.add(&at, Node::Directory);
-            for entry in fs::read_dir(&host).map_err(|e| unreadable(&host, &e))? {
-                let entry = entry.map_err(|e| unreadable(&host, &e))?.path();
+            for entry in fs::read_dir(&host).map_err(|e| Error::io(&host, &e))? {
+                let entry = entry.map_err(|e| Error::io(&host, &e))?.path();
                 let linked_folder = entry.is_symlink() && entry.is_dir();
                 if (entry.is_file() || entry.is_dir()) && !linked_folder {
                     let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -112,7 +112,7 @@ impl Initramfs {
     pub fn busybox(&mut self, binary: &Path) -> Result<&mut Self> {
         self.program("/bin/busybox", binary)?;
         let listed = Command::new(binary).arg("--list").stdin(Stdio::null()).output();
-        let listed = listed.map_err(|e| unreadable(binary, &e))?;
+        let listed = listed.map_err(|e| Error::io(binary, &e))?;
         let applets = String::from_utf8_lossy(&listed.stdout).into_owned();
         for applet in applets.lines().filter(|a| *a != "busybox" && !a.contains('/')) {
             self.link(&format!("/bin/{applet}"), "busybox");
@@ -171,10 +171,6 @@ fn entry(out: &mut Vec<u8>, name: &str, inode: u32, mode: u32, rdev: (u32, u32),
     out.extend_from_slice(content);
     pad(out);
     Ok(())
-}
-
-fn unreadable(path: &Path, e: &std::io::Error) -> Error {
-    Error::new(codes::LP1001, Place::object(path.display().to_string()), e.to_string())
 }
 
 fn pad(out: &mut Vec<u8>) {

@@ -101,7 +101,7 @@ impl Scripts {
 /// The text of a script. A pipe that has nothing in it was read by somebody else: that is not what was meant to be run.
 fn script(path: &Path) -> Result<Vec<u8>> {
     let place = || Place::object(path.display().to_string());
-    let io = |e: std::io::Error| Error::new(codes::LP1001, place(), e.to_string());
+    let io = |e: std::io::Error| Error::io_at(place(), &e);
     let mut file = File::open(path).map_err(io)?;
     let mut text = Vec::new();
     (&mut file).take(bounded::TEXT.saturating_add(1)).read_to_end(&mut text).map_err(io)?;
@@ -300,6 +300,6 @@ mod tests {
         // Now it is empty, and that is not what was meant.
         let again = Scripts { during: Some(path), ..Scripts::default() }.read().unwrap_err();
         assert_eq!(again.problems[0].code.id, "LP6406");
-        assert_eq!(Scripts::one("/no/such".into()).read().unwrap_err().problems[0].code.id, "LP1001");
+        assert_eq!(Scripts::one("/no/such".into()).read().unwrap_err().problems[0].code.id, "LP1004");
     }
 }

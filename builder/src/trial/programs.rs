@@ -87,8 +87,7 @@ struct Needs {
 }
 
 fn read_needs(path: PathBuf) -> Result<(PathBuf, Needs)> {
-    let place = || Place::object(path.display().to_string());
-    let data = std::fs::read(&path).map_err(|e| Error::new(codes::LP1001, place(), e.to_string()))?;
+    let data = std::fs::read(&path).map_err(|e| Error::io(&path, &e))?;
     let needs = needs(&path, &data);
     Ok((path, needs))
 }
@@ -125,6 +124,6 @@ mod tests {
             assert!(all.iter().any(|p| p.to_string_lossy().contains("libc.so")), "{all:?}");
         }
         assert!(libraries(Path::new("/some/text"), b"[package]").unwrap().is_empty());
-        assert_eq!(read_needs("/no/such/file".into()).err().unwrap().problems[0].code.id, "LP1001");
+        assert_eq!(read_needs("/no/such/file".into()).err().unwrap().problems[0].code.id, "LP1004");
     }
 }

@@ -262,7 +262,7 @@ fn rest(file: &mut File) -> Result<Vec<u8>> {
 }
 
 fn host(e: &std::io::Error) -> Error {
-    Error::new(codes::LP1001, Place::object("the guest's process and output"), e.to_string())
+    Error::io_at(Place::object("the guest's process and output"), e)
 }
 
 /// A file of the trial that could not be made.

@@ -46,7 +46,7 @@ fn map(path: &Path) -> Result<Mapped> {
     let file = File::open(path).map_err(io)?;
     let meta = file.metadata().map_err(io)?;
     if !meta.is_file() {
-        return Err(Error::new(codes::LP1001, Place::object(path.display().to_string()), "it is not a regular file"));
+        return Err(Error::new(codes::LP1007, Place::object(path.display().to_string()), "it is not a regular file"));
     }
     if meta.len() == 0 {
         return Ok(Mapped::Empty);

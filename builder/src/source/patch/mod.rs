@@ -334,8 +334,7 @@ fn applied_already(file: &FilePatch, present: Option<&[u8]>) -> bool {
 /// The content of a file of the source, if there is one; links are refused.
 fn read(source: &Path, path: &str) -> Result<Option<Vec<u8>>> {
     let full = source.join(path);
-    let broken =
-        |e: std::io::Error| Error::new(codes::LP1001, Place::object(path), format!("read {}: {e}", full.display()));
+    let broken = |e: std::io::Error| Error::io(&full, &e);
     match full.symlink_metadata() {
         Ok(m) if m.is_symlink() => {
             Err(Error::new(codes::LP6106, Place::object(path), "it is a symbolic link in the source"))

@@ -234,7 +234,7 @@ fn what_is_no_unified_diff_is_broken() {
             }
         }
     }
-    assert_eq!(apply(&w.source(), &[w.dir.path().join("absent")], &[]).unwrap_err().problems[0].code.id, "LP1001");
+    assert_eq!(apply(&w.source(), &[w.dir.path().join("absent")], &[]).unwrap_err().problems[0].code.id, "LP1004");
 }
 
 #[test]
