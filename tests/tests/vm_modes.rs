@@ -91,6 +91,8 @@ busy() {
 }
 gone() { [ ! -e /sys/module/$1 ] || fail "$1 stayed"; ktext diff /tmp/text; }
 background() { "$@" & pids="${pids:-} $!"; }
+# What nobody else wants of the CPUs: a step of the script takes no longer for it.
+idly() { background sh -c 'renice 19 $$ > /dev/null; exec "$@"' sh "$@"; }
 stop() { kill $pids; for pid in $pids; do wait $pid || true; done; pids=; }
 ktext save /tmp/text
 # `lpbuild load` compares addresses with it. Those of the kernel stay; /run/proc has the modules' as well.
@@ -161,8 +163,7 @@ nmis() {{
 }}
 echo 1 > /proc/sys/kernel/sysrq
 dmesg -n 1
-# The load has what nobody else wants: a step of the script takes no longer for it.
-background sh -c 'renice 19 $$ > /dev/null; exec hot 2 /proc/cmdline'
+idly hot 2 /proc/cmdline
 (while :; do echo l > /proc/sysrq-trigger; sleep 0.003; done) & storm=$!
 before=$(nmis)
 for mode in stop-machine drain transition; do
@@ -290,8 +291,8 @@ counts() {{
     before=$(kmem $at 8); sleep 0.3; after=$(kmem $at 8)
     [ $before != $after ] || fail "$at does not count: $before"
 }}
-background hot 4 /proc/stat
-background forkstorm forever
+idly hot 4 /proc/stat
+idly forkstorm forever
 for mode in stop-machine drain transition; do
     for module in schedule interrupt; do
         loaded $mode $module --deadline-ms 30000
@@ -378,8 +379,8 @@ tracing=/sys/kernel/tracing
 # Function and graph tracers, kprobes, modules, CPUs, processes, threads; and readers on every CPU all the time.
 for mode in stop-machine drain transition; do
     step $mode
-    background forkstorm forever
-    background exitstorm forever
+    idly forkstorm forever
+    idly exitstorm forever
     background modstorm /dummy.ko dummy forever
     background cpustorm forever
     background tracestorm proc_pid_status forever

@@ -437,8 +437,8 @@ for mode in $modes; do
     fixed 'on at the end' 1; unload bm_delim; broken 'left on' 1; debug -p; broken off 0; expect code "$was" "$(text)"; down
 done
 turner() { while :; do debug +p; debug -p; done; }
-up; background turner
-for turn in $(seq 12); do
+up; background idly turner
+for turn in $(seq ROUNDS); do
     load bm_delim; register : > /dev/null; unload bm_delim
     # In 6.1 a key that is turned while its module is loaded stops the machine, patch or not.
     case $(uname -r) in 6.1.*) continue ;; esac
@@ -451,15 +451,18 @@ for n in $(seq 40); do
     until_is bm_delim applied
     if insmod /binfmt_misc.ko 2> /tmp/err; then rmmod binfmt_misc; else
         expect_in 'what happened' LP5030 "$(dmesg | tail -2)"; expect_in holders 'refused LP5010' "$(of bm_delim holders)"
+        up; new bm_delim; fixed 'with memory' 0; down
     fi
-    up; new bm_delim; fixed 'with memory' 0; turned fixed 'with memory'; unload bm_delim; down
+    unload bm_delim
     if dmesg | grep -q 'fail: handing over jumps of keys'; then break; fi
 done
 expect_in 'calls that fail' 'fail: handing over jumps of keys' "$(dmesg)"
 up
+load bm_delim; turned fixed 'with memory'; unload bm_delim
 broken 'at the end' 0; expect code "$was" "$(text)"; down
 clean
 "#;
+    let script = script.replace("ROUNDS", &cycles(3).to_string());
     passes(&b.vm("module-keys", &format!("{FUNCTIONS}{script}")));
 }
 
@@ -517,8 +520,8 @@ for mode in $modes; do
 done
 turner() { while :; do on 1; second 1; on 0; second 0; done 2> /dev/null; }
 opener() { while :; do socket 30 2; done 2> /dev/null; }
-up; background turner; background opener
-for turn in $(seq 12); do load tipc_trace; unload tipc_trace; done
+up; background idly turner; background idly opener
+for turn in $(seq ROUNDS); do load tipc_trace; unload tipc_trace; done
 stop; on 0; second 0; down
 # The kernel has no memory for the list in a key.
 for n in $(seq 40); do
@@ -526,17 +529,18 @@ for n in $(seq 40); do
     until_is tipc_trace applied
     if insmod /tipc.ko 2> /tmp/err; then down; else
         expect_in 'what happened' LP5030 "$(dmesg | tail -2)"; expect_in holders 'refused LP5010' "$(of tipc_trace holders)"
+        up; new; on 1; expect 'with memory' "1 1 0 0 " "$(seen)"; on 0; down
     fi
-    up; fixed 'with memory'; unload tipc_trace; broken 'with memory'; down
+    unload tipc_trace
     if dmesg | grep -q 'fail: handing over jumps of keys'; then break; fi
 done
 expect_in 'calls that fail' 'fail: handing over static calls' "$(dmesg)"
 expect_in 'calls that fail' 'fail: handing over jumps of keys' "$(dmesg)"
-up; broken 'at the end'; expect code "$was" "$(text)"; down
+up; load tipc_trace; fixed 'with memory'; unload tipc_trace; broken 'at the end'; expect code "$was" "$(text)"; down
 rmdir $t/instances/second
 clean
 "#;
-    passes(&b.vm("module-tracepoint", script));
+    passes(&b.vm("module-tracepoint", &script.replace("ROUNDS", &cycles(3).to_string())));
 }
 
 /// A static call that is no tracepoint's: which code a cipher uses, its module decides as it is loaded.
@@ -620,7 +624,7 @@ for n in $(seq 40); do
     if insmod /poly1305-x86_64.ko 2> /tmp/err; then down; else
         expect_in 'what happened' LP5030 "$(dmesg | tail -2)"; expect_in holders 'refused LP5010' "$(of poly_say holders)"
     fi
-    up; new; unload poly_say; old; down
+    up; new; down; unload poly_say
     if dmesg | grep -q 'fail: handing over jumps of constant keys'; then break; fi
 done
 expect_in 'calls that fail' 'fail: handing over jumps of constant keys' "$(dmesg)"

@@ -341,8 +341,8 @@ adjusted() { sh -c "echo 900 > /proc/self/oom_score_adj; cat /proc/self/oom_scor
 traced() { grep -c "oom_score_adj=$1\$" /sys/kernel/tracing/trace || true; }
 toggle() { while true; do echo 1 > $event; sleep 0.02; echo 0 > $event; sleep 0.01; done; }
 run() { while true; do echo 900 > /proc/self/oom_score_adj; echo 0 > /proc/self/oom_score_adj; done; }
-background toggle
-background run
+background idly toggle
+background idly run
 for mode in $modes; do
     for round in $(seq $rounds); do
         load oom mode=$mode
