@@ -174,7 +174,7 @@ where=old
 echo "p:lp/body $(printf '0x%x' $((old + in_old)))" > $t/kprobe_events
 echo 1 > $t/events/lp/enable
 flip() { while true; do sysctl -w debug.kprobes-optimization=0; sysctl -w debug.kprobes-optimization=1; done; }
-flip > /dev/null & flipper=$!
+idly flip > /dev/null & flipper=$!
 for mode in $modes; do load short mode=$mode; patched; unload short; original; done
 kill $flipper; wait $flipper || true
 off
