@@ -43,8 +43,8 @@ pub struct Report {
     /// Everything in numbers, for whole images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    /// The most memory this process had in use, KiB (`VmHWM` of /proc/self/status, proc(5)); 0 when nobody says.
-    pub peak_kib: u64,
+    /// The most memory this process had in use.
+    pub peak_kib: PeakMemory,
     /// Microseconds each phase took.
     pub timings_us: Vec<(&'static str, u64)>,
 }
@@ -130,7 +130,7 @@ impl Report {
             promises: analysis.promises.clone(),
             timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),
             summary: analysis.summary.clone(),
-            peak_kib: peak_kib(),
+            peak_kib: PeakMemory,
             ..Self::default()
         };
         for (index, item) in analysis.set.items.iter().enumerate() {
@@ -215,8 +215,15 @@ impl Report {
     }
 }
 
-fn peak_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
+/// In KiB (`VmHWM` of /proc/self/status, proc(5)), asked for when it is written; 0 when nobody says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PeakMemory;
+
+impl Serialize for PeakMemory {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());
+        serializer.serialize_u64(kib.unwrap_or(0))
+    }
 }

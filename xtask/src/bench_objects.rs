@@ -1,7 +1,7 @@
 //! The object part of `cargo xtask bench`: what `lpbuild diff OLD.o NEW.o -o DIR` costs, on objects of the prepared tree.
 //!
 //! Input: the tree and the program. Output: for large pairs the speed of each phase, and for those and a set of small pairs, each its
-//! own process, time and instructions; with debug information and without. The objects differ in one function, the
+//! own process, time, CPU time, page faults and instructions; with debug information and without. The objects differ in one function, the
 //! middle one of the file, which got an instruction more.
 
 use std::fs;
@@ -150,11 +150,31 @@ impl Bench<'_> {
     }
 
     /// The comparison of a pair, into a folder of its own.
-    fn command(&self, (old, new): &Files) -> Result<Command> {
+    fn command(&self, pair: &Files) -> Result<Command> {
+        self.complete(cmd::command(self.lpbuild), pair)
+    }
+
+    fn complete(&self, mut c: Command, (old, new): &Files) -> Result<Command> {
         let out = tempfile::tempdir_in(self.temp.path())?.keep().join("out");
-        let mut c = cmd::command(self.lpbuild);
         c.arg("diff").args([old, new]).arg("-o").arg(out);
         Ok(c)
+    }
+
+    /// What a comparison costs at best, as the kernel accounts for it; nothing where there is no perf.
+    fn spent(&self, pair: &Files) -> Result<Option<Spent>> {
+        let mut best: Option<Spent> = None;
+        for _ in 0..RUNS {
+            let mut c = cmd::command("perf");
+            c.args(["stat", "-x,", "-e", "task-clock,page-faults", "--"]).arg(self.lpbuild);
+            let Ok(out) = self.complete(c, pair)?.output() else { return Ok(None) };
+            let said = String::from_utf8_lossy(&out.stderr);
+            let (Some(ms), Some(faults)) = (count(&said, "task-clock"), count(&said, "page-faults")) else {
+                return Ok(None);
+            };
+            best =
+                Some(best.map_or(Spent { ms, faults }, |b| Spent { ms: b.ms.min(ms), faults: b.faults.min(faults) }));
+        }
+        Ok(best)
     }
 
     fn run(&self, mut c: Command) -> Result<std::process::Output> {
@@ -186,7 +206,8 @@ impl Bench<'_> {
         let (old, new) = pair;
         let args = [Path::new("diff"), old, new, Path::new("-o"), &self.temp.path().join("counted")];
         let counted = self.counter.instructions(self.lpbuild, &args)?;
-        println!("diff {what}: {:.1} ms for {mb:.2} MB, {:.0} MB/s{}", best * 1e3, mb / best, millions(counted));
+        let (spent, counted) = (Spent::text(self.spent(pair)?), millions(counted));
+        println!("diff {what}: {:.1} ms for {mb:.2} MB, {:.0} MB/s{spent}{counted}", best * 1e3, mb / best);
         for (name, us) in phases.iter().filter(|p| p.1 > 0.0) {
             println!("    {name:<10} {:>7.2} ms {:>7.0} MB/s", us / 1e3, mb / us * 1e6);
         }
@@ -203,20 +224,38 @@ impl Bench<'_> {
             }
             best = best.min(started.elapsed().as_secs_f64());
         }
-        let mut counted = Some(0.0);
-        for (old, new) in pairs {
+        let (mut counted, mut spent) = (Some(0.0), Some(Spent { ms: 0.0, faults: 0.0 }));
+        for pair in pairs {
+            let sum = |(a, b): (Spent, Spent)| Spent { ms: a.ms + b.ms, faults: a.faults + b.faults };
+            spent = spent.zip(self.spent(pair)?).map(sum);
+            let (old, new) = pair;
             let args = [Path::new("diff"), old, new, Path::new("-o"), &self.temp.path().join("counted")];
             counted = counted.zip(self.counter.instructions(self.lpbuild, &args)?).map(|(a, b)| a + b);
         }
         let (n, each) = (pairs.len(), best / pairs.len().max(1) as f64);
         println!(
-            "diff of {n} pairs {what}, a process each: {:.2} s for {mb:.1} MB, {:.1} ms each, {:.0} MB/s{}",
+            "diff of {n} pairs {what}, a process each: {:.2} s for {mb:.1} MB, {:.1} ms each, {:.0} MB/s{}{}",
             best,
             each * 1e3,
             mb / best,
+            Spent::text(spent),
             millions(counted)
         );
         Ok(())
+    }
+}
+
+/// What a process, or several, took.
+#[derive(Clone, Copy)]
+struct Spent {
+    /// Of the CPU, its own and the kernel's for it.
+    ms: f64,
+    faults: f64,
+}
+
+impl Spent {
+    fn text(spent: Option<Self>) -> String {
+        spent.map_or(String::new(), |s| format!(", {:.1} ms of CPU, {:.0} page faults", s.ms, s.faults))
     }
 }
 

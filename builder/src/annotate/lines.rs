@@ -11,7 +11,8 @@ use crate::symbolize::{AtomId, Object};
 /// Of pairs of objects; `first` is the first of them.
 pub fn of_objects(analysis: &Analysis, first: usize, debug: &[Files<'_>]) -> Vec<CodeLines> {
     let items: Vec<(usize, &Item)> = analysis.set.items.iter().enumerate().filter(|(_, i)| i.is_code()).collect();
-    let found = parallel::map(&items, |(index, item)| {
+    // Most of the time goes into the line tables, one for each object: threads pay where there are several.
+    let found = parallel::map_if(debug.len() > 1, &items, |(index, item)| {
         let pair = analysis.pairs.get(item.pair.0 as usize)?;
         let [old, new] = debug.get((item.pair.0 as usize).checked_sub(first)?)?.both()?;
         let old_at = |id| object_address(&pair.old, id);

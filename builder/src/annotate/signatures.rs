@@ -13,7 +13,7 @@ use super::Rest;
 use super::sides::{CarriedFunction, Sides};
 use crate::accept::Accept;
 use crate::codes;
-use crate::debuginfo::{DebugInfo, Prototype, section_address};
+use crate::debuginfo::{DebugInfo, Prototype, Signatures, section_address};
 use crate::error::{Place, Problem};
 use crate::plan::PatchSet;
 use crate::plan::Source;
@@ -149,12 +149,10 @@ fn calls(
             _ => None,
         })
         .collect();
+    let (mut before, mut after) = (Signatures::of(sides.debug.old), Signatures::of(sides.debug.new));
     let mut problems = Vec::new();
     for callee in callees {
-        let (Some(was), Some(is)) = (sides.debug.old.signature_named(callee), sides.debug.new.signature_named(callee))
-        else {
-            continue;
-        };
+        let (Some(was), Some(is)) = (before.named(callee), after.named(callee)) else { continue };
         if was.agrees(&is) || compared(callee) || sources.iter().any(|s| s.name != pair.name && defines(&s.new, callee))
         {
             continue;

@@ -16,10 +16,13 @@ const OFFSET_BITS: u32 = 40;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     offset: u64,
-    /// Index in [`LineTable::files`]; nothing behind the end of a sequence.
-    file: Option<u32>,
-    line: u64,
+    /// Index in [`LineTable::files`], or [`NONE`] behind the end of a sequence.
+    file: u32,
+    line: u32,
 }
+
+/// There is code of no file from here on.
+const NONE: u32 = u32::MAX;
 
 /// All rows of an object.
 #[derive(Debug, Default)]
@@ -41,7 +44,7 @@ impl LineTable {
         let rows = self.rows.get(&section.0).map_or(&[][..], Vec::as_slice);
         let end = rows.partition_point(|r| r.offset <= offset);
         let from = rows[..end].last().map_or(end, |last| rows.partition_point(|r| r.offset < last.offset));
-        rows[from..end].iter().filter_map(|r| Some((self.files.get(r.file? as usize)?.as_str(), r.line)))
+        rows[from..end].iter().filter_map(|r| Some((self.files.get(r.file as usize)?.as_str(), u64::from(r.line))))
     }
 
     fn parse(image: &Image) -> Option<Self> {
@@ -83,13 +86,16 @@ impl LineTable {
                         file
                     }
                 };
-                let line = row.line().map_or(0, |l| l.get());
-                let file = (!row.end_sequence()).then_some(file);
+                // No file has more lines than fit: such a number is no line.
+                let line = row.line().map_or(0, |l| u32::try_from(l.get()).unwrap_or(0));
+                let file = if row.end_sequence() { NONE } else { file };
                 table.rows.entry(section).or_default().push(Row { offset, file, line });
             }
         }
         // Stable: rows of one offset stay in the order of the table.
-        table.rows.values_mut().for_each(|rows| rows.sort_by_key(|r| r.offset));
+        for rows in table.rows.values_mut().filter(|rows| !rows.is_sorted_by_key(|r| r.offset)) {
+            rows.sort_by_key(|r| r.offset);
+        }
         Some(table)
     }
 }

@@ -27,6 +27,7 @@ mod flow;
 mod named;
 
 use crate::symbolize::base_name;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -130,7 +131,7 @@ impl Pairs {
 }
 
 /// What must agree for two atoms to be the same thing: code or data, class of section, name without numbers.
-type GroupKey = (bool, String, String);
+type GroupKey = (bool, Cow<'static, str>, String);
 
 #[derive(Default)]
 struct Group {
@@ -210,14 +211,15 @@ fn groups(old: &Object, new: &Object, pairs: &Pairs) -> BTreeMap<GroupKey, Group
 }
 
 /// Code or data, and the kind of section.
-fn kind_of(object: &Object, id: AtomId) -> (bool, String) {
+fn kind_of(object: &Object, id: AtomId) -> (bool, Cow<'static, str>) {
     let atom = object.atom(id);
     let class = match object.class(atom.section) {
         // With -ffunction-sections the section is named for the function.
-        Class::Text(_) => String::from("text"),
+        Class::Text(_) => "text".into(),
         // A variable that gains or loses its initial value moves between these; it is still the same variable.
-        Class::Data | Class::Bss => String::from("writable"),
-        c => format!("{c:?}"),
+        Class::Data | Class::Bss => "writable".into(),
+        Class::Rodata => "Rodata".into(),
+        c => format!("{c:?}").into(),
     };
     (atom.is_code(), class)
 }

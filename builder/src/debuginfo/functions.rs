@@ -1,9 +1,12 @@
 //! Functions by address, and what is inlined into them (DWARF 5, 3.3 "Subroutine and Entry Point Entries").
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::ops::Range;
+use std::rc::Rc;
 
 use gimli::{AttributeValue, Expression, Operation, constants};
+use rustc_hash::FxHashMap;
 
 use super::entries::{Bytes, Entry, Reader, Step, every};
 use super::spelling::Spelling;
@@ -45,7 +48,7 @@ pub struct Inlined {
     pub arguments: BTreeSet<u64>,
     /// What its definition says of it beside the code: parameters, variables, blocks, labels, and on which of its lines. Only in
     /// full.
-    pub shape: String,
+    pub shape: Rc<str>,
 }
 
 /// The functions of a unit.
@@ -141,6 +144,7 @@ fn inlined(reader: &Reader<'_>, offset: usize, full: bool, wanted: impl Fn(&[Ran
     let mut out = Vec::new();
     // Depths below the function of the calls that are open.
     let mut open: Vec<usize> = Vec::new();
+    let mut shapes = Shapes::new(reader);
     let tags = |tag| {
         tag == constants::DW_TAG_subprogram
             || tag == constants::DW_TAG_inlined_subroutine
@@ -167,7 +171,7 @@ fn inlined(reader: &Reader<'_>, offset: usize, full: bool, wanted: impl Fn(&[Ran
                     ranges,
                     depth: open.len(),
                     arguments: if full { arguments(reader, entry.offset.0) } else { BTreeSet::new() },
-                    shape: if full { shape(reader, entry) } else { String::new() },
+                    shape: if full { shapes.of(entry) } else { "".into() },
                 });
                 Step::Into
             }
@@ -242,9 +246,27 @@ fn numbers(reader: &Reader<'_>, expression: Expression<Bytes<'_>>, out: &mut BTr
     }
 }
 
-/// The definition of an inlined function as text.
-fn shape<'a>(reader: &Reader<'a>, call: &Entry<'a>) -> String {
-    let Some(definition) = reader.reference(call, constants::DW_AT_abstract_origin) else { return String::new() };
+/// The definitions of inlined functions as text, each made once.
+struct Shapes<'r, 'a> {
+    reader: &'r Reader<'a>,
+    /// By the offset of the definition.
+    known: FxHashMap<usize, Rc<str>>,
+}
+
+impl<'r, 'a> Shapes<'r, 'a> {
+    fn new(reader: &'r Reader<'a>) -> Self {
+        Self { reader, known: FxHashMap::default() }
+    }
+
+    /// That of the function behind a call.
+    fn of(&mut self, call: &Entry<'a>) -> Rc<str> {
+        let Some(definition) = self.reader.reference(call, constants::DW_AT_abstract_origin) else { return "".into() };
+        let made = || shape(self.reader, definition).into();
+        Rc::clone(self.known.entry(definition).or_insert_with(made))
+    }
+}
+
+fn shape(reader: &Reader<'_>, definition: usize) -> String {
     let first = |entry: &Entry<'_>| Reader::number(entry, constants::DW_AT_decl_line).unwrap_or(0);
     let base = reader.entry(definition).map_or(0, |e| first(&e));
     let mut spelling = Spelling::new(reader);
@@ -256,7 +278,8 @@ fn shape<'a>(reader: &Reader<'a>, call: &Entry<'a>) -> String {
         |entry, depth| {
             let name = reader.string(entry, constants::DW_AT_name).unwrap_or_default();
             let line = first(entry).wrapping_sub(base) as i64;
-            out.push_str(&format!("{depth} {} {name} {} {line};", entry.tag, spelling.of(entry)));
+            // A string takes everything.
+            let _ = write!(out, "{depth} {} {name} {} {line};", entry.tag, spelling.of(entry));
             Step::Into
         },
     );

@@ -20,10 +20,13 @@ pub struct Line<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Row {
     address: u64,
-    /// Index in [`LineTable::files`]; nothing behind the end of a sequence.
-    file: Option<u32>,
-    line: u64,
+    /// Index in [`LineTable::files`], or [`NONE`] behind the end of a sequence.
+    file: u32,
+    line: u32,
 }
+
+/// There is code of no file from here on.
+const NONE: u32 = u32::MAX;
 
 /// All rows of a unit.
 #[derive(Debug, Default)]
@@ -32,6 +35,9 @@ pub(super) struct LineTable {
     /// In the order of the addresses. Of several rows at one address the last one counts.
     rows: Vec<Row>,
 }
+
+/// Bytes of a line program that make a row, about: an advance, a column, a statement or not.
+const ROW: usize = 4;
 
 impl DebugInfo<'_> {
     /// The source line of the instruction at this address. Parses the line table of its unit once.
@@ -44,14 +50,14 @@ impl DebugInfo<'_> {
         let table = self.cell(unit)?.lines.get_or_init(|| self.read_lines(unit).unwrap_or_default());
         let holds = |list: &[Range<u64>], row: &Row| list.iter().any(|r| r.contains(&row.address));
         let rows = table.rows.iter().filter(|row| holds(code, row) && !holds(without, row));
-        let of_file = rows.filter(|row| row.file.and_then(|f| table.files.get(f as usize)).is_some_and(|f| f == file));
-        of_file.map(|row| row.line).max()
+        let of_file = rows.filter(|row| table.files.get(row.file as usize).is_some_and(|f| f == file));
+        of_file.map(|row| u64::from(row.line)).max()
     }
 
     fn line_in(&self, unit: Unit, address: u64) -> Option<Line<'_>> {
         let table = self.cell(unit)?.lines.get_or_init(|| self.read_lines(unit).unwrap_or_default());
         let row = table.rows[..table.rows.partition_point(|r| r.address <= address)].last()?;
-        Some(Line { file: table.files.get(row.file? as usize)?, line: row.line })
+        Some(Line { file: table.files.get(row.file as usize)?, line: u64::from(row.line) })
     }
 
     fn read_lines(&self, unit: Unit) -> Option<LineTable> {
@@ -59,6 +65,7 @@ impl DebugInfo<'_> {
         let mut table = LineTable::default();
         let mut known: FxHashMap<u64, u32> = FxHashMap::default();
         let mut rows = reader.unit.line_program.clone()?.rows();
+        table.rows.reserve(rows.header().raw_program_buf().len() / ROW);
         while let Ok(Some((header, row))) = rows.next_row() {
             let file = match known.get(&row.file_index()) {
                 Some(file) => *file,
@@ -69,11 +76,16 @@ impl DebugInfo<'_> {
                     file
                 }
             };
-            let file = (!row.end_sequence()).then_some(file);
-            table.rows.push(Row { address: row.address(), file, line: row.line().map_or(0, |l| l.get()) });
+            let file = if row.end_sequence() { NONE } else { file };
+            // No file has more lines than fit: such a number is no line.
+            let line = row.line().map_or(0, |l| u32::try_from(l.get()).unwrap_or(0));
+            table.rows.push(Row { address: row.address(), file, line });
         }
         // Stable: rows of one address stay in the order of the table. One sequence may begin where another ends.
-        table.rows.sort_by_key(|r| (r.address, r.file.is_some()));
+        let place = |r: &Row| (r.address, r.file != NONE);
+        if !table.rows.is_sorted_by_key(place) {
+            table.rows.sort_by_key(place);
+        }
         Some(table)
     }
 }

@@ -37,7 +37,7 @@ mod variables;
 pub use changes::{TypeChange, User, changed_types};
 pub use functions::{FunctionInfo, Inlined};
 pub use lines::Line;
-pub use signatures::Prototype;
+pub use signatures::{Prototype, Signatures};
 pub use units::UnitInfo;
 pub use variables::Scope;
 

@@ -7,7 +7,7 @@ use std::hash::Hasher;
 use std::rc::Rc;
 
 use gimli::constants;
-use rustc_hash::FxHasher;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::entries::{Entry, Reader, Step, is_unit, of_types};
 use super::spelling::Spelling;
@@ -64,17 +64,42 @@ impl DebugInfo<'_> {
 
     /// The signature a function of this name is declared or defined with; of several units, the first that has it.
     pub fn signature_named(&self, name: &str) -> Option<Prototype> {
-        self.ids().find_map(|unit| {
-            let named = self.cell(unit)?.signatures.get_or_init(|| names(self, unit).unwrap_or_default());
+        Signatures::of(self).named(name)
+    }
+}
+
+/// Signatures by name, for many questions: the units that had an answer stay open.
+pub struct Signatures<'a> {
+    info: &'a DebugInfo<'a>,
+    open: FxHashMap<Unit, Option<Reader<'a>>>,
+}
+
+impl std::fmt::Debug for Signatures<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signatures").field("open", &self.open.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Signatures<'a> {
+    /// Those of `info`; nothing is read before the first question.
+    pub fn of(info: &'a DebugInfo<'_>) -> Self {
+        Self { info, open: FxHashMap::default() }
+    }
+
+    /// As [`DebugInfo::signature_named`].
+    pub fn named(&mut self, name: &str) -> Option<Prototype> {
+        let info = self.info;
+        info.ids().find_map(|unit| {
+            let named = info.cell(unit)?.signatures.get_or_init(|| names(info, unit).unwrap_or_default());
             let wanted = hash(name.as_bytes());
             let first = named.partition_point(|n| n.0 < wanted);
             let mut found = named[first..].iter().take_while(|n| n.0 == wanted).peekable();
             found.peek()?;
-            let reader = Reader::new(self, unit)?;
+            let reader = self.open.entry(unit).or_insert_with(|| Reader::new(info, unit)).as_ref()?;
             found.find_map(|(_, offset)| {
                 let entry = reader.entry(*offset)?;
                 let is_it = reader.string(&entry, constants::DW_AT_name).is_some_and(|n| n == name);
-                is_it.then(|| read(&reader, &entry))?
+                is_it.then(|| read(reader, &entry))?
             })
         })
     }

@@ -7,7 +7,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::CodeAt;
 use crate::correlate::NewAtom;
-use crate::isa::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, is_near_branch};
+use crate::isa::{Decoder, DecoderOptions, Disassembler, Style, is_near_branch};
 use crate::plan::{CodeLines, ObjectPair};
 use crate::symbolize::{Atom, AtomId, Insn, Object, Ref, Target, Usage};
 
@@ -96,34 +96,18 @@ pub fn at(object: &Object, id: AtomId, offset: u64, line: Option<String>) -> Opt
     let atom = object.atom(id);
     let insn = atom.code.as_ref()?.insns.iter().find(|i| u64::from(i.at) == offset)?;
     let own = |id: AtomId| object.atom(id).name.clone();
-    let shown = one(&mut formatter(), object, atom, insn, &own)?;
+    let shown = one(&mut Disassembler::new(Style::Listing), object, atom, insn, &own)?;
     Some(CodeAt { at: shown.at, text: shown.text, line })
 }
 
 fn all(object: &Object, id: AtomId, naming: Naming<'_>) -> Vec<ListedCode> {
     let atom = object.atom(id);
     let insns = atom.code.as_ref().map_or(&[][..], |c| &c.insns[..]);
-    let mut formatter = formatter();
-    insns.iter().filter_map(|i| one(&mut formatter, object, atom, i, naming)).collect()
+    let mut writer = Disassembler::new(Style::Listing);
+    insns.iter().filter_map(|i| one(&mut writer, object, atom, i, naming)).collect()
 }
 
-fn formatter() -> GasFormatter {
-    let mut formatter = GasFormatter::new();
-    let options = formatter.options_mut();
-    options.set_rip_relative_addresses(true);
-    options.set_branch_leading_zeros(false);
-    options.set_uppercase_hex(false);
-    options.set_space_after_operand_separator(true);
-    formatter
-}
-
-fn one(
-    formatter: &mut GasFormatter,
-    object: &Object,
-    atom: &Atom,
-    insn: &Insn,
-    naming: Naming<'_>,
-) -> Option<ListedCode> {
+fn one(writer: &mut Disassembler, object: &Object, atom: &Atom, insn: &Insn, naming: Naming<'_>) -> Option<ListedCode> {
     let at = u64::from(insn.at);
     let end = at + u64::from(insn.len);
     let bytes = object.bytes(atom.id).get(insn.at as usize..end as usize)?.to_vec();
@@ -137,19 +121,19 @@ fn one(
     }
     let branch = is_near_branch(&decoded);
     let text = match (branch, names.as_slice()) {
-        (true, [target]) => format!("{} {target}", mnemonic(formatter, &decoded)),
-        (_, []) => full(formatter, &decoded),
-        (_, some) => format!("{}  # {}", full(formatter, &decoded), some.join(", ")),
+        (true, [target]) => format!("{} {target}", writer.mnemonic(&decoded)),
+        (_, []) => writer.text(&decoded),
+        (_, some) => format!("{}  # {}", writer.text(&decoded), some.join(", ")),
     };
     let key = match (branch, keys.as_slice()) {
-        (true, [target]) => format!("{} {target}", mnemonic(formatter, &decoded)),
-        (_, some) => format!("{}#{}", blanked(formatter, &bytes, atom, insn), some.join(",")),
+        (true, [target]) => format!("{} {target}", writer.mnemonic(&decoded)),
+        (_, some) => format!("{}#{}", blanked(writer, &bytes, atom, insn), some.join(",")),
     };
     Some(ListedCode { at, bytes, text, line: None, key })
 }
 
 /// The text with the fields of references blanked: what they hold is how far something is away.
-fn blanked(formatter: &mut GasFormatter, bytes: &[u8], atom: &Atom, insn: &Insn) -> String {
+fn blanked(writer: &mut Disassembler, bytes: &[u8], atom: &Atom, insn: &Insn) -> String {
     let (at, end) = (u64::from(insn.at), u64::from(insn.at) + u64::from(insn.len));
     let mut bytes = bytes.to_vec();
     for r in atom.refs.iter().filter(|r| r.at >= at && r.at < end) {
@@ -159,19 +143,7 @@ fn blanked(formatter: &mut GasFormatter, bytes: &[u8], atom: &Atom, insn: &Insn)
         }
     }
     // At 0, so that the same bytes give the same text.
-    full(formatter, &Decoder::with_ip(64, &bytes, 0, DecoderOptions::NONE).decode())
-}
-
-fn full(formatter: &mut GasFormatter, insn: &Instruction) -> String {
-    let mut text = String::new();
-    formatter.format(insn, &mut text);
-    text
-}
-
-fn mnemonic(formatter: &mut GasFormatter, insn: &Instruction) -> String {
-    let mut text = String::new();
-    formatter.format_mnemonic(insn, &mut text);
-    text
+    writer.text(&Decoder::with_ip(64, &bytes, 0, DecoderOptions::NONE).decode())
 }
 
 /// What a reference leads to, for people and for comparing.

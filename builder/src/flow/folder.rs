@@ -3,6 +3,7 @@
 //! A symbolic patch (no `--kernel`) also keeps the compared objects, so that `lpbuild pack --kernel` can bind it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::backend::detour::Runtime;
@@ -56,17 +57,30 @@ fn put(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         _ => Path::new("."),
     };
     std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, &e))?;
-    let staging = tempfile::Builder::new().prefix(".lpbuild-").tempdir_in(parent).map_err(|e| Error::io(parent, &e))?;
-    let new = staging.path().join("new");
-    fill(&new)?;
-    if dir.exists() {
-        std::fs::rename(dir, staging.path().join("old")).map_err(|e| Error::io(dir, &e))?;
-    }
-    std::fs::rename(&new, dir).map_err(|e| {
+    // As a folder that is made in its place would be.
+    let all = std::fs::Permissions::from_mode(0o777);
+    let mut builder = tempfile::Builder::new();
+    let beside = builder.prefix(".lpbuild-").permissions(all);
+    let beside = || beside.tempdir_in(parent).map_err(|e| Error::io(parent, &e));
+    let new = beside()?;
+    fill(new.path())?;
+    let replaced = if dir.exists() {
+        let replaced = beside()?;
+        std::fs::rename(dir, replaced.path().join("old")).map_err(|e| Error::io(dir, &e))?;
+        Some(replaced)
+    } else {
+        None
+    };
+    std::fs::rename(new.path(), dir).map_err(|e| {
         // Nothing was there, or what was there comes back.
-        let _ = std::fs::rename(staging.path().join("old"), dir);
+        if let Some(replaced) = &replaced {
+            let _ = std::fs::rename(replaced.path().join("old"), dir);
+        }
         Error::io(dir, &e)
-    })
+    })?;
+    // It is no longer there to be removed.
+    let _ = new.keep();
+    Ok(())
 }
 
 /// Something in a folder that no patch folder has; what is replaced as a whole must be ours as a whole.
@@ -99,19 +113,19 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn fill(dir: &Path, output: &Output, objects: &[Source]) -> Result<()> {
-    let put = |path: PathBuf, bytes: &[u8]| -> Result<()> {
-        let parent = path.parent().unwrap_or(dir);
-        std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, &e))?;
-        std::fs::write(&path, bytes).map_err(|e| Error::io(&path, &e))
-    };
+    let put = |path: PathBuf, bytes: &[u8]| std::fs::write(&path, bytes).map_err(|e| Error::io(&path, &e));
     put(dir.join(PATCH), &output.patch_o)?;
     put(dir.join(MANIFEST), output.manifest.to_toml()?.as_bytes())?;
     if let Some(why) = &output.why {
         put(dir.join(explain::FILE), why.as_bytes())?;
     }
     for source in objects {
-        put(dir.join(OBJECTS).join("old").join(&source.name), &source.old)?;
-        put(dir.join(OBJECTS).join("new").join(&source.name), &source.new)?;
+        for (side, bytes) in [("old", &source.old), ("new", &source.new)] {
+            let path = dir.join(OBJECTS).join(side).join(&source.name);
+            let parent = path.parent().unwrap_or(dir);
+            std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, &e))?;
+            put(path, bytes)?;
+        }
     }
     Ok(())
 }
@@ -126,7 +140,7 @@ pub fn manifest(dir: &Path) -> Result<Manifest> {
 /// What a patch folder tells of its patch; of one without `why.json`, what its manifest tells.
 ///
 /// # Errors
-/// LP1001, LP1101, LP1112.
+/// Those of [`Error::io`]; LP1001, LP1101, LP1112.
 pub fn explanation(dir: &Path) -> Result<Explanation> {
     let manifest = manifest(dir)?;
     let path = dir.join(explain::FILE);

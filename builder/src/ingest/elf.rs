@@ -151,7 +151,10 @@ fn read_relocs(
             }
             section.relocs.push(Reloc { offset, kind, symbol: SymbolId(symbol), addend: rela.r_addend(endian) });
         }
-        section.relocs.sort_by_key(|r| r.offset);
+        // As assemblers write them; a sort takes memory even where there is nothing to do.
+        if !section.relocs.is_sorted_by_key(|r| r.offset) {
+            section.relocs.sort_by_key(|r| r.offset);
+        }
     }
     Ok(())
 }

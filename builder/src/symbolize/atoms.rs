@@ -60,6 +60,7 @@ pub fn split(object: &mut Object) -> Result<()> {
         names.all.push((symbol.bind, symbol.size, symbol.name.clone()));
     }
     let cuts = gap_cuts(object);
+    object.atoms.reserve(places.iter().map(BTreeMap::len).sum());
     for index in 0..object.image.sections.len() {
         let id = SectionId(index as u32);
         let class = object.class(id);

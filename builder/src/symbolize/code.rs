@@ -85,18 +85,18 @@ pub(super) fn data_refs(object: &Object, section: SectionId, start: u64, end: u6
 
 /// Relocations as references of data that begins at `start`.
 pub(super) fn refs_of(object: &Object, relocs: &[Reloc], start: u64) -> Vec<Ref> {
-    relocs
-        .iter()
-        .filter(|r| r.kind != reloc::NONE)
-        .map(|r| Ref {
-            at: r.offset - start,
-            width: reloc::width(r.kind).unwrap_or(0) as u8,
-            kind: RefKind::Reloc(r.kind),
-            target: target_of(&object.image.symbols, r, 0),
-            bias: 0,
-            usage: Usage::Pointer,
-        })
-        .collect()
+    let referring = relocs.iter().filter(|r| r.kind != reloc::NONE);
+    // As many as there are and no more: most lists have one.
+    let mut refs = Vec::with_capacity(referring.clone().count());
+    refs.extend(referring.map(|r| Ref {
+        at: r.offset - start,
+        width: reloc::width(r.kind).unwrap_or(0) as u8,
+        kind: RefKind::Reloc(r.kind),
+        target: target_of(&object.image.symbols, r, 0),
+        bias: 0,
+        usage: Usage::Pointer,
+    }));
+    refs
 }
 
 /// Relocations of a replacement sequence of an alternative: code that is not decoded in its own right.
@@ -200,7 +200,9 @@ fn decode_range(object: &Object, section: SectionId, start: u64, bytes: &[u8]) -
             is_call: matches!(flow, FlowControl::Call | FlowControl::IndirectCall),
         });
     }
-    refs.sort_by_key(|r| r.at);
+    if !refs.is_sorted_by_key(|r| r.at) {
+        refs.sort_by_key(|r| r.at);
+    }
     (refs, code)
 }
 

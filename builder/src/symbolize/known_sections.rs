@@ -57,22 +57,41 @@ const fn known(name: &'static str, fate: Fate, why: &'static str) -> Known {
 /// The entry for a section; a whole name goes before the beginning of one, a longer beginning before a shorter one.
 pub fn find(section: &str) -> Option<&'static Known> {
     static BY_NAME: OnceLock<FxHashMap<&'static str, &'static Known>> = OnceLock::new();
-    static BEGINNINGS: OnceLock<Vec<(&'static str, &'static Known)>> = OnceLock::new();
+    /// The first letters of a beginning and which of them there are, the beginning, and its entry.
+    type Beginning = (u32, u32, &'static str, &'static Known);
+    static BEGINNINGS: OnceLock<Vec<Beginning>> = OnceLock::new();
     // Asked of every section, and of many things that lie in one. The first of a name counts.
     let by_name = BY_NAME.get_or_init(|| KNOWN.iter().rev().map(|k| (k.name, k)).collect());
     if let Some(exact) = by_name.get(section) {
         return Some(exact);
     }
     let beginnings = BEGINNINGS.get_or_init(|| {
-        let mut all: Vec<_> = KNOWN.iter().filter_map(|k| Some((k.name.strip_suffix('*')?, k))).collect();
+        let stems = KNOWN.iter().filter_map(|k| Some((k.name.strip_suffix('*')?, k)));
+        let mut all: Vec<Beginning> =
+            stems.map(|(stem, k)| (first_letters(stem), which_letters(stem), stem, k)).collect();
         // The longest first; of equal ones, which there are none of, the last.
         all.reverse();
-        all.sort_by_key(|(stem, _)| std::cmp::Reverse(stem.len()));
+        all.sort_by_key(|(_, _, stem, _)| std::cmp::Reverse(stem.len()));
         all
     });
     // Most differ in the first letters.
-    let near = |stem: &str| stem.bytes().zip(section.bytes()).take(4).all(|(a, b)| a == b);
-    beginnings.iter().find(|(stem, _)| near(stem) && section.starts_with(stem)).map(|(_, known)| *known)
+    let own = first_letters(section);
+    let found = beginnings.iter().find(|(first, which, stem, _)| own & which == *first && section.starts_with(stem));
+    found.map(|(_, _, _, known)| *known)
+}
+
+/// The first four bytes of a name, zeroes behind a shorter one.
+fn first_letters(name: &str) -> u32 {
+    let mut letters = [0; 4];
+    letters.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
+    u32::from_le_bytes(letters)
+}
+
+/// All bits of those that a name has.
+fn which_letters(name: &str) -> u32 {
+    let mut which = [0; 4];
+    which.iter_mut().take(name.len()).for_each(|to| *to = u8::MAX);
+    u32::from_le_bytes(which)
 }
 
 /// The name under which data of this section is carried, if the module loader looks for it.
