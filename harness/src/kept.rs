@@ -96,7 +96,8 @@ fn key(machine: &Machine) -> Result<(String, String)> {
     let name = machine.image.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = format!("{name}-{}-{}", machine.cpus, machine.memory_mib);
     let mut hash = Sha256::new();
-    hash.update(format!("{:?} {:?} {}", machine.qemu, version_of(&machine.qemu), machine.append));
+    let Machine { qemu, append, extra, .. } = machine;
+    hash.update(format!("{qemu:?} {:?} {append} {extra:?}", version_of(qemu)));
     hash.update(Sha256::digest(&image));
     hash.update(&machine.initramfs);
     Ok((name, hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()))
@@ -148,8 +149,7 @@ fn in_files(machine: &Machine, ram: &Path, written: bool, shared: &Path) -> Mach
     let ram = format!("memory-backend-file,id=ram,size={own}M,mem-path={},share={share}", comma(ram));
     let case = format!("memory-backend-file,id=case,size={SHARED_MIB}M,mem-path={},share=on", comma(shared));
     let nodes = ["node,nodeid=0,memdev=ram", "node,nodeid=1,memdev=case"];
-    machine.extra =
-        ["-object", &ram, "-object", &case, "-numa", nodes[0], "-numa", nodes[1]].map(str::to_owned).to_vec();
+    machine.extra.extend(["-object", &ram, "-object", &case, "-numa", nodes[0], "-numa", nodes[1]].map(str::to_owned));
     machine.append += &format!(" numa=off mem={own}M lpbuild_case={own}M-{all}M");
     machine
 }

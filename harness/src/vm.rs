@@ -31,6 +31,10 @@ const GUEST_CPUS: usize = 3;
 /// Nearly half of a boot of the stock kernels are the self-tests of their cryptography (`crypto_algapi_init`).
 const FAST_BOOT: &str = "cryptomgr.notests";
 
+/// For guests that share a boot: a CPU that does not say that `rep movsb` is fast, for emulated it is a byte at a time, and the kernel
+/// clears and copies pages with it (arch/x86/lib/clear_page_64.S, copy_user_64.S). Guests that boot have all that QEMU emulates.
+const SHARED_CPU: &str = "max,-erms,-fsrm";
+
 /// CPUs and memory of a guest unless told.
 const CPUS: u32 = 2;
 const MEMORY_MIB: u32 = 1024;
@@ -301,6 +305,9 @@ impl Vm {
             overtime: self.overtime,
             extra: self.devices.iter().flat_map(|d| ["-device".to_owned(), d.clone()]).collect(),
         };
+        if self.keeps() {
+            machine.extra.extend(["-cpu", SHARED_CPU].map(str::to_owned));
+        }
         let goes_on = if self.keeps() { KeptBoot::of(&machine)? } else { None };
         let case = self.add_case(Initramfs::default())?;
         match goes_on.map(|kept| kept.with(&machine, &dir, &case.archive()?)).transpose()?.flatten() {
