@@ -10,6 +10,7 @@ use crate::plan::Promise;
 use crate::plan::Role;
 use crate::plan::Summary;
 use crate::plan::manifest::Jump;
+use crate::promises;
 
 /// Changed, new and ignored functions, and what stands against the patch.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -31,6 +32,9 @@ pub struct Report {
     /// Names the author accepts and nothing needs, `KIND=NAME`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unneeded: Vec<String>,
+    /// What the source marks as given back and the patch gives to nobody, `object: name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marked_without_need: Vec<String>,
     /// Objects with changed functions and no debug information: types, signatures and inline functions were not compared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub types_not_compared: Vec<String>,
@@ -126,6 +130,7 @@ impl Report {
             refused: analysis.refused.clone(),
             accepted: analysis.accepted.clone(),
             unneeded: analysis.unneeded.clone(),
+            marked_without_need: promises::marked_without_need(&analysis.promises, &analysis.options),
             types_not_compared: analysis.untyped.clone(),
             promises: analysis.promises.clone(),
             timings_us: analysis.timings.iter().map(|(n, d)| (*n, d.as_micros() as u64)).collect(),

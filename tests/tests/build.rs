@@ -670,3 +670,25 @@ fn parts_of_a_patch_are_left_out_by_name_and_listed() {
     let (code, _, err) = b.run(&[&key], &[]);
     assert!(code == 1 && err.contains("livepatch.toml:5:3"), "{code}: {err}");
 }
+
+/// A mark by whose name nothing is done is said: alone it would be a patch that does nothing.
+#[test]
+fn marks_that_lead_nowhere_are_said() {
+    let Some(b) = Bench::find("marks_that_lead_nowhere_are_said") else { return };
+    let from = "static int __init proc_cmdline_init(void)\n";
+    let with = |mark: &str| {
+        b.patch("fix.patch", &[("fs/proc/cmdline.c", from, &format!("#include <lpbuild.h>\n{mark}\n{from}"))])
+    };
+    let (code, report, err) = b.run(&[&with("LPB_POST_APPLY(no_such_function);")], &[]);
+    assert_eq!((code, report["refused"][0]["code"].as_str()), (4, Some("LP2014")), "{err}");
+    assert!(err.contains("no_such_function") && !b.out().exists(), "{err}");
+    let takes_back =
+        "static void take_back(void) { barrier(); }\nLPB_POST_REVERT(take_back);\nLPB_GIVEN_BACK(misspelt);";
+    let (code, report, err) = b.run(&[&with(takes_back)], &[]);
+    assert_eq!(
+        (code, &report["marked_without_need"]),
+        (0, &serde_json::json!(["fs/proc/cmdline.o: misspelt"])),
+        "{err}"
+    );
+    assert!(err.contains("misspelt"), "{err}");
+}

@@ -104,6 +104,9 @@ fn jumps(jump: Jump) {
 /// Says on stderr what is to be known of a report and how it ended; the exit code of that. `nothing`: what did not differ.
 pub fn conclude(verdict: Verdict, report: &Report, jump: Jump, nothing: impl FnOnce() -> String) -> Result<ExitCode> {
     unneeded(&report.unneeded);
+    for mark in &report.marked_without_need {
+        note(&format!("marked as given back without need: the patch gives nobody the address of {mark}"));
+    }
     untyped(&report.types_not_compared);
     jumps(jump);
     for refused in &report.refused {

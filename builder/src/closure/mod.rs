@@ -95,6 +95,17 @@ pub fn close(pairs: &[ObjectPair], callbacks: &Callbacks) -> PatchSet {
     PatchSet { items, callbacks: roots, shadows, refused: c.refused }
 }
 
+/// LP2014 for each callback, where the objects have none of them and nothing else is in the patch: [`close`] takes no offence at that, as
+/// it is asked of single objects as well.
+pub fn no_callbacks(callbacks: &Callbacks) -> Vec<Problem> {
+    callbacks.all().map(|(callback, name)| no_such_callback(callback, name)).collect()
+}
+
+fn no_such_callback(callback: Callback, name: &str) -> Problem {
+    let detail = format!("no changed object has this function for the {} callback", callback.name());
+    Problem::new(codes::LP2014, Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
+}
+
 impl Closure<'_> {
     fn pair(&self, id: PairId) -> &ObjectPair {
         &self.pairs[id.0 as usize]
@@ -158,10 +169,7 @@ impl Closure<'_> {
                 let detail = format!("the {} callback is a function the old build has as well", callback.name());
                 Problem::new(codes::LP2014, Place::symbol(&self.pair(*id).name, name), detail)
             }
-            [] => {
-                let detail = format!("no changed object has this function for the {} callback", callback.name());
-                Problem::new(codes::LP2014, Place { symbol: Some(name.to_owned()), ..Place::default() }, detail)
-            }
+            [] => no_such_callback(callback, name),
             [(a, _), .., (b, _)] => {
                 let (a, b) = (&self.pair(*a).name, &self.pair(*b).name);
                 let detail = format!("{a} and {b} both have a function for the {} callback", callback.name());

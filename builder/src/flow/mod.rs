@@ -22,6 +22,7 @@ pub mod savedir;
 use std::borrow::Borrow;
 
 use crate::backend::detour;
+use crate::closure;
 use crate::emit::Output;
 use crate::error::{Problem, Result};
 use crate::explain::code::{self, ListingRow};
@@ -116,7 +117,7 @@ pub fn conclude<K: Borrow<KernelImage>>(
     options: &Options,
 ) -> Result<Outcome> {
     if analysis.set.items.is_empty() || !analysis.refused.is_empty() {
-        return Ok(Outcome { analysis, patch: None, modules: Vec::new() });
+        return Ok(without_patch(analysis));
     }
     let kernel = kernel()?;
     let made = pipeline::produce(&mut analysis, kernel.as_ref().map(Borrow::borrow), options);
@@ -129,10 +130,18 @@ pub fn conclude<K: Borrow<KernelImage>>(
 /// What is broken.
 pub fn conclude_on(mut analysis: Analysis, running: Running<'_>, options: &Options) -> Result<Outcome> {
     if analysis.set.items.is_empty() || !analysis.refused.is_empty() {
-        return Ok(Outcome { analysis, patch: None, modules: Vec::new() });
+        return Ok(without_patch(analysis));
     }
     let made = pipeline::produce_on(&mut analysis, Some(running), options);
     concluded(analysis, made)
+}
+
+/// Of a patch that is to have callbacks and has nothing, they are missing.
+fn without_patch(mut analysis: Analysis) -> Outcome {
+    if analysis.set.items.is_empty() && analysis.refused.is_empty() {
+        analysis.refused = closure::no_callbacks(&analysis.options.callbacks);
+    }
+    Outcome { analysis, patch: None, modules: Vec::new() }
 }
 
 fn concluded(mut analysis: Analysis, made: Result<Output>) -> Result<Outcome> {

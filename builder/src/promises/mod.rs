@@ -76,7 +76,7 @@ pub fn refusals(promises: &[Promise], options: &Options) -> Vec<Problem> {
     let taken_back = takes_back(options) && options.given_back.is_empty();
     let refuse = |p: &Promise| {
         let place = Place::symbol(&p.object, &p.function).at(p.offset);
-        let name = stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol });
+        let name = marked_as(p);
         Problem::new(codes::LP2021, place, p.what.clone()).acceptable(Accept::Promise, name)
     };
     let stands = |p: &&Promise| p.certain && (p.on_a_stack || !taken_back && !is_given_back(p, options));
@@ -87,9 +87,14 @@ fn takes_back(options: &Options) -> bool {
     options.callbacks.pre_revert.is_some() || options.callbacks.post_revert.is_some()
 }
 
-/// Is it marked in the source, by its name, or a string by that of its function? What is on a stack no callback can take back.
+/// The name it is marked and accepted by: its own, or of a string that of its function.
+fn marked_as(p: &Promise) -> &str {
+    stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol })
+}
+
+/// Is it marked in the source? What is on a stack no callback can take back.
 fn is_given_back(p: &Promise, options: &Options) -> bool {
-    let name = stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol });
+    let name = marked_as(p);
     let marked = options.given_back.iter().any(|(object, mark)| *object == p.object && mark == name);
     marked && takes_back(options) && !p.on_a_stack
 }
@@ -99,12 +104,19 @@ pub fn given_back(promises: &[Promise], options: &Options) -> Vec<Accepted> {
     let marked = promises.iter().filter(|p| p.certain && !options.oneshot && is_given_back(p, options));
     let accepted = |p: &Promise| Accepted {
         kind: Accept::Promise,
-        name: stem(if p.symbol.starts_with('"') { &p.function } else { &p.symbol }).to_owned(),
+        name: marked_as(p).to_owned(),
         code: codes::LP2021.id.to_owned(),
         place: Place::symbol(&p.object, &p.function).at(p.offset).to_string(),
         what: format!("{}; LPB_GIVEN_BACK says that a callback takes it back", p.what),
     };
     marked.map(accepted).collect()
+}
+
+/// Marks under whose name the patch gives nothing away: misspelt, or no longer needed. `object: name`.
+pub fn marked_without_need(promises: &[Promise], options: &Options) -> Vec<String> {
+    let named = |object: &str, mark: &str| promises.iter().any(|p| p.object == object && marked_as(p) == mark);
+    let idle = options.given_back.iter().filter(|(object, mark)| !named(object, mark));
+    idle.map(|(object, mark)| format!("{object}: {mark}")).collect()
 }
 
 /// As long as no kernel is known: a string is new when nothing old of the pair refers to it.
