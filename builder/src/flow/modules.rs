@@ -22,7 +22,7 @@ use crate::source::debian::Unpacked;
 use crate::source::module_tree::{ENDINGS, GivenModules, ModuleTree};
 use rayon::prelude::*;
 
-use super::inputs::{below, io};
+use super::inputs::{self, below, io};
 use super::{Ask, Outcome, conclude, conclude_on};
 
 /// Modules of two trees.
@@ -85,7 +85,8 @@ pub(super) fn diff_pair(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
 
 /// The modules of two trees without anything else.
 pub(super) fn diff_trees(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
-    let compared = compare(ask.old, ask.new, options)?;
+    let mut compared = compare(ask.old, ask.new, options)?;
+    compared.alone.extend(inputs::unseen(ask.old, ask.new)?);
     let outcome = patch(ask, &compared.differing, options)?;
     Ok(Outcome { modules: compared.alone, ..outcome })
 }
