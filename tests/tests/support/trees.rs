@@ -100,7 +100,12 @@ fn make(dir: &Path, recipe: &Recipe, said: &Modules, define: &str, tree: &Path) 
     }
     if said.image {
         let mut link = Command::new("ld");
-        link.args(["-static", "-Ttext=0xffffffff81000000", "--no-warn-rwx-segments", "--unresolved-symbols=ignore-all"]);
+        link.args([
+            "-static",
+            "-Ttext=0xffffffff81000000",
+            "--no-warn-rwx-segments",
+            "--unresolved-symbols=ignore-all",
+        ]);
         ld(link.args(["-e", "0xffffffff81000000", "-o"]).arg(tree.join("vmlinux")).args(kernel));
     }
 }
