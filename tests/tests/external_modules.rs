@@ -232,10 +232,22 @@ fn dkms_conf_is_followed_or_refused() {
     assert!(log.contains("dkms.conf gives make CONFIG_LPT_USER=m KVER=6.1."), "{log}");
     conf(&b.modules.source, &format!("MAKE[0]=\"make {LINE}\""));
     assert_eq!(b.built("not_asked", &FIX, &[]).0, BOTH[1..], "nobody asks for the other one");
+    // The Makefile of the folder calls kbuild, for these headers or for others, and does something else besides.
+    let own = "MAKE[0]=\"'make' CONFIG_LPT_USER=m KERNEL=$kernel_source_dir\"";
+    conf(&b.modules.source, own);
+    assert_eq!(b.built("own", &FIX, &[]).0, BOTH);
+    conf(&b.modules.source, &own.replace("$kernel_source_dir", "/nowhere"));
+    b.refused("elsewhere", &FIX, &[], &["LP6217", "/nowhere, which are not the headers of 6.1."]);
+    let text = fs::read_to_string(&makefile).unwrap();
+    fs::write(&makefile, text.replace("\nmodules:\n", "\nexport LPT_MORE := 1\nmodules:\n")).unwrap();
+    conf(&b.modules.source, own);
+    b.refused("exports", &FIX, &[], &["LP6217", "dkms.conf", "exports LPT_MORE"]);
+    fs::write(&makefile, text).unwrap();
     for (text, words) in [
         ("PRE_BUILD=\"configure.sh\"", "PRE_BUILD=configure.sh"),
         ("PATCH[0]=\"old-kernels.patch\"", "PATCH[0]=old-kernels.patch"),
-        ("MAKE[0]=\"make\"", "own Makefile"),
+        // DKMS tells that make the release, and then the Makefile is kbuild's.
+        ("MAKE[0]=\"make\"", "make"),
         (&format!("MAKE[0]=\"make {LINE} KCFLAGS=-DMORE\""), "KCFLAGS=-DMORE"),
     ] {
         conf(&b.modules.source, text);

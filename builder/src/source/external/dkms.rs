@@ -2,8 +2,8 @@
 //! the folder as it is.
 //!
 //! Input: the folder of the sources; its `dkms.conf`, or that of the folder above, whose `MAKE` then names the folder. Output: the
-//! variables that its `MAKE` line gives to kbuild. Refused (LP6217): `PRE_BUILD` and `PATCH`, which change the sources, and a `MAKE` line that
-//! is not kbuild's with variables. `POST_BUILD` and what comes behind it work on finished modules, and the file that is installed is what a
+//! variables that its `MAKE` line gives to kbuild, by itself or by the folder's own Makefile. Refused (LP6217): `PRE_BUILD` and `PATCH`, which
+//! change the sources, and a `MAKE` line that is none of both. `POST_BUILD` and what comes behind it work on finished modules, and the file that is installed is what a
 //! patch is compared with.
 //!
 //! The file is a script of bash that DKMS reads (dkms(8)); it is not run. Assignments are found wherever they stand, behind conditions as
@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 
 use crate::bounded;
 use crate::codes;
-use crate::error::{Place, Problem, Result, refuse};
+use crate::error::{Error, Place, Problem, Result, refuse};
+use crate::tool::Log;
+
+use super::own_make;
 
 /// The name of the file.
 const CONF: &str = "dkms.conf";
@@ -66,22 +69,61 @@ const BUILD: &[&str] = &[
     "`pwd`",
 ];
 
-/// The variables that make is given for the modules of a folder: `NAME=VALUE`.
+/// How make is called for the modules of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// As kbuild takes it, with these variables: `NAME=VALUE`.
+    Kbuild(Vec<String>),
+    /// By the Makefile of the folder.
+    Own(OwnCall),
+}
+
+/// What the folder's own Makefile is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OwnCall {
+    /// `NAME=VALUE`.
+    pub variables: Vec<String>,
+    /// What is to be made.
+    pub goals: Vec<String>,
+}
+
+impl Call {
+    /// What kbuild is given. `copy` is one of the folder.
+    ///
+    /// # Errors
+    /// LP6217.
+    pub(super) fn variables(
+        self,
+        source: &Path,
+        copy: &Path,
+        headers: &Path,
+        release: &str,
+        log: &Log,
+    ) -> Result<Vec<String>> {
+        match self {
+            Self::Kbuild(variables) => Ok(variables),
+            Self::Own(own) => own_make::variables(&own, copy, headers, release, log)
+                .map_err(|what| Error::new(codes::LP6217, Place::object(file(source).display().to_string()), what)),
+        }
+    }
+}
+
+/// What `dkms.conf` says of a folder; without one it is kbuild alone.
 ///
 /// # Errors
 /// LP6217; LP1001 for a file that cannot be read.
-pub(super) fn variables(source: &Path, release: &str) -> Result<Vec<String>> {
+pub(super) fn call(source: &Path, headers: &Path, release: &str) -> Result<Call> {
     let above = source.parent().map(|p| p.join(CONF)).filter(|p| p.is_file());
     let (path, below) = match (source.join(CONF), above) {
         (own, _) if own.is_file() => (own, None),
         (_, Some(above)) => (above, source.file_name().and_then(|n| n.to_str())),
-        _ => return Ok(Vec::new()),
+        _ => return Ok(Call::Kbuild(Vec::new())),
     };
     let text = bounded::read(&path, bounded::TEXT)?;
-    of(&path, &String::from_utf8_lossy(&text), below, release)
+    of(&path, &String::from_utf8_lossy(&text), below, headers, release)
 }
 
-fn of(path: &Path, text: &str, below: Option<&str>, release: &str) -> Result<Vec<String>> {
+fn of(path: &Path, text: &str, below: Option<&str>, headers: &Path, release: &str) -> Result<Call> {
     let said = assignments(text);
     let odd = |what: String| Problem::new(codes::LP6217, Place::object(path.display().to_string()), what);
     let mut problems = Vec::new();
@@ -96,7 +138,7 @@ fn of(path: &Path, text: &str, below: Option<&str>, release: &str) -> Result<Vec
     problems.extend(script.map(|line| odd(format!("what {line:?} leads to is not known"))));
     let mut lines = Vec::new();
     for (name, line) in said.iter().filter(|(n, _)| n.split('[').next() == Some("MAKE")) {
-        match variables_of(line, below, release) {
+        match call_of(line, below, headers, release) {
             Ok(found) => lines.push((name, found)),
             Err(what) => problems.push(odd(format!("{name}={line}: {what}"))),
         }
@@ -108,10 +150,10 @@ fn of(path: &Path, text: &str, below: Option<&str>, release: &str) -> Result<Vec
     if let [(first, one), .., (last, other)] = &lines[..]
         && lines.iter().any(|(_, l)| l != one)
     {
-        problems.push(odd(format!("{first} ({}) and {last} ({}) are not the same", one.join(" "), other.join(" "))));
+        problems.push(odd(format!("{first} ({one:?}) and {last} ({other:?}) are not the same")));
     }
     refuse(problems)?;
-    Ok(lines.into_iter().next().map(|(_, found)| found).unwrap_or_default())
+    Ok(lines.into_iter().next().map_or_else(|| Call::Kbuild(Vec::new()), |(_, found)| found))
 }
 
 /// Every assignment of `MAKE`, `PRE_BUILD` and `PATCH`, in order: the name with its index, the value without quotes.
@@ -157,8 +199,10 @@ fn word(text: &str) -> String {
     out.trim().to_owned()
 }
 
-/// What a line gives to kbuild, if it is `make -C HEADERS M=BUILD [modules] [NAME=VALUE..]`. An empty one is DKMS's own, which is that.
-fn variables_of(line: &str, below: Option<&str>, release: &str) -> std::result::Result<Vec<String>, String> {
+/// `make -C HEADERS M=BUILD [modules] [NAME=VALUE..]`, or `make [GOAL..] [NAME=VALUE..]`. An empty line is DKMS's own, which is the first.
+fn call_of(line: &str, below: Option<&str>, headers_dir: &Path, release: &str) -> std::result::Result<Call, String> {
+    // DKMS gives the release to a make that is not in quotes (`make_command` of dkms).
+    let mut with_release = line.starts_with("make");
     let line = line.replace(['\'', '"'], "").replace("$(PWD)", "$PWD").replace("${", "\u{1}");
     let mut plain = String::new();
     // `${NAME}` is `$NAME`.
@@ -169,9 +213,9 @@ fn variables_of(line: &str, below: Option<&str>, release: &str) -> std::result::
         }
     }
     let mut words = plain.split_whitespace();
-    let (mut headers, mut folder, mut found) = (false, false, Vec::new());
+    let (mut headers, mut folder, mut found, mut goals) = (false, false, Vec::new(), Vec::new());
     match words.next() {
-        None if below.is_none() => return Ok(found),
+        None if below.is_none() => return Ok(Call::Kbuild(found)),
         Some("make") => {}
         _ => return Err("it is no call of make alone".into()),
     }
@@ -189,31 +233,43 @@ fn variables_of(line: &str, below: Option<&str>, release: &str) -> std::result::
                 return Err(format!("it builds in {dir}, which is not the folder that was named"));
             }
             folder = true;
-        } else if let Some((name, value)) = word.split_once('=') {
-            let value = value.replace("$kernelver", release);
-            let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            let is_plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.,:/+".contains(&b));
-            // Make sees the release as it is told of it by the headers.
-            if name == "KERNELRELEASE" && value == release {
-                continue;
-            }
-            if !is_name
-                || !is_plain
-                || OURS.contains(&name)
-                || name.starts_with("KBUILD_")
-                || name.starts_with("lpbuild")
-            {
-                return Err(format!("{word} is no variable that can be handed on to kbuild"));
-            }
-            found.push(format!("{name}={value}"));
-        } else if word != "modules" && word != "all" && !is_manner(word) {
+        } else if word.contains('=') {
+            let dir = headers_dir.display().to_string();
+            let word = word.replace("$kernelver", release).replace("$kernel_source_dir", &dir);
+            with_release |= word.starts_with("KERNELRELEASE=");
+            found.extend(handed_on(&word, release)?);
+        } else if word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) && !word.starts_with('-') {
+            goals.push(word.to_owned());
+        } else if !is_manner(word) {
             return Err(format!("{word} is nothing that kbuild is asked for a module"));
         }
     }
     match (headers, folder) {
-        (true, true) => Ok(found),
-        _ => Err("it leaves to the folder's own Makefile how kbuild is called (-C HEADERS M=FOLDER)".into()),
+        (true, true) => match goals.iter().find(|g| *g != "modules" && *g != "all") {
+            Some(goal) => Err(format!("{goal} is nothing that kbuild is asked for a module")),
+            None => Ok(Call::Kbuild(found)),
+        },
+        (false, false) if below.is_none() => {
+            found.extend(with_release.then(|| format!("KERNELRELEASE={release}")));
+            Ok(Call::Own(OwnCall { variables: found, goals }))
+        }
+        _ => Err("it calls make otherwise than with -C HEADERS M=FOLDER, or in the folder itself".into()),
     }
+}
+
+/// A variable that kbuild may be given; nothing for the release, of which the headers tell it.
+pub(super) fn handed_on(word: &str, release: &str) -> std::result::Result<Option<String>, String> {
+    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.,:/+".contains(&b));
+    if name == "KERNELRELEASE" && value == release {
+        return Ok(None);
+    }
+    let ours = OURS.contains(&name) || name.starts_with("KBUILD_") || name.starts_with("lpbuild");
+    if !is_name || !is_plain || ours {
+        return Err(format!("{word} is no variable that can be handed on to kbuild"));
+    }
+    Ok(Some(word.to_owned()))
 }
 
 /// Options of make that change nothing of what it makes.
@@ -237,7 +293,13 @@ mod tests {
     const PLAIN: &str = "make -C ${kernel_source_dir} M=${dkms_tree}/${PACKAGE_NAME}/${PACKAGE_VERSION}/build";
 
     fn read(text: &str, below: Option<&str>) -> std::result::Result<String, String> {
-        of(Path::new("dkms.conf"), text, below, "6.1.0-1").map(|v| v.join(" ")).map_err(|e| e.to_string())
+        let said = of(Path::new("dkms.conf"), text, below, Path::new("/h"), "6.1.0-1");
+        let own = |o: OwnCall| format!("own {} {}", o.variables.join(" "), o.goals.join(" "));
+        let said = said.map(|c| match c {
+            Call::Kbuild(variables) => variables.join(" "),
+            Call::Own(call) => own(call),
+        });
+        said.map_err(|e| e.to_string())
     }
 
     #[test]
@@ -248,6 +310,8 @@ mod tests {
             ("MAKE[0]=\"\"\nPRE_BUILD=\n".to_owned(), ""),
             (format!("MAKE[0]=\"{PLAIN}\"\n"), ""),
             (format!("MAKE='{PLAIN} modules -j8'\n"), ""),
+            ("MAKE[0]=make\n".to_owned(), "own KERNELRELEASE=6.1.0-1 "),
+            ("MAKE[0]=\"'make' KVER=$kernelver K=${kernel_source_dir} it\"\n".to_owned(), "own KVER=6.1.0-1 K=/h it"),
             ("MAKE[0]=\"'make' -j$(nproc) -C /lib/modules/$kernelver/build M=$(pwd)\"\n".to_owned(), ""),
             (
                 format!("MAKE[0]=\"{PLAIN} \\\n  CONFIG_A=m KVER=$kernelver KERNELRELEASE=$kernelver\"\n"),
@@ -273,8 +337,8 @@ mod tests {
             ("PRE_BUILD+=x\n".to_owned(), "PRE_BUILD=x"),
             ("[ -e x ] && PRE_BUILD=x\n".to_owned(), "PRE_BUILD=x"),
             ("PATCH[0]=\"old.patch\"\n".to_owned(), "PATCH[0]=old.patch changes"),
-            ("MAKE[0]=\"make\"\n".to_owned(), "own Makefile"),
-            ("MAKE[0]=\"make KVER=$kernelver\"\n".to_owned(), "own Makefile"),
+            ("MAKE[0]=\"make M=$PWD\"\n".to_owned(), "otherwise than"),
+            (format!("MAKE[0]=\"{PLAIN} clean\"\n"), "clean is nothing"),
             ("MAKE[0]=\"./build.sh\"\n".to_owned(), "no call of make alone"),
             (format!("MAKE[0]=\"{PLAIN}; ./more\"\n"), "not the folder"),
             (format!("MAKE[0]=\"{PLAIN} ; ./more\"\n"), "; is nothing"),

@@ -9,6 +9,7 @@
 mod copy;
 mod dkms;
 mod files;
+mod own_make;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -97,16 +98,17 @@ pub fn screen(change: &SourceChange) -> Result<()> {
 pub fn compile(job: &ExternalJob<'_>, exports: &mut Symvers) -> Result<ExternalPairs> {
     let ExternalJob { target, modules, change, config, how, log, progress } = *job;
     let dir = &modules.source;
-    let variables = dkms::variables(dir, &target.release)?;
-    if !variables.is_empty() {
-        log.note(format!("    {} gives make {}", dkms::file(dir).display(), variables.join(" ")));
-    }
+    let call = dkms::call(dir, &target.headers, &target.release)?;
     let work = WorkDir::make(&format!("{}\n{}\n{}", target.headers.display(), dir.display(), change.digest()))?;
     let (stock, changed) = (work.path.join("stock"), work.path.join("source"));
     progress.status(&format!("asking kbuild for the objects of {}", dir.display()));
     let listing = Listing::of(dir)?;
     for copy in [&stock, &changed] {
         listing.copy(dir, copy)?;
+    }
+    let variables = call.variables(dir, &stock, &target.headers, &target.release, log)?;
+    if !variables.is_empty() {
+        log.note(format!("    {} gives make {}", dkms::file(dir).display(), variables.join(" ")));
     }
     copy::make_change(&changed, change)?;
     let (old, mut new) = (ask(job, &stock, &variables)?, ask(job, &changed, &variables)?);
