@@ -40,6 +40,8 @@ pub fn analyse_in(sources: &[Source], rest: Rest<'_>, options: &Options) -> Resu
         analysis.lines = annotate::lines_of_objects(&analysis, 0, &debug);
     }
     analysis.settle(&options.accept);
+    analysis.accepted.splice(0..0, options.accepted.iter().cloned());
+    analysis.unneeded = options.accept.unneeded(&analysis.accepted);
     // Only a patch tells what it was made of.
     if analysis.refused.is_empty() && !analysis.set.items.is_empty() {
         let mut t = Timer::new();

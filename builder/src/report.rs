@@ -53,12 +53,12 @@ pub struct Report {
     pub timings_us: Vec<(&'static str, u64)>,
 }
 
-/// A module that has no counterpart.
+/// A module that is in no patch, because one of the trees or both do not have it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ModuleReport {
     /// File name.
     pub module: String,
-    /// The side that has it.
+    /// The side that has it: `old`, `new`, or `neither`, where kbuild's list of its objects is all that is there.
     pub only_in: &'static str,
 }
 
@@ -211,7 +211,12 @@ impl Report {
             text += &format!("{:<8} {p}\n", if p.certain { "promise" } else { "note" });
         }
         for m in &self.modules {
-            text += &format!("module   {}: only in the {} tree\n", m.module, m.only_in);
+            let whose = if m.only_in == "neither" {
+                "it was not compared: neither tree has it, or an object of it".to_owned()
+            } else {
+                format!("only in the {} tree", m.only_in)
+            };
+            text += &format!("module   {}: {whose}\n", m.module);
         }
         if let Some(summary) = &self.summary {
             text += &summary.text();

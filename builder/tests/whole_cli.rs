@@ -162,7 +162,37 @@ fn objects_of_modules_beside_two_kernels_are_not_passed_over() {
         std::fs::write(tree.join("drivers/thing.mod"), "drivers/thing.o\n").unwrap();
     }
     let found = json(&diff(&old, &new));
-    assert_eq!(changed(&found), ["drivers/thing.o: probe"]);
+    assert_eq!((changed(&found), &found["modules"]), (vec!["drivers/thing.o: probe".to_owned()], &Value::Null));
+}
+
+/// kbuild's list of a module is left, and neither its file nor an object of it: it cannot have been compared.
+#[test]
+fn modules_of_which_there_is_only_a_list_are_named() {
+    let trees = Trees::new();
+    let (old, new) = (trees.tree("old", 1, 1), trees.tree("new", 1, 2));
+    let unseen = serde_json::json!([{ "module": "drivers/away.ko", "only_in": "neither" }]);
+    let lists = |tree: &Path| {
+        std::fs::write(tree.join("drivers/away.mod"), "drivers/away_a.o\ndrivers/away_b.o\n").unwrap();
+        std::fs::write(tree.join("drivers/go.mod"), "module example\n").unwrap();
+        std::fs::write(tree.join("drivers/thing.mod"), "drivers/gone.o\n").unwrap();
+    };
+    lists(&old);
+    for of in ["one tree has it", "both have it"] {
+        let found = json(&diff(&old, &new));
+        assert_eq!((changed(&found), &found["modules"]), (vec!["thing.ko: probe".into()], &unseen), "images, {of}");
+        lists(&new);
+    }
+    // The same without images: objects, or nothing but modules. The report says it in words as well.
+    for tree in [&old, &new] {
+        std::fs::remove_file(tree.join("vmlinux")).unwrap();
+    }
+    assert_eq!(json(&diff(&old, &new))["modules"], unseen);
+    let below = |tree: &Path| tree.join("drivers");
+    let found = json(&diff(&below(&old), &below(&new)));
+    assert_eq!(found["modules"], serde_json::json!([{ "module": "away.ko", "only_in": "neither" }]), "{found}");
+    let out = Command::new(env!("CARGO_BIN_EXE_lpbuild")).arg("diff").args([&old, &new]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("module   drivers/away.ko: it was not compared"), "{text}");
 }
 
 #[test]

@@ -389,6 +389,7 @@ pub const APPLETS: &[&str] = &[
     "landlock-whiteout",
     "lost-key",
     "modstorm",
+    "module-cost",
     "odd-clone",
     "packet-ring",
     "pipe-sleeper",

@@ -27,6 +27,13 @@
 //! notes = ["f g"]                  # the same where it is not certain; checked where the key is there
 //! only-new = ["b.c"]               # files only the new tree has: run through the command line
 //! image-only = ["strong.c"]        # files only the kernel has
+//! modules = { m = ["m.c"] }        # two build trees, in which these sources are parts of modules (`support/trees.rs`); `changed` then has
+//!                                  # the objects as well, and nothing is bound
+//! linked = ["m"]                   # modules whose files both trees have
+//! stale = ["m"]                    # the new tree has the old file
+//! image = true                     # the objects of the kernel are linked
+//! written = true                   # a patch folder is asked for
+//! unseen = ["drivers/m.ko"]        # modules that are named as not compared
 //! [bound]                          # binding to a kernel made of the old objects; by default it must succeed; with exit = 3
 //!                                  # what its names say is refused
 //! exit = 4
@@ -57,6 +64,7 @@ use support::check::{Kernel, Patch};
 use support::compile::{Recipe, Variant, compile, sources};
 use support::image::{Image, Names, link};
 use support::read::{Elf, Target, stride};
+use support::trees::{self, Found, Modules};
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
@@ -105,6 +113,12 @@ const KEYS: &[&str] = &[
     "in-place",
     "promises",
     "notes",
+    "modules",
+    "linked",
+    "stale",
+    "image",
+    "written",
+    "unseen",
 ];
 
 /// `expect.toml` of one variant.
@@ -199,12 +213,37 @@ struct Built {
     image: Vec<Vec<u8>>,
 }
 
-fn build(dir: &Path, expect: &Expect, variant: Variant, work: &Path) -> Built {
-    let recipe = Recipe {
-        variant,
-        fentry: expect.table.get("fentry").is_none_or(|f| f.as_bool().unwrap()),
-        flags: expect.list("flags"),
+fn recipe(expect: &Expect, variant: Variant) -> Recipe {
+    let fentry = expect.table.get("fentry").is_none_or(|f| f.as_bool().unwrap());
+    Recipe { variant, fentry, flags: expect.list("flags") }
+}
+
+/// A case of two trees with modules.
+fn run_trees(dir: &Path, expect: &Expect, variant: Variant) -> Report {
+    let parts = |list: &toml::Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect()
     };
+    let said = Modules {
+        modules: expect.map("modules").iter().map(|(name, list)| (name.clone(), parts(list))).collect(),
+        linked: expect.list("linked"),
+        stale: expect.list("stale"),
+        image: expect.table.contains_key("image"),
+        written: expect.table.contains_key("written"),
+    };
+    let found = trees::run(dir, &recipe(expect, variant), &said, &support::options());
+    let wanted = Found {
+        exit: expect.exit(),
+        changed: expect.list("changed"),
+        refused: expect.list("refused"),
+        unseen: expect.list("unseen"),
+    };
+    let mut report = Report::default();
+    report.same("the trees", &found, &wanted);
+    report
+}
+
+fn build(dir: &Path, expect: &Expect, variant: Variant, work: &Path) -> Built {
+    let recipe = recipe(expect, variant);
     let image_only = expect.list("image-only");
     let mut built = Built { sources: Vec::new(), image: Vec::new() };
     for file in sources(dir) {
@@ -236,6 +275,9 @@ fn run_case(dir: &Path, variant: Variant) -> Report {
     let expect = Expect::read(dir, variant);
     if !expect.list("only-new").is_empty() {
         return report; // tests/cli.rs runs these: pairing is the command line's work.
+    }
+    if expect.table.contains_key("modules") {
+        return run_trees(dir, &expect, variant);
     }
     let work = tempfile::tempdir().unwrap();
     let built = build(dir, &expect, variant, work.path());
@@ -527,7 +569,6 @@ const NO_CASE: &[(&str, &str)] = &[
     ("LP2016", "needs linked images: builder/tests/whole.rs"),
     ("LP2025", "needs a kernel with read-only keys: unpatchable.rs"),
     ("LP2026", "needs modules: modules.rs, builder/tests/holders.rs"),
-    ("LP3007", "needs whole images: whole_images.rs"),
     ("LP3009", "needs modules: builder/tests/module_image.rs"),
 ];
 

@@ -207,3 +207,56 @@ fn what_no_patch_of_a_module_can_be_is_refused() {
         assert!(out.status.code() == Some(want) && err.contains(word), "{more:?}: {err}");
     }
 }
+
+/// What DKMS does before make is not done here: a file that says so is no folder's that kbuild alone makes the modules of.
+#[test]
+fn dkms_conf_is_followed_or_refused() {
+    let Some(b) = Bench::find("dkms_conf_is_followed_or_refused", "6.1") else { return };
+    const LINE: &str = "-C ${kernel_source_dir} M=${dkms_tree}/${PACKAGE_NAME}/${PACKAGE_VERSION}/build";
+    let conf = |dir: &Path, text: &str| {
+        let head =
+            "PACKAGE_NAME=\"lpt\"\nPACKAGE_VERSION=\"1.0\"\nBUILT_MODULE_NAME[0]=\"lpt_ext\"\nAUTOINSTALL=\"yes\"\n";
+        fs::write(dir.join("dkms.conf"), format!("{head}{text}\n")).unwrap();
+    };
+    // A module that the variable of a MAKE line asks for; the others are not built at all.
+    let makefile = b.modules.source.join("Makefile");
+    let text = fs::read_to_string(&makefile).unwrap();
+    let asked = "obj-m := lpt_ext.o\nCONFIG_LPT_USER ?= n\nobj-$(CONFIG_LPT_USER) += lpt-user.o";
+    fs::write(&makefile, text.replace("obj-m := lpt_ext.o lpt-user.o", asked)).unwrap();
+    conf(
+        &b.modules.source,
+        &format!("MAKE[0]=\"'make' -j4 {LINE} CONFIG_LPT_USER=m KVER=$kernelver modules\"\nPOST_BUILD=sign"),
+    );
+    assert_eq!(b.built("asked", &FIX, &[]).0, BOTH);
+    let log = fs::read_to_string(b.modules.dir.join("out/build.log")).unwrap();
+    assert!(log.contains("dkms.conf gives make CONFIG_LPT_USER=m KVER=6.1."), "{log}");
+    conf(&b.modules.source, &format!("MAKE[0]=\"make {LINE}\""));
+    assert_eq!(b.built("not_asked", &FIX, &[]).0, BOTH[1..], "nobody asks for the other one");
+    // The Makefile of the folder calls kbuild, for these headers or for others, and does something else besides.
+    let own = "MAKE[0]=\"'make' CONFIG_LPT_USER=m KERNEL=$kernel_source_dir\"";
+    conf(&b.modules.source, own);
+    assert_eq!(b.built("own", &FIX, &[]).0, BOTH);
+    conf(&b.modules.source, &own.replace("$kernel_source_dir", "/nowhere"));
+    b.refused("elsewhere", &FIX, &[], &["LP6217", "/nowhere, which are not the headers of 6.1."]);
+    let text = fs::read_to_string(&makefile).unwrap();
+    fs::write(&makefile, text.replace("\nmodules:\n", "\nexport LPT_MORE := 1\nmodules:\n")).unwrap();
+    conf(&b.modules.source, own);
+    b.refused("exports", &FIX, &[], &["LP6217", "dkms.conf", "exports LPT_MORE"]);
+    fs::write(&makefile, text).unwrap();
+    for (text, words) in [
+        ("PRE_BUILD=\"configure.sh\"", "PRE_BUILD=configure.sh"),
+        ("PATCH[0]=\"old-kernels.patch\"", "PATCH[0]=old-kernels.patch"),
+        // DKMS tells that make the release, and then the Makefile is kbuild's.
+        ("MAKE[0]=\"make\"", "make"),
+        (&format!("MAKE[0]=\"make {LINE} KCFLAGS=-DMORE\""), "KCFLAGS=-DMORE"),
+    ] {
+        conf(&b.modules.source, text);
+        b.refused("refused", &FIX, &[], &["LP6217", "dkms.conf", words]);
+    }
+    // In the folder above it says which folder below is built.
+    fs::remove_file(b.modules.source.join("dkms.conf")).unwrap();
+    conf(&b.modules.dir, &format!("MAKE[0]=\"make {LINE}/lpt-1.0 CONFIG_LPT_USER=m\""));
+    assert_eq!(b.built("above", &FIX, &[]).0, BOTH);
+    conf(&b.modules.dir, &format!("MAKE[0]=\"make {LINE}/other\""));
+    b.refused("other", &FIX, &[], &["LP6217", "not the folder"]);
+}

@@ -1,6 +1,6 @@
 //! A module of our own (tests/modules/kinds) whose fix has every kind of reference and table entry that is supported, on both kernels
 //! and in each mode, with the module here and coming; and moments in the life of a module at which a patch is loaded, applied or
-//! reverted (docs/runtime.md, docs/modules.md 4.4).
+//! reverted (docs/runtime.md, "Modules").
 //!
 //! Left out: the module's own static calls, tracepoints, and keys that are constant behind its init, which vm_modules.rs has in stock modules;
 //! alternatives that call into it, which the builder refuses (LP2026).

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 /// What can be asked for alone.
-const PARTS: &[&str] = &["objects", "images", "build", "runtime", "loads"];
+const PARTS: &[&str] = &["objects", "images", "build", "runtime", "loads", "modules"];
 
 pub fn task(parts: &[String]) -> Result<()> {
     if let Some(part) = parts.iter().find(|p| !PARTS.contains(&p.as_str())) {
@@ -24,6 +24,9 @@ pub fn task(parts: &[String]) -> Result<()> {
     // The second is part of the first.
     if asked("runtime") || asked("loads") {
         crate::bench_runtime::run(&lpbuild, asked("runtime"))?;
+    }
+    if asked("modules") {
+        crate::bench_modules::run(&lpbuild)?;
     }
     Ok(())
 }

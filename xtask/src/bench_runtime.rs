@@ -23,7 +23,7 @@ const SQRT: Edit = (
 /// Sleeping threads beside which the machine is stopped.
 const THREADS: [u32; 3] = [100, 1_000, 10_000];
 /// How often each kind of switch is made.
-const ROUNDS: u32 = 5;
+pub const ROUNDS: u32 = 5;
 const MODES: [&str; 3] = ["stop-machine", "drain", "transition"];
 
 const FUNCTIONS: &str = r#"
@@ -306,7 +306,7 @@ lpbuild unload bench_open
 }
 
 /// KEY STATE TEXT COMMAND..
-const TIMED: &str = r#"
+pub const TIMED: &str = r#"
 timed() {
     key=$1; shift
     elapsed /proc/cmdline patched "$@" > /tmp/elapsed || fail "$*"
@@ -315,16 +315,16 @@ timed() {
 "#;
 
 /// Milliseconds, in order.
-struct Times(Vec<f64>);
+pub struct Times(Vec<f64>);
 
 impl Times {
-    fn of(run: &Run, key: &str) -> Result<Self> {
+    pub fn of(run: &Run, key: &str) -> Result<Self> {
         let mut all = (0..ROUNDS).map(|i| run.number(&format!("{key}{i}"))).collect::<Result<Vec<_>>>()?;
         all.sort_by(f64::total_cmp);
         Ok(Self(all))
     }
 
-    fn median(&self) -> f64 {
+    pub fn median(&self) -> f64 {
         self.0.get(self.0.len() / 2).copied().unwrap_or_default()
     }
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod bench_build;
 mod bench_images;
+mod bench_modules;
 mod bench_objects;
 mod bench_runtime;
 mod build;
@@ -51,7 +52,7 @@ const TASKS: &[(&str, Task, &str)] = &[
         mutate::task,
         "[--seed N] [--minutes M] changed objects and sources: does lpbuild see each change, and nothing else?",
     ),
-    ("bench", bench::task, "[objects|images|build|runtime].. measure what the README promises"),
+    ("bench", bench::task, "[objects|images|build|runtime|loads|modules].. measure what the README promises"),
     ("fmt", check::fmt, "format all code"),
     ("lint", check::lint, "formatting and clippy, warnings are errors"),
     ("ci", check::ci, "lint, then test"),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use lpbuild::accept::{self, Accept, Acceptances};
 use lpbuild::error::{Error, Place, Problem, Result};
 use lpbuild::explain::{Explanation, SubjectAnswer};
+use lpbuild::flow::savedir::OfSource;
 use lpbuild::flow::{self, Ask, Outcome, Verdict};
 use lpbuild::plan::Options;
 use lpbuild::plan::manifest::{Callback, Jump, Mode, check_name, check_others, is_identifier, is_line};
@@ -28,6 +29,9 @@ pub struct DiffArgs {
     /// Bind to this kernel image (vmlinux or vmlinuz): prove that the old code is what runs, and resolve every address.
     #[arg(long, value_name = "IMAGE")]
     pub(super) kernel: Option<PathBuf>,
+    /// File of a module as it runs, for objects of modules: else it is in the old tree, installed or in the cache; repeatable.
+    #[arg(long = "module", value_name = "FILE", requires = "kernel")]
+    pub(super) modules: Vec<PathBuf>,
     /// Headers of that kernel, which say what its modules import; for modules [default: installed ones, or those in the cache].
     #[arg(long, value_name = "DIR")]
     pub(super) headers: Option<PathBuf>,
@@ -37,6 +41,9 @@ pub struct DiffArgs {
     /// Whole images: leave debug information aside (no source lines, no comparison of types).
     #[arg(long)]
     pub(super) no_debug_info: bool,
+    /// What was left out or accepted of source patches, as --save-dir of a build has written it.
+    #[arg(long, hide = true, value_name = "FILE")]
+    of_source: Option<PathBuf>,
     #[command(flatten)]
     report: ReportArg,
     /// Say of each function what lpbuild why says.
@@ -210,12 +217,16 @@ impl PatchArgs {
 /// Runs the command.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     args.report.clear()?;
-    let options = Options { explain: args.verbose || args.report.is_wanted(), ..args.patch.options()? };
+    let mut options = Options { explain: args.verbose || args.report.is_wanted(), ..args.patch.options()? };
+    if let Some(path) = &args.of_source {
+        OfSource::read(path)?.apply(&mut options);
+    }
     args.report.check(args.output.as_deref(), &[])?;
     let ask = Ask {
         old: &args.old,
         new: &args.new,
         kernel: args.kernel.as_deref(),
+        modules: &args.modules,
         headers: args.headers.as_deref(),
         output: args.output.as_deref(),
         no_debug_info: args.no_debug_info,

@@ -22,7 +22,7 @@ use super::{EXIT_REFUSED, terminal};
 /// Exit codes: 0 PASS, 4 FAIL, 1 when QEMU or the image is broken or missing.
 #[derive(Debug, clap::Args)]
 pub struct TryArgs {
-    /// The module lpbuild made
+    /// The patch: a module lpbuild made
     module: PathBuf,
     /// Kernel image to boot, of the build the module was made for [default: installed, in the cache, or fetched by apt]
     #[arg(long, value_name = "VMLINUZ")]
@@ -57,6 +57,10 @@ pub struct TryArgs {
     /// The kernel's module folder (lib/modules/RELEASE), for modprobe in scripts [what the patch has functions of is brought without]
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
+    /// File of a kernel module that the patch has functions of, or that one of these needs, where it is not found by itself: one built
+    /// beside the kernel; repeatable
+    #[arg(long = "module", value_name = "FILE")]
+    targets: Vec<PathBuf>,
     /// Put a file or folder of this host at a path of the guest; programs come with their libraries
     #[arg(long, value_name = "GUEST=HOST", value_parser = added)]
     add: Vec<(String, PathBuf)>,
@@ -114,6 +118,7 @@ pub fn run(args: &TryArgs) -> Result<ExitCode> {
         memory_mib: args.memory,
         append: args.append.clone(),
         modules: args.modules.clone(),
+        targets: args.targets.clone(),
         add: args.add.clone(),
         allow: args.allow.clone(),
         timeout: args.timeout.map(Duration::from_secs),

@@ -106,6 +106,16 @@ codes! {
               that it must not need anything beside it.",
         advice: "name the folder that M= takes, as DKMS builds it: /usr/src/NAME-VERSION",
     }
+    LP6217 {
+        class: Refused,
+        title: "dkms.conf makes the modules in another way",
+        why: "DKMS reads dkms.conf before it calls make: PRE_BUILD and PATCH change the sources, and MAKE may give flags and variables, so \
+              that code is made of which the folder as it is tells nothing; a change of that would be missed. Followed are lines that \
+              call kbuild with plain variables: make -C $kernel_source_dir M=$dkms_tree/$module/$module_version/build NAME=VALUE; \
+              and those that leave it to the folder's own Makefile, where that does nothing but call kbuild with $(MAKE).",
+        advice: "copy the folder without dkms.conf, do there what it does before make, let the Makefile's part for kbuild say what its MAKE \
+                 line does, and name the copy with --module-source; that its objects are those of the installed module is proven as ever",
+    }
     LP6215 {
         class: Broken,
         title: "interrupted",

@@ -29,7 +29,10 @@ pub(super) fn compare(ask: &Ask<'_>, old_path: &Path, new_path: &Path, options: 
     let mut compared = modules::Compared::default();
     if ask.old.is_dir() {
         compared = modules::compare(ask.old, ask.new, options)?;
-        compared.differing.extend(inputs::unlinked(ask.old, ask.new, options)?);
+        let differ = compared.differing.iter().map(|s| s.name.clone()).collect();
+        let (objects, unseen) = inputs::unlinked(ask.old, ask.new, &differ, options)?;
+        compared.differing.extend(objects);
+        compared.alone.extend(unseen);
     }
     let (old, new) = rayon::join(|| Backing::open(old_path), || Backing::open(new_path));
     let (old, new) = (old?, new?);

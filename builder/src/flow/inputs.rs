@@ -1,8 +1,10 @@
 //! Finds the pairs `lpbuild diff OLD NEW` is about: two objects, or two trees with the same relative paths and what they have of
 //! modules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
 
 use crate::codes;
 use crate::error::{Error, Place, Problem, Result};
@@ -11,7 +13,7 @@ use crate::plan::{Options, Source};
 use crate::report::ModuleReport;
 
 use super::modules;
-use super::parts::{BuildTree, parts};
+use super::parts::{BuildTree, Parts, parts, unseen_in};
 
 /// Objects of a build that are made from others, or are not part of the kernel proper.
 const DERIVED: &[&str] = &["vmlinux.o", ".tmp_vmlinux.o", "built-in.o"];
@@ -58,29 +60,43 @@ pub fn read(old: &Path, new: &Path, options: &Options) -> Result<Inputs> {
 
 fn read_trees(old: &Path, new: &Path, options: &Options) -> Result<Inputs> {
     let (mut olds, mut news) = (tree(old)?, tree(new)?);
-    let holders = parts(&mut olds, &mut news, options)?;
+    let both = olds.modules.par_iter().filter_map(|(name, path)| Some((name, path, news.modules.get(name)?)));
+    let both = both.map(|(name, old, new)| settled(modules::pair(name, old, new)?, options));
+    let files: Vec<Source> = both.collect::<Result<_>>()?;
+    let differ = files.iter().filter(|s| s.old != s.new).map(|s| s.name.clone()).collect();
+    let Parts { holders, unseen } = parts(&mut olds, &mut news, &differ, options)?;
     let mut sources = paired(&olds, &news, &holders, options)?;
-    for (name, path) in &olds.modules {
-        let Some(other) = news.modules.get(name) else { continue };
-        sources.push(settled(modules::pair(name, path, other)?, options)?);
-    }
+    sources.extend(files);
     if sources.is_empty() {
         let what = format!("there is no object file below {}", old.display());
         return Err(Error::new(codes::LP2004, Place::object(old.display().to_string()), what));
     }
-    Ok(Inputs { sources, alone: modules::alone(&olds.modules, &news.modules) })
+    let mut alone = modules::alone(&olds.modules, &news.modules);
+    alone.extend(unseen);
+    Ok(Inputs { sources, alone })
 }
 
-/// Objects of modules beside two images, where the trees do not have the modules themselves.
-pub fn unlinked(old: &Path, new: &Path, options: &Options) -> Result<Vec<Source>> {
+/// Objects of modules beside two images, where the trees do not have the modules themselves; and modules of which there is nothing.
+/// `differ` are the files of modules that differ.
+pub(super) fn unlinked(
+    old: &Path,
+    new: &Path,
+    differ: &BTreeSet<String>,
+    options: &Options,
+) -> Result<(Vec<Source>, Vec<ModuleReport>)> {
     let (mut olds, mut news) = (tree(old)?, tree(new)?);
-    let holders = parts(&mut olds, &mut news, options)?;
+    let Parts { holders, unseen } = parts(&mut olds, &mut news, differ, options)?;
     // All else is in the image.
     olds.objects.retain(|name, _| holders.contains_key(name));
     news.objects.retain(|name, _| holders.contains_key(name));
     let mut found = paired(&olds, &news, &holders, options)?;
     found.retain(|s| s.old != s.new);
-    Ok(found)
+    Ok((found, unseen))
+}
+
+/// Modules that kbuild lists in trees without an object, and that are in none.
+pub(super) fn unseen(old: &Path, new: &Path) -> Result<Vec<ModuleReport>> {
+    unseen_in(&tree(old)?, &tree(new)?)
 }
 
 fn tree(root: &Path) -> Result<BuildTree<'_>> {

@@ -22,7 +22,7 @@ use crate::source::debian::Unpacked;
 use crate::source::module_tree::{ENDINGS, GivenModules, ModuleTree};
 use rayon::prelude::*;
 
-use super::inputs::below;
+use super::inputs::{self, below};
 use super::{Ask, Outcome, conclude, conclude_on};
 
 /// Modules of two trees.
@@ -85,7 +85,8 @@ pub(super) fn diff_pair(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
 
 /// The modules of two trees without anything else.
 pub(super) fn diff_trees(ask: &Ask<'_>, options: &Options) -> Result<Outcome> {
-    let compared = compare(ask.old, ask.new, options)?;
+    let mut compared = compare(ask.old, ask.new, options)?;
+    compared.alone.extend(inputs::unseen(ask.old, ask.new)?);
     let outcome = patch(ask, &compared.differing, options)?;
     Ok(Outcome { modules: compared.alone, ..outcome })
 }
@@ -119,7 +120,7 @@ pub(super) fn finish(
         }
         return conclude::<KernelImage>(analysis, || Ok(None), options);
     };
-    let holders = open(&analysis, sources, kernel, ask.headers)?;
+    let holders = open(ask, &analysis, sources, kernel)?;
     let running = Running { kernel, modules: &holders };
     pipeline::check_names_on(&mut analysis, running, options);
     let outcome = conclude_on(analysis, running, options)?;
@@ -131,23 +132,47 @@ pub(super) fn finish(
 }
 
 /// The old files of what the patch replaces something in, and the modules that export something to those.
-fn open(
-    analysis: &Analysis,
-    sources: &[Source],
-    kernel: &KernelImage,
-    headers: Option<&Path>,
-) -> Result<Vec<ModuleHolder>> {
+fn open(ask: &Ask<'_>, analysis: &Analysis, sources: &[Source], kernel: &KernelImage) -> Result<Vec<ModuleHolder>> {
     let concerned = concerned(analysis);
     if concerned.is_empty() {
-        return Ok(Vec::new());
+        return match ask.modules.first() {
+            Some(path) => Err(of_nothing(path)),
+            None => Ok(Vec::new()),
+        };
     }
     // An object of a module is bound to the file of that in the same tree, else to the one of the kernel.
-    let given = sources.iter().filter(|s| plain_name(&s.old_path).is_some());
-    let given: BTreeMap<_, _> = given.map(|s| (s.holder.clone(), s.old_path.clone())).collect();
+    let compared = sources.iter().filter(|s| plain_name(&s.old_path).is_some());
+    let mut given: BTreeMap<_, _> = compared.map(|s| (s.holder.clone(), s.old_path.clone())).collect();
+    let mut exports = symvers(kernel.release(), ask.headers)?;
+    let mut needed: BTreeSet<HolderName> = sources.iter().map(|s| s.holder.clone()).collect();
+    let mut named = Vec::new();
+    for path in ask.modules {
+        let file = ModuleBinary::read(path)?;
+        let name = HolderName::named(&file.name);
+        if let Some(other) = given.insert(name.clone(), path.clone()) {
+            let what = format!("it is the module {name}, and so is {}", other.display());
+            return Err(Error::new(codes::LP3009, Place::object(path.display().to_string()), what));
+        }
+        // The headers do not tell of modules that are not the kernel's.
+        if !exports.names(name.as_str()) {
+            file.exports(path)?.iter().for_each(|symbol| exports.add(symbol, name.as_str()));
+        }
+        needed.extend(file.depends.iter().map(|d| HolderName::named(d)));
+        named.push((name, path));
+    }
+    if let Some((_, path)) = named.iter().find(|(name, _)| !needed.contains(name)) {
+        return Err(of_nothing(path));
+    }
     let files = GivenModules { given, tree: ModuleTree::of(kernel.release())? };
     let modfiles: Vec<String> = concerned.into_iter().map(|name| files.modfile(name)).collect::<Result<_>>()?;
-    let images = ModuleImages::of(kernel, &files, symvers(kernel.release(), headers)?);
+    let images = ModuleImages::of(kernel, &files, exports);
     images.open_with_exporters(modfiles.iter().map(String::as_str))
+}
+
+/// A file of a module that somebody names for nothing: another one was meant.
+fn of_nothing(path: &Path) -> Error {
+    let what = "nothing that differs is part of this module, or imports from it";
+    Error::new(codes::LP3009, Place::object(path.display().to_string()), what)
 }
 
 /// What the headers of the release say that is exported: those that are named, installed or in the cache.

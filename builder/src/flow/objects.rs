@@ -1,6 +1,6 @@
 //! Two builds, whatever form they have: objects and trees here, whole kernels in `images`, modules in `modules`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::inputs::Inputs;
@@ -19,6 +19,8 @@ pub struct Ask<'a> {
     pub new: &'a Path,
     /// The kernel to bind to.
     pub kernel: Option<&'a Path>,
+    /// Files of modules as they run, for objects of modules.
+    pub modules: &'a [PathBuf],
     /// Its headers, which say what modules import from whom.
     pub headers: Option<&'a Path>,
     /// The patch folder to write.

@@ -2,9 +2,10 @@
 //!
 //! Input: a tree. Output: for each `NAME.mod` in it the objects it lists (`cmd_mod` of scripts/Makefile.build: `$(obj)/X.o`, one a
 //! line), and what kbuild makes of those: `NAME.mod.o`, which modpost writes, and `NAME.o`, where that is none of them but all of them
-//! linked. Where both trees have the `.ko`, that is compared and stands for its objects; else they are, as parts of the module. An object
-//! of which no such file says anything is taken as a part of the kernel. Refused: an object of several modules without their files
-//! (LP6307), a `.ko` that is the same where its objects are not (LP2004).
+//! linked; it stands for those that are not in the tree. Where both trees have the `.ko`, that is compared and stands for its objects;
+//! else they are, as parts of the module. An object of which no such file says anything is taken as a part of the kernel. A module of
+//! which there is neither an object nor the `.ko` is named as one that was not compared. Refused: an object of several modules without
+//! their files (LP6307), a `.ko` that is the same where its objects are not (LP2004).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::codes;
 use crate::error::{Place, Problem, Result, refuse};
 use crate::holder::HolderName;
 use crate::plan::{Options, Source};
+use crate::report::ModuleReport;
 
 /// A tree: its objects and the files of its modules, by name.
 #[derive(Debug)]
@@ -28,13 +30,25 @@ pub(super) struct BuildTree<'a> {
     pub modules: BTreeMap<String, PathBuf>,
 }
 
-/// Takes out of two trees the objects that others stand for, and says of which module the rest are that are parts of any.
+/// What the lists of two trees say.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// Objects that are parts of modules.
+    pub holders: BTreeMap<String, HolderName>,
+    /// Modules that neither tree has anything of.
+    pub unseen: Vec<ModuleReport>,
+}
+
+/// Takes out of two trees the objects that others stand for, and says of which module the rest are that are parts of any. `differ`
+/// are the files of modules, by name, that differ in what runs.
 pub(super) fn parts(
     old: &mut BuildTree<'_>,
     new: &mut BuildTree<'_>,
+    differ: &BTreeSet<String>,
     options: &Options,
-) -> Result<BTreeMap<String, HolderName>> {
+) -> Result<Parts> {
     let lists = [listed(old.root, &old.objects)?, listed(new.root, &new.objects)?];
+    let unseen = unseen(&lists, [old, new]);
     let modfiles: BTreeSet<&String> = lists.iter().flat_map(BTreeMap::keys).collect();
     let mut owners: BTreeMap<String, BTreeSet<HolderName>> = BTreeMap::new();
     let (mut stood_for, mut problems) = (BTreeSet::new(), Vec::new());
@@ -44,13 +58,13 @@ pub(super) fn parts(
         stood_for.extend(both().flat_map(|l| &l.derived).cloned());
         let holder = HolderName::of_file(modfile);
         let file = format!("{}.ko", modfile.rsplit('/').next().unwrap_or(modfile));
-        let Some((old_file, new_file)) = old.modules.get(&file).zip(new.modules.get(&file)) else {
+        if !old.modules.contains_key(&file) || !new.modules.contains_key(&file) {
             for object in objects {
                 owners.entry(object.clone()).or_default().insert(holder.clone());
             }
             continue;
-        };
-        if !modules::differs(&modules::pair(&file, old_file, new_file)?, options)?
+        }
+        if !differ.contains(&file)
             && let Some(object) = differing(&objects, old, new, options)?
         {
             let what =
@@ -73,7 +87,21 @@ pub(super) fn parts(
         }
     }
     refuse(problems)?;
-    Ok(holders)
+    Ok(Parts { holders, unseen })
+}
+
+/// Modules of which there is a list and nothing else. One whose file only one tree has is named anyway.
+fn unseen(lists: &[BTreeMap<String, Listed>; 2], trees: [&BuildTree<'_>; 2]) -> Vec<ModuleReport> {
+    let any = |modfile: &String| lists.iter().any(|l| l.get(modfile).is_some_and(|l| !l.objects.is_empty()));
+    let modfiles: BTreeSet<&String> = lists.iter().flat_map(BTreeMap::keys).collect();
+    let named = modfiles.into_iter().filter(|modfile| !any(modfile)).map(|modfile| format!("{modfile}.ko"));
+    let is_there = |ko: &String| trees.iter().any(|t| t.modules.contains_key(ko.rsplit('/').next().unwrap_or(ko)));
+    named.filter(|ko| !is_there(ko)).map(|module| ModuleReport { module, only_in: "neither" }).collect()
+}
+
+/// The same for two trees that have no object.
+pub(super) fn unseen_in(old: &BuildTree<'_>, new: &BuildTree<'_>) -> Result<Vec<ModuleReport>> {
+    Ok(unseen(&[listed(old.root, &old.objects)?, listed(new.root, &new.objects)?], [old, new]))
 }
 
 /// An object that differs in what runs, or that only one side has.
@@ -112,20 +140,28 @@ fn listed(root: &Path, objects: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<S
     for (name, path) in below(root, "mod")? {
         let Some(modfile) = name.strip_suffix(".mod") else { continue };
         let bytes = bounded::read(&path, bounded::TEXT)?;
-        let listed = of(modfile, &String::from_utf8_lossy(&bytes), &|object| objects.contains_key(object));
-        if !listed.objects.is_empty() {
-            found.insert(modfile.to_owned(), listed);
+        let text = String::from_utf8_lossy(&bytes);
+        // What lists no object is of another program.
+        if parts_in(&text).next().is_some() {
+            found.insert(modfile.to_owned(), of(modfile, &text, &|object| objects.contains_key(object)));
         }
     }
     Ok(found)
 }
 
 fn of(modfile: &str, text: &str, is_there: &dyn Fn(&str) -> bool) -> Listed {
-    let objects = text.split_whitespace().filter(|word| word.ends_with(".o"));
-    let objects: BTreeSet<String> = objects.filter_map(|o| in_tree(o, is_there)).collect();
-    let derived = [format!("{modfile}.mod.o"), format!("{modfile}.o")];
+    let mut objects: BTreeSet<String> = parts_in(text).filter_map(|o| in_tree(o, is_there)).collect();
+    let linked = format!("{modfile}.o");
+    if objects.is_empty() && parts_in(text).next().is_some() && is_there(&linked) {
+        objects.insert(linked.clone());
+    }
+    let derived = [format!("{modfile}.mod.o"), linked];
     let derived = derived.into_iter().filter(|d| is_there(d) && !objects.contains(d)).collect();
     Listed { objects, derived }
+}
+
+fn parts_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().filter(|word| word.ends_with(".o"))
 }
 
 /// A path that begins at the root of the build, of which the tree may be a folder: what is left when what leads there is taken away.
@@ -158,6 +194,8 @@ mod tests {
             // Before 5.10: all in one line, and a second one of undefined symbols.
             (&["b/x.o", "b/y.o"], "b/b", "b/x.o b/y.o\n\nsymbol\n", &["b/x.o", "b/y.o"], &[]),
             (&["a.o"], "other", "module other.example\n", &[], &[]),
+            // The parts are away, and all of them linked are there.
+            (&["b/b.o", "b/b.mod.o"], "b/b", "b/x.o\nb/y.o\n", &["b/b.o"], &["b/b.mod.o"]),
         ];
         for (tree, module, text, objects, derived) in cases {
             let found = of(module, text, &|o| tree.contains(&o));

@@ -10,7 +10,7 @@ use crate::annotate::{Left, Rest};
 use crate::backend::detour::Runtime;
 use crate::config::{Config, ExternalModules, check_expected};
 use crate::error::{Error, Result, refuse};
-use crate::holder::{HolderName, ModuleHolder, ModuleImages, Running};
+use crate::holder::{HolderName, ModuleImages, Running};
 use crate::kernel::Symvers;
 use crate::pack::KernelSide;
 use crate::pipeline;
@@ -60,6 +60,10 @@ pub struct Built {
     pub moved: Vec<String>,
     /// What of the patches was left out.
     pub left_out: Vec<LeftOut>,
+    /// What of the patches was accepted before anything was compared.
+    pub accepted: Vec<Accepted>,
+    /// The files of modules that were held against something.
+    pub modules: BTreeMap<HolderName, PathBuf>,
     /// Objects of modules that are concerned, were not compiled and keep the code they have.
     pub left: Vec<String>,
     /// The pairs that differ.
@@ -99,7 +103,8 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     let Made { accepted, modfiles, files, exports } = made;
 
     let left_out = change.left_out.clone();
-    let options = Options { lines_kept: true, explain: true, left_out, ..config.options.clone() };
+    built.accepted.clone_from(&accepted);
+    let options = Options { lines_kept: true, explain: true, left_out, accepted, ..config.options.clone() };
     progress.status("comparing");
     built.objects = built.sources.iter().map(|s| s.name.clone()).collect();
     let edited = outline::edited_headers(&change);
@@ -109,9 +114,11 @@ pub fn build(config: &Config, how: &BuildOptions, log: &Log, progress: &dyn Prog
     // Lines that are new were compiled under numbers that no file has.
     let number = |file: &str, line| diagnostics::line_of(&change, file, line);
     analysis.lines.iter_mut().for_each(|lines| lines.renumber(number));
-    analysis.accepted.splice(0..0, accepted);
-    analysis.unneeded = options.accept.unneeded(&analysis.accepted);
-    let modules = open_modules(&target, &modfiles, &files, exports)?;
+    let files = GivenModules { given: files, tree: target.modules.clone() };
+    let images = ModuleImages::of(&target.image, &files, exports);
+    let modules = images.open_with_exporters(modfiles.iter().map(String::as_str));
+    built.modules = images.read();
+    let modules = modules?;
     let running = Running { kernel: &target.image, modules: &modules };
     pipeline::check_names_on(&mut analysis, running, &options);
     if let Some(expected) = &config.functions {
@@ -213,19 +220,4 @@ fn exports(target: &TargetKernel) -> Result<Symvers> {
     let path = target.headers.join("Module.symvers");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
     Ok(Symvers::parse(&text))
-}
-
-/// The modules that have old code, and those that export something to them.
-fn open_modules(
-    target: &TargetKernel,
-    modfiles: &BTreeSet<String>,
-    given: &BTreeMap<HolderName, PathBuf>,
-    exports: Symvers,
-) -> Result<Vec<ModuleHolder>> {
-    if modfiles.is_empty() {
-        return Ok(Vec::new());
-    }
-    let files = GivenModules { given: given.clone(), tree: target.modules.clone() };
-    let images = ModuleImages::of(&target.image, &files, exports);
-    images.open_with_exporters(modfiles.iter().map(String::as_str))
 }

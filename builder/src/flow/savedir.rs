@@ -3,22 +3,63 @@
 //! ```text
 //! patches/N-NAME           livepatch.toml, if there was one, beside it
 //! vmlinuz config           of the kernel
-//! objects/old objects/new  the compared objects that differ
+//! objects/old objects/new  the compared objects that differ, and lists of those that are parts of modules, as kbuild writes them
 //! build.log                every command and what it wrote
 //! versions.txt             lpbuild, kernel, compiler and binutils
 //! why.json                 what was decided, with lines of the source
-//! replay.sh                compares, binds and packs these objects again; its manifest does not list what was left out of the patches
+//! modules/NAME.ko          files of modules that were held against something, compressed or not
+//! source.toml              what of the patches was left out or accepted before anything was compared
+//! replay.sh                compares, binds and packs these objects again
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::patches::Built;
+use crate::accept::Accepted;
+use crate::bounded;
 use crate::codes;
 use crate::config::Config;
 use crate::error::{Error, Place, Result};
-use crate::plan::manifest::Jump;
+use crate::holder::HolderName;
+use crate::plan::Options;
+use crate::plan::manifest::{Jump, LeftOut};
 use crate::tool::{self, Log};
+
+/// Folder of the lists of what modules consist of. No source has one of this name, so that no list is taken for one of an object.
+const LISTS: &str = "lpbuild-modules";
+
+/// What a manifest says of the source patches, which objects do not tell.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct OfSource {
+    /// What was left out.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// What was accepted.
+    #[serde(default)]
+    pub accepted: Vec<Accepted>,
+}
+
+impl OfSource {
+    /// Reads what was saved.
+    ///
+    /// # Errors
+    /// LP1001, and LP1104 for what is no such file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = bounded::read(path, bounded::TEXT)?;
+        toml::from_str(&String::from_utf8_lossy(&bytes))
+            .map_err(|e| Error::new(codes::LP1104, Place::object(path.display().to_string()), e.message().to_owned()))
+    }
+
+    /// Puts it into options.
+    pub fn apply(self, options: &mut Options) {
+        (options.left_out, options.accepted) = (self.left_out, self.accepted);
+    }
+}
 
 /// What is known before the build has got anywhere.
 pub fn inputs(dir: &Path, config: &Config, log: &Log) -> Result<()> {
@@ -56,6 +97,33 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
             write(dir, &format!("objects/{side}/{}", source.name), bytes)?;
         }
     }
+    let mut lists: BTreeMap<&HolderName, String> = BTreeMap::new();
+    for source in built.sources.iter().filter(|s| s.holder != HolderName::Vmlinux) {
+        let list = lists.entry(&source.holder).or_default();
+        list.push_str(&source.name);
+        list.push('\n');
+    }
+    for (module, list) in &lists {
+        for side in ["old", "new"] {
+            write(dir, &format!("objects/{side}/{LISTS}/{module}.mod"), list.as_bytes())?;
+        }
+    }
+    let mut more = Vec::new();
+    for (module, path) in &built.modules {
+        // What it is compressed with is part of its name.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let file = format!("modules/{module}.{}", name.split_once('.').map_or("ko", |(_, ending)| ending));
+        fs::create_dir_all(dir.join("modules")).map_err(|e| Error::io(dir, &e))?;
+        copy(path, &dir.join(&file))?;
+        more.extend(["--module".to_owned(), file]);
+    }
+    let of_source = OfSource { left_out: built.left_out.clone(), accepted: built.accepted.clone() };
+    if !of_source.left_out.is_empty() || !of_source.accepted.is_empty() {
+        let text =
+            toml::to_string(&of_source).map_err(|e| Error::new(codes::LP1000, Place::default(), e.to_string()))?;
+        write(dir, "source.toml", text.as_bytes())?;
+        more.extend(["--of-source", "source.toml"].map(str::to_owned));
+    }
     // It has lines of the source, which the objects alone do not tell.
     let why = built.outcome.as_ref().and_then(|o| o.patch.as_ref()?.why.as_ref());
     if let Some(why) = why {
@@ -67,15 +135,16 @@ pub fn all(dir: &Path, config: &Config, built: &Built, log: &Log) -> Result<()> 
          # LPBUILD names the program, HEADERS the kernel headers when they are elsewhere than at the time of the build.\n\
          set -eu\n\
          cd \"$(dirname \"$0\")\"\n\
-         \"${{LPBUILD:=lpbuild}}\" diff objects/old objects/new --kernel vmlinuz -o replayed \\\n\
+         HEADERS=${{HEADERS:-{headers}}}\n\
+         \"${{LPBUILD:=lpbuild}}\" diff objects/old objects/new --kernel vmlinuz --headers \"$HEADERS\" -o replayed \\\n\
          \x20   {options}\n\
          {why}\
-         \"$LPBUILD\" pack replayed --headers \"${{HEADERS:-{headers}}}\"\n",
+         \"$LPBUILD\" pack replayed --headers \"$HEADERS\"\n",
         name = config.options.name,
         why = if why.is_some() { "cp why.json replayed/\n" } else { "" },
         release = built.release,
-        options = flags(config).iter().map(|o| quoted(o)).collect::<Vec<_>>().join(" "),
-        headers = built.headers.display(),
+        options = flags(config).iter().chain(&more).map(|o| quoted(o)).collect::<Vec<_>>().join(" "),
+        headers = quoted(&built.headers.display().to_string()),
     );
     write(dir, "replay.sh", script.as_bytes())?;
     let path = dir.join("replay.sh");

@@ -12,6 +12,9 @@ use crate::error::{Error, Place, Result};
 use crate::ingest::{self, SymbolPlace};
 use crate::kernel::{find_build_id, module, payload};
 
+/// Marks of what a module exports (include/linux/export-internal.h).
+const EXPORT: &str = "__ksymtab_";
+
 /// A kernel module, unpacked.
 #[derive(Clone, Debug)]
 pub struct ModuleBinary {
@@ -62,5 +65,15 @@ impl ModuleBinary {
             |name: &str| image.symbols.iter().any(|s| s.name == name && matches!(s.place, SymbolPlace::Section(_)));
         let leaves = defines("cleanup_module") || !defines("init_module");
         Ok(Self { name: HolderName::module(&name).to_string(), content, build_id, depends, leaves })
+    }
+
+    /// What it exports; `path` is for messages.
+    ///
+    /// # Errors
+    /// LP1002, LP1003.
+    pub fn exports(&self, path: &Path) -> Result<Vec<String>> {
+        let image = ingest::read(&path.display().to_string(), &self.content)?;
+        let defined = image.symbols.iter().filter(|s| matches!(s.place, SymbolPlace::Section(_)));
+        Ok(defined.filter_map(|s| s.name.strip_prefix(EXPORT)).map(str::to_owned).collect())
     }
 }

@@ -76,13 +76,27 @@ pub struct ModuleImages<'a> {
     area: RefCell<ModuleArea>,
     /// By name: a module that is given as a file and one that is found by its path are the same.
     laid_out: RefCell<BTreeMap<HolderName, Arc<LaidOut>>>,
+    /// What was read, of whatever use it was.
+    read: RefCell<BTreeMap<HolderName, PathBuf>>,
 }
 
 impl<'a> ModuleImages<'a> {
     /// None is opened yet.
     pub fn of(kernel: &'a KernelImage, files: &'a dyn ModuleFinder, symvers: Symvers) -> Self {
         let symvers = Arc::new(symvers);
-        Self { kernel, files, symvers, area: RefCell::default(), laid_out: RefCell::default() }
+        Self {
+            kernel,
+            files,
+            symvers,
+            area: RefCell::default(),
+            laid_out: RefCell::default(),
+            read: RefCell::default(),
+        }
+    }
+
+    /// The files that were asked for by now, those with something wrong among them.
+    pub fn read(&self) -> BTreeMap<HolderName, PathBuf> {
+        self.read.borrow().clone()
     }
 
     /// A module as a holder.
@@ -128,6 +142,7 @@ impl<'a> ModuleImages<'a> {
             return Ok(Arc::clone(known));
         }
         let path = self.files.file(modfile)?;
+        self.read.borrow_mut().insert(HolderName::of_file(modfile), path.clone());
         let file = path.display().to_string();
         let data = bounded::read(&path, bounded::LARGE)?;
         let found = Arc::new(module::lay_out(&file, &data, &mut self.area.borrow_mut())?);

@@ -1,7 +1,7 @@
 //! What the author of a patch decides.
 
 use super::manifest::{Callbacks, Jump, LeftOut, Manifest, Mode};
-use crate::accept::Acceptances;
+use crate::accept::{Acceptances, Accepted};
 
 /// What the user decides.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Options {
     pub data: Vec<String>,
     /// What of the source patches was left out.
     pub left_out: Vec<LeftOut>,
+    /// What was accepted of them before anything was compared.
+    pub accepted: Vec<Accepted>,
     /// What the author answers for.
     pub accept: Acceptances,
     /// Addresses that a callback gives back: object and name. With one of them every other wants its own.
@@ -59,6 +61,7 @@ impl Options {
             callbacks: Callbacks::default(),
             data: Vec::new(),
             left_out: Vec::new(),
+            accepted: Vec::new(),
             accept: Acceptances::default(),
             given_back: Vec::new(),
             lines_kept: false,

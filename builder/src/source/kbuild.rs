@@ -96,6 +96,15 @@ pub struct Elsewhere {
     pub recipe: Option<Recipe>,
 }
 
+/// The source of external modules.
+#[derive(Clone, Copy, Debug)]
+pub struct ExternalFolder<'a> {
+    /// What `M=` names.
+    pub dir: &'a Path,
+    /// What make is given besides: `NAME=VALUE`.
+    pub variables: &'a [String],
+}
+
 /// A tree to ask about: its source (or a copy with changes) and its build folder.
 #[derive(Clone, Copy, Debug)]
 pub struct Kbuild<'a> {
@@ -104,7 +113,7 @@ pub struct Kbuild<'a> {
     /// The prepared build folder.
     pub build: &'a Path,
     /// A folder with the source of external modules, which the kernel's own is asked about (`M=`): names of objects are relative to it.
-    pub external: Option<&'a Path>,
+    pub external: Option<ExternalFolder<'a>>,
     /// Where commands are noted.
     pub log: &'a Log,
 }
@@ -119,7 +128,8 @@ impl Kbuild<'_> {
         // Without it the kernel's Makefile (since 6.10) would call itself again, and no more be ours.
         make.arg("--no-print-directory").args(make_args);
         make.arg(format!("lpbuild-source={}", self.source.display())).arg(format!("lpbuild-out={}", out.display()));
-        make.args(self.external.map(|dir| format!("M={}", dir.display())));
+        make.args(self.external.map(|e| format!("M={}", e.dir.display())));
+        make.args(self.variables());
         self.log.run(&mut make, codes::LP6212)?;
         let mut layout = TreeLayout { variables: variables(&read(&out.join("env"))?), ..TreeLayout::default() };
 
@@ -189,7 +199,7 @@ impl Kbuild<'_> {
 
     /// What kbuild calls a folder or object: those of external modules by their absolute paths.
     fn in_folder(&self, path: &str) -> String {
-        match self.external {
+        match self.external.map(|e| e.dir) {
             None => path.to_owned(),
             Some(dir) if path == "." => dir.display().to_string(),
             Some(dir) => dir.join(path).display().to_string(),
@@ -198,7 +208,7 @@ impl Kbuild<'_> {
 
     /// An answer about a folder with names as those of the kernel's own objects are; what is for the compiler stays as it is.
     fn relative(&self, text: &str) -> String {
-        let Some(dir) = self.external.map(|d| d.display().to_string()) else { return text.to_owned() };
+        let Some(dir) = self.external.map(|e| e.dir.display().to_string()) else { return text.to_owned() };
         let name = |word: &str| match word.strip_prefix(&dir) {
             Some("") => ".".to_owned(),
             Some(rest) => rest.strip_prefix('/').unwrap_or(word).to_owned(),
@@ -238,8 +248,13 @@ impl Kbuild<'_> {
         }
         make.arg("-f").arg(&makefile).arg(format!("lpbuild-self={}", makefile.display()));
         make.arg(format!("lpbuild-out={}", out.display())).arg(format!("obj={}", self.in_folder(folder)));
-        make.args(["need-builtin=1", "need-modorder=1"]);
+        make.args(["need-builtin=1", "need-modorder=1"]).args(self.variables());
         make
+    }
+
+    /// What make is given for the modules. From its command line, since those of the environment yield to the Makefiles.
+    fn variables(&self) -> &[String] {
+        self.external.map_or(&[], |e| e.variables)
     }
 
     fn scratch(&self) -> Result<tempfile::TempDir> {
@@ -455,7 +470,8 @@ mod tests {
     fn what_kbuild_says_of_external_modules_is_relative_to_their_source() {
         let log = Log::default();
         let (source, dir) = (Path::new("/headers"), Path::new("/w/m"));
-        let kbuild = Kbuild { source, build: source, external: Some(dir), log: &log };
+        let kbuild =
+            Kbuild { source, build: source, external: Some(ExternalFolder { dir, variables: &[] }), log: &log };
         let mut layout = TreeLayout::default();
         layout.add(&kbuild.relative("d /w/m\nm /w/m/a.o /w/m/sub/b.o\nc -I/w/m/include\n"));
         layout.add(&kbuild.relative("d /w/m/sub\nm /w/m/sub/c.o /w/m/sub/../d.o\nc -DS\n"));

@@ -134,6 +134,8 @@ pub struct TrialOptions {
     /// The kernel's modules, for modprobe in scripts, and those that the patch has functions of; these are found by themselves
     /// when it is not named.
     pub modules: Option<PathBuf>,
+    /// Files of modules that the patch has functions of, and of those these need: before those of the folder.
+    pub targets: Vec<PathBuf>,
     /// Files and folders of this host by guest path; programs come with their libraries.
     pub add: Vec<(String, PathBuf)>,
     /// Lines of the kernel log with one of these texts are no faults.
@@ -167,7 +169,7 @@ pub fn run(options: &TrialOptions, progress: &dyn Progress) -> Result<TrialRepor
         None if module.manifest.holders.is_empty() => ModuleTree::default(),
         None => ModuleTree::of(&kernel.release)?,
     };
-    let targets = targets::find(&module.manifest, &tree)?;
+    let targets = targets::find(&module.manifest, &tree, &options.targets)?;
     // Once with the modules away when it is loaded, and once with them here.
     let cycles = if targets.is_empty() { options.cycles } else { options.cycles.max(2) };
     let options = &TrialOptions { cycles, ..options.clone() };

@@ -375,6 +375,7 @@ mod tests {
             memory_mib: None,
             append: String::new(),
             modules: None,
+            targets: Vec::new(),
             add: Vec::new(),
             allow: allow.iter().map(ToString::to_string).collect(),
             timeout: None,

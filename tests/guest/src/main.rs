@@ -98,6 +98,11 @@ const HELPERS: &[(&str, Helper, &str)] = &[
     ),
     ("lost-key", reach::lost_key, "a key that is collected when the process ends"),
     ("modstorm", storms::modstorm, "KO NAME SECONDS|forever: a module is loaded and removed"),
+    (
+        "module-cost",
+        probe::module_cost,
+        "KO NAME N: nanoseconds of finit_module(2), the least of N loads of the module, which is removed again",
+    ),
     ("odd-clone", storms::odd_clone, "clone(2) with the exit signal 63; the errno as a result"),
     ("packet-ring", reach::packet_ring, "a packet socket with a TPACKET_V3 ring, and a datagram"),
     ("pipe-sleeper", busy::pipe_sleeper, "FIFO: sleeps in read(2) of the FIFO until it is fed"),

@@ -121,3 +121,19 @@ pub fn elapsed(args: &[String]) -> Result<()> {
     println!("RESULT elapsed_ms={ended:.1}");
     Ok(())
 }
+
+/// The least, since some of them wait for others: the init of a module for a grace period, say.
+pub fn module_cost(args: &[String]) -> Result<()> {
+    let [ko, name, rounds] = exactly(args, "module-cost KO NAME N")?;
+    let (file, n) = (File::open(ko).with_context(|| ko.to_owned())?, rounds.parse::<usize>().context("N")?);
+    let name = std::ffi::CString::new(name)?;
+    let mut all = Vec::new();
+    for _ in 0..n {
+        let started = Instant::now();
+        rustix::system::finit_module(&file, c"", 0).with_context(|| format!("load {ko}"))?;
+        all.push(started.elapsed().as_nanos());
+        rustix::system::delete_module(&name, libc::O_NONBLOCK).context("remove it")?;
+    }
+    println!("RESULT module_ns={}", all.iter().min().copied().unwrap_or_default());
+    Ok(())
+}

@@ -6,6 +6,7 @@ pub mod check;
 pub mod compile;
 pub mod image;
 pub mod read;
+pub mod trees;
 pub mod values;
 
 use lpbuild::plan::Options;

@@ -4,17 +4,13 @@
 //! places of one, as what is loaded then hangs on depmod's configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::codes;
 use crate::error::{Error, Place, Result};
 use crate::holder::{HolderName, ModuleBinary};
-use crate::ingest::{self, SymbolPlace};
 use crate::kernel::Symvers;
 use crate::source::module_tree::ModuleTree;
-
-/// Marks of what a module exports (include/linux/export-internal.h).
-const EXPORT: &str = "__ksymtab_";
 
 /// Files by the names of their modules.
 #[derive(Debug)]
@@ -91,7 +87,7 @@ impl<'a> Files<'a> {
                     continue;
                 }
                 let file = self.get(&needed)?;
-                for symbol in exported(&file.path, &file.binary.content)? {
+                for symbol in file.binary.exports(&file.path)? {
                     exports.add(&symbol, needed.as_str());
                 }
                 todo.push(needed);
@@ -107,12 +103,6 @@ fn folder_of(text: &[u8], sources: &BTreeSet<String>) -> Option<String> {
     let mut slashes = text.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
     let at = slashes.find(|at| text.get(at + 1..).is_some_and(|name| sources.contains(name)))?;
     text.get(..at).map(str::to_owned)
-}
-
-fn exported(path: &Path, content: &[u8]) -> Result<Vec<String>> {
-    let image = ingest::read(&path.display().to_string(), content)?;
-    let defined = image.symbols.iter().filter(|s| matches!(s.place, SymbolPlace::Section(_)));
-    Ok(defined.filter_map(|s| s.name.strip_prefix(EXPORT)).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

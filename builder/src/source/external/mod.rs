@@ -3,10 +3,13 @@
 //! Input: the folder, the headers, the patch. Output: pairs of objects as of the kernel's own modules, and the files of the modules that
 //! run. The folder is only read: kbuild is asked about two copies of it, as it is and with the change, so that whatever the Makefiles say
 //! and generate is compared as well. Refused: a folder that kbuild builds no module from (LP6216), objects that go or move (LP6306),
-//! generated files that come out otherwise (LP6305), two modules of one name or none that is installed (LP3009).
+//! generated files that come out otherwise (LP6305), two modules of one name or none that is installed (LP3009), a `dkms.conf` by which
+//! other objects may be made (LP6217).
 
 mod copy;
+mod dkms;
 mod files;
+mod own_make;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +19,7 @@ use self::copy::Listing;
 use self::files::Files;
 use super::Progress;
 use super::compile::{self, Compilation, Compiler, Shadow};
-use super::kbuild::{Kbuild, ObjectPart, Recipe, TreeLayout};
+use super::kbuild::{ExternalFolder, Kbuild, ObjectPart, Recipe, TreeLayout};
 use super::locate::TargetKernel;
 use super::outline;
 use super::pairs::{BuildOptions, WorkDir, shared};
@@ -95,6 +98,7 @@ pub fn screen(change: &SourceChange) -> Result<()> {
 pub fn compile(job: &ExternalJob<'_>, exports: &mut Symvers) -> Result<ExternalPairs> {
     let ExternalJob { target, modules, change, config, how, log, progress } = *job;
     let dir = &modules.source;
+    let call = dkms::call(dir, &target.headers, &target.release)?;
     let work = WorkDir::make(&format!("{}\n{}\n{}", target.headers.display(), dir.display(), change.digest()))?;
     let (stock, changed) = (work.path.join("stock"), work.path.join("source"));
     progress.status(&format!("asking kbuild for the objects of {}", dir.display()));
@@ -102,8 +106,12 @@ pub fn compile(job: &ExternalJob<'_>, exports: &mut Symvers) -> Result<ExternalP
     for copy in [&stock, &changed] {
         listing.copy(dir, copy)?;
     }
+    let variables = call.variables(dir, &stock, &target.headers, &target.release, log)?;
+    if !variables.is_empty() {
+        log.note(format!("    {} gives make {}", dkms::file(dir).display(), variables.join(" ")));
+    }
     copy::make_change(&changed, change)?;
-    let (old, mut new) = (ask(job, &stock)?, ask(job, &changed)?);
+    let (old, mut new) = (ask(job, &stock, &variables)?, ask(job, &changed, &variables)?);
     copy::compare_generated(&listing, &stock, &changed, change)?;
     for recipe in new.recipes.values_mut() {
         let (from, to) = (changed.to_string_lossy(), stock.to_string_lossy());
@@ -150,9 +158,10 @@ pub fn compile(job: &ExternalJob<'_>, exports: &mut Symvers) -> Result<ExternalP
 }
 
 /// What kbuild says of a copy; what has to be generated before anything is compiled is made in it.
-fn ask(job: &ExternalJob<'_>, copy: &Path) -> Result<Asked> {
+fn ask(job: &ExternalJob<'_>, copy: &Path, variables: &[String]) -> Result<Asked> {
     let ExternalJob { target, modules, log, .. } = *job;
-    let kbuild = Kbuild { source: &target.headers, build: &target.headers, external: Some(copy), log };
+    let external = Some(ExternalFolder { dir: copy, variables });
+    let kbuild = Kbuild { source: &target.headers, build: &target.headers, external, log };
     let args = ["ARCH=x86".to_owned(), format!("CC={}", target.toolchain.compiler.display())];
     let layout = kbuild.layout(&args)?;
     let objects: BTreeSet<String> =

@@ -1,0 +1,13 @@
+int say(int x);
+int one(int x)
+{
+#ifdef NEW
+	return say(x) + 17 * x;
+#else
+	return say(x) + 1;
+#endif
+}
+int say(int x)
+{
+	return x * 3;
+}
