@@ -4,6 +4,7 @@
 //! `<cache>/runtime/<hash>/runtime.o`, which the builder's build embeds. The hash covers everything the object depends
 //! on, so an unchanged runtime is compiled once; `core`, which takes half a minute, once per compiler.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,13 +170,18 @@ fn compile(rustc: &Rustc, core: &Path, root: &Path, dir: &Path, hash: &str) -> R
 /// Bytes a name in the runtime has at most: the kernel's KSYM_NAME_LEN was 128 before 6.1.
 const LONGEST_NAME: usize = 127;
 
-/// Gives functions with longer names short ones. Rust's names of closures in iterators have up to 800 bytes. Where the kernel
-/// prints such a function, in any backtrace, `strscpy` in `module_address_lookup` (kernel/module/kallsyms.c, 6.12) returns
+/// Gives what Rust has named names that are short and can be read. The kernel keeps all names of a module in its memory (`layout_symtab`,
+/// kernel/module/kallsyms.c) and prints them in backtraces; Rust's own are a hundred bytes each, those of closures in iterators up to 800. Where the kernel
+/// prints such a function, `strscpy` in `module_address_lookup` (kernel/module/kallsyms.c, 6.12) returns
 /// -E2BIG, which `__sprint_symbol` takes for a length: it writes over its caller's return address.
 fn shorten(object: &Path, dir: &Path) -> Result<()> {
     let mut renames = String::new();
+    let mut taken: BTreeMap<String, u32> = BTreeMap::new();
     for name in cmd::output(cmd::command("nm").args(["--just-symbols"]).arg(object))?.lines() {
-        if let Some(short) = shorter(name) {
+        if let Some(short) = readable(name) {
+            let alike = taken.entry(short.clone()).or_default();
+            *alike += 1;
+            let short = if *alike == 1 { short } else { format!("{short}.{alike}") };
             renames += &format!("{name} {short}\n");
         }
     }
@@ -190,10 +196,35 @@ fn shorten(object: &Path, dir: &Path) -> Result<()> {
     }
 }
 
-/// What a name that is too long becomes: its beginning, and a hash of the whole.
-fn shorter(name: &str) -> Option<String> {
-    let head = name.get(..name.floor_char_boundary(LONGEST_NAME - 33))?;
-    (name.len() > LONGEST_NAME).then(|| format!("{head}.{}", hex(&Sha256::digest(name))))
+/// The last words of the path that a name of Rust stands for, without what generic ones are made for; nothing for other names.
+fn readable(name: &str) -> Option<String> {
+    /// Module, type, function and, for closures, which of its own.
+    const WORDS: usize = 4;
+    let demangled = format!("{:#}", rustc_demangle::try_demangle(name).ok()?);
+    let (mut words, mut word) = (Vec::new(), String::new());
+    // Brackets that are open, and how many of them have arguments of generics in them.
+    let (mut open, mut generic) = (Vec::new(), 0_u32);
+    for c in demangled.chars().chain([' ']) {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            word.push(c);
+            continue;
+        }
+        let of_a_name = !word.is_empty() || open.is_empty() && !words.is_empty();
+        if generic == 0 && !word.is_empty() && !["as", "closure", "lpbuild_runtime"].contains(&&*word) {
+            words.push(std::mem::take(&mut word));
+        }
+        word.clear();
+        match c {
+            '<' => {
+                open.push(of_a_name);
+                generic += u32::from(of_a_name);
+            }
+            '>' => generic -= u32::from(open.pop().unwrap_or(false)).min(generic),
+            _ => {}
+        }
+    }
+    let last = words.get(words.len().saturating_sub(WORDS)..)?;
+    Some(format!("lpr_{}", last.join("_")))
 }
 
 impl Rustc {
@@ -277,10 +308,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_names_become_short_ones_that_differ() {
-        let long = |end: &str| format!("_R{}{end}", "a".repeat(600));
-        let (a, b) = (shorter(&long("x")).unwrap(), shorter(&long("y")).unwrap());
-        assert!(a.len() == LONGEST_NAME && a.starts_with("_Raaa") && a != b, "{a} {b}");
-        assert_eq!(shorter(&"a".repeat(LONGEST_NAME)), None);
+    fn names_of_rust_become_words() {
+        for (mangled, short) in [
+            ("lpbuild_setup", None),
+            ("lpb_operate", None),
+            ("_RNvNtCs5k95e7ZfVDF_15lpbuild_runtime4site6encode", Some("lpr_site_encode")),
+            (
+                "_RNvMNtCs5k95e7ZfVDF_15lpbuild_runtime7machineINtB2_7MachineNtNtNtB4_7binding5linux5LinuxE6switchB4_",
+                Some("lpr_machine_Machine_switch"),
+            ),
+            (
+                "_RINvMs0_NtCs5k95e7ZfVDF_15lpbuild_runtime6switchINtB6_4ScanNtNtNtB8_7binding5linux5LinuxE4eachNCINvNtB8_6survey4passBV_E0EB8_",
+                Some("lpr_switch_Scan_each"),
+            ),
+            ("_RNvNtNtCs5k95e7ZfVDF_15lpbuild_runtime7binding5entry7MACHINE", Some("lpr_binding_entry_MACHINE")),
+        ] {
+            assert_eq!(readable(mangled).as_deref(), short, "{mangled}");
+        }
     }
 }
