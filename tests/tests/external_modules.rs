@@ -253,6 +253,10 @@ fn dkms_conf_is_followed_or_refused() {
         conf(&b.modules.source, text);
         b.refused("refused", &FIX, &[], &["LP6217", "dkms.conf", words]);
     }
+    // A change of the line itself is one of what is built.
+    conf(&b.modules.source, &format!("MAKE[0]=\"make {LINE} CONFIG_LPT_USER=m\""));
+    let unasked = [FIX.as_slice(), &[("dkms.conf", "CONFIG_LPT_USER=m", "CONFIG_LPT_USER=n")]].concat();
+    b.refused("unasked", &unasked, &[], &["LP6306"]);
     // In the folder above it says which folder below is built.
     fs::remove_file(b.modules.source.join("dkms.conf")).unwrap();
     conf(&b.modules.dir, &format!("MAKE[0]=\"make {LINE}/lpt-1.0 CONFIG_LPT_USER=m\""));

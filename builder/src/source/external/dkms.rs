@@ -115,7 +115,7 @@ impl Call {
 pub(super) fn call(source: &Path, headers: &Path, release: &str) -> Result<Call> {
     let above = source.parent().map(|p| p.join(CONF)).filter(|p| p.is_file());
     let (path, below) = match (source.join(CONF), above) {
-        (own, _) if own.is_file() => (own, None),
+        (own, _) if is_in(source) => (own, None),
         (_, Some(above)) => (above, source.file_name().and_then(|n| n.to_str())),
         _ => return Ok(Call::Kbuild(Vec::new())),
     };
@@ -280,10 +280,15 @@ fn is_manner(word: &str) -> bool {
     }) || ["-s", "-k", "--silent", "--no-print-directory"].contains(&word)
 }
 
+/// Whether a folder has the file itself.
+pub(super) fn is_in(source: &Path) -> bool {
+    source.join(CONF).is_file()
+}
+
 /// Where the file is, for those who say what was taken from it.
 pub(super) fn file(source: &Path) -> PathBuf {
     let own = source.join(CONF);
-    if own.is_file() { own } else { source.parent().map_or(own, |p| p.join(CONF)) }
+    if is_in(source) { own } else { source.parent().map_or(own, |p| p.join(CONF)) }
 }
 
 #[cfg(test)]

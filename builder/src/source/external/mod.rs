@@ -106,12 +106,21 @@ pub fn compile(job: &ExternalJob<'_>, exports: &mut Symvers) -> Result<ExternalP
     for copy in [&stock, &changed] {
         listing.copy(dir, copy)?;
     }
-    let variables = call.variables(dir, &stock, &target.headers, &target.release, log)?;
-    if !variables.is_empty() {
-        log.note(format!("    {} gives make {}", dkms::file(dir).display(), variables.join(" ")));
-    }
     copy::make_change(&changed, change)?;
-    let (old, mut new) = (ask(job, &stock, &variables)?, ask(job, &changed, &variables)?);
+    // The change may be of the file that says it, or of the folder's own Makefile.
+    let call_new = if dkms::is_in(dir) || dkms::is_in(&changed) {
+        dkms::call(&changed, &target.headers, &target.release)?
+    } else {
+        call.clone()
+    };
+    let variables = call.variables(dir, &stock, &target.headers, &target.release, log)?;
+    let variables_new = call_new.variables(dir, &changed, &target.headers, &target.release, log)?;
+    for (variables, side) in [(&variables, ""), (&variables_new, ", changed,")] {
+        if !variables.is_empty() {
+            log.note(format!("    {}{side} gives make {}", dkms::file(dir).display(), variables.join(" ")));
+        }
+    }
+    let (old, mut new) = (ask(job, &stock, &variables)?, ask(job, &changed, &variables_new)?);
     copy::compare_generated(&listing, &stock, &changed, change)?;
     for recipe in new.recipes.values_mut() {
         let (from, to) = (changed.to_string_lossy(), stock.to_string_lossy());
